@@ -27,12 +27,14 @@ def quantized(kind: str | None) -> dict[str, Any]:
     return {"quantization_config": config}
 
 
-def load(trial: Path) -> Any:
+def load(trial: Path, merged: bool = False) -> Any:
     manifest = json.loads((trial / "manifest.json").read_text())
     model = manifest["experiment"]["model"]
     method = manifest["experiment"]["method"]
     labels = 1 if method["type"] == "reward" else 8 if "classify" in (method["type"], method.get("task")) else None
     auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    if merged:
+        return auto.from_pretrained(trial / "merged")
     if manifest["kind"] == "model":
         return auto.from_pretrained(trial / "model")
     more = {"num_labels": labels} if labels else {}
@@ -55,7 +57,7 @@ def main(folders: list[str]) -> None:
         ids = load_file(folder / "probe.safetensors")["ids"]
         found = {"reloaded": logits(load(folder), ids)}
         if (folder / "merged").is_dir():
-            found["merged"] = logits(AutoModelForCausalLM.from_pretrained(folder / "merged"), ids)
+            found["merged"] = logits(load(folder, merged=True), ids)
         save_file(found, folder / "reloaded.safetensors")
 
 
