@@ -1,0 +1,311 @@
+"""Many LoRA adapters on one frozen base: rows of a batch are routed to adapters, all of them in one product.
+
+A bank has slots. All that a slot trains is one row of `weights` [slots, D] and of `grads` [slots, D]; the matrices of a
+layer, A [slots, in, R] and B [slots, R, out], are views into it. So an optimizer or a gradient norm sees a trial as one
+contiguous vector, a slot is copied or emptied by one row, and adapters of different rank share a product: R is the
+bank's largest rank, and what a smaller adapter does not use stays zero (its gradient is zero too).
+
+Inputs are [N, M, in]: M tokens for each of the N slots that `route` names. The same layer trains packs and serves
+endpoints. It needs torch and transformers alone; adapters come from and go to plain PEFT folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+ALIGN = 16  # floats: a part begins where vector instructions do
+PREFIX = "base_model.model."  # of PEFT's names
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """The dropout of one slot in one forward pass. Its mask depends on the trial alone: seed, step, batch, layer."""
+
+    p: float
+    key: tuple[int, ...]  # (seed, step, batch of the step)
+    tokens: int  # how many of the M tokens are the trial's own
+
+    def mask(self, layer: int, width: int, like: Tensor) -> Tensor:
+        """[tokens, width]: 0 or 1 / (1 - p), drawn anew and alike whenever it is asked for."""
+        digest = hashlib.blake2b(repr((*self.key, layer)).encode(), digest_size=8).digest()
+        generator = torch.Generator(like.device).manual_seed(int.from_bytes(digest, "little") >> 1)
+        kept = torch.empty(self.tokens, width, device=like.device).bernoulli_(1 - self.p, generator=generator)
+        return (kept / (1 - self.p)).to(like.dtype)
+
+
+@dataclass
+class Route:
+    """Which slot each of the N rows belongs to. Slots that stand side by side need no copy."""
+
+    slots: Sequence[int]
+    dropouts: Sequence[Dropout | None] = ()
+
+    def __post_init__(self) -> None:
+        first = self.slots[0]
+        together = list(self.slots) == list(range(first, first + len(self.slots)))
+        self.span = slice(first, first + len(self.slots)) if together else None
+        self.drops = any(each is not None for each in self.dropouts)
+
+    def of(self, stack: Tensor) -> Tensor:
+        """The rows of a stack [slots, ...], in the order of the route."""
+        return stack[self.span] if self.span is not None else stack[list(self.slots)]
+
+    def add(self, stack: Tensor, left: Tensor, right: Tensor) -> None:
+        """Adds the products left @ right, one a slot, to the rows of a stack."""
+        if self.span is not None and stack.dtype == left.dtype:
+            stack[self.span].baddbmm_(left, right)
+            return
+        for slot, product in zip(self.slots, torch.bmm(left, right), strict=True):
+            stack[slot] += product
+
+
+@dataclass
+class Part:
+    """One trained matrix: where it lies in a slot's row. `shape` is (rows, columns) of a slot's matrix."""
+
+    name: str
+    start: int
+    shape: tuple[int, int]
+    rank_dim: int | None  # the dimension that is cut to a slot's rank; None for a head, which has none
+
+    @property
+    def size(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def of(self, flat: Tensor) -> Tensor:
+        """[slots, rows, columns], a view."""
+        rows, columns = self.shape
+        return flat.as_strided((len(flat), rows, columns), (flat.stride(0), columns, 1), flat.storage_offset() + self.start)
+
+
+class BankLinear(nn.Module):
+    """In the place of a linear layer: its own output, plus each row's low-rank product."""
+
+    def __init__(self, base: nn.Module, bank: LoraBank, number: int) -> None:
+        super().__init__()
+        self.base, self.number = base, number
+        self._bank = (bank,)  # in a tuple: the bank is no child of its own layer
+
+    def __getattr__(self, name: str) -> Any:
+        """`weight`, `in_features` and the like are the base's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        (bank,) = self._bank
+        if bank.route is None:
+            return self.base(x)  # type: ignore[no-any-return]
+        plain = type(self.base) is nn.Linear  # a quantized layer knows itself how to multiply and to differentiate
+        return _Product.apply(x, None if plain else self.base(x), bank.anchor, self, bank.route)  # type: ignore[no-any-return]
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b + s (x A) B, forward and backward. Gradients of A and B are added to the bank, not returned."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, base: Tensor | None, anchor: Tensor, layer: BankLinear, route: Route
+    ) -> Tensor:
+        (bank,) = layer._bank
+        a, b = bank.matrices(layer.number, route, x.dtype)
+        scale = route.of(bank.scales).to(x.dtype).view(-1, 1, 1)
+        mask = _masks(route, layer.number, x) if route.drops else None
+        low = torch.bmm(x if mask is None else x * mask, a).mul_(scale)
+        shared = x.stride(0) == 0 and len(x) > 1  # every slot sees the same tokens: the base's product is made once
+        if base is not None:
+            out = torch.baddbmm(base, low, b)
+        elif shared:
+            out = torch.baddbmm(linear(x[:1], layer.base.weight, layer.base.bias).expand(len(x), -1, -1), low, b)
+        else:
+            out = linear(x, layer.base.weight, layer.base.bias).baddbmm_(low, b)
+        ctx.save_for_backward(x, low, mask)
+        ctx.layer, ctx.route = layer, route
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, low, mask = ctx.saved_tensors
+        layer, route = ctx.layer, ctx.route
+        (bank,) = layer._bank
+        a, b = bank.matrices(layer.number, route, dy.dtype)
+        grad_a, grad_b = bank.gradients(layer.number)
+        dlow = torch.bmm(dy, b.transpose(1, 2)).mul_(route.of(bank.scales).to(dy.dtype).view(-1, 1, 1))
+        route.add(grad_b, low.transpose(1, 2), dy)
+        route.add(grad_a, (x if mask is None else x * mask).transpose(1, 2), dlow)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            plain = type(layer.base) is nn.Linear
+            dx = dy @ layer.base.weight if plain else None
+            if mask is None and dx is not None:
+                dx.baddbmm_(dlow, a.transpose(1, 2))
+            else:
+                through = torch.bmm(dlow, a.transpose(1, 2))
+                through = through if mask is None else through.mul_(mask)
+                dx = through if dx is None else dx.add_(through)
+        return dx, None if type(layer.base) is nn.Linear else dy, None, None, None
+
+
+class _Stacked(torch.autograd.Function):
+    """x W of each slot's own whole matrix (a classifier's head); its gradient is added to the bank."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, bank: LoraBank, part: Part, route: Route) -> Tensor:  # type: ignore[override]
+        weight = route.of(part.of(bank.weights)).to(x.dtype)
+        ctx.save_for_backward(x, weight)
+        ctx.bank, ctx.part, ctx.route = bank, part, route
+        return torch.bmm(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        ctx.route.add(ctx.part.of(ctx.bank.grads), x.transpose(1, 2), dy)
+        return torch.bmm(dy, weight.transpose(1, 2)), None, None, None, None
+
+
+def _masks(route: Route, layer: int, x: Tensor) -> Tensor:
+    masks = torch.ones(len(route.slots), *x.shape[1:], dtype=x.dtype, device=x.device)
+    for mask, drop in zip(masks, route.dropouts, strict=True):
+        if drop is not None:
+            mask[: drop.tokens] = drop.mask(layer, x.shape[-1], x)
+    return masks
+
+
+@dataclass
+class LoraBank:
+    """`slots` adapters over the `targets` (names of linear layers) of `model`, which is changed in place.
+
+    `rank` is R, the largest rank that a slot can have. `heads` are layers that a slot trains whole, its own copy each.
+    Weights and gradients are float32 whatever the base computes in.
+    """
+
+    model: nn.Module
+    targets: Sequence[str]
+    slots: int
+    rank: int
+    heads: Sequence[str] = ()
+    route: Route | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.device = next(self.model.parameters()).device
+        self.parts: list[Part] = []
+        size, self.layers = 0, []
+        for number, name in enumerate(self.targets):
+            base = self.model.get_submodule(name)
+            layer = BankLinear(base, self, number)
+            _replace(self.model, name, layer)
+            self.layers.append(layer)
+            size = self._add(f"{name}.lora_A.weight", size, (base.in_features, self.rank), 1)
+            size = self._add(f"{name}.lora_B.weight", size, (self.rank, base.out_features), 0)
+        self.head_parts = {}
+        for name in self.heads:
+            weight = self.model.get_submodule(name).weight
+            size = self._add(f"{name}.weight", size, (weight.shape[1], weight.shape[0]), None)
+            self.head_parts[name] = self.parts[-1]
+        self.size = size  # D
+        self.weights = torch.zeros(self.slots, size, device=self.device)
+        self.grads = torch.zeros(self.slots, size, device=self.device)
+        self.scales = torch.zeros(self.slots, device=self.device)
+        self.ranks = [0] * self.slots
+        self.anchor = torch.zeros((), requires_grad=True)  # makes autograd come by where x itself needs no gradient
+
+    def _add(self, name: str, start: int, shape: tuple[int, int], rank_dim: int | None) -> int:
+        self.parts.append(Part(name, start, shape, rank_dim))
+        return math.ceil((start + self.parts[-1].size) / ALIGN) * ALIGN
+
+    @contextmanager
+    def routed(self, route: Route | None) -> Iterator[None]:
+        """Within, rows of every batch go to the slots of `route`; with None the base answers alone."""
+        before, self.route = self.route, route
+        try:
+            yield
+        finally:
+            self.route = before
+
+    def matrices(self, layer: int, route: Route, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A [N, in, R] and B [N, R, out] of a layer, in the dtype of the computation."""
+        a, b = self.parts[2 * layer], self.parts[2 * layer + 1]
+        return route.of(a.of(self.weights)).to(dtype), route.of(b.of(self.weights)).to(dtype)
+
+    def gradients(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The gradients of a layer's A and B, all slots."""
+        return self.parts[2 * layer].of(self.grads), self.parts[2 * layer + 1].of(self.grads)
+
+    def head(self, name: str, x: Tensor) -> Tensor:
+        """Each slot's own head: x [N, rows, hidden] to [N, rows, classes]."""
+        assert self.route is not None
+        return _Stacked.apply(x, self.anchor, self, self.head_parts[name], self.route)  # type: ignore[no-any-return]
+
+    # --- one slot ---------------------------------------------------------------------------------------------
+
+    def configure(self, slot: int, r: int, scale: float) -> None:
+        """Gives an empty slot its rank and its scale: lora_alpha / r, or lora_alpha / sqrt(r) of rsLoRA."""
+        if not 1 <= r <= self.rank:
+            raise ValueError(f"rank {r} does not fit into a bank of rank {self.rank}")
+        self.weights[slot].zero_()
+        self.grads[slot].zero_()
+        self.ranks[slot], self.scales[slot] = r, scale
+
+    def draw(self, slot: int, gaussian: bool = False) -> None:
+        """The first weights, in PEFT's order from torch's global generator: a layer's A and B as nn.Linear makes them,
+        then A once more (kaiming uniform, or normal with deviation 1/r). B is zero."""
+        r, state = self.ranks[slot], {}
+        for name in self.targets:
+            base = self.model.get_submodule(name)
+            a = nn.Linear(base.in_features, r, bias=False)
+            nn.Linear(r, base.out_features, bias=False)
+            nn.init.normal_(a.weight, std=1 / r) if gaussian else nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
+            state[f"{name}.lora_A.weight"] = a.weight.detach()
+        self.load(slot, state)
+
+    def load(self, slot: int, state: Mapping[str, Tensor], into: Tensor | None = None) -> None:
+        """Takes a slot's tensors by their names, in PEFT's shapes ([r, in], [out, r]); the rest becomes zero."""
+        flat = self.weights if into is None else into
+        flat[slot].zero_()
+        for part in self.parts:
+            if part.name in state:
+                tensor = state[part.name].t()
+                part.of(flat)[slot, : tensor.shape[0], : tensor.shape[1]] = tensor.to(flat)
+
+    def state(self, slot: int, of: Tensor | None = None) -> dict[str, Tensor]:
+        """A slot's tensors by their names, in PEFT's shapes, cut to the slot's rank. `of`: the weights, or anything
+        that lies as they do (gradients, an optimizer's moments)."""
+        flat, r, found = self.weights if of is None else of, self.ranks[slot], {}
+        for part in self.parts:
+            matrix = part.of(flat)[slot]
+            if part.rank_dim is not None:
+                matrix = matrix.narrow(part.rank_dim, 0, r)
+            found[part.name] = matrix.t().detach().to("cpu", copy=True).contiguous()
+        return found
+
+    def peft_state(self, slot: int) -> dict[str, Tensor]:
+        """The content of PEFT's `adapter_model.safetensors`."""
+        return {PREFIX + name: tensor for name, tensor in self.state(slot).items()}
+
+    def load_peft(self, slot: int, state: Mapping[str, Tensor]) -> None:
+        """Takes the content of PEFT's `adapter_model.safetensors`. Raises ValueError for what the bank has no place for."""
+        named = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
+        unknown = sorted(set(named) - {part.name for part in self.parts})
+        if unknown:
+            raise ValueError(f"the adapter has weights that this bank has no place for: {unknown[0]}")
+        self.load(slot, named)
+
+    def parameters_of(self, slot: int) -> int:
+        """How many numbers a slot trains."""
+        r = self.ranks[slot]
+        return sum(p.size if p.rank_dim is None else p.size // self.rank * r for p in self.parts)
+
+
+def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)

@@ -1,0 +1,172 @@
+"""What a trial leaves in its directory, and when: for a trial on TRL's trainer and for one in a pack alike.
+
+What is on disk after every evaluation, in this order: the weights if they are the best so far with their manifest,
+then the checkpoint. Only then is the evaluation reported, so whoever stops the trial on hearing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftlib.config import Experiment
+from ftlib.errors import TrialError
+from ftlib.runs import Trial, append_row, replace_directory, write_json
+from ftlib.setting import Setting, versions
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Record:
+    """Rows of `metrics.jsonl`, when to evaluate, the best weights, the checkpoint.
+
+    `writes` is false on the workers of a trial that are not its first: they decide alike and write nothing.
+    """
+
+    def __init__(self, trial: Trial, experiment: Experiment, setting: Setting, data: Any, writes: bool = True) -> None:
+        self.trial, self.experiment, self.setting, self.data = trial, experiment, setting, data
+        self.writes = writes
+        self.sign = 1 if setting.mode == "min" else -1
+        self.evaluation: dict[str, Any] = {}
+        self.evaluated_at = -1
+        self.rungs_passed = 0
+        self.best = math.inf
+        self.bar, self.evaluations_waited = math.inf, 0  # of early stopping: the score to beat, and for how long
+        self.seconds = 0.0
+        self.started = time.perf_counter()
+
+    def begin(self, step: int, count: int) -> None:
+        """Goes on where a checkpoint ends: rows after it are forgotten. `count` is in the unit of the rungs."""
+        if self.writes:
+            self.trial.forget_after(step)
+        rows = [row for row in self.trial.metrics() if row["step"] <= step]
+        self.seconds = rows[-1]["seconds"] if rows else 0.0
+        metric = self.setting.metric
+        scores = [self.sign * row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))]
+        self.best = min(scores, default=math.inf)
+        for row in rows:
+            self._waits_in_vain(row)
+        self.rungs_passed = self.setting.rungs.passed(count)
+        self.evaluated_at = step if step else -1
+        self.started = time.perf_counter()
+
+    def due(self, step: int, tokens: int, last_step: int, epoch_ended: bool = False) -> bool:
+        """Whether the trial evaluates now: at a rung, where `train.eval_strategy` says so, and at its end. Asked once."""
+        train = self.experiment.train
+        passed = self.setting.rungs.passed(tokens if self.setting.rungs.unit == "tokens" else step)
+        asked = train.eval_strategy == "steps" and step % (train.eval_steps or 1) == 0
+        asked = asked or (train.eval_strategy == "epoch" and epoch_ended)
+        due = passed > self.rungs_passed or asked or step >= last_step
+        self.rungs_passed = max(self.rungs_passed, passed)
+        if not due or step in (0, self.evaluated_at):
+            return False
+        self.evaluated_at = step
+        return True
+
+    def add(self, step: int, epoch: float, tokens: int, last_step: int, values: dict[str, Any]) -> bool:
+        """Writes a row; returns whether early stopping ends the trial with it. A number that is none is a TrialError."""
+        row = {
+            "step": step,
+            "epoch": round(epoch, 4),
+            "tokens": tokens,
+            "seconds": round(self.seconds + time.perf_counter() - self.started, 3),
+            "progress": round(step / max(last_step, 1), 4),
+            **values,
+        }
+        in_vain = self._waits_in_vain(row)
+        if in_vain:
+            row["progress"] = 1.0  # whoever resumes, or conducts, sees a trial at its end
+        if self.writes:
+            append_row(self.trial.metrics_path, {**row, "time": time.time()})
+        for name in ("loss", "eval_loss", "grad_norm"):
+            if name in row and not math.isfinite(row[name]):
+                raise TrialError(not_finite(name, row[name], step, self.experiment))
+        if "eval_loss" in row:
+            self.evaluation = row
+        return in_vain
+
+    def _waits_in_vain(self, row: dict[str, Any]) -> bool:
+        """Whether this is the `early_stopping_patience`-th evaluation in a row that has not improved the metric."""
+        train = self.experiment.train
+        if train.early_stopping_patience is None or self.setting.metric not in row:
+            return False
+        score = self.sign * row[self.setting.metric]
+        if score < self.bar - train.early_stopping_threshold:
+            self.bar, self.evaluations_waited = score, 0
+        else:
+            self.evaluations_waited += 1
+        return self.evaluations_waited >= train.early_stopping_patience
+
+    def publish(
+        self,
+        staged: Path,
+        kind: str,
+        facts: Callable[[], dict[str, Any]],
+        leave_out: Sequence[str],
+        finish: Callable[[Path], None] = lambda weights: None,
+    ) -> None:
+        """Makes `staged` the checkpoint, and its weights, when this evaluation is the best so far, the trial's.
+
+        `leave_out` are the files of a checkpoint that are no weights; `finish` has the last hand on the weights.
+        """
+        score = self.score()
+        if score <= self.best:
+            self.best = score
+            weights = staged.with_name(kind)
+            shutil.rmtree(weights, ignore_errors=True)
+            ignore = shutil.ignore_patterns(*leave_out, "README.md", "checkpoint-*")
+            shutil.copytree(staged, weights, copy_function=_link, ignore=ignore)
+            finish(weights)
+            write_json(self.trial.path / "manifest.json", self._manifest(kind, facts()))
+            replace_directory(weights, self.trial.path / kind)
+        replace_directory(staged, self.trial.path / "checkpoint")
+
+    def _manifest(self, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
+        row = self.evaluation
+        return {
+            "kind": kind,
+            "run": self.setting.run,
+            "trial": self.trial.id,
+            "experiment": self.experiment.to_dict(),
+            "data_hash": self.data.hash,
+            "chat_template": self.data.chat_template,
+            "seed": self.experiment.train.seed,
+            "step": row["step"],
+            "tokens": row["tokens"],
+            "seconds": row["seconds"],
+            "metrics": {key: value for key, value in row.items() if key.startswith("eval_")},
+            "versions": versions(),
+            **facts,
+        }
+
+    def score(self) -> float:
+        """The latest evaluation's metric, lower being better. Raises TrialError where an evaluation does not give it."""
+        value = self.evaluation.get(self.setting.metric)
+        if value is None:
+            known = sorted(key for key in self.evaluation if key.startswith("eval_"))
+            raise TrialError(f"sweep.metric is '{self.setting.metric}', but an evaluation gives: {', '.join(known)}.")
+        return self.sign * float(value)
+
+
+def _link(source: str, target: str) -> None:
+    """A hard link where the file system has them: published files are never written again."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def not_finite(name: str, value: float, step: int, experiment: Experiment) -> str:
+    """Why a trial with such a number ends, for a person."""
+    rate = experiment.train.learning_rate
+    return (
+        f"{name} became {value} by step {step}: train.learning_rate {rate:g} is too high here, or a data row is broken."
+    )
+
+
+EMPTY = "the adapter is empty ({}): raise train.learning_rate or train for longer."
