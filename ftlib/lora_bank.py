@@ -84,7 +84,9 @@ class Part:
     def of(self, flat: Tensor) -> Tensor:
         """[slots, rows, columns], a view."""
         rows, columns = self.shape
-        return flat.as_strided((len(flat), rows, columns), (flat.stride(0), columns, 1), flat.storage_offset() + self.start)
+        return flat.as_strided(
+            (len(flat), rows, columns), (flat.stride(0), columns, 1), flat.storage_offset() + self.start
+        )
 
 
 class BankLinear(nn.Module):

@@ -23,8 +23,8 @@ from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared, load_prepared, prepare
 from ftlib.errors import TrialError
 from ftlib.journal import OURS, Journal
-from ftlib.record import Report
 from ftlib.models import load_model, load_tokenizer
+from ftlib.record import Report
 from ftlib.runs import BASE, ENDED, FIRST, Run, Trial, append_row, read_json, replace_directory
 from ftlib.setting import Setting
 from ftlib.strategies import strategy_of

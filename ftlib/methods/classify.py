@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 from transformers import DataCollatorWithPadding, EvalPrediction, Trainer, TrainingArguments
 
 from ftlib.config import Classify, Experiment
-from ftlib.errors import ConfigError, nearest
 from ftlib.methods.arguments import training_arguments
+from ftlib.methods.class_weights import class_weights
 from ftlib.models import freeze_body
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
     arguments = training_arguments(experiment, output_dir) | {"prediction_loss_only": False}
     return Classifier(
         labels=data.report.labels,
-        class_weights=_class_weights(method, data),
+        class_weights=class_weights(method, data),
         label_smoothing=method.label_smoothing,
         model=model,
         args=TrainingArguments(**arguments, label_names=["labels"]),
@@ -37,20 +37,6 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         eval_dataset=data.eval,
         processing_class=tokenizer,
     )
-
-
-def _class_weights(method: Classify, data: Prepared) -> torch.Tensor | None:
-    """One weight a class, 1 on average over the training rows."""
-    if method.class_weights == "none":
-        return None
-    names, counts = data.report.labels, np.bincount(data.train["labels"], minlength=len(data.report.labels))
-    if method.class_weights == "balanced":
-        return torch.tensor(counts.sum() / (len(names) * np.maximum(counts, 1)), dtype=torch.float32)
-    unknown = sorted(set(method.class_weights) - set(names))
-    if unknown:
-        raise ConfigError(f"method.class_weights: no row has the label '{unknown[0]}'.{nearest(unknown[0], names)}")
-    weights = np.array([method.class_weights.get(name, 1.0) for name in names])
-    return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
 
 
 class Classifier(Trainer):

@@ -24,25 +24,10 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
+from ftlib.methods.objectives import Tokens
+
 BLOCK = 16  # places: matrix kernels give each whole block of this many rows the same bits wherever it stands
 ATTENTION = "ftlib_pack"  # our name among transformers' attention implementations
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One sequence of tokens. `picked`: the positions that the loss looks at; `targets`: the token that should follow
-    each of them (or nothing, of a classifier)."""
-
-    ids: np.ndarray
-    picked: np.ndarray
-    targets: np.ndarray
-
-    @classmethod
-    def of(cls, ids: Sequence[int], counted: np.ndarray) -> Tokens:
-        """`counted[i]`: whether token i is to be predicted. The first has nothing to be predicted from."""
-        tokens = np.asarray(ids, dtype=np.int64)
-        places = np.flatnonzero(counted[1:])
-        return cls(tokens, places, tokens[places + 1])
 
 
 def rounded(count: int) -> int:
@@ -91,6 +76,7 @@ class Layout:
     picked: Tensor  # [N, P] places; what a trial has fewer than P of are places of its own, and count for nothing
     targets: Tensor  # [N, P]
     counts: tuple[int, ...]  # how many of the P are each trial's
+    owners: tuple[Tensor, ...]  # of each trial, the sequence that each of its picked places belongs to
     groups: tuple[tuple[int, int], ...]  # (sequences, their rounded length), in the order of `order`
     order: Tensor | None  # all trials' places, sequences of one length together; None: they are in order already
     back: Tensor | None  # for each of the N * M places, where it is in `order`; one past the end for no sequence
@@ -109,6 +95,7 @@ class Layout:
                 row[: len(array)] = array
             return torch.from_numpy(made).to(device)
 
+        owners = {id(block): torch.from_numpy(block.owners).to(device) for block in blocks}
         groups, order, back = _groups(blocks, width)
         return cls(
             ids=table([block.ids for block in shown], width),
@@ -116,6 +103,7 @@ class Layout:
             picked=table([block.picked for block in blocks], most),
             targets=table([block.targets for block in blocks], most),
             counts=tuple(len(block.picked) for block in blocks),
+            owners=tuple(owners[id(block)] for block in blocks),
             groups=groups,
             order=None if order is None else torch.from_numpy(order).to(device),
             back=None if back is None else torch.from_numpy(back).to(device),

@@ -1,0 +1,118 @@
+"""The words that objectives share: the tokens of a row, a batch's outputs, and what an objective is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Split = Literal["train", "eval"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One sequence. `picked`: the positions whose outputs the loss looks at; `targets`: the token that should follow
+    each of them (of a classifier, whatever its objective takes for it)."""
+
+    ids: np.ndarray
+    picked: np.ndarray
+    targets: np.ndarray
+
+    @classmethod
+    def of(cls, ids: Sequence[int], counted: np.ndarray) -> Tokens:
+        """`counted[i]`: whether token i is to be predicted. The first has nothing to be predicted from."""
+        tokens = np.asarray(ids, dtype=np.int64)
+        places = np.flatnonzero(counted[1:])
+        return cls(tokens, places, tokens[places + 1])
+
+    @classmethod
+    def answer(cls, prompt: Sequence[int], answer: Sequence[int]) -> Tokens:
+        """A prompt and its answer, of which the answer is to be predicted."""
+        counted = np.arange(len(prompt) + len(answer)) >= len(prompt)
+        return cls.of([*prompt, *answer], counted)
+
+
+@dataclass
+class Scored:
+    """A batch's outputs at its picked places, sequence after sequence. What an objective does not ask for is not made."""
+
+    make_logits: Callable[[], Tensor]  # [P, vocabulary or classes]
+    make_log_probs: Callable[[], Tensor]  # [P], of the targets
+    targets: Tensor  # [P]
+    owners: Tensor  # [P], the number of the sequence that a place belongs to
+    sequences: int
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """[P, vocabulary or classes]"""
+        return self.make_logits()
+
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """[P], of the targets."""
+        return self.make_log_probs()
+
+    def sums(self, values: Tensor | None = None) -> Tensor:
+        """[sequences]: the sum over each sequence's places, of the targets' log-probabilities by default."""
+        values = self.log_probs if values is None else values
+        return values.new_zeros(self.sequences).index_add(0, self.owners, values)
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """[sequences]: how many places each has."""
+        return torch.bincount(self.owners, minlength=self.sequences)
+
+    def accuracy(self) -> float:
+        """The share of places whose likeliest token is the target."""
+        return float((self.logits.argmax(-1) == self.targets).float().mean()) if len(self.targets) else 0.0
+
+
+class Objective:
+    """What a trial minimizes. `rows` below are numbers of rows of a split, in the order of the batch."""
+
+    head: str | None = None  # a layer that each trial trains whole, in the place of the vocabulary's
+
+    def __init__(self, experiment: Any, data: Any) -> None:
+        self.experiment, self.method, self.data = experiment, experiment.method, data
+
+    def row(self, split: Split, number: int) -> Row:
+        found: Row = (self.data.train if split == "train" else self.data.eval)[number]
+        return found
+
+    def tokens(self, split: Split, rows: Sequence[int]) -> list[Tokens]:
+        """The sequences of some rows: of one row one after another, or all first ones before all second ones."""
+        raise NotImplementedError
+
+    @property
+    def variant(self) -> tuple[Any, ...]:
+        """What `tokens` depends on besides the rows: trials alike in it see the same tokens of the same rows."""
+        return ()
+
+    def items(self, rows: Sequence[int], picked: int) -> int | None:
+        """What a batch counts for when several are accumulated, of its rows and its picked places; None: all the same."""
+        return None
+
+    def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:
+        """The batch's part of the step's loss: a sum over `items` (those of the whole step), or a mean."""
+        raise NotImplementedError
+
+    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> dict[str, float]:
+        """An evaluation batch: `loss`, and what else the method reports, each a mean over the batch."""
+        return {"loss": float(self.loss(scored, split, rows, None))}
+
+    def finish(self, evaluations: list[dict[str, float]], rows: list[int]) -> dict[str, float]:
+        """Whole evaluations from their batches: the loss weighs rows, as in transformers; the rest batches, as in TRL."""
+        total = sum(each["loss"] * count for each, count in zip(evaluations, rows, strict=True)) / sum(rows)
+        others = [name for name in evaluations[0] if name != "loss"]
+        means = {name: float(np.mean([each[name] for each in evaluations if name in each])) for name in others}
+        return {"eval_loss": total, **{f"eval_{name}": value for name, value in means.items()}}
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says besides."""
+        return {}

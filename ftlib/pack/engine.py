@@ -1,0 +1,244 @@
+"""The pack: trials side by side on one frozen base, each batch of theirs in one forward and backward pass.
+
+It needs torch, transformers and peft: a script can train a pack without Ray and without TRL.
+
+    pack = Pack(FrozenBase(experiment, data, slots=8, rank=32), setting)
+    pack.join("000", {"adapter.r": 8}, print)
+    while pack.members:
+        pack.tick()
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ftlib.errors import FtlibError, TrialError
+from ftlib.lora_bank import Route
+from ftlib.methods.objectives import Objective
+from ftlib.methods.objectives.base import Split
+from ftlib.pack.base import FrozenBase
+from ftlib.pack.layout import Block
+from ftlib.pack.member import POSITION, Member
+from ftlib.record import Record, Report
+from ftlib.runs import BASE, ENDED, Run, Trial, append_row, read_json, replace_directory
+from ftlib.setting import Setting
+
+Failed = Callable[[str], None]
+BLOCKS_KEPT = 4096
+PADDED = 1.25  # trials are computed together while their places are at most this many times the smallest trial's
+
+
+class Pack:
+    """`width` trials are fused into one pass; more members than that take turns within a tick. It changes no number."""
+
+    def __init__(self, base: FrozenBase, setting: Setting, width: int | None = None) -> None:
+        self.base, self.setting = base, setting
+        self.width = width or base.bank.slots
+        self.members: dict[str, Member] = {}
+        self._failed: dict[str, Failed] = {}
+        self._blocks: OrderedDict[Any, Block] = OrderedDict()
+
+    @property
+    def free(self) -> list[int]:
+        """The slots that nobody is in."""
+        taken = {member.slot for member in self.members.values()}
+        return [slot for slot in range(self.base.bank.slots) if slot not in taken]
+
+    def join(
+        self,
+        trial_id: str,
+        params: Mapping[str, Any],
+        report: Report,
+        failed: Failed = lambda reason: None,
+        donor: str | None = None,
+    ) -> None:
+        """A trial takes a free slot and goes on from its checkpoint, or from `donor`'s. It trains at the next tick.
+
+        Raises TrialError for a point that cannot be trained, and FtlibError where no slot is free.
+        """
+        free = self.free
+        if not free:
+            raise FtlibError(f"all {self.base.bank.slots} slots of this pack are taken")
+        run = Run(Path(self.setting.run))
+        trial = run.trial(trial_id)
+        if donor and donor != trial_id:
+            copy_checkpoint(run.trial(donor), trial)
+        done = None if donor else _last_evaluation(trial, self.setting.metric)
+        if done:  # whoever conducts died between our last report and its own notes
+            report({**done, "finished": True})
+            return
+        trial.path.mkdir(parents=True, exist_ok=True)
+        experiment = self.setting.experiment().at(params)
+        record = Record(trial, experiment, self.setting, self.base.data)
+        member = Member(trial, experiment, self.base, free[0], record, report, partial(self._block, "train"))
+        self.members[trial_id], self._failed[trial_id] = member, failed
+        if member.step >= member.order.steps:  # a donor at its end left nothing to train: its weights are evaluated
+            self._evaluate([member])
+            self._leave_if_finished(member)
+
+    def leave(self, trial_id: str) -> None:
+        """The trial's slot is free; what it left on disk stays."""
+        self.members.pop(trial_id, None)
+        self._failed.pop(trial_id, None)
+
+    # --- one batch of every member ----------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Each member's next batch, forward and backward; then the steps and the evaluations that are due."""
+        stepped: list[Member] = []
+        for fused in self._fused(list(self.members.values())):
+            for member in self._compute(fused):
+                if self._guarded(member, member.optimize):
+                    stepped.append(member)
+        due = [member for member in stepped if self._guarded(member, member.evaluates)]
+        if due:
+            self._evaluate(due)
+            for member in due:
+                self._leave_if_finished(member)
+
+    def _fused(self, members: list[Member]) -> list[list[tuple[Member, Block]]]:
+        """Members whose batches are computed together: of like size, at most `width` of them."""
+        pairs = [(member, member.block()) for member in members]
+        pairs.sort(key=lambda pair: len(pair[1].ids))
+        fused: list[list[tuple[Member, Block]]] = []
+        for member, block in pairs:
+            group = fused[-1] if fused else None
+            fits = group is not None and len(block.ids) <= PADDED * len(group[0][1].ids)
+            if group is not None and fits and len(group) < self.width:
+                group.append((member, block))
+            else:
+                fused.append([(member, block)])
+        return [sorted(group, key=lambda pair: pair[0].slot) for group in fused]
+
+    def _compute(self, fused: list[tuple[Member, Block]]) -> list[Member]:
+        """Forward and backward of one group; returns those whose step is due. Out of memory halves the width."""
+        try:
+            return self._forward_backward(fused)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+        members = [member for member, _ in fused]
+        for member in members:
+            member.begin_step_again()
+        if len(members) == 1:
+            self._fail(members[0], "out of memory with this trial alone: lower train.per_device_train_batch_size.")
+            return []
+        self.width = half = len(members) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        again = [(member, member.block()) for member in members]
+        return [each for part in (again[:half], again[half:]) for each in self._compute(part)]
+
+    def _forward_backward(self, fused: list[tuple[Member, Block]]) -> list[Member]:
+        members, blocks = [member for member, _ in fused], [block for _, block in fused]
+        dropouts = [member.dropout(len(block.ids)) for member, block in fused]
+        route = Route([member.slot for member in members], dropouts)
+        with self.base.computing(blocks, route) as outputs:
+            parts = [member.part(scored) for member, scored in zip(members, outputs, strict=True)]
+            torch.autograd.backward(parts)
+        done = zip(members, parts, blocks, strict=True)
+        return [member for member, part, block in done if member.went_backward(part, block.tokens)]
+
+    def _block(self, split: Split, objective: Objective, rows: list[int]) -> Block:
+        """The places of some rows, made once for all trials that see them."""
+        key = (split, objective.variant, tuple(rows))
+        if key not in self._blocks:
+            self._blocks[key] = Block.of(objective.tokens(split, rows))
+            while len(self._blocks) > BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(key)
+        return self._blocks[key]
+
+    # --- evaluation -------------------------------------------------------------------------------------------
+
+    def _evaluate(self, members: list[Member]) -> None:
+        for start in range(0, len(members), self.width):
+            some = members[start : start + self.width]
+            started = time.perf_counter()
+            found = self.evaluations([member.slot for member in some], [member.objective for member in some])
+            seconds = time.perf_counter() - started
+            for member, evaluation in zip(some, found, strict=True):
+                self._guarded(member, partial(member.evaluated, evaluation, seconds))
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def evaluations(self, slots: Sequence[int] | None, objectives: Sequence[Objective]) -> list[dict[str, float]]:
+        """Each objective over all evaluation rows, with the adapters in `slots`; None is the base as it is."""
+        rows = len(self.base.data.eval)
+        size = self.setting.experiment().train.per_device_eval_batch_size
+        parts = [list(range(start, min(start + size, rows))) for start in range(0, rows, size)]
+        found: list[list[dict[str, float]]] = [[] for _ in objectives]
+        route = None if slots is None else Route(slots)
+        for part in parts:
+            blocks = [self._block("eval", each, part) for each in objectives]
+            with self.base.computing(blocks, route) as outputs:
+                for into, each, scored in zip(found, objectives, outputs, strict=True):
+                    into.append(each.evaluate(scored, "eval", part))
+        sizes = [len(part) for part in parts]
+        return [each.finish(batches, sizes) for each, batches in zip(objectives, found, strict=True)]
+
+    def evaluate_base(self, make: Callable[[], Objective]) -> None:
+        """Evaluates the untuned base as the trial `base`, once. That it cannot be evaluated is noted, not raised."""
+        trial = Run(Path(self.setting.run)).trial(BASE)
+        if trial.state in ENDED:
+            return
+        trial.path.mkdir(exist_ok=True)
+        try:
+            started = time.perf_counter()
+            (evaluation,) = self.evaluations(None, [make()])
+            seconds = round(time.perf_counter() - started, 3)
+            row = {"step": 0, "epoch": 0.0, "tokens": 0, "seconds": seconds, "progress": 1.0, **evaluation}
+            append_row(trial.metrics_path, {**row, "time": time.time()})
+            trial.set_state("finished")
+        except Exception as error:
+            trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+
+    # --- a trial's misfortune is its own ----------------------------------------------------------------------
+
+    def _guarded(self, member: Member, action: Callable[[], Any]) -> bool:
+        """What `action` says; false, and the member out of the pack, where it cannot go on."""
+        try:
+            answer = action()
+        except TrialError as error:
+            self._fail(member, str(error))
+            return False
+        return answer is None or bool(answer)
+
+    def _fail(self, member: Member, reason: str) -> None:
+        failed = self._failed.get(member.trial.id, lambda reason: None)
+        self.leave(member.trial.id)
+        failed(reason)
+
+    def _leave_if_finished(self, member: Member) -> None:
+        if member.finished:
+            self.leave(member.trial.id)
+
+
+def _last_evaluation(trial: Trial, metric: str) -> dict[str, Any] | None:
+    """The closing evaluation of a trial that was trained to its end and whose weights are all on disk."""
+    rows, checkpoint = trial.evaluations(metric), trial.checkpoint
+    if not rows or checkpoint is None or trial.weights is None or rows[-1]["progress"] < 1:
+        return None
+    position = read_json(checkpoint / POSITION)
+    return rows[-1] if position and position["step"] == rows[-1]["step"] else None
+
+
+def copy_checkpoint(donor: Trial, trial: Trial) -> None:
+    """Takes over the donor's position. Raises TrialError where it has none."""
+    source, staged = donor.checkpoint, trial.path / ".donated"
+    if source is None:
+        raise TrialError(f"trial {donor.id} has left no checkpoint to go on from.")
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(source, staged)
+    replace_directory(staged, trial.path / "checkpoint")
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

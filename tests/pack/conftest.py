@@ -1,0 +1,68 @@
+"""Packs without Ray: what a trial leaves behind, alone and among others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from ftlib.data import load_prepared
+from ftlib.pack.base import FrozenBase
+from ftlib.pack.engine import Pack
+from ftlib.runs import Run, Trial
+from ftlib.setting import Setting
+
+Change = Callable[[Pack, int], None]  # what happens before a tick
+
+
+def pack_of(setting: Setting, slots: int = 8, rank: int = 8, width: int | None = None) -> Pack:
+    torch.set_num_threads(1)
+    return Pack(FrozenBase(setting.experiment(), load_prepared(Path(setting.data)), slots, rank), setting, width)
+
+
+def train(pack: Pack, trials: dict[str, dict[str, Any]], before: Change = lambda pack, tick: None) -> dict[str, str]:
+    """Trains all to their end; returns why some failed. `before(pack, tick)` may change who is in the pack."""
+    failures: dict[str, str] = {}
+    for name, params in trials.items():
+        pack.join(name, params, lambda row: None, lambda reason, name=name: failures.update({name: reason}))
+    for tick in range(10_000):
+        before(pack, tick)
+        if not pack.members:
+            break
+        pack.tick()
+    return failures
+
+
+def trial(setting: Setting, name: str) -> Trial:
+    return Run(Path(setting.run)).trial(name)
+
+
+def losses(trial: Trial, key: str = "loss") -> list[float]:
+    return [row[key] for row in trial.metrics() if key in row]
+
+
+def left_behind(trial: Trial) -> dict[str, Any]:
+    """Every number that a trial's training led to, exactly: losses, weights, moments."""
+    assert trial.checkpoint is not None
+    kept = {
+        f"{file}/{name}": tensor
+        for file in ("adapter_model", "optimizer")
+        for name, tensor in load_file(trial.checkpoint / f"{file}.safetensors").items()
+    }
+    numbers = [
+        {key: value for key, value in row.items() if key in ("step", "loss", "eval_loss", "grad_norm", "learning_rate")}
+        for row in trial.metrics()
+    ]
+    return {"rows": json.dumps(numbers), **kept}
+
+
+def assert_same_bits(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    assert one["rows"] == other["rows"]
+    for name, tensor in one.items():
+        if name != "rows":
+            assert torch.equal(tensor, other[name]), name
