@@ -22,7 +22,7 @@ from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError
 from ftlib.lora_bank import LoraBank, Route
-from ftlib.methods.distillation.quality import read_quality, write_quality
+from ftlib.methods.distillation.quality import read_quality, retained, write_quality
 from ftlib.methods.distillation.targets import Reader, Targets, Task, write_targets
 from ftlib.methods.objectives import Scored, Tokens
 from ftlib.methods.reference import reference_of
@@ -72,6 +72,9 @@ class FrozenBase:
         if experiment.train.activation_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.model.train()  # transformers checkpoints in training only; dropout is the bank's, never the base's
+        for name in targets:  # bitsandbytes would pack 4-bit weights for inference alone, on a CPU that it knows
+            layer = self.model.get_submodule(name).base
+            layer.train(type(layer) is not nn.Linear)
         self._without_dropout()
         self._expand_at_first_adapted()
         self._references: dict[tuple[str, str], Tensor] = {}
@@ -166,8 +169,9 @@ class FrozenBase:
         with self.computing([Block.of(tokens)], None) as (scored,):
             return scored.sums()
 
-    def teacher(self, experiment: Experiment) -> tuple[Targets, int, dict[str, Any]]:
-        """The teacher's lines of the training rows, how many classes they speak of, and what is known of the teacher."""
+    def teacher(self, experiment: Experiment) -> tuple[Targets, int, Callable[[dict[str, Any]], dict[str, Any]]]:
+        """The teacher's lines of the training rows, how many classes they speak of, and, of an evaluation, what of the
+        teacher the student has kept."""
         method: Any = experiment.method
         teacher = teacher_of(experiment)
         check_tokenizers(self.tokenizer, teacher.tokenizer(), method)
@@ -197,7 +201,12 @@ class FrozenBase:
         parts = {"targets": teacher.key(), "data": self.data.hash, "top_k": method.top_k, "classes": task.classes}
         told = {"quality": teacher.key(), "data": self.data.hash, "batch": size, "rows": method.rows}
         known = read_quality(cached(told, quality))
-        return Targets.open(cached(parts, targets)), len(self.tokenizer), {**teacher.identity(), **known}
+        identity = teacher.identity()
+
+        def kept(evaluation: dict[str, Any]) -> dict[str, Any]:
+            return {**identity, **retained(known, evaluation, self.model, classify=False, batch=None)}
+
+        return Targets.open(cached(parts, targets)), len(self.tokenizer), kept
 
     # --- before anything is trained ---------------------------------------------------------------------------
 

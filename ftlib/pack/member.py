@@ -50,7 +50,7 @@ class Member:
         assert isinstance(adapter, Lora)
         self.adapter, self.train = adapter, experiment.train
         self.objective = objective(experiment, base.data, base)
-        self.order = Order(len(base.data.train), experiment.train)
+        self.order = Order(len(base.data.train), experiment.train, self.objective.shuffles)
         base.bank.configure(slot, adapter.r, adapter.lora_alpha / (adapter.r**0.5 if adapter.use_rslora else adapter.r))
         self.weights = torch.nn.Parameter(base.bank.weights[slot])
         self.weights.grad = base.bank.grads[slot]
@@ -125,7 +125,7 @@ class Member:
 
     def dropout(self, tokens: int) -> Dropout | None:
         """The dropout of the next batch, of `tokens` places."""
-        if not self.adapter.lora_dropout:
+        if not self.adapter.lora_dropout or not self.objective.adapter_dropout:
             return None
         return Dropout(self.adapter.lora_dropout, (self.train.seed, self.step, self.batch), tokens)
 
@@ -237,7 +237,7 @@ class Member:
             "total_parameters": self.base.total_parameters + trained,
             "trainable_parameters": trained,
             "packed": True,
-            **self.objective.facts(),
+            **self.objective.facts(self.record.evaluation),
         }
 
     def _restore(self, checkpoint: Path) -> None:

@@ -16,8 +16,8 @@ from ftlib.config.train import TrainSection
 class Order:
     """Steps, epochs and batches of one trial over `rows` training rows."""
 
-    def __init__(self, rows: int, train: TrainSection) -> None:
-        self.rows, self.seed = rows, train.seed
+    def __init__(self, rows: int, train: TrainSection, shuffles: bool = True) -> None:
+        self.rows, self.seed, self.shuffles = rows, train.seed, shuffles
         self.size, self.accumulated = train.per_device_train_batch_size, train.gradient_accumulation_steps
         self.batches_an_epoch = math.ceil(rows / self.size)
         self.steps_an_epoch = max(1, math.ceil(self.batches_an_epoch / self.accumulated))
@@ -26,10 +26,10 @@ class Order:
     def batches(self, step: int) -> list[list[int]]:
         """The rows of each batch that step `step` (from 0) accumulates; fewer batches, or rows, at an epoch's end."""
         epoch, within = divmod(step, self.steps_an_epoch)
-        order = _permutation(self.rows, self.seed + epoch)
+        order = _permutation(self.rows, self.seed + epoch) if self.shuffles else range(self.rows)
         first = within * self.accumulated
         last = min(first + self.accumulated, self.batches_an_epoch)
-        return [order[number * self.size : (number + 1) * self.size] for number in range(first, last)]
+        return [list(order[number * self.size : (number + 1) * self.size]) for number in range(first, last)]
 
     def epoch(self, step: int) -> float:
         """How many times the data was seen after `step` steps."""

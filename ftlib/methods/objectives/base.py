@@ -76,7 +76,8 @@ class Scored:
 class Objective:
     """What a trial minimizes. `rows` below are numbers of rows of a split, in the order of the batch."""
 
-    head: str | None = None  # a layer that each trial trains whole, in the place of the vocabulary's
+    shuffles = True  # whether training rows are met in a drawn order
+    adapter_dropout = True  # TRL switches every dropout off, the adapter's too, where answers are compared
 
     def __init__(self, experiment: Any, data: Any) -> None:
         self.experiment, self.method, self.data = experiment, experiment.method, data
@@ -113,6 +114,6 @@ class Objective:
         means = {name: float(np.mean([each[name] for each in evaluations if name in each])) for name in others}
         return {"eval_loss": total, **{f"eval_{name}": value for name, value in means.items()}}
 
-    def facts(self) -> dict[str, Any]:
-        """What the manifest says besides."""
+    def facts(self, evaluation: dict[str, Any]) -> dict[str, Any]:
+        """What the manifest says besides, of the weights that gave this evaluation."""
         return {}

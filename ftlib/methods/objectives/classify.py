@@ -16,8 +16,6 @@ from ftlib.methods.objectives.base import Objective, Scored, Split, Tokens
 class Classify(Objective):
     """Rows of `input_ids` and the number of a class. The head is the trial's own, trained whole."""
 
-    head = "score"
-
     def __init__(self, experiment: Any, data: Any, pad_token_id: int) -> None:
         super().__init__(experiment, data)
         self.pad_token_id = pad_token_id
@@ -60,7 +58,7 @@ class Classify(Objective):
         }
         return {**super().finish(evaluations, rows), **scores}
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, evaluation: dict[str, Any]) -> dict[str, Any]:
         return {"labels": list(self.data.report.labels), "confusion_matrix": self.confusion.tolist()}
 
 

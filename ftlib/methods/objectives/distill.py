@@ -5,7 +5,7 @@ What the teacher says is read from the cache; it is the cache of the solo trials
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +19,9 @@ from ftlib.methods.objectives.language import Language
 class Distill(Language):
     """Rows of `input_ids` and `labels`. Evaluated as without a teacher, so that students compare with and without."""
 
-    def __init__(self, experiment: Any, data: Any, targets: Targets, classes: int, known: dict[str, Any]) -> None:
+    def __init__(
+        self, experiment: Any, data: Any, targets: Targets, classes: int, known: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> None:
         super().__init__(experiment, data)
         self.targets, self.classes, self.known = targets, classes, known
 
@@ -37,8 +39,8 @@ class Distill(Language):
         taught = kl.sum() / max(len(scored.targets) if items is None else items, 1)
         return self.method.alpha * taught + (1 - self.method.alpha) * labelled
 
-    def facts(self) -> dict[str, Any]:
-        return {"teacher": {"kind": self.method.kind, **self.known}}
+    def facts(self, evaluation: dict[str, Any]) -> dict[str, Any]:
+        return {"teacher": {"kind": self.method.kind, **self.known(evaluation)}}
 
 
 def make(experiment: Any, data: Any, base: Any) -> Distill:

@@ -106,6 +106,8 @@ def _score(ratios: Tensor, divergence: str) -> Tensor:
 class DPO(Objective):
     """Rows of `prompt_ids`, `chosen_ids` and `rejected_ids`; all chosen sequences come before all rejected ones."""
 
+    adapter_dropout = False
+
     def __init__(self, experiment: Any, data: Any, reference: Callable[[Split], Tensor]) -> None:
         super().__init__(experiment, data)
         self.reference = reference  # of a split: [rows, 2], log p_ref of the chosen and of the rejected answer

@@ -18,6 +18,9 @@ from ftlib.methods.objectives.base import Objective, Row, Scored, Split, Tokens
 class KTO(Objective):
     """Rows of `prompt_ids`, `completion_ids` and `label`; the mismatched sequences come after the rows' own."""
 
+    adapter_dropout = False
+    shuffles = False  # TRL's order: the mismatches are those of the data's
+
     def __init__(self, experiment: Any, data: Any, reference: Callable[[Split], Tensor]) -> None:
         super().__init__(experiment, data)
         self.reference = reference  # of a split: [rows, 2], log p_ref of a row's answer and of the mismatched one

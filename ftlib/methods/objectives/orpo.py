@@ -18,6 +18,8 @@ from ftlib.methods.objectives.dpo import rewards
 class ORPO(Objective):
     """Rows of `prompt_ids`, `chosen_ids` and `rejected_ids`; all chosen sequences come before all rejected ones."""
 
+    adapter_dropout = False
+
     def tokens(self, split: Split, rows: Sequence[int]) -> list[Tokens]:
         found = [self.row(split, number) for number in rows]
         whole = [[*row["prompt_ids"], *row["chosen_ids"]] for row in found]

@@ -1,0 +1,178 @@
+"""A pack's step against the bound of any LoRA training: the frozen base's forward, and the gradient of its inputs.
+
+    python benchmarks/pack_step.py [--threads 1] [--device cpu] [--shape small|natural|b1] [--widths 1 2 4 8 16]
+
+For each width: seconds of a step (forward, backward, all optimizers), how many times the throughput of one trial, and
+its ratio to a forward and input-gradient of the base alone over the same tokens with the same attention. Memory is the
+peak of what torch holds (on a CPU, of the process's resident memory above the base). Engine alone: no Ray, no TRL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+
+from ftlib.config import Experiment
+from ftlib.pack.base import FrozenBase
+from ftlib.pack.engine import Pack
+from ftlib.runs import Run
+from ftlib.setting import Setting
+
+# hidden, inner, layers, heads, kv heads, vocabulary; rows a batch; tokens a row (None: natural lengths, mean 41)
+SHAPES: dict[str, Any] = {
+    "small": ((64, 176, 4, 4, 2, 4096), 4, 32),
+    "natural": ((128, 352, 4, 4, 2, 1024), 8, None),
+    "b1": ((2048, 5632, 22, 32, 8, 32000), 1, 512),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of measuring, each width")
+    parser.add_argument("--other-batches", action="store_true", help="each trial its own seed, so no batch is shared")
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    folder = Path(tempfile.mkdtemp(prefix="ftlib-pack-"))
+    setting, data = make(folder, options)
+    one = None
+    print(f"{options.shape}, rank {options.rank}, {options.threads} threads, {options.device}, {options.dtype}")
+    print("width |  step ms |  x one trial | step / bound | tokens/s | memory above the base, MiB (a trial)")
+    for width in options.widths:
+        base = FrozenBase(setting.experiment(), data, width, options.rank, options.device)
+        pack = Pack(base, setting)
+        before = memory(options.device)
+        for number in range(width):
+            seed = {"train.seed": number} if options.other_batches else {}
+            pack.join(f"{width}-{number}", {"train.learning_rate": 1e-4 * (number + 1), **seed}, lambda row: None)
+        step = timed(pack.tick, options.seconds, options.device)
+        held = memory(options.device) - before
+        bound = timed(lambda: frozen(pack), options.seconds, options.device)
+        one = one or step
+        tokens = sum(len(block.ids) for group in pack._fused(list(pack.members.values())) for _, block in group)
+        print(
+            f"{width:5} | {step * 1e3:8.2f} | {one * width / step:12.2f} | {step / bound:12.2f} | "
+            f"{tokens / step:8.0f} | {held / 2**20:.0f} ({held / 2**20 / width:.1f})",
+            flush=True,
+        )
+        if options.profile and width == options.widths[-1]:
+            profile(pack)
+        del pack, base
+        gc.collect()
+
+
+def make(folder: Path, options: Any) -> tuple[Setting, Any]:
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, models
+
+    (hidden, inner, layers, heads, kv, vocabulary), rows, tokens = SHAPES[options.shape]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).to(getattr(torch, options.dtype)).save_pretrained(folder / "base")
+    tokenizer = Tokenizer(models.WordLevel({"<end>": 0, "<pad>": 1, "a": 2}, unk_token="a"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>").save_pretrained(
+        folder / "base"
+    )
+    draw = np.random.default_rng(0)
+    count = rows * 64
+    lengths = np.full(count, tokens) if tokens else np.clip(draw.lognormal(3.6, 0.5, count).astype(int), 8, 128)
+    ids = [draw.integers(2, vocabulary, size=length).tolist() for length in lengths]
+    labels = [[-100] * (len(row) // 2) + row[len(row) // 2 :] for row in ids]  # the answer is half of it
+    table = datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})
+    report = type("Report", (), {"labels": (), "train_tokens": int(lengths.sum())})()
+    data = type("Data", (), {"train": table, "eval": table.select(range(8)), "hash": "bench", "report": report})()
+    data.chat_template = None
+    tree = {
+        "name": "bench",
+        "model": {"name_or_path": str(folder / "base"), "dtype": options.dtype},
+        "data": {"train": "none.jsonl"},
+        "method": {"type": "sft"},
+        "adapter": {"type": "lora", "r": options.rank, "lora_alpha": 2 * options.rank},
+        "train": {
+            "max_steps": 10**6,
+            "per_device_train_batch_size": rows,
+            "logging_steps": 10**6,
+            "eval_strategy": "end",
+        },
+    }
+    run = Run.create(folder / "runs", "bench", "", {})
+    resolved = Experiment.parse(tree).to_dict()
+    return Setting(run=str(run.path), data="", resolved=json.loads(json.dumps(resolved))), data
+
+
+def frozen(pack: Pack) -> None:
+    """Forward of the base over the batches of all members, and the gradient of its embeddings."""
+    for group in pack._fused(list(pack.members.values())):
+        blocks = [block for _, block in group]
+        embeddings = pack.base.model.get_input_embeddings()
+        hook = embeddings.register_forward_hook(lambda module, args, out: out.detach().requires_grad_(True))
+        try:
+            copies = [type(block)(**vars(block)) for block in blocks]  # not alike: every trial's tokens are computed
+            with pack.base.computing(copies, None) as outputs:
+                torch.autograd.backward([-scored.log_probs.sum() for scored in outputs])
+        finally:
+            hook.remove()
+
+
+def timed(action: Any, seconds: float, device: str) -> float:
+    """The median of some calls, after three to warm up."""
+    taken: list[float] = []
+    for number in range(10_000):
+        synchronize(device)
+        started = time.perf_counter()
+        action()
+        synchronize(device)
+        if number >= 3:
+            taken.append(time.perf_counter() - started)
+        if number >= 8 and sum(taken) > seconds:
+            break
+    return statistics.median(taken)
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def memory(device: str) -> int:
+    if device != "cpu":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def profile(pack: Pack) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(5):
+            pack.tick()
+    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
+
+
+if __name__ == "__main__":
+    main()
