@@ -13,9 +13,8 @@ import argparse
 import gc
 import json
 import resource
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import torch
 from ftlib.config import Experiment
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.engine import Pack
+from ftlib.pack.width import frozen, timed
 from ftlib.runs import Run
 from ftlib.setting import Setting
 
@@ -62,11 +62,12 @@ def main() -> None:
         for number in range(width):
             seed = {"train.seed": number} if options.other_batches else {}
             pack.join(f"{width}-{number}", {"train.learning_rate": 1e-4 * (number + 1), **seed}, lambda row: None)
-        step = timed(pack.tick, options.seconds, options.device)
+        device, members = base.device, list(pack.members.values())
+        step = timed(pack.tick, device, options.seconds)
         held = memory(options.device) - before
-        bound = timed(lambda: frozen(pack), options.seconds, options.device)
+        bound = timed(partial(bound_of, base, members), device, options.seconds)
         one = one or step
-        tokens = sum(len(block.ids) for group in pack._fused(list(pack.members.values())) for _, block in group)
+        tokens = sum(len(member.block().ids) for member in members)
         print(
             f"{width:5} | {step * 1e3:8.2f} | {one * width / step:12.2f} | {step / bound:12.2f} | "
             f"{tokens / step:8.0f} | {held / 2**20:.0f} ({held / 2**20 / width:.1f})",
@@ -74,13 +75,13 @@ def main() -> None:
         )
         if options.profile and width == options.widths[-1]:
             profile(pack)
-        del pack, base
+        del pack, base, members
         gc.collect()
 
 
 def make(folder: Path, options: Any) -> tuple[Setting, Any]:
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
     from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     (hidden, inner, layers, heads, kv, vocabulary), rows, tokens = SHAPES[options.shape]
     torch.manual_seed(0)
@@ -125,38 +126,11 @@ def make(folder: Path, options: Any) -> tuple[Setting, Any]:
     return Setting(run=str(run.path), data="", resolved=json.loads(json.dumps(resolved))), data
 
 
-def frozen(pack: Pack) -> None:
-    """Forward of the base over the batches of all members, and the gradient of its embeddings."""
-    for group in pack._fused(list(pack.members.values())):
-        blocks = [block for _, block in group]
-        embeddings = pack.base.model.get_input_embeddings()
-        hook = embeddings.register_forward_hook(lambda module, args, out: out.detach().requires_grad_(True))
-        try:
-            copies = [type(block)(**vars(block)) for block in blocks]  # not alike: every trial's tokens are computed
-            with pack.base.computing(copies, None) as outputs:
-                torch.autograd.backward([-scored.log_probs.sum() for scored in outputs])
-        finally:
-            hook.remove()
-
-
-def timed(action: Any, seconds: float, device: str) -> float:
-    """The median of some calls, after three to warm up."""
-    taken: list[float] = []
-    for number in range(10_000):
-        synchronize(device)
-        started = time.perf_counter()
-        action()
-        synchronize(device)
-        if number >= 3:
-            taken.append(time.perf_counter() - started)
-        if number >= 8 and sum(taken) > seconds:
-            break
-    return statistics.median(taken)
-
-
-def synchronize(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
+def bound_of(base: FrozenBase, members: list[Any]) -> None:
+    """Over the batches that come next, other ones each time, as the steps that are timed beside it."""
+    frozen(base, [member.block() for member in members])
+    for member in members:
+        member.step, member.rows_of_step = member.step + 1, []
 
 
 def memory(device: str) -> int:

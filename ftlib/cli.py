@@ -318,21 +318,22 @@ def _prepare(experiment: Experiment, console: Console) -> Prepared:
 def _start(experiment: Experiment, file: str, overrides: tuple[str, ...], smoke: bool = False) -> None:
     """A new run: everything that can be wrong is found before its directory exists."""
     from ftlib.runs import Run
-    from ftlib.sweep import check_resources, start_ray
+    from ftlib.sweep import check_resources, hosts_for, start_ray
     from ftlib.tracking import wandb_mode
 
     if experiment.track.wandb is not None:
         wandb_mode(experiment.track.wandb)
-    data = _prepare(experiment, _console())
     start_ray()
     check_resources(experiment)
+    hosts = hosts_for(experiment)  # they import their libraries while the data is prepared
+    data = _prepare(experiment, _console())
     text = Path(file).read_text(encoding="utf-8")
     if smoke:
         text += "# --smoke\n"
     if overrides:
         text += "".join(f"# override: {override}\n" for override in overrides)
     run = Run.create(experiment.storage, experiment.name, text, _resolved(experiment, data))
-    _conduct(experiment, run, data=data)
+    _conduct(experiment, run, data=data, hosts=hosts)
 
 
 def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
@@ -353,7 +354,13 @@ def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
     }
 
 
-def _conduct(experiment: Experiment, run: Run, data: Prepared | None = None, resumed: bool = False) -> None:
+def _conduct(
+    experiment: Experiment,
+    run: Run,
+    data: Prepared | None = None,
+    resumed: bool = False,
+    hosts: list[Any] | None = None,
+) -> None:
     """Runs or resumes, with the live view and the trackers beside it, and closes with the leaderboard."""
     from ftlib.errors import FtlibError
     from ftlib.leaderboard import to_table, write_leaderboard
@@ -370,10 +377,13 @@ def _conduct(experiment: Experiment, run: Run, data: Prepared | None = None, res
     def warn(sentence: str) -> None:
         console.print(f"warning: {sentence}", style="yellow", soft_wrap=True, highlight=False)
 
+    def say(sentence: str) -> None:
+        console.print(sentence, soft_wrap=True, highlight=False)
+
     interrupted = False
     with following(run, experiment.track, warn), watching(run, total, console):
         try:
-            fit(experiment, run, data, resume=resumed)
+            fit(experiment, run, data, resume=resumed, hosts=hosts, say=say)
         except KeyboardInterrupt:
             interrupted = True
     board = write_leaderboard(run)

@@ -35,7 +35,7 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
     trial_id = ray.tune.get_context().get_trial_name()
     trial = Run(Path(setting.run)).trial(trial_id)
     if trial.state in ENDED:
-        _report_again(trial)
+        ray.tune.report(reported_again(trial))
         return
     experiment = setting.experiment()
     params = experiment.resolve_ratios(config)
@@ -52,11 +52,11 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
         ray.tune.report({FAILED: reason, "finished": False})
 
 
-def _report_again(trial: Trial) -> None:
-    """A trial whose end Tune has forgotten: the driver was killed between our note of it and Tune's own."""
+def reported_again(trial: Trial) -> dict[str, Any]:
+    """The last report of a trial whose end Tune has forgotten: the driver was killed between our note of it and Tune's own."""
     row = trial.metrics()[-1] if trial.metrics() else {}
     failure = {FAILED: trial.status["reason"]} if trial.state == "failed" else {}
-    ray.tune.report({**row, **failure, "finished": trial.state == "finished"})
+    return {**row, **failure, "finished": trial.state == "finished"}
 
 
 def _run_here(setting: Setting, trial_id: str, params: dict[str, Any], use_gpu: bool) -> None:

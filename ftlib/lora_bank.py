@@ -107,18 +107,16 @@ class BankLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         (bank,) = self._bank
         if bank.route is None:
-            return self.base(x)  # type: ignore[no-any-return]
+            return self.base(x)
         plain = type(self.base) is nn.Linear  # a quantized layer knows itself how to multiply and to differentiate
-        return _Product.apply(x, None if plain else self.base(x), bank.anchor, self, bank.route)  # type: ignore[no-any-return]
+        return _Product.apply(x, None if plain else self.base(x), bank.anchor, self, bank.route)
 
 
 class _Product(torch.autograd.Function):
     """x W^T + b + s (x A) B, forward and backward. Gradients of A and B are added to the bank, not returned."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, base: Tensor | None, anchor: Tensor, layer: BankLinear, route: Route
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, base: Tensor | None, anchor: Tensor, layer: BankLinear, route: Route) -> Tensor:
         (bank,) = layer._bank
         a, b = bank.matrices(layer.number, route, x.dtype)
         scale = route.of(bank.scales).to(x.dtype).view(-1, 1, 1)
@@ -136,7 +134,7 @@ class _Product(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, low, mask = ctx.saved_tensors
         layer, route = ctx.layer, ctx.route
         (bank,) = layer._bank
@@ -162,14 +160,14 @@ class _Stacked(torch.autograd.Function):
     """x W of each slot's own whole matrix (a classifier's head); its gradient is added to the bank."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, bank: LoraBank, part: Part, route: Route) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, bank: LoraBank, part: Part, route: Route) -> Tensor:
         weight = route.of(part.of(bank.weights)).to(x.dtype)
         ctx.save_for_backward(x, weight)
         ctx.bank, ctx.part, ctx.route = bank, part, route
         return torch.bmm(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         ctx.route.add(ctx.part.of(ctx.bank.grads), x.transpose(1, 2), dy)
         return torch.bmm(dy, weight.transpose(1, 2)), None, None, None, None
@@ -215,11 +213,17 @@ class LoraBank:
             size = self._add(f"{name}.weight", size, (weight.shape[1], weight.shape[0]), None)
             self.head_parts[name] = self.parts[-1]
         self.size = size  # D
-        self.weights = torch.zeros(self.slots, size, device=self.device)
-        self.grads = torch.zeros(self.slots, size, device=self.device)
-        self.scales = torch.zeros(self.slots, device=self.device)
-        self.ranks = [0] * self.slots
+        self.resize(self.slots)
         self.anchor = torch.zeros((), requires_grad=True)  # makes autograd come by where x itself needs no gradient
+
+    def resize(self, slots: int) -> None:
+        """Another number of slots, all of them empty."""
+        self.slots = slots
+        self.weights = self.grads = torch.zeros(0)  # freed before the new ones are taken
+        self.weights = torch.zeros(slots, self.size, device=self.device)
+        self.grads = torch.zeros(slots, self.size, device=self.device)
+        self.scales = torch.zeros(slots, device=self.device)
+        self.ranks = [0] * slots
 
     def _add(self, name: str, start: int, shape: tuple[int, int], rank_dim: int | None) -> int:
         self.parts.append(Part(name, start, shape, rank_dim))
@@ -246,7 +250,7 @@ class LoraBank:
     def head(self, name: str, x: Tensor) -> Tensor:
         """Each slot's own head: x [N, rows, hidden] to [N, rows, classes]."""
         assert self.route is not None
-        return _Stacked.apply(x, self.anchor, self, self.head_parts[name], self.route)  # type: ignore[no-any-return]
+        return _Stacked.apply(x, self.anchor, self, self.head_parts[name], self.route)
 
     # --- one slot ---------------------------------------------------------------------------------------------
 

@@ -24,6 +24,9 @@ from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.estimate import budget as shortest_budget
 from ftlib.job import place_of, run_tune_trial
+from ftlib.pack.packing import Packing, close, hosts_for, is_packed, open_packs
+from ftlib.pack.seam import residing_in
+from ftlib.pack.trainable import Slot
 from ftlib.runs import ENDED, Run, Trial, write_json
 from ftlib.search import FAILED, draws, make_scheduler, make_search, rungs_for
 from ftlib.setting import Setting
@@ -69,9 +72,17 @@ def start_ray(cpus: int | None = None) -> None:
         ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
 
 
-def fit(experiment: Experiment, run: Run, data: Prepared, resume: bool = False) -> None:
+def fit(
+    experiment: Experiment,
+    run: Run,
+    data: Prepared,
+    resume: bool = False,
+    hosts: list[Any] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> None:
     """Runs all trials of `experiment` into `run`, or, with `resume`, those that have not ended.
 
+    `hosts` are those of `hosts_for`, where they were asked for earlier. `say` gets a sentence on how trials are packed.
     Raises FtlibError when Tune itself fails. That trials failed is in their `status.json`, not raised.
     """
     _quiet_tune()
@@ -79,13 +90,18 @@ def fit(experiment: Experiment, run: Run, data: Prepared, resume: bool = False) 
     setting = setting_for(experiment, run, data)
     with run.locked():
         run.log_event("resumed" if resume else "started", host=socket.gethostname(), pid=os.getpid())
-        tuner = _restored(run, setting) if resume else _tuner(experiment, run, setting)
+        packed = is_packed(run) if resume else True
+        hosts = hosts_for(experiment) if hosts is None and packed else hosts or []
+        packing = open_packs(hosts, experiment, run, setting, say)
+        tuner = _restored(run, setting, packing) if resume else _tuner(experiment, run, setting, packing)
         started = time.monotonic()
         try:
-            tuner.fit()
+            with residing_in(packing.hosts if packing else None):
+                tuner.fit()
         except ray.tune.TuneError as error:
             raise FtlibError(f"Ray Tune ended the sweep: {str(error).strip().splitlines()[-1]}") from error
         finally:
+            close(packing)
             _give_back(place_of(run.path, trial.id) for trial in run.trials())
         budget = experiment.sweep.time_budget_s if experiment.sweep else None
         if budget and time.monotonic() - started >= budget:
@@ -115,7 +131,7 @@ def _close(run: Run) -> None:
             run.log_event("trial_stopped", trial=trial.id, reason="sweep.time_budget_s was over")
 
 
-def _tuner(experiment: Experiment, run: Run, setting: Setting) -> ray.tune.Tuner:
+def _tuner(experiment: Experiment, run: Run, setting: Setting, packing: Packing | None) -> ray.tune.Tuner:
     sweep = experiment.sweep
     tuned: dict[str, Any] = {}
     if sweep is not None:
@@ -128,14 +144,14 @@ def _tuner(experiment: Experiment, run: Run, setting: Setting) -> ray.tune.Tuner
             "time_budget_s": sweep.time_budget_s,
         }
     return ray.tune.Tuner(
-        _trainable(setting),
+        _trainable(setting, packing),
         param_space=draws(experiment) if setting.copies_weights else None,
         tune_config=ray.tune.TuneConfig(
             **tuned,
-            max_concurrent_trials=_concurrency(experiment),
+            max_concurrent_trials=_concurrency(experiment, packing),
             # Imports are paid once an actor, not once a trial. Of other strategies the actor only waits for workers: a
             # stopped trial's actor that is kept would keep them too.
-            reuse_actors=experiment.scale.strategy == "single",
+            reuse_actors=experiment.scale.strategy == "single" and packing is None,
             trial_name_creator=_Names(run),
         ),
         run_config=ray.tune.RunConfig(
@@ -148,26 +164,31 @@ def _tuner(experiment: Experiment, run: Run, setting: Setting) -> ray.tune.Tuner
     )
 
 
-def _restored(run: Run, setting: Setting) -> ray.tune.Tuner:
+def _restored(run: Run, setting: Setting, packing: Packing | None) -> ray.tune.Tuner:
     path = run.path / TUNE
     if not ray.tune.Tuner.can_restore(str(path)):
         raise FtlibError(f"{run.path} ended before its first trial started: run the experiment again.")
-    return ray.tune.Tuner.restore(str(path), _trainable(setting), resume_unfinished=True, resume_errored=False)
+    trainable = _trainable(setting, packing)
+    return ray.tune.Tuner.restore(str(path), trainable, resume_unfinished=True, resume_errored=False)
 
 
-def _trainable(setting: Setting) -> Callable[..., Any]:
+def _trainable(setting: Setting, packing: Packing | None) -> Any:
     scale = setting.experiment().scale
+    if packing is not None:  # the hosts have the resources
+        return ray.tune.with_resources(Slot, ray.tune.PlacementGroupFactory([{"memory": 2**20}]))
     # Tune takes no empty bundle, and the workers of a nested trainer ask for their own resources.
     bundle = dict(scale.resources_per_worker) if scale.strategy == "single" else {"memory": 2**20}
     trainable = ray.tune.with_parameters(run_tune_trial, setting=setting)
-    return ray.tune.with_resources(trainable, ray.tune.PlacementGroupFactory([bundle]))  # type: ignore[no-any-return]
+    return ray.tune.with_resources(trainable, ray.tune.PlacementGroupFactory([bundle]))
 
 
-def _concurrency(experiment: Experiment) -> int | None:
+def _concurrency(experiment: Experiment, packing: Packing | None) -> int | None:
     """How many trials at once. Tune does not reserve the workers of a nested TorchTrainer: without a bound, trials
     would wait for each other's workers for ever."""
     asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
     scale = experiment.scale
+    if packing is not None:
+        return min(packing.slots, asked or packing.slots)
     if scale.strategy == "single":
         return asked
     have = ray.cluster_resources()
@@ -284,4 +305,4 @@ def _quiet_tune() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-__all__ = ["check_resources", "fit", "setting_for", "start_ray", "unfinished"]
+__all__ = ["check_resources", "fit", "hosts_for", "setting_for", "start_ray", "unfinished"]

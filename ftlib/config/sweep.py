@@ -129,6 +129,11 @@ class NoScheduler(Section):
 SchedulerSection = Annotated[Asha | Median | PBT | NoScheduler, Field(discriminator="type")]
 
 
+def _pack(value: Any) -> Any:
+    """YAML reads `off` as false."""
+    return "off" if value is False else value
+
+
 class SweepSection(Section):
     """Keys of `space` are dotted paths into the experiment."""
 
@@ -140,6 +145,8 @@ class SweepSection(Section):
     scheduler: SchedulerSection = Field(default_factory=lambda: Asha(type="asha"))
     max_concurrent_trials: int | None = Field(default=None, ge=1)
     time_budget_s: float | None = Field(default=None, gt=0)
+    # Trials that share a base in one process: as many as pays (auto), as many as said, or none.
+    pack: Annotated[Literal["off", "auto"] | Annotated[int, Field(ge=1)], BeforeValidator(_pack)] = "auto"
     baseline: bool = True  # evaluate the untuned base as the leaderboard's first row
 
     @model_validator(mode="before")

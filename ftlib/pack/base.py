@@ -89,16 +89,8 @@ class FrozenBase:
         with laid_out(layout), self.bank.routed(route):
             hidden = self.body(input_ids=layout.ids, position_ids=layout.positions, use_cache=False).last_hidden_state
             outputs = self._outputs(pick(hidden.expand(len(blocks), -1, -1), layout), layout.targets)
-            yield [
-                Scored(
-                    make_logits=lambda n=n, count=count: outputs.logits[n][:count],
-                    make_log_probs=lambda n=n, count=count: outputs.log_probs[n][:count],
-                    targets=layout.targets[n, :count],
-                    owners=layout.owners[n],
-                    sequences=len(block.lengths),
-                )
-                for n, (block, count) in enumerate(zip(blocks, layout.counts, strict=True))
-            ]
+            counted = zip(blocks, layout.counts, strict=True)
+            yield [outputs.scored(n, count, layout, len(block.lengths)) for n, (block, count) in enumerate(counted)]
 
     def _outputs(self, picked: Tensor, targets: Tensor) -> _Outputs:
         if self.head and self.bank.route is not None:
@@ -239,18 +231,31 @@ class _Outputs:
     def __init__(self, head: Callable[[Tensor], Tensor], picked: Tensor, targets: Tensor, together: bool) -> None:
         self.head, self.picked, self.targets, self.together = head, picked, targets, together
 
+    def scored(self, number: int, count: int, layout: Layout, sequences: int) -> Scored:
+        """One trial's, of its own `count` places."""
+        return Scored(
+            make_logits=lambda: self.logits[number][:count],
+            make_log_probs=lambda: self.log_probs[number][:count],
+            targets=layout.targets[number, :count],
+            owners=layout.owners[number],
+            sequences=sequences,
+        )
+
     @cached_property
     def whole(self) -> Tensor:
         return self.head(self.picked)
 
     @cached_property
     def logits(self) -> Sequence[Tensor]:
-        return self.whole.unbind() if self.together else [self.head(each) for each in self.picked.unbind()]
+        parts: Sequence[Tensor] = self.whole.unbind() if self.together else [self.head(each) for each in self.picked]
+        return parts
 
     @cached_property
     def log_probs(self) -> Sequence[Tensor]:
+        parts: Sequence[Tensor]
         if self.together:
-            return _log_probs(self.whole, self.targets).unbind()
+            parts = _log_probs(self.whole, self.targets).unbind()
+            return parts
         return [
             checkpoint(lambda h, t: _log_probs(self.head(h), t), each, target, use_reentrant=False)
             for each, target in zip(self.picked.unbind(), self.targets, strict=True)

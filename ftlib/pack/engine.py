@@ -91,10 +91,13 @@ class Pack:
 
     # --- one batch of every member ----------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Each member's next batch, forward and backward; then the steps and the evaluations that are due."""
+    def tick(self, waits: Callable[[str], bool] = lambda trial_id: False) -> None:
+        """Each member's next batch, forward and backward; then the steps and the evaluations that are due.
+
+        Members that `waits` names are left out: their conductor has not heard their last evaluations yet.
+        """
         stepped: list[Member] = []
-        for fused in self._fused(list(self.members.values())):
+        for fused in self._fused([member for name, member in self.members.items() if not waits(name)]):
             for member in self._compute(fused):
                 if self._guarded(member, member.optimize):
                     stepped.append(member)
@@ -123,7 +126,7 @@ class Pack:
         try:
             return self._forward_backward(fused)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
         members = [member for member, _ in fused]
         for member in members:
@@ -240,5 +243,6 @@ def copy_checkpoint(donor: Trial, trial: Trial) -> None:
     replace_directory(staged, trial.path / "checkpoint")
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the machine, had no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -135,12 +135,12 @@ class _Rearrange(torch.autograd.Function):
     """Rows of `x` by `index`, an index past the end giving zeros; backward, the rows of the gradient by `inverse`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
         ctx.save_for_backward(index, inverse)
         return _taken(x, index, len(inverse))
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         index, inverse = ctx.saved_tensors
         return _taken(dy, inverse, len(index)), None, None
 
@@ -155,13 +155,13 @@ class _Pick(torch.autograd.Function):
     """hidden [N, M, h] at the picked places: [N, P, h]."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, flat: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, hidden: Tensor, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
         ctx.shape = hidden.shape
         return hidden.flatten(0, 1).index_select(0, flat.flatten()).view(*flat.shape, -1)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         (flat,) = ctx.saved_tensors
         n, m, h = ctx.shape
         found = dy.new_zeros(n * m, h).index_add_(0, flat.flatten(), dy.flatten(0, 1))
@@ -171,7 +171,7 @@ class _Pick(torch.autograd.Function):
 def pick(hidden: Tensor, layout: Layout) -> Tensor:
     """The hidden states [N, P, h] at the places that count."""
     rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1) * hidden.shape[1]
-    return _Pick.apply(hidden, layout.picked + rows)  # type: ignore[no-any-return]
+    return _Pick.apply(hidden, layout.picked + rows)
 
 
 _CURRENT: list[Layout] = []
@@ -211,7 +211,7 @@ def _attention(
 def _in_order(x: Tensor, layout: Layout, n: int) -> Tensor:
     """[n or 1, H, M, d] to [all places in order, H, d]."""
     flat = x.expand(n, -1, -1, -1).transpose(1, 2).flatten(0, 1)
-    return flat if layout.order is None else _Rearrange.apply(flat, layout.order, layout.back)  # type: ignore[no-any-return]
+    return flat if layout.order is None else _Rearrange.apply(flat, layout.order, layout.back)
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:

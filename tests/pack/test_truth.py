@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-
 from .. import test_trial as solo
 from ..conftest import rows, write_jsonl
 from ..methods.conftest import labelled, pairs
@@ -100,12 +99,11 @@ def test_a_trial_of_a_pack_is_the_trial_alone(case: str, tree: dict[str, Any], t
             assert torch.allclose(tensor, theirs_learned[name], atol=2e-3), name
 
 
+SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
+PLAIN = ("sigmoid_norm", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "discopop", "sft")
 DPO_LOSSES: list[dict[str, Any]] = [
-    {"loss_type": [name], "label_smoothing": 0.1 if name in ("exo_pair", "robust", "aot", "aot_unpaired") else 0.0}
-    for name in (
-        "sigmoid_norm hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft"
-    ).split()
-] + [
+    *({"loss_type": [name], "label_smoothing": 0.1} for name in SMOOTHED),
+    *({"loss_type": [name]} for name in PLAIN),
     {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.3]},
     *({"f_divergence_type": kind} for kind in ("forward_kl", "js_divergence", "alpha_divergence")),
 ]
@@ -185,5 +183,3 @@ def test_the_student_learns_from_the_solo_trials_cache(
     told = trial(pack.setting, "000").manifest["teacher"]
     assert told["kind"] == "logit"
     assert told["teacher_eval_loss"] == trial(alone, "000").manifest["teacher"]["teacher_eval_loss"]
-
-

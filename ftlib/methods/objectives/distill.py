@@ -20,7 +20,12 @@ class Distill(Language):
     """Rows of `input_ids` and `labels`. Evaluated as without a teacher, so that students compare with and without."""
 
     def __init__(
-        self, experiment: Any, data: Any, targets: Targets, classes: int, known: Callable[[dict[str, Any]], dict[str, Any]]
+        self,
+        experiment: Any,
+        data: Any,
+        targets: Targets,
+        classes: int,
+        known: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         super().__init__(experiment, data)
         self.targets, self.classes, self.known = targets, classes, known

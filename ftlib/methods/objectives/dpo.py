@@ -168,6 +168,6 @@ def make(experiment: Any, data: Any, base: Any) -> DPO:
 
     def reference(split: Split) -> Tensor:
         rows = range(len(data.train if split == "train" else data.eval))
-        return base.reference(split, "pairs", lambda some: plain.tokens(split, some), rows, 2)  # type: ignore[no-any-return]
+        return base.reference(split, "pairs", lambda some: plain.tokens(split, some), rows, 2)
 
     return DPO(experiment, data, reference)

@@ -92,6 +92,6 @@ def make(experiment: Any, data: Any, base: Any) -> KTO:
     def reference(split: Split) -> Tensor:
         rows = range(len(data.train if split == "train" else data.eval))
         kind, width = f"judged-{plain.group}-{plain.mismatches}", 2 if plain.mismatches else 1
-        return base.reference(split, kind, lambda some: plain.tokens(split, some), rows, width)  # type: ignore[no-any-return]
+        return base.reference(split, kind, lambda some: plain.tokens(split, some), rows, width)
 
     return KTO(experiment, data, reference)

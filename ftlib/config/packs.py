@@ -1,0 +1,108 @@
+"""Which sweeps can be packed: their trials share one frozen base, see the same rows, and differ in what a slot holds.
+
+What only the base itself can tell (its attention, its logits) is asked by the pack when it has loaded it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from ftlib.config.adapter import Lora
+from ftlib.config.method import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain
+from ftlib.config.sweep import Choice, Range
+
+if TYPE_CHECKING:
+    from ftlib.config.experiment import Experiment
+
+METHODS = (SFT, Pretrain, Classify, DPO, KTO, ORPO)
+# What trials of one pack may differ in; all else is the base's, the data's or the pack's.
+PER_TRIAL = (
+    "adapter.r",
+    "adapter.lora_alpha",
+    "adapter.lora_dropout",
+    "adapter.use_rslora",
+    "method.beta",
+    "method.label_smoothing",
+    "method.loss_type",
+    "method.loss_weights",
+    "method.desirable_weight",
+    "method.undesirable_weight",
+    "method.temperature",
+    "method.alpha",
+)
+SHARED_TRAIN = ("train.optim", "train.bf16", "train.activation_checkpointing", "train.neftune_noise_alpha")
+
+
+def _plain_lora(e: Experiment) -> bool:
+    a = e.adapter
+    plain = isinstance(a, Lora) and not (a.use_dora or a.lora_fa or a.lora_plus_ratio or a.rank_pattern)
+    return plain and isinstance(a, Lora) and not a.alpha_pattern and a.init_lora_weights in (True, "gaussian")
+
+
+RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
+    (
+        lambda e: not isinstance(e.adapter, Lora),
+        "only LoRA adapters share their base's products: use adapter.type: lora",
+    ),
+    (
+        lambda e: not _plain_lora(e),
+        "slots hold plain A and B: drop use_dora, lora_plus_ratio, lora_fa and the patterns, and use "
+        "init_lora_weights: true or gaussian",
+    ),
+    (
+        lambda e: (
+            not isinstance(e.method, METHODS)
+            and not (
+                isinstance(e.method, Distill) and e.method.kind in ("logit", "self") and e.method.task == "language"
+            )
+        ),
+        "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo and distill by logits have",
+    ),
+    (lambda e: isinstance(e.method, Classify) and e.method.freeze == "encoder", "'freeze: encoder' trains no adapter"),
+    (
+        lambda e: isinstance(e.method, DPO | KTO) and not e.method.precompute_ref_log_probs,
+        "the reference is computed once: set method.precompute_ref_log_probs: true",
+    ),
+    (
+        lambda e: e.scale.strategy != "single",
+        "a trial spread over workers has a process of its own: use scale.strategy: single",
+    ),
+    (
+        lambda e: e.train.optim not in ("adamw_torch", "adamw_torch_fused"),
+        "slots are trained by AdamW: use train.optim: adamw_torch",
+    ),
+    (
+        lambda e: e.train.neftune_noise_alpha is not None,
+        "noise on embeddings would be one for all trials: drop neftune_noise_alpha",
+    ),
+    (
+        lambda e: e.train.bf16 is True and e.model.dtype != "bfloat16",
+        "a pack computes in the base's dtype: use model.dtype: bfloat16",
+    ),
+    (lambda e: e.data.packing, "a pack computes no padding anyway: use data.packing: false"),
+)
+
+
+def why_not_packed(experiment: Experiment) -> str | None:
+    """Why the trials of this experiment cannot share a base, as a sentence; None where they can."""
+    return next(_reasons(experiment), None)
+
+
+def _reasons(experiment: Experiment) -> Iterator[str]:
+    yield from (reason for applies, reason in RULES if applies(experiment))
+    for path in experiment.sweep.space if experiment.sweep else ():
+        if path in SHARED_TRAIN or not path.startswith(("train.", *PER_TRIAL)):
+            yield f"trials differ in {path}, which all trials of a pack share: take it out of the space"
+
+
+def largest_rank(experiment: Experiment) -> int:
+    """The largest rank that a trial of the sweep can have."""
+    assert isinstance(experiment.adapter, Lora)
+    dimension = experiment.sweep.space.get("adapter.r") if experiment.sweep else None
+    if isinstance(dimension, Choice):
+        return int(max(dimension.choices))
+    return int(dimension.max) if isinstance(dimension, Range) else experiment.adapter.r
+
+
+__all__ = ["largest_rank", "why_not_packed"]

@@ -1,0 +1,198 @@
+"""A Ray actor that holds a pack: one process, one base, and as many Tune trials as its slots.
+
+The pack trains in a thread of its own. A trial is a Tune trainable that lives in this process too (`trainable`,
+`seam`): it rents a slot, and each of its steps waits for the next evaluation. So a trial costs no process, and a slot
+that the scheduler frees is taken by the next suggestion at once.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftlib.errors import FtlibError
+from ftlib.runs import write_text
+from ftlib.setting import Setting
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a host opens its pack: with `fixed` slots, or with as many as pay, up to `most`. `baseline`: the untuned base
+    is evaluated before all else."""
+
+    setting: Setting
+    most: int
+    fixed: int | None
+    baseline: bool
+    threads: int
+
+
+AHEAD = 2  # evaluations that a trial may be ahead of the scheduler's word
+
+
+class Host:
+    """The actor. Importing this file is light; torch comes with `open`."""
+
+    def __init__(self) -> None:
+        from ftlib.pack.trainable import Slot
+
+        self.residents: dict[str, Any] = {}
+        self.reports: dict[str, queue.Queue[dict[str, Any]]] = {}
+        self.requests: queue.Queue[Callable[[], None]] = queue.Queue()
+        self.broken: str | None = None
+        self.thread: threading.Thread | None = None
+        self.pack: Any = None
+        self.opening: Exception | None = None
+        self.opened = threading.Event()
+        self.lock = threading.Lock()
+        Slot.host = self
+        threading.Thread(target=_import, name="imports", daemon=True).start()  # while the driver prepares the data
+
+    # --- the pack ---------------------------------------------------------------------------------------------
+
+    def open(self, opening: Opening) -> dict[str, Any]:
+        """Loads the base, measures the width, and begins; says what was measured. Asked again, it only answers.
+
+        Raises CannotPack where this base holds no pack.
+        """
+        with self.lock:
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._run, args=(opening,), name="pack", daemon=True)
+                self.thread.start()
+        self.opened.wait()
+        if self.opening is not None:
+            raise self.opening
+        said: dict[str, Any] = self.measured
+        return said
+
+    def _run(self, opening: Opening) -> None:
+        try:
+            self._open(opening)
+        except Exception as error:
+            self.opening = error if isinstance(error, FtlibError) else FtlibError(f"{type(error).__name__}: {error}")
+            self.opened.set()
+            return
+        self.opened.set()
+        try:
+            while True:
+                self._answer_requests()
+                self.pack.tick(self._is_ahead)
+        except Exception as error:  # a defect: every trial here hears of it, none waits for ever
+            self.broken = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+            write_text(Path(opening.setting.run) / f"pack-error-{os.getpid()}.txt", traceback.format_exc())
+            for waiting in list(self.reports.values()):
+                waiting.put({"broken": self.broken})
+
+    def _open(self, opening: Opening) -> None:
+        import torch
+
+        from ftlib.config.packs import largest_rank
+        from ftlib.data import load_prepared
+        from ftlib.methods.objectives import objective
+        from ftlib.pack.base import FrozenBase
+        from ftlib.pack.engine import Pack
+        from ftlib.pack.width import Width, measure
+
+        torch.set_num_threads(opening.threads)
+        setting, fixed = opening.setting, opening.fixed
+        experiment = setting.experiment()
+        rank = largest_rank(experiment)
+        data = load_prepared(Path(setting.data))
+        device = "cuda" if experiment.scale.use_gpu else "cpu"
+        base = FrozenBase(experiment, data, fixed or 1, rank, device)
+        width = Width(fixed, 0.0, 0.0, {}) if fixed else measure(base, setting, opening.most, rank)
+        self.pack = Pack(base, setting)
+        if opening.baseline:
+            self.pack.evaluate_base(lambda: objective(experiment, data, base))
+        self.measured = {**width.to_dict(), "sentence": width.sentence, "fixed": fixed is not None}
+
+    def _answer_requests(self) -> None:
+        """Joins and leaves, between two batches. Waits for one where nobody trains."""
+        idle = not any(not self._is_ahead(name) for name in self.pack.members)
+        try:
+            while True:
+                self.requests.get(block=idle, timeout=0.02 if self.pack.members else None)()
+                idle = False
+        except queue.Empty:
+            return
+
+    def _is_ahead(self, trial_id: str) -> bool:
+        reports = self.reports.get(trial_id)
+        return reports is not None and reports.qsize() >= AHEAD
+
+    def _asked(self, action: Callable[[], None]) -> None:
+        """Runs `action` in the pack's thread; raises here what it raises there."""
+        done: queue.Queue[Exception | None] = queue.Queue()
+
+        def run() -> None:
+            try:
+                action()
+                done.put(None)
+            except Exception as error:
+                done.put(error)
+
+        self.requests.put(run)
+        while True:
+            try:
+                error = done.get(timeout=1.0)
+                break
+            except queue.Empty:
+                if self.broken:
+                    raise FtlibError(f"the pack ended: {self.broken}") from None
+        if error is not None:
+            raise error
+
+    # --- what a trial asks ------------------------------------------------------------------------------------
+
+    def rent(self, trial_id: str, params: Mapping[str, Any], donor: str | None) -> None:
+        """A slot for a trial, which begins to train. Raises TrialError for a point that cannot be trained."""
+        reports: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.reports[trial_id] = reports
+
+        def join() -> None:
+            while not self.pack.free:  # its last tenant is leaving
+                time.sleep(0.01)
+            self.pack.join(trial_id, params, reports.put, lambda reason: reports.put({"failed": reason}), donor=donor)
+
+        self._asked(join)
+
+    def next_report(self, trial_id: str) -> dict[str, Any]:
+        """The trial's next evaluation; {"failed": why}, {"broken": why}, or {"left": True} where it was sent away."""
+        return self.reports[trial_id].get()
+
+    def leave(self, trial_id: str) -> None:
+        """The trial's slot is free."""
+        reports = self.reports.pop(trial_id, None)
+        if reports is not None:
+            reports.put({"left": True})
+            if not self.broken:
+                self._asked(lambda: self.pack.leave(trial_id))
+
+    # --- Tune's trials, as the seam sends them -------------------------------------------------------------------
+
+    def start(self, key: str, trainable: Any, arguments: dict[str, Any], opening: Opening) -> bool:
+        """Makes a resident: a trainable of Tune's that lives here instead of in a process of its own.
+
+        A host that died and was started again by Ray opens its pack first.
+        """
+        self.open(opening)
+        self.residents[key] = trainable(**arguments)
+        return True
+
+    def call(self, key: str, method: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """A resident's method. `stop` is its last."""
+        resident = self.residents[key] if method != "stop" else self.residents.pop(key, None)
+        return getattr(resident, method)(*args, **keywords) if resident is not None else None
+
+
+def _import() -> None:
+    """What a pack needs, imported ahead."""
+    import ftlib.pack.engine
+    import ftlib.pack.width  # noqa: F401

@@ -1,0 +1,65 @@
+"""A trial of a pack, as Ray Tune sees it: a class trainable that rents a slot and reports what the pack finds.
+
+It computes nothing. Tune's schedulers, searchers, callbacks and `Tuner.restore` meet it as they meet any trial.
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray.tune
+
+from ftlib.errors import FtlibError
+from ftlib.job import DONOR_FILE, reported_again
+from ftlib.runs import ENDED, Run, read_json, write_json, write_text
+from ftlib.search import FAILED
+from ftlib.setting import Setting
+
+if TYPE_CHECKING:
+    from ftlib.pack.host import Host
+
+
+class Slot(ray.tune.Trainable):
+    """`config` is a sampled point: dotted paths to values, ratios unresolved. `setting` is the pack's."""
+
+    host: Host  # of this process
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.point, self.donor, self.rented = config, None, False
+
+    def step(self) -> dict[str, Any]:
+        """The next evaluation. A trial that cannot be trained reports why, and ends; a broken pack is an exception."""
+        setting: Setting = self.host.pack.setting
+        trial = Run(Path(setting.run)).trial(self.trial_name)
+        if not self.rented and trial.state in ENDED:
+            return {**reported_again(trial), "done": True}
+        try:
+            if not self.rented:
+                self.host.rent(trial.id, setting.experiment().resolve_ratios(self.point), self.donor)
+                self.rented = True
+            report = self.host.next_report(trial.id)
+        except FtlibError as error:
+            report = {"failed": str(error)}
+        except Exception as error:
+            write_text(trial.path / "error.txt", traceback.format_exc())
+            report = {"failed": f"{type(error).__name__}: {error}"}
+        if "broken" in report:
+            raise RuntimeError(report["broken"])
+        if "failed" in report:
+            return {FAILED: report["failed"], "finished": False, "done": True}
+        return {**report, "done": bool(report.get("finished") or report.get("left"))}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> str:
+        """One line: whose checkpoint in the run directory this stands for (population-based training)."""
+        write_json(Path(checkpoint_dir) / DONOR_FILE, {"trial": self.trial_name})
+        return checkpoint_dir
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Goes on from the trial that a checkpoint stands for."""
+        self.donor = read_json(Path(checkpoint) / DONOR_FILE)["trial"]
+
+    def cleanup(self) -> None:
+        """Frees the slot."""
+        self.host.leave(self.trial_name)

@@ -1,0 +1,112 @@
+"""How many trials to compute together: measured on the base, the data and the machine that will train them."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from ftlib.pack.base import FrozenBase
+from ftlib.pack.engine import Pack, out_of_memory
+from ftlib.runs import Run
+from ftlib.setting import Rungs, Setting
+
+SECONDS = 0.25  # of measuring, each width
+AS_GOOD = 0.97  # a smaller width that has this share of the best throughput is taken: fewer trials wait for each other
+
+
+@dataclass(frozen=True)
+class Width:
+    """`speedup` is the throughput over one trial's; `share` that over what the frozen base alone would allow."""
+
+    width: int
+    speedup: float
+    share: float
+    steps: dict[int, float]  # width -> seconds of a step of all its trials
+
+    @property
+    def sentence(self) -> str:
+        if self.width == 1:
+            return f"pack width 1: packing would not pay here, {self.share:.0%} of the limit"
+        return f"pack width {self.width}: {self.speedup:.1f}x one trial, {self.share:.0%} of the limit"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(base: FrozenBase, setting: Setting, most: int, rank: int) -> Width:
+    """Doubles the width while that pays and memory allows, up to `most`. Leaves the bank empty, with as many slots."""
+    steps: dict[int, float] = {}
+    share, width = 1.0, 1
+    while True:
+        try:
+            steps[width], bound = _step(base, setting, width, rank)
+        except RuntimeError as error:
+            if not out_of_memory(error) or width == 1:
+                raise
+            break
+        pays = width == 1 or width / steps[width] > width // 2 / steps[width // 2]
+        if pays:
+            share = bound / steps[width]
+        if not pays or width >= most:
+            break
+        width = min(2 * width, most)
+    rates = {width: width / seconds for width, seconds in steps.items()}
+    best = min(width for width, rate in rates.items() if rate >= AS_GOOD * max(rates.values()))
+    base.bank.resize(best)
+    return Width(best, rates[best] / rates[1], min(1.0, share), steps)
+
+
+def _step(base: FrozenBase, setting: Setting, width: int, rank: int) -> tuple[float, float]:
+    """(seconds of a step of `width` trials, seconds of the frozen base's forward and input gradient over the same)."""
+    base.bank.resize(width)
+    params: dict[str, Any] = {"adapter.r": rank, "train.max_steps": 10**6, "train.logging_steps": 10**6}
+    params |= {"train.eval_strategy": "end", "train.eval_steps": None, "train.early_stopping_patience": None}
+    sweep = setting.experiment().sweep
+    own_order = sweep is not None and "train.seed" in sweep.space
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.create(folder, "width", "", {})
+        pack = Pack(base, replace(setting, run=str(run.path), rungs=Rungs()))
+        for number in range(width):
+            seed = {"train.seed": number} if own_order else {}
+            pack.join(f"{number:03d}", {**params, **seed}, lambda row: None)
+        blocks = [member.block() for member in pack.members.values()]
+        seconds = timed(pack.tick, base.device)
+        return seconds, timed(lambda: frozen(base, blocks), base.device)
+
+
+def frozen(base: FrozenBase, blocks: list[Any]) -> None:
+    """Forward of the base alone over each trial's places, and the gradient of its embeddings: what LoRA cannot do without."""
+    hook = base.model.get_input_embeddings().register_forward_hook(
+        lambda module, args, out: out.detach().requires_grad_()
+    )
+    try:
+        with base.computing([replace(block) for block in blocks], None) as outputs:  # copies: no batch is shared
+            torch.autograd.backward([scored.logits.float().logsumexp(-1).sum() for scored in outputs])
+    finally:
+        hook.remove()
+
+
+def timed(action: Callable[[], Any], device: torch.device, seconds: float = SECONDS) -> float:
+    """The median of some calls, in seconds, after one to warm up."""
+    taken: list[float] = []
+    for number in range(1000):
+        _synchronize(device)
+        started = time.perf_counter()
+        action()
+        _synchronize(device)
+        if number:
+            taken.append(time.perf_counter() - started)
+        if len(taken) >= 2 and sum(taken) > seconds:
+            break
+    return statistics.median(taken)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
