@@ -104,7 +104,9 @@ def test_pbt_copies_the_better_trials_weights(tree: dict[str, Any], tmp_path: Pa
     tree["train"].update(num_train_epochs=4, lr_scheduler_type="constant")
     scheduler = {"type": "pbt", "checks": 4, "quantile_fraction": 0.5, "resample_probability": 0.0}
     space = {"train.learning_rate": {"min": 1e-6, "max": 5e-2, "log": True}}
-    status, output, run = sweep(tree, tmp_path, space, search={"type": "random"}, scheduler=scheduler, num_samples=2)
+    status, output, run = sweep(
+        tree, tmp_path, space, search={"type": "random"}, scheduler=scheduler, num_samples=2, pack="off"
+    )
     assert status == 0, output
     started = [event["trial"] for event in run.events() if event["event"] == "trial_started"]
     assert len(started) > 2  # an exploit starts a trial again
@@ -131,7 +133,7 @@ def test_a_killed_worker_costs_no_trial(tree: dict[str, Any], tmp_path: Path) ->
 
     thread = threading.Thread(target=kill_one)
     thread.start()
-    status, output, run = sweep(tree, tmp_path, num_samples=1, scheduler={"type": "none"})
+    status, output, run = sweep(tree, tmp_path, num_samples=1, scheduler={"type": "none"}, pack="off")
     thread.join()
     assert killed
     assert status == 0, output
@@ -148,7 +150,7 @@ def _is_trial(process: psutil.Process) -> bool:
 
 def start(tree: dict[str, Any], tmp_path: Path, **section: Any) -> subprocess.Popen[str]:
     """A sweep in a process (and a Ray) of its own."""
-    tree = {**tree, "sweep": {"space": LEARNING_RATES, "scheduler": {"type": "none"}, **section}}
+    tree = {**tree, "sweep": {"space": LEARNING_RATES, "scheduler": {"type": "none"}, "pack": "off", **section}}
     path = write_experiment(tmp_path / "x.yaml", tree)
     return subprocess.Popen(
         [sys.executable, "-m", "ftlib.cli", "sweep", str(path)],

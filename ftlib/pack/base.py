@@ -64,6 +64,9 @@ class FrozenBase:
         self.model.to(self.device).eval().requires_grad_(False)
         shape = empty_model(experiment.model, adapter, head)
         targets = [_plain(name) for name, module in shape.named_modules() if isinstance(module, LoraLayer)]
+        odd = [name for name in targets if not hasattr(self.model.get_submodule(name), "in_features")]
+        if odd or not targets:
+            raise CannotPack(f"{type(self.model).__name__} has adapters on layers that are not linear ({odd[:1]})")
         self.head = "score" if head == "sequence_classification" else None
         if self.head and not isinstance(getattr(self.model, "score", None), nn.Linear):
             raise CannotPack(f"{type(self.model).__name__} has no linear head named 'score'")

@@ -7,10 +7,10 @@ that the scheduler frees is taken by the next suggestion at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -115,13 +115,13 @@ class Host:
 
     def _answer_requests(self) -> None:
         """Joins and leaves, between two batches. Waits for one where nobody trains."""
-        idle = not any(not self._is_ahead(name) for name in self.pack.members)
-        try:
+        idle = all(self._is_ahead(name) for name in self.pack.members)
+        asked: list[Callable[[], None]] = []
+        with contextlib.suppress(queue.Empty):
             while True:
-                self.requests.get(block=idle, timeout=0.02 if self.pack.members else None)()
-                idle = False
-        except queue.Empty:
-            return
+                asked.append(self.requests.get(block=idle and not asked, timeout=0.02 if self.pack.members else None))
+        for request in asked:
+            request()  # one that must wait for a slot asks again
 
     def _is_ahead(self, trial_id: str) -> bool:
         reports = self.reports.get(trial_id)
@@ -135,6 +135,8 @@ class Host:
             try:
                 action()
                 done.put(None)
+            except _NoSlotYet:
+                self.requests.put(run)
             except Exception as error:
                 done.put(error)
 
@@ -157,8 +159,8 @@ class Host:
         self.reports[trial_id] = reports
 
         def join() -> None:
-            while not self.pack.free:  # its last tenant is leaving
-                time.sleep(0.01)
+            if not self.pack.free:  # its last tenant is leaving
+                raise _NoSlotYet
             self.pack.join(trial_id, params, reports.put, lambda reason: reports.put({"failed": reason}), donor=donor)
 
         self._asked(join)
@@ -190,6 +192,10 @@ class Host:
         """A resident's method. `stop` is its last."""
         resident = self.residents[key] if method != "stop" else self.residents.pop(key, None)
         return getattr(resident, method)(*args, **keywords) if resident is not None else None
+
+
+class _NoSlotYet(Exception):
+    """A trial came before a slot was free."""
 
 
 def _import() -> None:

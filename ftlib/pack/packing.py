@@ -103,7 +103,7 @@ def open_packs(
     run.log_event("packed", widths=widths, sentence=sentence)
     say(sentence)
     again = [replace(each, fixed=width, baseline=False) for each, width in zip(openings, widths, strict=True)]
-    return Packing(Hosts(handles, again), sum(widths), sentence)
+    return Packing(Hosts(handles, again, widths), sum(widths), sentence)
 
 
 def is_packed(run: Run) -> bool:

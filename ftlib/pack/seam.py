@@ -26,15 +26,15 @@ CACHE = "_ActorClassCache"
 
 
 class Hosts:
-    """The hosts of a run. A new trial goes to the one with the fewest."""
+    """The hosts of a run, each with `widths` slots. A new trial goes where most are free."""
 
-    def __init__(self, handles: Sequence[Any], openings: Sequence[Opening]) -> None:
-        self.handles, self.openings = list(handles), list(openings)
+    def __init__(self, handles: Sequence[Any], openings: Sequence[Opening], widths: Sequence[int]) -> None:
+        self.handles, self.openings, self.widths = list(handles), list(openings), list(widths)
         self.residents: list[set[str]] = [set() for _ in handles]
         self.keys = itertools.count()
 
     def take(self, trainable: type, arguments: dict[str, Any]) -> _Resident:
-        number = min(range(len(self.handles)), key=lambda each: len(self.residents[each]))
+        number = max(range(len(self.handles)), key=lambda each: self.widths[each] - len(self.residents[each]))
         key = f"resident-{next(self.keys)}"
         self.residents[number].add(key)
         started = self.handles[number].start.remote(key, trainable, arguments, self.openings[number])

@@ -40,14 +40,14 @@ class Slot(ray.tune.Trainable):
                 self.host.rent(trial.id, setting.experiment().resolve_ratios(self.point), self.donor)
                 self.rented = True
             report = self.host.next_report(trial.id)
-        except FtlibError as error:
-            report = {"failed": str(error)}
         except Exception as error:
-            write_text(trial.path / "error.txt", traceback.format_exc())
-            report = {"failed": f"{type(error).__name__}: {error}"}
+            known = isinstance(error, FtlibError)
+            report = {"failed": str(error) if known else f"{type(error).__name__}: {error}"}
+            report["traceback"] = traceback.format_exc()
         if "broken" in report:
             raise RuntimeError(report["broken"])
         if "failed" in report:
+            write_text(trial.path / "error.txt", report.get("traceback", report["failed"]))
             return {FAILED: report["failed"], "finished": False, "done": True}
         return {**report, "done": bool(report.get("finished") or report.get("left"))}
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ftlib.leaderboard import leaderboard
+from ftlib.runs import Run
 
 from ..conftest import ftlib, only_run, write_experiment
+from ..test_sweep import start, wait_for
+from .conftest import assert_same_bits, left_behind
 
 
 def swept(tree: dict[str, Any], folder: Path, *overrides: str) -> tuple[Any, str]:
@@ -25,8 +33,8 @@ def sweep(tree: dict[str, Any], ray_local: None) -> dict[str, Any]:
     tree["sweep"] = {
         "space": {
             "adapter.r": [2, 4],
-            "train.learning_rate": [1e-3, 3e-2],
-            "adapter.lora_alpha": {"ratio_of": "adapter.r", "choices": [1, 4]},
+            "train.learning_rate": [1e-3, 1e-2],
+            "adapter.lora_alpha": {"ratio_of": "adapter.r", "choices": [1, 2]},
         },
         "search": {"type": "grid"},
         "scheduler": {"type": "none"},
@@ -34,9 +42,7 @@ def sweep(tree: dict[str, Any], ray_local: None) -> dict[str, Any]:
     return tree
 
 
-def test_a_packed_sweep_has_the_leaderboard_of_the_same_sweep_one_by_one(
-    sweep: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_packed_sweep_has_the_leaderboard_of_the_same_sweep_one_by_one(sweep: dict[str, Any], tmp_path: Path) -> None:
     packed, output = swept(sweep, tmp_path / "packed")
     assert "pack width" in output
     alone, _ = swept(sweep, tmp_path / "alone", "sweep.pack=off")
@@ -50,3 +56,168 @@ def test_a_packed_sweep_has_the_leaderboard_of_the_same_sweep_one_by_one(
         assert row.state == other.state == "finished"
         assert row.value == pytest.approx(other.value, rel=1e-4)
     assert ours.best.params == theirs.best.params
+
+
+def long(tree: dict[str, Any], epochs: int = 30) -> dict[str, Any]:
+    """Trials long enough to be interrupted, with a checkpoint each epoch."""
+    tree["train"].update(num_train_epochs=epochs, eval_strategy="steps", eval_steps=8)
+    tree["adapter"]["lora_dropout"] = 0.1
+    tree["sweep"] = {
+        "space": {"adapter.r": [2, 4], "train.learning_rate": [1e-3, 1e-2]},
+        "search": {"type": "grid"},
+        "scheduler": {"type": "none"},
+        "baseline": False,
+        "pack": 2,
+    }
+    return tree
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Run:
+    """What the sweep of `long` leaves when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    tree = {
+        "name": "colours",
+        "model": {"name_or_path": str(base)},
+        "data": {"train": str(data_file), "max_length": 64, "eval_split": 0.2},
+        "method": {"type": "sft"},
+        "adapter": {"type": "lora", "r": 4, "lora_alpha": 8},
+        "train": {"learning_rate": 1e-2, "per_device_train_batch_size": 8, "logging_steps": 2},
+        "track": {"wandb": None, "tensorboard": False},
+    }
+    return swept(long(tree), folder)[0]
+
+
+def assert_like(run: Run, other: Run) -> None:
+    """The same points left the same bits."""
+    theirs = {str(sorted(trial.params.items())): trial for trial in other.trials()}
+    assert len(run.trials()) == len(theirs) == 4
+    for trial in run.trials():
+        assert trial.state == "finished"
+        assert_same_bits(left_behind(trial), left_behind(theirs[str(sorted(trial.params.items()))]))
+
+
+def test_kill_9_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: Path, uninterrupted: Run) -> None:
+    process = start(long(tree), tmp_path, **tree["sweep"])
+    run = wait_for(tree["storage"], 1, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {trial.id: trial.metrics_path.read_text() for trial in run.trials() if trial.state == "finished"}
+    assert 0 < len(before) < 4
+    status, output = ftlib("resume", run.path)
+    assert status == 0, output
+    for name, metrics in before.items():
+        assert run.trial(name).metrics_path.read_text() == metrics
+    assert_like(run, uninterrupted)
+
+
+def test_ctrl_c_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: Path, uninterrupted: Run) -> None:
+    process = start(long(tree), tmp_path, **tree["sweep"])
+    run = wait_for(tree["storage"], 1, process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert f"ftlib resume {run.path}" in output
+    assert "Traceback" not in output
+    status, output = ftlib("resume", run.path)
+    assert status == 0, output
+    assert_like(run, uninterrupted)
+
+
+def test_a_killed_host_costs_no_trial_and_no_bit(tree: dict[str, Any], tmp_path: Path, uninterrupted: Run) -> None:
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not killed:
+            time.sleep(0.05)
+            begun = list((tmp_path / "runs").glob("*/trials/*/checkpoint"))
+            hosts = [each for each in psutil.process_iter(["cmdline"]) if _is_host(each)]
+            if begun and hosts:
+                hosts[0].kill()
+                killed.append(hosts[0].pid)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    run, output = swept(long(tree), tmp_path)
+    thread.join()
+    assert killed, output
+    assert any(event["event"] == "trial_started" and event["failures"] for event in run.events())
+    assert_like(run, uninterrupted)
+
+
+def _is_host(process: psutil.Process) -> bool:
+    ours = {os.getpid()} & {parent.pid for parent in process.parents()}
+    return bool(ours) and any("ray::Host" in part for part in process.info["cmdline"] or [])
+
+
+def test_asha_frees_slots_that_the_next_suggestions_take(sweep: dict[str, Any], tmp_path: Path) -> None:
+    sweep["sweep"] = {
+        "space": {"train.learning_rate": [1e-2, 1e-7, 1e-8, 1e-9, 2e-2, 1e-10, 3e-8, 5e-3]},
+        "search": {"type": "grid"},
+        "baseline": False,
+        "max_concurrent_trials": 2,
+        "pack": 2,
+    }
+    run, _ = swept(sweep, tmp_path)
+    states = [trial.state for trial in run.trials()]
+    assert len(states) == 8
+    assert states.count("stopped") >= 3
+    assert "finished" in states
+    stopped = next(trial for trial in run.trials() if trial.state == "stopped")
+    assert stopped.weights is not None  # a stopped trial can still be promoted
+    assert "by the scheduler" in stopped.status["reason"]
+
+
+def test_pbt_copies_a_slot(sweep: dict[str, Any], tmp_path: Path) -> None:
+    sweep["train"].update(num_train_epochs=4, lr_scheduler_type="constant")
+    sweep["sweep"] = {
+        "space": {"train.learning_rate": {"min": 1e-6, "max": 5e-2, "log": True}},
+        "search": {"type": "random"},
+        "scheduler": {"type": "pbt", "checks": 4, "quantile_fraction": 0.5, "resample_probability": 0.0},
+        "num_samples": 2,
+        "baseline": False,
+        "pack": 2,
+    }
+    run, _ = swept(sweep, tmp_path)
+    started = [event["trial"] for event in run.events() if event["event"] == "trial_started"]
+    assert len(started) > 2  # an exploit starts a trial again
+    losses = [[row["eval_loss"] for row in trial.evaluations("eval_loss")] for trial in run.trials()]
+    assert abs(losses[0][0] - losses[1][0]) > 0.02  # at the first check one is ahead
+    assert abs(losses[0][-1] - losses[1][-1]) < 0.01  # the other has its weights in the end
+    rates = [trial.params["train.learning_rate"] for trial in run.trials()]
+    assert min(rates) / max(rates) in (pytest.approx(0.8), pytest.approx(1 / 1.2))
+
+
+def test_a_sweep_that_cannot_be_packed_is_trained_one_by_one_unless_a_pack_was_asked_for(
+    sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    sweep["adapter"]["use_dora"] = True
+    sweep["sweep"]["pack"] = 4
+    status, output = ftlib("sweep", write_experiment(tmp_path / "dora.yaml", sweep))
+    assert status == 2
+    assert "sweep.pack: slots hold plain A and B: drop use_dora" in output
+    assert not Path(sweep["storage"]).exists()
+
+
+def test_a_base_that_cannot_be_packed_is_said(
+    sweep: dict[str, Any], base: Path, tmp_path: Path, ray_local: None
+) -> None:
+    """GPT-2's layers are transformers' own Conv1D."""
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    sweep["model"]["name_or_path"] = str(tmp_path / "gpt2")
+    sweep["sweep"]["space"] = {"train.learning_rate": [1e-3, 1e-2]}
+    run, output = swept(sweep, tmp_path)
+    assert "trials are trained one by one: GPT2LMHeadModel has adapters on layers that are not linear" in output
+    assert [trial.state for trial in run.trials()] == ["finished"] * 2
+    assert any(event["event"] == "not_packed" for event in run.events())
+    status, output = ftlib("sweep", write_experiment(tmp_path / "asked.yaml", sweep), "sweep.pack=2")
+    assert status == 1
+    assert "use sweep.pack: off" in output
