@@ -1,11 +1,15 @@
 """ftlib's sweep against a plain Ray Tune + TRL script: the same trials on the same two cores, whole processes timed.
 
-    python benchmarks/against_plain_tune.py [--trials 16] [--steps 60] [--runs 3]
+    python benchmarks/against_plain_tune.py [--cases short natural asha dpo distill] [--runs 1] [--pack off]
 
-Both train the same LoRA trials (rank, alpha and learning rate from the same lists, in the same order) of a 1M-parameter
-Llama on the same rows, 60 steps of batch 8, evaluate at the end and save an adapter each. The rival gets what a careful
-person gives it: one thread a trial, two trials at a time, no evaluation in between, no checkpoints but the last.
-It starts a process for each trial, as Ray Tune does by default. `--reuse` gives the rival Tune's `reuse_actors` too.
+Both train the same LoRA trials (rank, alpha and learning rate from the same lists, in the same order) of a small Llama
+on the same rows, evaluate at the end and leave an adapter each. The rival gets what a careful person gives it: one
+thread a trial, two trials at a time, libraries imported inside the trial, no checkpoints but the last adapter. It
+starts a process for each trial, as Ray Tune does by default; `--reuse` gives it Tune's `reuse_actors` too.
+
+    short     16 trials x 60 steps, 0.5M parameters, batch 4 of 32 tokens        natural   16 x 60, 1M, batch 8, mean 41
+    asha      as natural, 32 trials, both with ASHA                              dpo       8 trials, 0.5M, batch 4 pairs
+    distill   8 trials, a 0.5M student of a 2M teacher, logits at T = 2
 """
 
 from __future__ import annotations
@@ -13,91 +17,159 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parents[1]
-RANKS, RATIOS, RATES = [4, 8, 16, 32], [1, 2], [1e-3, 3e-3]
+VOCABULARY = 1024
+SMALL = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 8, "num_attention_heads": 4}
+MEDIUM = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4}
+LARGE = {"hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 6, "num_attention_heads": 4}
+CASES: dict[str, dict[str, Any]] = {
+    "short": {"shape": SMALL, "trials": 16, "batch": 4, "lengths": (32, 32), "method": "sft", "goal": 6},
+    "natural": {"shape": MEDIUM, "trials": 16, "batch": 8, "lengths": None, "method": "sft", "goal": 4},
+    "asha": {"shape": MEDIUM, "trials": 32, "batch": 8, "lengths": None, "method": "sft", "asha": True, "goal": 5},
+    "dpo": {"shape": SMALL, "trials": 8, "batch": 4, "lengths": None, "method": "dpo", "goal": 4},
+    "distill": {"shape": SMALL, "trials": 8, "batch": 8, "lengths": None, "method": "distill", "goal": 5},
+}
+RANKS, RATIOS, RATES = [4, 8, 16, 32], [1, 2], [3e-4, 1e-3, 3e-3, 1e-2]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--reuse", action="store_true")
+    parser.add_argument("--pack", default="auto")
+    parser.add_argument("--only", choices=("ours", "plain"))
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="ftlib-bench-"))
-    base, data = make_inputs(folder)
-    points = [(r, r * ratio, rate) for r in RANKS for ratio in RATIOS for rate in RATES][: options.trials]
+    for name in options.cases:
+        case = CASES[name] | {"steps": options.steps, "reuse": options.reuse, "pack": options.pack}
+        folder = Path(tempfile.mkdtemp(prefix=f"ftlib-bench-{name}-"))
+        make_inputs(folder, case)
+        compare(name, case, folder, options)
+
+
+def compare(name: str, case: dict[str, Any], folder: Path, options: Any) -> None:
     ours, plain = [], []
     for number in range(options.runs):  # in turn, so that a slow minute of the machine hits both
-        ours.append(timed(ours_command(folder, base, data, points, options.steps, number)))
-        plain.append(timed(plain_command(folder, base, data, points, options.steps, number, options.reuse)))
-        print(
-            f"run {number + 1}: ftlib {ours[-1]:.1f} s, plain {plain[-1]:.1f} s, ratio {plain[-1] / ours[-1]:.2f}",
-            flush=True,
-        )
-    ratios = sorted(b / a for a, b in zip(ours, plain, strict=True))
-    print(
-        f"{len(points)} trials x {options.steps} steps, median of {options.runs}: "
-        f"ftlib {statistics.median(ours):.1f} s, plain Ray Tune + TRL{' (reuse_actors)' if options.reuse else ''} "
-        f"{statistics.median(plain):.1f} s, {statistics.median(ratios):.2f}x"
-    )
+        if options.only != "plain":
+            seconds, said = timed(ours_command(folder, case, number), folder)
+            ours.append(seconds)
+        if options.only != "ours":
+            seconds, best = timed(plain_command(folder, case, number), folder)
+            plain.append(seconds)
+    if ours:
+        packed = next((line for line in said.splitlines() if line.startswith("pack width")), "not packed")
+        print(f"{name}: ftlib {statistics.median(ours):.1f} s ({packed})", flush=True)
+    if plain:
+        print(f"{name}: plain Ray Tune + TRL {statistics.median(plain):.1f} s", flush=True)
+    if ours and plain:
+        ratios = sorted(b / a for a, b in zip(ours, plain, strict=True))
+        print(f"{name}: {statistics.median(ratios):.2f}x (goal {case['goal']}x), {options.runs} run(s)", flush=True)
 
 
-def timed(command: list[str]) -> float:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+def timed(command: list[str], folder: Path) -> tuple[float, str]:
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "FTLIB_HOME": str(folder / f"home-{time.monotonic_ns()}"),  # no cache of an earlier run
+    }
     started = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return time.perf_counter() - started
+    return time.perf_counter() - started, done.stdout
 
 
-def make_inputs(folder: Path) -> tuple[Path, Path]:
-    subprocess.run([sys.executable, "experiments/quickstart/prepare.py", str(folder)], check=True, cwd=ROOT)
-    code = (
-        "import sys, torch; from transformers import AutoConfig, AutoModelForCausalLM; torch.manual_seed(0);"
-        "AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(sys.argv[1]), dtype=torch.float32)"
-        ".save_pretrained(sys.argv[1])"
+def points(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """The trials: rank x ratio x rate, the first so many."""
+    grid = [(r, ratio, rate) for rate in RATES for ratio in RATIOS for r in RANKS]
+    return [{"r": r, "alpha": r * ratio, "rate": rate} for r, ratio, rate in grid[: case["trials"]]]
+
+
+def make_inputs(folder: Path, case: dict[str, Any]) -> None:
+    """A base (and a teacher) with random weights, a tokenizer of one token a word, and rows of random words."""
+    script = (
+        "import json, sys, torch\n"
+        "from tokenizers import Tokenizer, models, pre_tokenizers\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast\n"
+        "folder, shapes, size = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])\n"
+        "words = {'<end>': 0, '<pad>': 1, **{f'w{n}': n for n in range(2, size)}}\n"
+        "tokenizer = Tokenizer(models.WordLevel(words, unk_token='<pad>'))\n"
+        "tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()\n"
+        "fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token='<end>', pad_token='<pad>')\n"
+        "for name, shape in shapes.items():\n"
+        "    torch.manual_seed(0)\n"
+        "    config = LlamaConfig(vocab_size=size, num_key_value_heads=2, tie_word_embeddings=True,\n"
+        "        max_position_embeddings=512, bos_token_id=None, eos_token_id=0, pad_token_id=1, **shape)\n"
+        "    LlamaForCausalLM(config).save_pretrained(f'{folder}/{name}')\n"
+        "    fast.save_pretrained(f'{folder}/{name}')\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(folder / "base")], check=True)
-    rows = (folder / "functions.jsonl").read_text().splitlines()[:800]
-    (folder / "train.jsonl").write_text("\n".join(rows[:700]) + "\n")
-    (folder / "eval.jsonl").write_text("\n".join(rows[700:]) + "\n")
-    return folder / "base", folder
+    shapes = {"base": case["shape"]} | ({"teacher": LARGE} if case["method"] == "distill" else {})
+    subprocess.run([sys.executable, "-c", script, str(folder), json.dumps(shapes), str(VOCABULARY)], check=True)
+    draw = random.Random(0)
+    for name, count in (("train", 400), ("eval", 64)):
+        rows = [row_of(case, draw) for _ in range(count)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def ours_command(folder: Path, base: Path, data: Path, points: list, steps: int, number: int) -> list[str]:
+def row_of(case: dict[str, Any], draw: random.Random) -> dict[str, str]:
+    def words(count: int) -> str:
+        return "".join(f" w{draw.randrange(2, VOCABULARY)}" for _ in range(count))
+
+    low, high = case["lengths"] or (0, 0)
+    length = low if low == high and low else min(max(int(draw.lognormvariate(3.6, 0.5)), 8), 120)
+    prompt, answer = words(length // 2).strip(), words(length - length // 2 - 1)
+    if case["method"] == "dpo":
+        return {"prompt": prompt, "chosen": answer, "rejected": words(length - length // 2 - 1)}
+    return {"prompt": prompt, "completion": answer}
+
+
+def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
     """The same points as a grid: rank x ratio x rate."""
+    rates = sorted({point["rate"] for point in points(case)})
+    method: dict[str, Any] = {"type": case["method"]}
+    if case["method"] == "distill":
+        method |= {"kind": "logit", "teacher": str(folder / "teacher"), "temperature": 2.0, "alpha": 0.5}
     experiment = {
         "name": "bench",
-        "model": {"name_or_path": str(base)},
-        "data": {"train": str(data / "train.jsonl"), "eval": str(data / "eval.jsonl"), "max_length": 128},
-        "method": {"type": "sft"},
+        "model": {"name_or_path": str(folder / "base")},
+        "data": {
+            "train": str(folder / "train.jsonl"),
+            "eval": str(folder / "eval.jsonl"),
+            "max_length": 128,
+            "template": "none",
+        },
+        "method": method,
         "adapter": {"type": "lora", "r": 8, "lora_alpha": 16},
         "train": {
-            "max_steps": steps,
-            "per_device_train_batch_size": 8,
+            "max_steps": case["steps"],
+            "per_device_train_batch_size": case["batch"],
             "lr_scheduler_type": "linear",
             "eval_strategy": "end",
         },
         "sweep": {
             "space": {
-                "adapter.r": sorted({point[0] for point in points}),
+                "adapter.r": RANKS,
                 "adapter.lora_alpha": {"ratio_of": "adapter.r", "choices": RATIOS},
-                "train.learning_rate": RATES,
+                "train.learning_rate": rates,
             },
             "search": {"type": "grid"},
-            "scheduler": {"type": "none"},
+            "scheduler": {"type": "asha", "unit": "steps"} if case.get("asha") else {"type": "none"},
             "baseline": False,
+            "pack": case["pack"],
         },
         "track": {"wandb": None, "tensorboard": False},
         "storage": str(folder / f"ours-{number}"),
@@ -107,16 +179,12 @@ def ours_command(folder: Path, base: Path, data: Path, points: list, steps: int,
     return [sys.executable, "-m", "ftlib.cli", "sweep", str(path)]
 
 
-def plain_command(
-    folder: Path, base: Path, data: Path, points: list, steps: int, number: int, reuse: bool
-) -> list[str]:
+def plain_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
     arguments = {
-        "base": str(base),
-        "data": str(data),
-        "points": points,
-        "steps": steps,
-        "reuse": reuse,
+        "folder": str(folder),
+        "points": points(case),
         "storage": str(folder / f"plain-{number}"),
+        **{key: case.get(key) for key in ("steps", "batch", "method", "asha", "reuse")},
     }
     return [sys.executable, str(Path(__file__).with_name("plain_tune.py")), json.dumps(arguments)]
 
