@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Trainer
 
 from ftlib import strategies
 from ftlib.config import Experiment
@@ -201,6 +203,22 @@ def test_a_strategy_that_is_not_in_use_fails(
     assert len(failed) == 2
     assert all(error.startswith("TrialError") and re.search(says, error) for error in failed)
     assert not losses(setting)
+
+
+def _the_second_worker_is_late() -> None:
+    finalize = Trainer._finalize_training
+
+    def late(*args: Any) -> Any:
+        time.sleep(2 * int(os.environ["RANK"]))
+        return finalize(*args)
+
+    Trainer._finalize_training = late  # type: ignore[method-assign]
+
+
+def test_a_worker_may_be_late_at_the_end(base: Path, tmp_path: Path) -> None:
+    """The trainer looks at its folder once more, which the first worker must not have tidied away by then."""
+    setting = ranks.setting(experiment("lora", "ddp", base, tmp_path), tmp_path)
+    assert not errors(ranks.train(setting, before=_the_second_worker_is_late))
 
 
 def test_no_compiler_is_one_sentence(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
