@@ -128,6 +128,7 @@ class Journal(TrainerCallback):
 
     def finish(self) -> None:
         """After the last step: the adapter must have learned something, and the conductor hears that it is over."""
+        self.trainer.accelerator.wait_for_everyone()  # a worker still at its end looks into the folder that goes below
         spread = [row["reward_std"] for row in self.trial.metrics() if "reward_std" in row]
         if spread and not any(spread):
             raise TrialError(

@@ -84,9 +84,22 @@ def load_model(model: ModelSection, head: Head = "causal_lm", labels: Sequence[s
     if model.quantization is not None:
         kwargs["quantization_config"] = quantization(model, config)
     with _named("model.name_or_path", model.name_or_path):
-        return CLASSES[head].from_pretrained(
+        loaded = CLASSES[head].from_pretrained(
             model.name_or_path, config=config, revision=model.revision, dtype=dtype, use_safetensors=True, **kwargs
         )
+    keep_unpacked(loaded)
+    return loaded
+
+
+def keep_unpacked(model: torch.nn.Module) -> None:
+    """Evaluating leaves 4-bit weights as they are.
+
+    On a CPU with AVX512-BF16, bitsandbytes packs them for good at the first forward in eval mode: scales are rounded
+    to bfloat16, no gradient passes any more when training goes on, and layers whose width is no multiple of 64 fail.
+    """
+    for part in model.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
 
 
 def quantization(model: ModelSection, config: Any) -> BitsAndBytesConfig:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
 import ftlib.bottleneck  # noqa: F401 (the one tuner that PEFT does not bring)
+from ftlib.models import keep_unpacked
 
 
 def quantized(kind: str | None) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def load(trial: Path, merged: bool = False) -> Any:
     more = {"num_labels": labels} if labels else {}
     dtype = model["dtype"]
     base = auto.from_pretrained(model["name_or_path"], dtype=dtype, **more, **quantized(model["quantization"]))
+    keep_unpacked(base)  # bitsandbytes would round what is compared, or not take the tiny model's widths
     if labels:
         base.config.pad_token_id = 0
     return PeftModel.from_pretrained(base, trial / "adapter")

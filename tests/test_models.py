@@ -30,6 +30,29 @@ def test_layers_are_quantized_and_heads_are_not(quantization: Any, head: Any, tr
         assert (config.bnb_4bit_use_double_quant, config.bnb_4bit_compute_dtype) == (True, torch.float32)
 
 
+def test_an_evaluation_leaves_four_bit_weights_as_they_are(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bitsandbytes packs them on CPUs with AVX512-BF16, and trains nothing behind them from there on."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    section = Experiment.parse(tree).model
+    wide = section.model_copy(update={"init": "random", "config": {"hidden_size": 64, "head_dim": 16}})
+    load_model(wide).save_pretrained(tmp_path)
+    model = load_model(section.model_copy(update={"name_or_path": str(tmp_path), "quantization": "nf4"}))
+    ids = torch.arange(5, 25).reshape(1, 20)
+
+    def gradient() -> torch.Tensor:
+        rows = model.get_input_embeddings()(ids).detach().requires_grad_()
+        model.train()(inputs_embeds=rows).logits.sum().backward()
+        assert rows.grad is not None
+        return rows.grad
+
+    before = gradient()
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+    assert torch.equal(gradient(), before)
+
+
 def test_quantization_without_bitsandbytes_says_what_to_install(
     tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import transformers.trainer
 from safetensors.torch import load_file
 
 from ftlib import strategies
@@ -40,7 +42,8 @@ SCALES: dict[str, dict[str, Any]] = {
     "zero3": {"strategy": "deepspeed", "stage": 3},
     "zero3-offload": {"strategy": "deepspeed", "stage": 3, "offload": "cpu"},
 }
-USUAL = {"full": ("ddp", "fsdp", "zero1", "zero2", "zero3"), "lora": ("ddp", "fsdp", "zero3"), "dpo": ("fsdp", "zero3")}
+# In `make test` each strategy trains all weights or LoRA, those that cut weights both, and one of them DPO.
+USUAL = {"full": ("fsdp", "zero1", "zero2", "zero3"), "lora": ("ddp", "fsdp", "zero3"), "dpo": ("fsdp",)}
 CASES = [
     pytest.param(trial, scale, id=f"{trial}-{scale}", marks=() if scale in USUAL.get(trial, ()) else pytest.mark.matrix)
     for trial in TRIALS
@@ -201,6 +204,23 @@ def test_a_strategy_that_is_not_in_use_fails(
     assert len(failed) == 2
     assert all(error.startswith("TrialError") and re.search(says, error) for error in failed)
     assert not losses(setting)
+
+
+def _the_second_worker_is_late() -> None:
+    look = transformers.trainer.sort_checkpoints
+
+    def late(output_dir: str, **kwargs: Any) -> Any:
+        time.sleep(2 * int(os.environ["RANK"]))
+        assert Path(output_dir).is_dir()
+        return look(output_dir, **kwargs)
+
+    transformers.trainer.sort_checkpoints = late
+
+
+def test_a_worker_may_be_late_at_the_end(base: Path, tmp_path: Path) -> None:
+    """The trainer lists its folder once more: an error, where the first worker tidies it away just then."""
+    setting = ranks.setting(experiment("lora", "ddp", base, tmp_path), tmp_path)
+    assert not errors(ranks.train(setting, before=_the_second_worker_is_late))
 
 
 def test_no_compiler_is_one_sentence(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "adapter.init_lora_weights",
-        lambda e: isinstance(e.method, WITH_REFERENCE) and _moves_base(e),
+        lambda e: isinstance(e.method, (*WITH_REFERENCE, *ONLINE)) and _moves_base(e) and _has_reference(e),
         "it moves a part of the base into the adapter, and TRL's second adapter, the reference, would move another",
         "init_lora_weights: true, gaussian or orthogonal",
     ),

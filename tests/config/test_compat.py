@@ -30,6 +30,10 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     ("method.freeze", {"method": {"type": "classify", "freeze": "encoder"}, "adapter": LORA}),
     ("adapter.init_lora_weights", {"method": {"type": "dpo"}, "adapter": {**LORA, "init_lora_weights": "pissa"}}),
     ("adapter.init_lora_weights", {"method": {"type": "kto"}, "adapter": {**LORA, "init_lora_weights": "olora"}}),
+    (
+        "adapter.init_lora_weights",
+        {"method": {**GRPO, "beta": 0.1}, "adapter": {**LORA, "init_lora_weights": "pissa"}},
+    ),
     ("data.packing", {"method": {"type": "dpo"}, "data": {"packing": True}}),
     ("data.packing", {"method": {**DISTILL, "kind": "logit"}, "data": {"packing": True}}),
     ("data.train_on_prompt", {"method": {"type": "classify"}, "data": {"train_on_prompt": True}}),
@@ -83,6 +87,10 @@ def test_every_rule_is_broken_by_one_of_these() -> None:
             Experiment.parse(whole(parts))
         said |= {rule.sentence for rule in RULES if rule.sentence in str(error.value)}
     assert said == {rule.sentence for rule in RULES}
+
+
+def test_online_methods_without_a_reference_may_move_the_base() -> None:
+    Experiment.parse(whole({"method": {**GRPO, "beta": 0}, "adapter": {**LORA, "init_lora_weights": "pissa"}}))
 
 
 def test_a_pair_of_a_space_is_named_before_it_costs() -> None:

@@ -98,7 +98,9 @@ def tiny_model(seed: int) -> LlamaForCausalLM:
         initializer_range=0.2,
         tie_word_embeddings=False,
     )
-    return LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config).eval()
+    model.lm_head.weight.data[config.eos_token_id] = 0  # some other logit is above 0: greedy answers end by length
+    return model
 
 
 def adapter_trial(run: Run, trial_id: str, base: Path, seed: int, template: str | None = TEMPLATE) -> Trial:
