@@ -40,7 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo": {"shape": SMALL, "trials": 8, "batch": 4, "lengths": None, "method": "dpo", "goal": 4},
     "distill": {"shape": SMALL, "trials": 8, "batch": 8, "lengths": None, "method": "distill", "goal": 5},
 }
-RANKS, RATIOS, RATES = [4, 8, 16, 32], [1, 2], [3e-4, 1e-3, 3e-3, 1e-2]
+RANKS, RATIOS, RATES = [2, 4, 8, 16], [1, 2], [3e-4, 1e-3, 3e-3, 1e-2]
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def compare(name: str, case: dict[str, Any], folder: Path, options: Any) -> None
             seconds, said = timed(ours_command(folder, case, number), folder)
             ours.append(seconds)
         if options.only != "ours":
-            seconds, best = timed(plain_command(folder, case, number), folder)
+            seconds, _ = timed(plain_command(folder, case, number), folder)
             plain.append(seconds)
     if ours:
         packed = next((line for line in said.splitlines() if line.startswith("pack width")), "not packed")

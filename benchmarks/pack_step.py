@@ -31,7 +31,7 @@ from ftlib.setting import Setting
 
 # hidden, inner, layers, heads, kv heads, vocabulary; rows a batch; tokens a row (None: natural lengths, mean 41)
 SHAPES: dict[str, Any] = {
-    "small": ((64, 176, 4, 4, 2, 4096), 4, 32),
+    "small": ((64, 176, 8, 4, 2, 1024), 4, 32),
     "natural": ((128, 352, 4, 4, 2, 1024), 8, None),
     "b1": ((2048, 5632, 22, 32, 8, 32000), 1, 512),
 }

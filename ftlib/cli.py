@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -318,14 +319,15 @@ def _prepare(experiment: Experiment, console: Console) -> Prepared:
 def _start(experiment: Experiment, file: str, overrides: tuple[str, ...], smoke: bool = False) -> None:
     """A new run: everything that can be wrong is found before its directory exists."""
     from ftlib.runs import Run
-    from ftlib.sweep import check_resources, hosts_for, start_ray
+    from ftlib.sweep import check_resources, first_host, start_ray
     from ftlib.tracking import wandb_mode
 
     if experiment.track.wandb is not None:
         wandb_mode(experiment.track.wandb)
+    Thread(target=_import_libraries, daemon=True).start()  # Ray's processes start meanwhile
     start_ray()
     check_resources(experiment)
-    hosts = hosts_for(experiment)  # they import their libraries while the data is prepared
+    hosts = first_host(experiment)  # it imports its libraries while the data is prepared
     data = _prepare(experiment, _console())
     text = Path(file).read_text(encoding="utf-8")
     if smoke:
@@ -334,6 +336,11 @@ def _start(experiment: Experiment, file: str, overrides: tuple[str, ...], smoke:
         text += "".join(f"# override: {override}\n" for override in overrides)
     run = Run.create(experiment.storage, experiment.name, text, _resolved(experiment, data))
     _conduct(experiment, run, data=data, hosts=hosts)
+
+
+def _import_libraries() -> None:
+    import ftlib.adapters
+    import ftlib.data  # noqa: F401
 
 
 def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:

@@ -61,10 +61,11 @@ class Route:
 
     def add(self, stack: Tensor, left: Tensor, right: Tensor) -> None:
         """Adds the products left @ right, one a slot, to the rows of a stack."""
-        if self.span is not None and stack.dtype == left.dtype:
-            stack[self.span].baddbmm_(left, right)
+        products = torch.bmm(left, right)  # not baddbmm_: into a strided result it multiplies one slot at a time
+        if self.span is not None:
+            stack[self.span].add_(products)
             return
-        for slot, product in zip(self.slots, torch.bmm(left, right), strict=True):
+        for slot, product in zip(self.slots, products, strict=True):
             stack[slot] += product
 
 

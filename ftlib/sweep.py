@@ -24,7 +24,7 @@ from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.estimate import budget as shortest_budget
 from ftlib.job import place_of, run_tune_trial
-from ftlib.pack.packing import Packing, close, hosts_for, is_packed, open_packs
+from ftlib.pack.packing import Packing, close, first_host, is_packed, open_packs
 from ftlib.pack.seam import residing_in
 from ftlib.pack.trainable import Slot
 from ftlib.runs import ENDED, Run, Trial, write_json
@@ -82,7 +82,7 @@ def fit(
 ) -> None:
     """Runs all trials of `experiment` into `run`, or, with `resume`, those that have not ended.
 
-    `hosts` are those of `hosts_for`, where they were asked for earlier. `say` gets a sentence on how trials are packed.
+    `hosts` is what `first_host` gave, where it was asked for earlier. `say` gets a sentence on how trials are packed.
     Raises FtlibError when Tune itself fails. That trials failed is in their `status.json`, not raised.
     """
     _quiet_tune()
@@ -91,8 +91,8 @@ def fit(
     with run.locked():
         run.log_event("resumed" if resume else "started", host=socket.gethostname(), pid=os.getpid())
         packed = is_packed(run) if resume else True
-        hosts = hosts_for(experiment) if hosts is None and packed else hosts or []
-        packing = open_packs(hosts, experiment, run, setting, say)
+        hosts = first_host(experiment) if hosts is None and packed else hosts or []
+        packing = open_packs(hosts, experiment, data, run, setting, say)
         tuner = _restored(run, setting, packing) if resume else _tuner(experiment, run, setting, packing)
         started = time.monotonic()
         try:
@@ -305,4 +305,4 @@ def _quiet_tune() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-__all__ = ["check_resources", "fit", "hosts_for", "setting_for", "start_ray", "unfinished"]
+__all__ = ["check_resources", "first_host", "fit", "setting_for", "start_ray", "unfinished"]

@@ -11,6 +11,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class Host:
                 waiting.put({"broken": self.broken})
 
     def _open(self, opening: Opening) -> None:
+        asked = time.perf_counter()
         import torch
 
         from ftlib.config.packs import largest_rank
@@ -100,6 +102,7 @@ class Host:
         from ftlib.pack.engine import Pack
         from ftlib.pack.width import Width, measure
 
+        started = time.perf_counter()
         torch.set_num_threads(opening.threads)
         setting, fixed = opening.setting, opening.fixed
         experiment = setting.experiment()
@@ -107,11 +110,18 @@ class Host:
         data = load_prepared(Path(setting.data))
         device = "cuda" if experiment.scale.use_gpu else "cpu"
         base = FrozenBase(experiment, data, fixed or 1, rank, device)
+        loaded = time.perf_counter()
         width = Width(fixed, 0.0, 0.0, {}) if fixed else measure(base, setting, opening.most, rank)
         self.pack = Pack(base, setting)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))
-        self.measured = {**width.to_dict(), "sentence": width.sentence, "fixed": fixed is not None}
+        ready = time.perf_counter()
+        self.measured = {
+            **width.to_dict(),
+            "sentence": width.sentence,
+            "threads": opening.threads,
+            "seconds": {"import": started - asked, "load": loaded - started, "measure": ready - loaded},
+        }
 
     def _answer_requests(self) -> None:
         """Joins and leaves, between two batches. Waits for one where nobody trains."""

@@ -11,7 +11,9 @@ import ray
 
 from ftlib.config import Experiment
 from ftlib.config.packs import why_not_packed
+from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError
+from ftlib.estimate import estimate
 from ftlib.pack.host import Host, Opening
 from ftlib.pack.seam import Hosts
 from ftlib.runs import Run, read_json, write_json
@@ -19,6 +21,9 @@ from ftlib.setting import Setting
 
 PACK_FILE = "pack.json"  # in the run directory: that its trials are in packs, and what was measured
 MOST = 64  # slots of a host, whatever is measured
+FLOPS_A_PARAMETER = 5  # of a token: forward 2, gradient of the inputs 2, adapters and attention the rest
+FLOPS_A_SECOND = 2e10  # of a core, at the least
+WORTH_SECONDS = 40.0  # of estimated work that make another host worth its start
 
 
 @dataclass
@@ -30,8 +35,8 @@ class Packing:
     sentence: str
 
 
-def hosts_for(experiment: Experiment) -> list[Any]:
-    """Host actors for the sweep, importing already; none where its trials are not packed.
+def first_host(experiment: Experiment) -> list[Any]:
+    """The first host of the sweep, importing already; none where its trials are not packed.
 
     Raises ConfigError where packs of a width were asked for and cannot be.
     """
@@ -43,6 +48,10 @@ def hosts_for(experiment: Experiment) -> list[Any]:
         if sweep.pack != "auto":
             raise ConfigError(f"sweep.pack: {reason}, or sweep.pack: off.")
         return []
+    return [_new_host(experiment)]
+
+
+def _new_host(experiment: Experiment) -> Any:
     scale = experiment.scale
     resources = {name: amount for name, amount in scale.resources_per_worker.items() if name not in ("CPU", "GPU")}
     actor = ray.remote(Host).options(
@@ -52,36 +61,54 @@ def hosts_for(experiment: Experiment) -> list[Any]:
         max_concurrency=2 * MOST + 8,  # each trial waits in a thread of its own
         max_restarts=-1,
     )
-    return [actor.remote() for _ in range(_number(experiment))]
+    return actor.remote()
 
 
-def _number(experiment: Experiment) -> int:
-    """As many hosts as the cluster holds now; no more than trials, or than packs of the width that was asked for."""
-    sweep = experiment.sweep
-    assert sweep is not None
+def _fits(experiment: Experiment) -> int:
+    """How many hosts the cluster holds now."""
     have = ray.cluster_resources()
     wanted = {name: amount for name, amount in experiment.scale.resources_per_worker.items() if amount}
-    fits = min((int(have.get(name, 0) // amount) for name, amount in wanted.items()), default=1)
+    return max(1, min((int(have.get(name, 0) // amount) for name, amount in wanted.items()), default=1))
+
+
+def _number(experiment: Experiment, data: Prepared) -> int:
+    """How many hosts: as many as fit; no more than trials, or than packs of the width that was asked for; and, on CPUs,
+    no more than have work enough to be worth their start (the imports of a process are seconds of a core)."""
+    sweep = experiment.sweep
+    assert sweep is not None
     trials = min(sweep.number_of_trials, sweep.max_concurrent_trials or sweep.number_of_trials)
     packs = trials if sweep.pack == "auto" else math.ceil(trials / int(sweep.pack))
-    return max(1, min(fits, packs))
+    most = min(_fits(experiment), packs)
+    if experiment.scale.use_gpu or most == 1:
+        return max(1, most)
+    cost = estimate(experiment, data.report)
+    seconds = sweep.number_of_trials * cost.tokens * cost.total_parameters * FLOPS_A_PARAMETER / FLOPS_A_SECOND
+    return max(1, min(most, math.ceil(seconds / WORTH_SECONDS)))
 
 
 def open_packs(
-    handles: list[Any], experiment: Experiment, run: Run, setting: Setting, say: Callable[[str], None]
+    first: list[Any],
+    experiment: Experiment,
+    data: Prepared,
+    run: Run,
+    setting: Setting,
+    say: Callable[[str], None],
 ) -> Packing | None:
     """Loads the base in every host and measures; None where this base cannot be packed and nobody insisted.
 
     Raises FtlibError where a pack was asked for, or where the run has begun in packs, and cannot go on so.
     """
     sweep = experiment.sweep
-    if not handles or sweep is None:
+    if not first or sweep is None:
         return None
+    number = _number(experiment, data)
+    handles = [*first, *(_new_host(experiment) for _ in range(number - 1))]
     begun = read_json(run.path / PACK_FILE)
     fixed = int(sweep.pack) if sweep.pack != "auto" else None
     trials = min(sweep.number_of_trials, sweep.max_concurrent_trials or sweep.number_of_trials)
     most = min(MOST, math.ceil(trials / len(handles)))
-    threads = max(1, int(experiment.scale.resources_per_worker.get("CPU", 1)))
+    cores = experiment.scale.resources_per_worker.get("CPU", 1)
+    threads = max(1, int(cores * (_fits(experiment) // number)))  # what no other host takes
     width = min(fixed, most) if fixed else None
     openings = [
         Opening(setting, most, width, setting.baseline and not number, threads) for number in range(len(handles))

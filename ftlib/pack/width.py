@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,7 +15,8 @@ from ftlib.pack.engine import Pack, out_of_memory
 from ftlib.runs import Run
 from ftlib.setting import Rungs, Setting
 
-SECONDS = 0.25  # of measuring, each width
+SECONDS = 0.1  # of measuring, each width
+SLOWER = 0.9  # below this share of the best throughput, a wider pack is not tried
 AS_GOOD = 0.97  # a smaller width that has this share of the best throughput is taken: fewer trials wait for each other
 
 
@@ -42,28 +42,26 @@ class Width:
 def measure(base: FrozenBase, setting: Setting, most: int, rank: int) -> Width:
     """Doubles the width while that pays and memory allows, up to `most`. Leaves the bank empty, with as many slots."""
     steps: dict[int, float] = {}
-    share, width = 1.0, 1
+    width = 1
     while True:
         try:
-            steps[width], bound = _step(base, setting, width, rank)
+            steps[width], _ = _step(base, setting, width, rank)
         except RuntimeError as error:
             if not out_of_memory(error) or width == 1:
                 raise
             break
-        pays = width == 1 or width / steps[width] > width // 2 / steps[width // 2]
-        if pays:
-            share = bound / steps[width]
-        if not pays or width >= most:
+        rates = [each / seconds for each, seconds in steps.items()]
+        if width >= most or rates[-1] < SLOWER * max(rates):
             break
         width = min(2 * width, most)
-    rates = {width: width / seconds for width, seconds in steps.items()}
-    best = min(width for width, rate in rates.items() if rate >= AS_GOOD * max(rates.values()))
+    best = min(each for each, seconds in steps.items() if each / seconds >= AS_GOOD * max(rates))
+    seconds, bound = _step(base, setting, best, rank, with_bound=True)
     base.bank.resize(best)
-    return Width(best, rates[best] / rates[1], min(1.0, share), steps)
+    return Width(best, best / steps[best] * steps[1], min(1.0, bound / seconds), steps)
 
 
-def _step(base: FrozenBase, setting: Setting, width: int, rank: int) -> tuple[float, float]:
-    """(seconds of a step of `width` trials, seconds of the frozen base's forward and input gradient over the same)."""
+def _step(base: FrozenBase, setting: Setting, width: int, rank: int, with_bound: bool = False) -> tuple[float, float]:
+    """(seconds of a step of `width` trials, and of the frozen base's forward and input gradient over the same)."""
     base.bank.resize(width)
     params: dict[str, Any] = {"adapter.r": rank, "train.max_steps": 10**6, "train.logging_steps": 10**6}
     params |= {"train.eval_strategy": "end", "train.eval_steps": None, "train.early_stopping_patience": None}
@@ -77,7 +75,7 @@ def _step(base: FrozenBase, setting: Setting, width: int, rank: int) -> tuple[fl
             pack.join(f"{number:03d}", {**params, **seed}, lambda row: None)
         blocks = [member.block() for member in pack.members.values()]
         seconds = timed(pack.tick, base.device)
-        return seconds, timed(lambda: frozen(base, blocks), base.device)
+        return seconds, timed(lambda: frozen(base, blocks), base.device) if with_bound else 0.0
 
 
 def frozen(base: FrozenBase, blocks: list[Any]) -> None:
@@ -93,7 +91,7 @@ def frozen(base: FrozenBase, blocks: list[Any]) -> None:
 
 
 def timed(action: Callable[[], Any], device: torch.device, seconds: float = SECONDS) -> float:
-    """The median of some calls, in seconds, after one to warm up."""
+    """The best of some calls, in seconds, after one to warm up: the others were disturbed."""
     taken: list[float] = []
     for number in range(1000):
         _synchronize(device)
@@ -102,9 +100,9 @@ def timed(action: Callable[[], Any], device: torch.device, seconds: float = SECO
         _synchronize(device)
         if number:
             taken.append(time.perf_counter() - started)
-        if len(taken) >= 2 and sum(taken) > seconds:
+        if len(taken) >= 3 and sum(taken) > seconds:
             break
-    return statistics.median(taken)
+    return min(taken)
 
 
 def _synchronize(device: torch.device) -> None:
