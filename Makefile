@@ -36,6 +36,9 @@ test-all: install ## the same, and every combination (marked matrix): every expe
 
 bench: install ## the benchmarks; their results belong in docs/log.md
 	$(BIN)/python benchmarks/against_plain_tune.py
+	$(BIN)/python benchmarks/pack_step.py --shape small
+	$(BIN)/python benchmarks/pack_step.py --shape natural
+	$(BIN)/python benchmarks/asha_replay.py replay
 
 gpu: install ## memory and speed of LoRA, QLoRA, full fine-tuning and DPO on one CUDA GPU (a 1B shape, random weights)
 	$(BIN)/python benchmarks/gpu.py

@@ -55,7 +55,7 @@ def check(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
     data = _prepare(experiment, console)
     console.print(estimate(experiment, data.report).summary(), highlight=False, soft_wrap=True)
     if experiment.sweep is not None:
-        console.print(f"a sweep:    {experiment.sweep.number_of_trials} trials")
+        console.print(f"a sweep:    {experiment.sweep.number_of_trials} trials, {_packed(experiment)}")
 
 
 @cli.command()
@@ -336,6 +336,16 @@ def _start(experiment: Experiment, file: str, overrides: tuple[str, ...], smoke:
         text += "".join(f"# override: {override}\n" for override in overrides)
     run = Run.create(experiment.storage, experiment.name, text, _resolved(experiment, data))
     _conduct(experiment, run, data=data, hosts=hosts)
+
+
+def _packed(experiment: Experiment) -> str:
+    from ftlib.config.packs import why_not_packed
+
+    assert experiment.sweep is not None
+    if experiment.sweep.pack == "off":
+        return "one by one (sweep.pack: off)"
+    reason = why_not_packed(experiment)
+    return f"one by one: {reason}" if reason else "in packs on one shared base"
 
 
 def _import_libraries() -> None:

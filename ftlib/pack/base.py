@@ -75,9 +75,6 @@ class FrozenBase:
         if experiment.train.activation_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.model.train()  # transformers checkpoints in training only; dropout is the bank's, never the base's
-        for name in targets:  # bitsandbytes would pack 4-bit weights for inference alone, on a CPU that it knows
-            layer = self.model.get_submodule(name).base
-            layer.train(type(layer) is not nn.Linear)
         self._without_dropout()
         self._expand_at_first_adapted()
         self._references: dict[tuple[str, str], Tensor] = {}
@@ -211,9 +208,15 @@ class FrozenBase:
         length = 9
         ids = np.arange(length, dtype=np.int64) % max(2, min(self.model.config.get_text_config().vocab_size, 50))
         tokens = Tokens(ids, np.arange(length), np.zeros(length, dtype=np.int64))
-        with self.computing([Block.of([tokens])], None) as (scored,):
-            ours = scored.logits if not self.head else None
-        if ours is None:
+        try:
+            with self.computing([Block.of([tokens])], None) as (scored,):
+                ours = scored.logits
+        except (ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CannotPack(
+                f"{type(self.model).__name__} does not take sequences of several trials: {reason}"
+            ) from error
+        if self.head:
             return
         self.model.set_attn_implementation("sdpa")
         try:

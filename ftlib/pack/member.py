@@ -246,7 +246,7 @@ class Member:
             raise TrialError(f"{checkpoint} is no checkpoint of a pack: resume with sweep.pack: off.")
         bank.load_peft(self.slot, load_file(checkpoint / PEFT_WEIGHTS))
         moments = load_file(checkpoint / OPTIMIZER)
-        state: dict[str, Any] = {"step": torch.tensor(float(position["step"]))}
+        state: dict[str, Any] = {"step": torch.tensor(float(position["step"]), device=self.base.device)}
         for kind in MOMENTS:
             flat = torch.zeros(bank.slots, bank.size, device=self.base.device)
             named = {name: tensor for key, tensor in moments.items() for of, name in [key.split("|", 1)] if of == kind}

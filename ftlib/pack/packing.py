@@ -23,7 +23,7 @@ PACK_FILE = "pack.json"  # in the run directory: that its trials are in packs, a
 MOST = 64  # slots of a host, whatever is measured
 FLOPS_A_PARAMETER = 5  # of a token: forward 2, gradient of the inputs 2, adapters and attention the rest
 FLOPS_A_SECOND = 2e10  # of a core, at the least
-WORTH_SECONDS = 40.0  # of estimated work that make another host worth its start
+WORTH_SECONDS = 400.0  # of work, by that estimate, that make another host worth its start
 
 
 @dataclass

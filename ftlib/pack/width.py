@@ -16,6 +16,7 @@ from ftlib.runs import Run
 from ftlib.setting import Rungs, Setting
 
 SECONDS = 0.1  # of measuring, each width
+STRIDE = 4  # 1, 4, 16, 64: throughput rises and levels off, and each try costs steps of all its trials
 SLOWER = 0.9  # below this share of the best throughput, a wider pack is not tried
 AS_GOOD = 0.97  # a smaller width that has this share of the best throughput is taken: fewer trials wait for each other
 
@@ -40,7 +41,7 @@ class Width:
 
 
 def measure(base: FrozenBase, setting: Setting, most: int, rank: int) -> Width:
-    """Doubles the width while that pays and memory allows, up to `most`. Leaves the bank empty, with as many slots."""
+    """Widens in strides while that pays and memory allows, up to `most`. Leaves the bank empty, with as many slots."""
     steps: dict[int, float] = {}
     width = 1
     while True:
@@ -53,7 +54,7 @@ def measure(base: FrozenBase, setting: Setting, most: int, rank: int) -> Width:
         rates = [each / seconds for each, seconds in steps.items()]
         if width >= most or rates[-1] < SLOWER * max(rates):
             break
-        width = min(2 * width, most)
+        width = min(STRIDE * width, most)
     best = min(each for each, seconds in steps.items() if each / seconds >= AS_GOOD * max(rates))
     seconds, bound = _step(base, setting, best, rank, with_bound=True)
     base.bank.resize(best)
@@ -100,7 +101,7 @@ def timed(action: Callable[[], Any], device: torch.device, seconds: float = SECO
         _synchronize(device)
         if number:
             taken.append(time.perf_counter() - started)
-        if len(taken) >= 3 and sum(taken) > seconds:
+        if len(taken) >= 2 and sum(taken) > seconds:
             break
     return min(taken)
 

@@ -126,6 +126,15 @@ def test_a_quantized_base(quantization: str, tree: dict[str, Any], tmp_path: Pat
         assert losses(packed) == pytest.approx(losses(alone), rel=1e-2)  # PEFT rounds to the base's dtype elsewhere
 
 
+def test_a_bfloat16_base(tree: dict[str, Any], tmp_path: Path) -> None:
+    experiment(tree, "sft", tmp_path)["model"]["dtype"] = "bfloat16"
+    tree["train"].update(max_steps=10, eval_steps=10, bf16=False)
+    for alone, packed in both(tree, tmp_path, POINTS[:2]):
+        assert losses(packed) == pytest.approx(losses(alone), rel=1e-2)
+        saved = load_file(packed.weights / "adapter_model.safetensors")
+        assert {part.dtype for part in saved.values()} == {torch.float32}
+
+
 def test_activation_checkpointing_computes_the_same(tree: dict[str, Any], tmp_path: Path) -> None:
     tree = experiment(tree, "sft", tmp_path)
     tree["adapter"]["lora_dropout"] = 0.2

@@ -1,0 +1,79 @@
+"""Which sweeps can be packed: each reason once, and what is left is packed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ftlib.config import Experiment
+from ftlib.config.packs import RULES, largest_rank, why_not_packed
+
+LORA: dict[str, Any] = {"type": "lora", "r": 8}
+SPACE = {"adapter.r": [4, 16], "train.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
+
+
+def experiment(**changes: Any) -> Experiment:
+    tree: dict[str, Any] = {
+        "name": "packs",
+        "model": {"name_or_path": "a-model"},
+        "data": {"train": "rows.jsonl"},
+        "method": {"type": "sft"},
+        "adapter": LORA,
+        "sweep": {"space": SPACE},
+    }
+    for key, value in changes.items():
+        tree[key] = {**(tree.get(key) or {}), **value} if isinstance(value, dict) else value
+    return Experiment.parse(tree)
+
+
+REASONS: list[tuple[dict[str, Any], str]] = [
+    ({"adapter": None, "sweep": {"space": {"train.seed": [1, 2]}}}, "only LoRA adapters"),
+    ({"adapter": {"use_dora": True}}, "plain A and B"),
+    ({"adapter": {"rank_pattern": {"q_proj": 4}}}, "plain A and B"),
+    ({"adapter": {"init_lora_weights": "pissa"}}, "plain A and B"),
+    ({"method": {"type": "reward"}}, "no loss for packs"),
+    ({"method": {"type": "distill", "kind": "feature", "teacher": "t"}}, "no loss for packs"),
+    ({"method": {"type": "dpo", "precompute_ref_log_probs": False}}, "precompute_ref_log_probs: true"),
+    ({"scale": {"strategy": "ddp", "num_workers": 2}, "sweep": {"scheduler": {"type": "none"}}}, "strategy: single"),
+    ({"train": {"optim": "adafactor"}}, "adamw_torch"),
+    ({"train": {"neftune_noise_alpha": 5.0}}, "neftune_noise_alpha"),
+    ({"train": {"bf16": True}}, "dtype: bfloat16"),
+    ({"data": {"packing": True}}, "packing: false"),
+    ({"sweep": {"space": {"data.max_length": [64, 128]}}}, "trials differ in data.max_length"),
+    (
+        {"sweep": {"space": {"adapter.target_modules": [["q_proj"], ["v_proj"]]}}},
+        "trials differ in adapter.target_modules",
+    ),
+    ({"sweep": {"space": {"train.activation_checkpointing": [True, False]}}}, "trials differ in train.activation"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), REASONS)
+def test_what_cannot_be_packed_is_said(changes: dict[str, Any], reason: str) -> None:
+    assert reason in str(why_not_packed(experiment(**changes)))
+
+
+def test_every_rule_has_its_case() -> None:
+    named = {reason for _, reason in RULES if any(said in reason for _, said in REASONS)}
+    assert len(RULES) - len(named) == 1  # 'freeze: encoder' takes no adapter at all, which is refused earlier
+
+
+@pytest.mark.parametrize(
+    "method",
+    [{"type": "sft"}, {"type": "dpo"}, {"type": "kto"}, {"type": "orpo"}, {"type": "classify"}, {"type": "pretrain"}],
+)
+def test_what_can_be_packed(method: dict[str, Any]) -> None:
+    assert why_not_packed(experiment(method=method)) is None
+
+
+def test_the_largest_rank_is_the_banks() -> None:
+    assert largest_rank(experiment()) == 16
+    assert largest_rank(experiment(sweep={"space": {"adapter.r": {"min": 2, "max": 64}}})) == 64
+    assert largest_rank(experiment(sweep={"space": {"train.learning_rate": [1e-3]}})) == 8
+
+
+def test_off_may_be_written_as_yaml_reads_it() -> None:
+    assert experiment(sweep={"pack": False}).sweep.pack == "off"
+    assert experiment(sweep={"pack": 4}).sweep.pack == 4
+    assert experiment().sweep.pack == "auto"
