@@ -138,10 +138,11 @@ def one(
                 scheduler.on_trial_complete(None, trial, result)
                 ended.add(number)
                 del running[number]
-            elif any(before < mark <= at for mark in marks.marks):
-                if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
-                    scheduler.on_trial_complete(None, trial, result)
-                    del running[number]
+                continue
+            at_rung = any(before < mark <= at for mark in marks.marks)
+            if at_rung and scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+                scheduler.on_trial_complete(None, trial, result)
+                del running[number]
     return ended, steps
 
 

@@ -16,10 +16,11 @@ from typing import Any
 
 from ftlib.config import Experiment
 from ftlib.errors import TrialError
-from ftlib.runs import Trial, append_row, replace_directory, write_json
+from ftlib.runs import Trial, append_row, read_json, replace_directory, write_json
 from ftlib.setting import Setting, versions
 
 Report = Callable[[dict[str, Any]], None]
+POSITION = "position.json"  # in a pack's checkpoint: where it stands
 
 
 class Record:
@@ -151,6 +152,35 @@ class Record:
             known = sorted(key for key in self.evaluation if key.startswith("eval_"))
             raise TrialError(f"sweep.metric is '{self.setting.metric}', but an evaluation gives: {', '.join(known)}.")
         return self.sign * float(value)
+
+
+def closing_evaluation(trial: Trial, metric: str) -> dict[str, Any] | None:
+    """The last evaluation of a trial that was trained to its end and whose weights are all on disk."""
+    rows, checkpoint = trial.evaluations(metric), trial.checkpoint
+    if not rows or not checkpoint or trial.weights is None or rows[-1]["progress"] < 1:
+        return None
+    of_pack, of_trainer = read_json(checkpoint / POSITION), read_json(checkpoint / "trainer_state.json")
+    step = of_pack["step"] if of_pack else of_trainer["global_step"]
+    return rows[-1] if step == rows[-1]["step"] else None
+
+
+def copy_checkpoint(donor: Trial, trial: Trial, tries: int = 10) -> None:
+    """Takes over the donor's position. The donor goes on training: a copy during which it moved is taken again."""
+    staged = trial.path / ".donated"
+    for _ in range(tries):
+        source = donor.checkpoint
+        shutil.rmtree(staged, ignore_errors=True)
+        try:
+            if source is None:
+                raise FileNotFoundError(donor.path / "checkpoint")
+            inode = source.stat().st_ino
+            shutil.copytree(source, staged)
+            if source.stat().st_ino == inode:
+                replace_directory(staged, trial.path / "checkpoint")
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise TrialError(f"the checkpoint of trial {donor.id}, to go on from, could not be copied.")
 
 
 def _link(source: str, target: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from ftlib.data import Prepared, load_prepared, prepare
 from ftlib.errors import TrialError
 from ftlib.journal import OURS, Journal
 from ftlib.models import load_model, load_tokenizer
-from ftlib.record import Report
-from ftlib.runs import BASE, ENDED, FIRST, Run, Trial, append_row, read_json, replace_directory
+from ftlib.record import Report, closing_evaluation, copy_checkpoint
+from ftlib.runs import BASE, ENDED, FIRST, Run, Trial, append_row
 from ftlib.setting import Setting
 from ftlib.strategies import strategy_of
 
@@ -42,12 +41,12 @@ def run_trial(
     trial = Run(Path(setting.run)).trial(trial_id)
     if setting.baseline and trial_id == FIRST:
         run_baseline(setting)
-    done = _last_evaluation(trial, setting.metric)
+    done = closing_evaluation(trial, setting.metric)
     if done and not donor:  # the conductor died between our last report and its own notes
         report({**done, "finished": True})
         return
     if donor and donor != trial_id:
-        _copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
+        copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
     trainer, data = _build(experiment, setting, trial)
     journal = Journal(trainer, trial, data, experiment, setting, report)
     trainer.add_callback(journal)
@@ -59,14 +58,6 @@ def run_trial(
     if trainer.state.global_step == 0:
         raise TrialError("no optimizer step was made: the training data gives no batch; add rows or epochs.")
     journal.finish()
-
-
-def _last_evaluation(trial: Trial, metric: str) -> dict[str, Any] | None:
-    """The closing evaluation of a trial that was trained to its end and whose weights are all on disk."""
-    rows, checkpoint = trial.evaluations(metric), trial.checkpoint
-    if not rows or not checkpoint or trial.weights is None or rows[-1]["progress"] < 1:
-        return None
-    return rows[-1] if read_json(checkpoint / "trainer_state.json")["global_step"] == rows[-1]["step"] else None
 
 
 def run_baseline(setting: Setting) -> None:
@@ -140,25 +131,6 @@ def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
     if basis(experiment) == basis(setting.experiment()):
         return load_prepared(Path(setting.data))
     return prepare(experiment.data, experiment.method.rows, tokenizer)
-
-
-def _copy_checkpoint(donor: Trial, trial: Trial, tries: int = 10) -> None:
-    """Takes over the donor's position. The donor goes on training: a copy during which it moved is taken again."""
-    staged = trial.path / ".donated"
-    for _ in range(tries):
-        source = donor.checkpoint
-        shutil.rmtree(staged, ignore_errors=True)
-        try:
-            if source is None:
-                raise FileNotFoundError(donor.path / "checkpoint")
-            inode = source.stat().st_ino
-            shutil.copytree(source, staged)
-            if source.stat().st_ino == inode:
-                replace_directory(staged, trial.path / "checkpoint")
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TrialError(f"the checkpoint of trial {donor.id}, to go on from, could not be copied.")
 
 
 def _out_of_memory(experiment: Experiment) -> str:

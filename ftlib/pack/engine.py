@@ -10,7 +10,6 @@ It needs torch, transformers and peft: a script can train a pack without Ray and
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +25,9 @@ from ftlib.methods.objectives import Objective
 from ftlib.methods.objectives.base import Split
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
-from ftlib.pack.member import POSITION, Member
-from ftlib.record import Record, Report
-from ftlib.runs import BASE, ENDED, Run, Trial, append_row, read_json, replace_directory
+from ftlib.pack.member import Member
+from ftlib.record import Record, Report, closing_evaluation, copy_checkpoint
+from ftlib.runs import BASE, ENDED, Run, append_row
 from ftlib.setting import Setting
 
 Failed = Callable[[str], None]
@@ -71,7 +70,7 @@ class Pack:
         trial = run.trial(trial_id)
         if donor and donor != trial_id:
             copy_checkpoint(run.trial(donor), trial)
-        done = None if donor else _last_evaluation(trial, self.setting.metric)
+        done = None if donor else closing_evaluation(trial, self.setting.metric)
         if done:  # whoever conducts died between our last report and its own notes
             report({**done, "finished": True})
             return
@@ -215,32 +214,14 @@ class Pack:
         return answer is None or bool(answer)
 
     def _fail(self, member: Member, reason: str) -> None:
-        failed = self._failed.get(member.trial.id, lambda reason: None)
+        failed = self._failed.get(member.trial.id)
         self.leave(member.trial.id)
-        failed(reason)
+        if failed is not None:
+            failed(reason)
 
     def _leave_if_finished(self, member: Member) -> None:
         if member.finished:
             self.leave(member.trial.id)
-
-
-def _last_evaluation(trial: Trial, metric: str) -> dict[str, Any] | None:
-    """The closing evaluation of a trial that was trained to its end and whose weights are all on disk."""
-    rows, checkpoint = trial.evaluations(metric), trial.checkpoint
-    if not rows or checkpoint is None or trial.weights is None or rows[-1]["progress"] < 1:
-        return None
-    position = read_json(checkpoint / POSITION)
-    return rows[-1] if position and position["step"] == rows[-1]["step"] else None
-
-
-def copy_checkpoint(donor: Trial, trial: Trial) -> None:
-    """Takes over the donor's position. Raises TrialError where it has none."""
-    source, staged = donor.checkpoint, trial.path / ".donated"
-    if source is None:
-        raise TrialError(f"trial {donor.id} has left no checkpoint to go on from.")
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.copytree(source, staged)
-    replace_directory(staged, trial.path / "checkpoint")
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -6,8 +6,9 @@ It computes nothing. Tune's schedulers, searchers, callbacks and `Tuner.restore`
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import ray.tune
 
@@ -17,14 +18,26 @@ from ftlib.runs import ENDED, Run, read_json, write_json, write_text
 from ftlib.search import FAILED
 from ftlib.setting import Setting
 
-if TYPE_CHECKING:
-    from ftlib.pack.host import Host
+
+class Landlord(Protocol):
+    """What a slot asks of the host that it lives in."""
+
+    pack: Any
+
+    def rent(self, trial_id: str, params: Mapping[str, Any], donor: str | None) -> None:
+        """A slot, and the trial in it."""
+
+    def next_report(self, trial_id: str) -> dict[str, Any]:
+        """Waits for the trial's next evaluation."""
+
+    def leave(self, trial_id: str) -> None:
+        """The slot is free."""
 
 
 class Slot(ray.tune.Trainable):
     """`config` is a sampled point: dotted paths to values, ratios unresolved. `setting` is the pack's."""
 
-    host: Host  # of this process
+    host: Landlord  # of this process
 
     def setup(self, config: dict[str, Any]) -> None:
         self.point, self.donor, self.rented = config, None, False
