@@ -121,7 +121,7 @@ class Record:
             weights = staged.with_name(kind)
             shutil.rmtree(weights, ignore_errors=True)
             ignore = shutil.ignore_patterns(*leave_out, "README.md", "checkpoint-*")
-            shutil.copytree(staged, weights, copy_function=_link, ignore=ignore)
+            shutil.copytree(staged, weights, copy_function=link, ignore=ignore)
             finish(weights)
             write_json(self.trial.path / "manifest.json", self._manifest(kind, facts()))
             replace_directory(weights, self.trial.path / kind)
@@ -183,7 +183,7 @@ def copy_checkpoint(donor: Trial, trial: Trial, tries: int = 10) -> None:
     raise TrialError(f"the checkpoint of trial {donor.id}, to go on from, could not be copied.")
 
 
-def _link(source: str, target: str) -> None:
+def link(source: str, target: str) -> None:
     """A hard link where the file system has them: published files are never written again."""
     try:
         os.link(source, target)

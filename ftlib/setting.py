@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -41,4 +42,9 @@ class Setting:
     copies_weights: bool = False  # whether a trial may go on from another's checkpoint
 
     def experiment(self) -> Experiment:
+        """Parsed once: a space of many listed points takes a second."""
+        return self._parsed
+
+    @cached_property
+    def _parsed(self) -> Experiment:
         return Experiment.parse(self.resolved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -128,6 +129,13 @@ class FrozenBase:
             return args, {**kwargs, "hidden_states": repeated(kwargs["hidden_states"])}
 
         parent.register_forward_pre_hook(expand, with_kwargs=True)
+
+    def tokenizer_files(self, run: Path) -> Path:
+        """The tokenizer as files, written once a host: every checkpoint links to them."""
+        folder = run / ".tokenizer" / str(os.getpid())
+        if not folder.exists():
+            self.tokenizer.save_pretrained(folder)
+        return folder
 
     # --- what is computed once --------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from ftlib.methods.objectives import Objective, objective
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
-from ftlib.record import EMPTY, POSITION, Record, Report, not_finite
+from ftlib.record import EMPTY, POSITION, Record, Report, link, not_finite
 from ftlib.runs import Trial, read_json, write_json
 
 OPTIMIZER = "optimizer.safetensors"
@@ -210,7 +210,8 @@ class Member:
             "grad_norm": self.grad_norm,
         }
         write_json(staged / POSITION, position)
-        self.base.tokenizer.save_pretrained(staged)
+        tokenizer = self.base.tokenizer_files(Path(self.record.setting.run))
+        shutil.copytree(tokenizer, staged, copy_function=link, dirs_exist_ok=True)
         self.record.publish(staged, "adapter", self._facts, STATE_FILES)
 
     def _peft_config(self) -> LoraConfig:
