@@ -1,6 +1,6 @@
 """ASHA over recorded learning curves: how many steps it saves, and how often it keeps the best trial.
 
-    python benchmarks/asha_replay.py record BASE DATA.jsonl       192 LoRA trials x 240 steps in packs -> curves.json
+    python benchmarks/asha_replay.py record BASE DATA.jsonl       96 LoRA trials x 120 steps in packs -> curves.json
     python benchmarks/asha_replay.py replay [--replays 200]       Ray's own scheduler, as ftlib makes it, over the curves
 
 A replay draws 32 of the recorded trials in random order; 16 train at once, as in a pack, and the next takes the place
@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 CURVES = Path(__file__).with_name("curves.json")
-STEPS, EVERY, TRIALS = 240, 10, 192
+STEPS, EVERY, TRIALS = 120, 5, 96
 
 
 def record(base: str, data: str) -> None:
@@ -38,12 +38,12 @@ def record(base: str, data: str) -> None:
     tree = {
         "name": "curves",
         "model": {"name_or_path": base},
-        "data": {"train": data, "max_length": 96, "max_rows": 4000, "eval_split": 0.02},
+        "data": {"train": data, "max_length": 96, "max_rows": 3000, "eval_split": 0.02},
         "method": {"type": "sft"},
         "adapter": {"type": "lora", "r": 8, "lora_alpha": 16},
         "train": {
             "max_steps": STEPS,
-            "per_device_train_batch_size": 8,
+            "per_device_train_batch_size": 4,
             "eval_strategy": "steps",
             "eval_steps": EVERY,
             "logging_steps": 1000,

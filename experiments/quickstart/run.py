@@ -102,7 +102,11 @@ def served() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:  # a shell's background job ignores SIGINT, and so do its children
+            process.terminate()
+            process.wait(timeout=30)
 
 
 def ask(url: str, model: str, question: str) -> str:
