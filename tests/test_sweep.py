@@ -95,7 +95,7 @@ def test_asha_stops_trials_at_a_rung(tree: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_pbt_copies_the_better_trials_weights(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["train"].update(num_train_epochs=4, lr_scheduler_type="constant")
+    tree["train"].update(num_train_epochs=10, lr_scheduler_type="constant")  # none ends before the other begins
     scheduler = {"type": "pbt", "checks": 4, "quantile_fraction": 0.5, "resample_probability": 0.0}
     space = {"train.learning_rate": {"min": 1e-6, "max": 5e-2, "log": True}}
     status, output, run = sweep(
