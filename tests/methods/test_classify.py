@@ -136,20 +136,20 @@ def test_accumulated_batches_weigh_their_rows_alike() -> None:
 
 
 def test_class_weights_balance(classify: dict[str, Any], tmp_path: Path) -> None:
-    from ftlib.methods.classify import _class_weights
+    from ftlib.methods.class_weights import class_weights
 
     data = load_prepared(Path(setting(classify, tmp_path).data))
     classify["method"]["class_weights"] = "balanced"
-    weights = _class_weights(Experiment.parse(classify).method, data)
+    weights = class_weights(Experiment.parse(classify).method, data)
     counts = np.bincount(data.train["labels"])
     assert (weights.numpy() * counts) == pytest.approx([len(data.train) / 8] * 8)
     classify["method"]["class_weights"] = {"red": 3.0}
-    named = _class_weights(Experiment.parse(classify).method, data)
+    named = class_weights(Experiment.parse(classify).method, data)
     assert named[data.report.labels.index("red")] / named[0] == pytest.approx(3)
     assert (named.numpy() * counts).sum() == pytest.approx(len(data.train))
     classify["method"]["class_weights"] = {"rad": 3.0}
     with pytest.raises(ConfigError, match="Did you mean 'red'"):
-        _class_weights(Experiment.parse(classify).method, data)
+        class_weights(Experiment.parse(classify).method, data)
 
 
 @pytest.mark.parametrize(
