@@ -101,7 +101,7 @@ def timed(action: Callable[[], Any], device: torch.device, seconds: float = SECO
         _synchronize(device)
         if number:
             taken.append(time.perf_counter() - started)
-        if len(taken) >= 2 and sum(taken) > seconds:
+        if len(taken) >= 3 and sum(taken) > seconds:
             break
     return min(taken)
 
