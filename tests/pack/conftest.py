@@ -19,8 +19,8 @@ from ftlib.setting import Setting
 Change = Callable[[Pack, int], None]  # what happens before a tick
 
 
-def pack_of(setting: Setting, slots: int = 8, rank: int = 8, width: int | None = None) -> Pack:
-    torch.set_num_threads(1)
+def pack_of(setting: Setting, slots: int = 8, rank: int = 8, width: int | None = None, threads: int = 1) -> Pack:
+    torch.set_num_threads(threads)
     return Pack(FrozenBase(setting.experiment(), load_prepared(Path(setting.data)), slots, rank), setting, width)
 
 

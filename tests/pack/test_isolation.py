@@ -32,8 +32,8 @@ def made(tree: dict[str, Any], tmp_path: Path) -> Setting:
     return setting(tree, tmp_path / "shared")
 
 
-def alone(made: Setting) -> dict[str, Any]:
-    assert train(pack_of(made, slots=1), {"alone": WATCHED}) == {}
+def alone(made: Setting, threads: int = 1) -> dict[str, Any]:
+    assert train(pack_of(made, slots=1, threads=threads), {"alone": WATCHED}) == {}
     return left_behind(trial(made, "alone"))
 
 
@@ -41,11 +41,15 @@ def crowd() -> dict[str, dict[str, Any]]:
     return {f"n{number}": point for number, point in enumerate(NEIGHBOURS)}
 
 
-@pytest.mark.parametrize("width", [8, 3])
-def test_neighbours_change_no_bit(made: Setting, width: int) -> None:
-    pack = pack_of(made, width=width)
+@pytest.mark.parametrize(("width", "threads"), [(8, 1), (3, 1), (8, 2)])
+def test_neighbours_change_no_bit(made: Setting, width: int, threads: int) -> None:
+    pack = pack_of(made, width=width, threads=threads)
     assert train(pack, {"n0": NEIGHBOURS[0], "watched": WATCHED, **crowd()}) == {}
-    assert_same_bits(alone(made), left_behind(trial(made, "watched")))
+    left = left_behind(trial(made, "watched"))
+    try:
+        assert_same_bits(alone(made, threads), left)
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_comings_and_goings_change_no_bit(made: Setting) -> None:
