@@ -134,6 +134,7 @@ class Pack:
             self._fail(members[0], "out of memory with this trial alone: lower train.per_device_train_batch_size.")
             return []
         self.width = half = len(members) // 2
+        Run(Path(self.setting.run)).log_event("pack_narrowed", width=half, why="out of memory")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         again = [(member, member.block()) for member in members]

@@ -110,9 +110,7 @@ def open_packs(
     cores = experiment.scale.resources_per_worker.get("CPU", 1)
     threads = max(1, int(cores * (_fits(experiment) // number)))  # what no other host takes
     width = min(fixed, most) if fixed else None
-    openings = [
-        Opening(setting, most, width, setting.baseline and not number, threads) for number in range(len(handles))
-    ]
+    openings = [Opening(setting, most, width, setting.baseline and each is first[0], threads) for each in handles]
     try:
         measured = ray.get([each.open.remote(opening) for each, opening in zip(handles, openings, strict=True)])
     except FtlibError as error:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ftlib.pack.engine import Pack
+from ftlib.runs import Run
 from ftlib.setting import Setting
 
 from ..test_trial import setting
@@ -102,6 +103,7 @@ def test_out_of_memory_halves_the_width_and_changes_no_bit(made: Setting, monkey
     assert train(pack, {**crowd(), "watched": WATCHED}) == {}
     assert max(widths) > 2
     assert pack.width <= 2
+    assert Run(Path(made.run)).events()[-1]["event"] == "pack_narrowed"
     monkeypatch.undo()
     assert_same_bits(alone(made), left_behind(trial(made, "watched")))
 
