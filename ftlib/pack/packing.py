@@ -99,7 +99,10 @@ def open_packs(
     Raises FtlibError where a pack was asked for, or where the run has begun in packs, and cannot go on so.
     """
     sweep = experiment.sweep
-    if not first or sweep is None:
+    if sweep is None or sweep.pack == "off":
+        return None
+    if not first:
+        _one_by_one(why_not_packed(experiment), run, say)
         return None
     number = _number(experiment, data)
     handles = [*first, *(_new_host(experiment) for _ in range(number - 1))]
@@ -118,8 +121,7 @@ def open_packs(
         sentence = str(getattr(error, "cause", error))
         if fixed or begun:
             raise FtlibError(f"sweep.pack: {sentence}: use sweep.pack: off.") from error
-        run.log_event("not_packed", why=sentence)
-        say(f"trials are trained one by one: {sentence}")
+        _one_by_one(sentence, run, say)
         return None
     widths = [each["width"] for each in measured]
     write_json(run.path / PACK_FILE, {"hosts": len(handles), "measured": measured})
@@ -129,6 +131,12 @@ def open_packs(
     say(sentence)
     again = [replace(each, fixed=width, baseline=False) for each, width in zip(openings, widths, strict=True)]
     return Packing(Hosts(handles, again, widths), sum(widths), sentence)
+
+
+def _one_by_one(why: str | None, run: Run, say: Callable[[str], None]) -> None:
+    if why is not None:
+        run.log_event("not_packed", why=why)
+        say(f"trials are trained one by one: {why}")
 
 
 def is_packed(run: Run) -> bool:

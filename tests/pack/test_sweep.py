@@ -198,6 +198,11 @@ def test_a_sweep_that_cannot_be_packed_is_trained_one_by_one_unless_a_pack_was_a
     assert status == 2
     assert "sweep.pack: slots hold plain A and B: drop use_dora" in output
     assert not Path(sweep["storage"]).exists()
+    sweep["sweep"].update(pack="auto", space={"train.learning_rate": [1e-3]})
+    run, output = swept(sweep, tmp_path)
+    assert "trials are trained one by one: slots hold plain A and B" in output
+    assert [event["why"][:5] for event in run.events() if event["event"] == "not_packed"] == ["slots"]
+    assert [trial.state for trial in run.trials()] == ["finished"]
 
 
 def test_a_base_that_cannot_be_packed_is_said(
