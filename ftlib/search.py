@@ -130,6 +130,7 @@ def make_scheduler(experiment: Experiment, rungs: Rungs) -> Any:
             quantile_fraction=scheduler.quantile_fraction,
             resample_probability=scheduler.resample_probability,
             custom_explore_fn=_within(experiment),
+            synch=scheduler.synch,
             log_config=False,
         )
     return FIFOScheduler()

@@ -116,6 +116,7 @@ class PBT(Section):
     checks: int = Field(default=4, ge=1)
     quantile_fraction: float = Field(default=0.25, gt=0, le=0.5)
     resample_probability: float = Field(default=0.25, ge=0, le=1)
+    synch: bool = False  # wait at each check until every trial is there: fair and repeatable, with idle time
     unit: Literal["tokens", "steps"] = "tokens"
     seed: int = 0
 

@@ -169,12 +169,19 @@ def test_asha_frees_slots_that_the_next_suggestions_take(sweep: dict[str, Any], 
     assert "by the scheduler" in stopped.status["reason"]
 
 
-def test_pbt_copies_a_slot(sweep: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("synch", [False, True])
+def test_pbt_copies_a_slot(sweep: dict[str, Any], tmp_path: Path, synch: bool) -> None:
     sweep["train"].update(num_train_epochs=4, lr_scheduler_type="constant")
     sweep["sweep"] = {
         "space": {"train.learning_rate": {"min": 1e-6, "max": 5e-2, "log": True}},
         "search": {"type": "random"},
-        "scheduler": {"type": "pbt", "checks": 4, "quantile_fraction": 0.5, "resample_probability": 0.0},
+        "scheduler": {
+            "type": "pbt",
+            "checks": 4,
+            "quantile_fraction": 0.5,
+            "resample_probability": 0.0,
+            "synch": synch,
+        },
         "num_samples": 2,
         "baseline": False,
         "pack": 2,
