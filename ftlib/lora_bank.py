@@ -6,7 +6,8 @@ contiguous vector, a slot is copied or emptied by one row, and adapters of diffe
 bank's largest rank, and what a smaller adapter does not use stays zero (its gradient is zero too).
 
 Inputs are [N, M, in]: M tokens for each of the N slots that `route` names. The same layer trains packs and serves
-endpoints. It needs torch and transformers alone; adapters come from and go to plain PEFT folders.
+endpoints, where a `Mix` says which slot each row of a batch has. It needs torch and transformers alone; adapters come
+from and go to plain PEFT folders.
 """
 
 from __future__ import annotations
@@ -69,6 +70,42 @@ class Route:
             stack[slot] += product
 
 
+class Mix:
+    """Which slot each of n rows has, when a batch is served and nothing is trained: any slot any number of times.
+
+    The slots in use are the first ones, 0 to G - 1, so that their weights are one view and are read once, however many
+    rows share them. Rows go into a grid of G slots by the most rows that one of them has; its gaps hold row 0.
+    """
+
+    def __init__(self, slots: Sequence[int], device: torch.device | None = None) -> None:
+        members: list[list[int]] = [[] for _ in range(max(slots) + 1)]
+        for row, slot in enumerate(slots):
+            members[slot].append(row)
+        self.rows, self.groups = len(slots), len(members)
+        width = max(map(len, members))
+        order = [row for group in members for row in [*group, *[0] * (width - len(group))]]
+        self.pick: Tensor | None = None
+        if order != list(range(self.rows)):
+            places = [0] * self.rows
+            for slot, group in enumerate(members):
+                for place, row in enumerate(group):
+                    places[row] = slot * width + place
+            self.pick, self.place = torch.tensor(order, device=device), torch.tensor(places, device=device)
+
+    def add(self, out: Tensor, x: Tensor, a: Tensor, b: Tensor) -> None:
+        """Adds each row's x A B, in place. x [n, M, in], out [n, M, out], A [G, in, R], B [G, R, out]."""
+        if self.groups == 1:
+            out.view(-1, out.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]) @ a[0], b[0])
+            return
+        grid = x if self.pick is None else x.index_select(0, self.pick)
+        low = torch.bmm(grid.reshape(self.groups, -1, x.shape[-1]), a)
+        if self.pick is None:
+            out.view(self.groups, -1, out.shape[-1]).baddbmm_(low, b)
+        else:
+            added = torch.bmm(low, b).view(-1, *out.shape[1:])
+            out += added.index_select(0, self.place)
+
+
 @dataclass
 class Part:
     """One trained matrix: where it lies in a slot's row. `shape` is (rows, columns) of a slot's matrix."""
@@ -109,8 +146,17 @@ class BankLinear(nn.Module):
         (bank,) = self._bank
         if bank.route is None:
             return self.base(x)
+        if isinstance(bank.route, Mix):
+            return self._mixed(x, bank, bank.route)
         plain = type(self.base) is nn.Linear  # a quantized layer knows itself how to multiply and to differentiate
         return _Product.apply(x, None if plain else self.base(x), bank.anchor, self, bank.route)
+
+    def _mixed(self, x: Tensor, bank: LoraBank, mix: Mix) -> Tensor:
+        """Without gradients, and without scales: a served bank has them in its B."""
+        out: Tensor = self.base(x)
+        rows = x.reshape(mix.rows, -1, x.shape[-1])  # some models flatten their batch
+        mix.add(out.view(mix.rows, -1, out.shape[-1]), rows, *bank.first(self.number, mix.groups))
+        return out
 
 
 class _Product(torch.autograd.Function):
@@ -187,7 +233,8 @@ class LoraBank:
     """`slots` adapters over the `targets` (names of linear layers) of `model`, which is changed in place.
 
     `rank` is R, the largest rank that a slot can have. `heads` are layers that a slot trains whole, its own copy each.
-    Weights and gradients are float32 whatever the base computes in.
+    Weights and gradients are float32 whatever the base computes in. A bank that only serves is `frozen`: it has no
+    gradients, and its weights are in `dtype`, that of the base.
     """
 
     model: nn.Module
@@ -195,7 +242,9 @@ class LoraBank:
     slots: int
     rank: int
     heads: Sequence[str] = ()
-    route: Route | None = field(default=None, init=False)
+    frozen: bool = False
+    dtype: torch.dtype = torch.float32
+    route: Route | Mix | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -206,8 +255,9 @@ class LoraBank:
             layer = BankLinear(base, self, number)
             _replace(self.model, name, layer)
             self.layers.append(layer)
-            size = self._add(f"{name}.lora_A.weight", size, (base.in_features, self.rank), 1)
-            size = self._add(f"{name}.lora_B.weight", size, (self.rank, base.out_features), 0)
+            inputs, outputs = _shape(base)
+            size = self._add(f"{name}.lora_A.weight", size, (inputs, self.rank), 1)
+            size = self._add(f"{name}.lora_B.weight", size, (self.rank, outputs), 0)
         self.head_parts = {}
         for name in self.heads:
             weight = self.model.get_submodule(name).weight
@@ -221,8 +271,8 @@ class LoraBank:
         """Another number of slots, all of them empty."""
         self.slots = slots
         self.weights = self.grads = torch.zeros(0)  # freed before the new ones are taken
-        self.weights = torch.zeros(slots, self.size, device=self.device)
-        self.grads = torch.zeros(slots, self.size, device=self.device)
+        self.weights = torch.zeros(slots, self.size, device=self.device, dtype=self.dtype)
+        self.grads = torch.zeros(0 if self.frozen else slots, self.size, device=self.device)
         self.scales = torch.zeros(slots, device=self.device)
         self.ranks = [0] * slots
 
@@ -231,7 +281,7 @@ class LoraBank:
         return math.ceil((start + self.parts[-1].size) / ALIGN) * ALIGN
 
     @contextmanager
-    def routed(self, route: Route | None) -> Iterator[None]:
+    def routed(self, route: Route | Mix | None) -> Iterator[None]:
         """Within, rows of every batch go to the slots of `route`; with None the base answers alone."""
         before, self.route = self.route, route
         try:
@@ -244,13 +294,18 @@ class LoraBank:
         a, b = self.parts[2 * layer], self.parts[2 * layer + 1]
         return route.of(a.of(self.weights)).to(dtype), route.of(b.of(self.weights)).to(dtype)
 
+    def first(self, layer: int, count: int) -> tuple[Tensor, Tensor]:
+        """A and B of a layer, of the first `count` slots: views."""
+        weights = self.weights[:count]
+        return self.parts[2 * layer].of(weights), self.parts[2 * layer + 1].of(weights)
+
     def gradients(self, layer: int) -> tuple[Tensor, Tensor]:
         """The gradients of a layer's A and B, all slots."""
         return self.parts[2 * layer].of(self.grads), self.parts[2 * layer + 1].of(self.grads)
 
     def head(self, name: str, x: Tensor) -> Tensor:
         """Each slot's own head: x [N, rows, hidden] to [N, rows, classes]."""
-        assert self.route is not None
+        assert isinstance(self.route, Route)
         return _Stacked.apply(x, self.anchor, self, self.head_parts[name], self.route)
 
     # --- one slot ---------------------------------------------------------------------------------------------
@@ -260,7 +315,7 @@ class LoraBank:
         if not 1 <= r <= self.rank:
             raise ValueError(f"rank {r} does not fit into a bank of rank {self.rank}")
         self.weights[slot].zero_()
-        self.grads[slot].zero_()
+        self.grads[slot : slot + 1].zero_()
         self.ranks[slot], self.scales[slot] = r, scale
 
     def draw(self, slot: int, gaussian: bool = False) -> None:
@@ -307,6 +362,18 @@ class LoraBank:
             raise ValueError(f"the adapter has weights that this bank has no place for: {unknown[0]}")
         self.load(slot, named)
 
+    def swap(self, one: int, other: int) -> None:
+        """Exchanges two slots, with all that they hold."""
+        pair, turned = [one, other], [other, one]
+        for each in (self.weights, self.scales, *([] if self.frozen else [self.grads])):
+            each[pair] = each[turned]
+        self.ranks[one], self.ranks[other] = self.ranks[other], self.ranks[one]
+
+    def detach(self) -> None:
+        """Puts the model's own layers back."""
+        for name, layer in zip(self.targets, self.layers, strict=True):
+            _replace(self.model, name, layer.base)
+
     def parameters_of(self, slot: int) -> int:
         """How many numbers a slot trains."""
         r = self.ranks[slot]
@@ -316,3 +383,11 @@ class LoraBank:
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)
+
+
+def _shape(layer: nn.Module) -> tuple[int, int]:
+    """(in, out) of a linear layer; GPT-2's Conv1D keeps its weight as [in, out]."""
+    if hasattr(layer, "in_features"):
+        return layer.in_features, layer.out_features
+    inputs, outputs = layer.weight.shape
+    return inputs, outputs

@@ -33,7 +33,7 @@ def merge(adapter: Path, base: ModelSection, target: Path) -> None:
     kind = check_mergeable(adapter)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already: name a folder that is not.")
-    head, labels = _head(adapter)
+    head, labels = head_of(adapter)
     model = load_model(base, head, labels)
     if base.quantization is not None:
         model = model.dequantize()
@@ -63,7 +63,7 @@ def check_mergeable(adapter: Path) -> str:
     return kind
 
 
-def _head(adapter: Path) -> tuple[Head, list[str]]:
+def head_of(adapter: Path) -> tuple[Head, list[str]]:
     """The head that the adapter was trained under, and for a classifier as many names as it has classes."""
     if read_json(adapter / PEFT_CONFIG).get("task_type") != "SEQ_CLS":
         return "causal_lm", []

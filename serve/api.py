@@ -1,4 +1,5 @@
-"""HTTP in OpenAI's shape: models, chat completions, completions. Routes by the `model` field; knows no tensors.
+"""What an endpoint answers, whoever asks over HTTP: reads a request, finds the version, passes on its engine's pieces.
+Routes by the `model` field; knows no tensors.
 
 Every answer that is not one has OpenAI's error shape, so that a client raises its own exception and shows our
 sentence. What broke inside goes to the log, never into an answer.
@@ -6,23 +7,33 @@ sentence. What broke inside goes to the log, never into an answer.
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from ray import serve
-from ray.serve.exceptions import BackPressureError
-from starlette.exceptions import HTTPException
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from ftlib.errors import nearest
+from ftlib.registry import Version
+from serve.catalog import Catalog, Entry, labels_of
+from serve.classifier import MAX_TEXTS, Label
+from serve.engines import Engines
+from serve.guard import Guard
+from serve.logs import Logs
+from serve.metrics import Metrics, Visit
+from serve.options import Endpoint
 from serve.protocol import (
     Ask,
     ChatRequest,
+    ClassifyRequest,
     CompletionRequest,
     GenerationRequest,
     Piece,
@@ -30,198 +41,252 @@ from serve.protocol import (
     Refused,
     Reply,
     Shape,
+    Tally,
     parse,
 )
 
-MAX_BODY = 1_000_000  # bytes; far more text than any context holds
 BROKEN = Refusal("The server failed to answer: its log says why.", None, "internal_error", 500, "server_error")
 BUSY = Refusal(
-    "Too many requests are waiting: try again in a moment.", None, "rate_limit_exceeded", 429, "rate_limit_error"
+    "Too many requests are waiting: try again in a moment.", None, "rate_limit_exceeded", 429, "rate_limit_error", 1
 )
+AWAY = Refusal("The engine died and is starting anew: try again.", None, "engine_unavailable", 503, "server_error", 2)
+GONE = (RayActorError, DeploymentUnavailableError)  # how a replica's death is told
+HUNG_UP = 499  # as nginx logs it
+POLL = 1.0  # seconds between two looks at the registry
 
 log = logging.getLogger("ray.serve")
-router = APIRouter()
-
-
-@dataclass(frozen=True)
-class Address:
-    """A name that clients may use, what answers under it, and which of the engines holds that."""
-
-    name: str
-    version: str
-    created: int
-    engine: int
 
 
 class Api:
-    """The deployment that speaks HTTP. `engines` are handles; `addresses` say which of them a model is on."""
+    """The deployment behind the routes. `engines` are the handles that it was deployed with, by name."""
 
-    def __init__(self, addresses: Sequence[Address], api_key: str | None, *engines: Any) -> None:
-        self._addresses = {address.name: address for address in addresses}
-        self._api_key = api_key
-        self._engines = [engine.options(stream=True) for engine in engines]
+    def __init__(self, endpoint: Endpoint, home: str, engines: dict[str, Any]) -> None:
+        os.environ["FTLIB_HOME"] = home  # of whoever started the endpoint, wherever this replica runs
+        self._limit = endpoint.max_body
+        self._guard = Guard(endpoint.api_key, Path(endpoint.keys) if endpoint.keys else None)
+        self._engines = Engines(endpoint, engines)
+        self._catalog = Catalog(endpoint.names, self._engines.ready)
+        self._catalog.refresh()
+        self._metrics = Metrics()
+        self._logs = Logs(endpoint.logs)
+        self._following: asyncio.Task[None] | None = None
 
-    def cards(self) -> list[dict[str, Any]]:
-        return [self.card(name) for name in self._addresses]
+    # --- what needs no engine -----------------------------------------------------------------------------------
 
-    def card(self, name: str) -> dict[str, Any]:
-        """One entry of the list of models. `root` is the version that a bare name means."""
-        address = self._address(name)
-        told = {"created": address.created, "owned_by": "ftlib", "root": address.version}
-        return {"id": name, "object": "model", **told}
+    def cards(self, request: Request) -> list[dict[str, Any]]:
+        """The names that the key opens."""
+        key = self._guard.admit(_authorization(request), counted=False)
+        return [_card(entry) for entry in self._catalog.entries() if self._guard.allow(key, entry.name)]
 
-    def authorize(self, request: Request) -> None:
-        """Raises Refused without the key. The comparison takes the same time wherever a wrong key differs."""
-        if self._api_key is None:
-            return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self._api_key.encode()):
-            message = "The API key is missing or wrong: send it as 'Authorization: Bearer KEY'."
-            raise Refused(Refusal(message, None, "invalid_api_key", 401))
+    def card(self, name: str, request: Request) -> dict[str, Any]:
+        key = self._guard.admit(_authorization(request), counted=False)
+        self._guard.check(key, name)
+        return _card(self._catalog.entry(name))
 
-    async def read(self, shape: type[Shape], request: Request) -> Shape:
-        """The request, its key checked before a byte of its body is read."""
-        self.authorize(request)
+    def live(self, request: Request) -> dict[str, Any]:
+        """The last minute's rates, for the page."""
+        self._guard.admit(_authorization(request), counted=False)
+        return self._metrics.live()
+
+    def metrics(self, request: Request) -> bytes:
+        """For Prometheus, which sends the key as its `authorization`."""
+        self._guard.admit(_authorization(request), counted=False)
+        return self._metrics.text()
+
+    def hear(self, engine: str, replica: str, stats: dict[str, float]) -> None:
+        """What an engine's replica says of itself."""
+        self._metrics.hear(engine, replica, stats)
+
+    async def check_health(self) -> None:
+        """Serve calls it from time to time; the first call starts to follow the registry."""
+        if self._following is None or self._following.done():
+            self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    async def chat(self, request: Request) -> Response:
+        return await self._visit(request, ChatRequest, self._generate)
+
+    async def complete(self, request: Request) -> Response:
+        return await self._visit(request, CompletionRequest, self._generate)
+
+    async def classify(self, request: Request) -> Response:
+        return await self._visit(request, ClassifyRequest, self._classify)
+
+    async def _visit(
+        self, request: Request, shape: type[Shape], answer: Callable[[Visit, Shape, Version], Awaitable[Response]]
+    ) -> Response:
+        """A request from its key to its place in the books. A stream is booked when it ends."""
+        visit = Visit(path=request.url.path)
+        self._metrics.begin()
+        try:
+            asked, version = await self._read(visit, shape, request)
+            response = await answer(visit, asked, version)
+        except Exception as error:
+            response = refused(self._note(visit, error))
+        except BaseException:
+            visit.status = HUNG_UP
+            self._close(visit)
+            raise
+        if not isinstance(response, StreamingResponse):
+            self._close(visit)
+        response.headers["x-request-id"] = visit.id
+        return response
+
+    async def _read(self, visit: Visit, shape: type[Shape], request: Request) -> tuple[Shape, Version]:
+        """The request and the version that answers it. The key is checked before a byte of the body is read."""
+        key = self._guard.admit(_authorization(request))
+        visit.key = key.name
         body = b""
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY:
-                raise Refused(
-                    Refusal(f"The body is larger than {MAX_BODY} bytes: shorten it.", None, "body_too_large", 413)
-                )
-        return parse(shape, body)
+            if len(body) > self._limit:
+                message = f"The body is larger than {self._limit} bytes: shorten it."
+                raise Refused(Refusal(message, None, "body_too_large", 413))
+        asked = parse(shape, body)
+        visit.model = asked.model
+        self._guard.check(key, asked.model)
+        version = self._catalog.route(asked.model)
+        visit.version = version.id
+        return asked, version
 
-    def _address(self, name: str) -> Address:
-        if name not in self._addresses:
-            served = ", ".join(self._addresses)
-            message = f"model: '{name}' is not served here.{nearest(name, self._addresses)} There is {served}."
-            raise Refused(Refusal(message, "model", "model_not_found", 404))
-        return self._addresses[name]
-
-    async def answer(self, request: GenerationRequest) -> Response:
-        address = self._address(request.model)
-        reply = Reply(request.chat, request.model, address.version)
-        prompt, pieces = await self._open(address, request.ask(address.version))
-        if request.stream:
-            events = _events(reply, prompt, pieces, request.wants_usage)
+    async def _generate(self, visit: Visit, asked: GenerationRequest, version: Version) -> Response:
+        if labels_of(version):
+            raise Refused(Refusal(f"model: {version.id} sorts texts and writes none: use /v1/classify.", "model"))
+        ask, hidden = asked.ask(version), False
+        visit.stream = ask.stream
+        if self._logs.wants_sample() and ask.logprobs is None:  # how sure the model was belongs to a sample
+            ask, hidden = replace(ask, logprobs=0), True
+        sampled = ask if hidden or (ask.logprobs is not None and self._logs.wants_sample()) else None
+        first, rest = await self._begin(ask)
+        reply = Reply(asked.chat, asked.model, version.id, visit.id)
+        answering = self._heard(visit, sampled, first, rest)
+        if ask.stream:
+            events = self._events(visit, reply, answering, asked.wants_usage, hidden)
             return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
-        texts, last = [], Piece()
-        async for last in _until_hang_up(pieces):
-            texts.append(last.text)
-        return JSONResponse(reply.whole("".join(texts), prompt, last))
+        tally = Tally()
+        async for piece in answering:
+            tally.add(replace(piece, logprobs=()) if hidden else piece)
+        return JSONResponse(reply.whole(tally.in_order, tally.usage))
 
-    async def _open(self, address: Address, ask: Ask) -> tuple[Piece, Any]:
-        """The first piece, and what comes after it. Waits for it, so that a refusal still has its own status."""
-        pieces = self._engines[address.engine].generate.remote(ask)
+    async def _classify(self, visit: Visit, asked: ClassifyRequest, version: Version) -> Response:
+        if not labels_of(version):
+            raise Refused(Refusal(f"model: {version.id} writes texts and sorts none: use /v1/completions.", "model"))
+        if not 0 < len(asked.texts) <= MAX_TEXTS:
+            raise Refused(Refusal(f"input: give 1 to {MAX_TEXTS} texts, not {len(asked.texts)}.", "input"))
+        labels: list[Label] | Refusal = await self._engines.handle(version).classify.remote(asked.texts)
+        if isinstance(labels, Refusal):
+            raise Refused(labels)
+        visit.prompt_tokens = sum(each.tokens for each in labels)
+        data = [{"index": n, "label": each.label, "scores": each.scores} for n, each in enumerate(labels)]
+        usage = {"prompt_tokens": visit.prompt_tokens, "total_tokens": visit.prompt_tokens}
+        head = {"object": "list", "model": asked.model, "system_fingerprint": version.id}
+        return JSONResponse({**head, "data": data, "usage": usage})
+
+    async def _begin(self, ask: Ask) -> tuple[Piece, Any]:
+        """The first piece, and what comes after it. Waits for it, so that a refusal still has its own status; and asks
+        another replica when the first one died, since nobody has heard anything yet."""
+        for attempt in (1, 2):
+            pieces = self._engines.stream(ask.version).generate.remote(ask)
+            try:
+                first = await anext(pieces)
+            except GONE:
+                if attempt == 2:
+                    raise
+                continue
+            except BaseException:
+                pieces.cancel()
+                raise
+            if isinstance(first, Refusal):
+                raise Refused(first)
+            return first, pieces
+        raise AssertionError
+
+    async def _heard(self, visit: Visit, sampled: Ask | None, first: Piece, rest: Any) -> AsyncIterator[Piece]:
+        """The pieces, as they come. The engine is told when nobody wants the rest, and the books are kept."""
+        tally = Tally()
         try:
-            first = await anext(pieces)
-        except BackPressureError:
-            raise Refused(BUSY) from None
+            tally.add(first)
+            yield first
+            async for piece in rest:
+                if isinstance(piece, Refusal):
+                    raise Refused(piece)
+                tally.add(piece)
+                yield piece
+        finally:
+            rest.cancel()
+            visit.take(tally)
+            if sampled is not None:
+                self._logs.sample(visit, sampled, tally)
+
+    async def _events(
+        self, visit: Visit, reply: Reply, answering: AsyncIterator[Piece], with_usage: bool, hidden: bool
+    ) -> AsyncIterator[str]:
+        """The answer as server-sent events. A failure on the way is an event too: the status has left long ago."""
+        tally = Tally()
+        try:
+            async for piece in answering:
+                if reply.chat and piece.index not in tally.choices:
+                    yield _event(reply.opening(piece.index))
+                tally.add(replace(piece, text="", logprobs=()))  # for the counts alone
+                yield _event(reply.chunk(replace(piece, logprobs=()) if hidden else piece))
+            if with_usage:
+                yield _event(reply.usage_chunk(tally.usage))
+            yield "data: [DONE]\n\n"
+        except Exception as error:
+            yield _event(self._note(visit, error).body())
         except BaseException:
-            pieces.cancel()
+            visit.status = HUNG_UP
             raise
-        if isinstance(first, Refusal):
-            raise Refused(first)
-        return first, pieces
+        finally:
+            await answering.aclose()  # type: ignore[attr-defined]
+            self._close(visit)
+
+    # --- books --------------------------------------------------------------------------------------------------
+
+    def _note(self, visit: Visit, error: Exception) -> Refusal:
+        """What the client is told of an error, noted in the visit. What broke inside is logged here."""
+        if isinstance(error, Refused):
+            refusal = error.refusal
+        elif isinstance(error, BackPressureError):
+            refusal = BUSY
+        else:
+            refusal = AWAY if isinstance(error, GONE) else BROKEN
+            log.error("%s of %s failed.", visit.path, visit.version or visit.model, exc_info=error)
+        visit.status, visit.code = refusal.status, refusal.code
+        return refusal
+
+    def _close(self, visit: Visit) -> None:
+        visit.total = time.monotonic() - visit.began
+        self._metrics.end(visit)
+        self._logs.access(visit)
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(POLL)
+            try:
+                await asyncio.to_thread(self._catalog.refresh)
+            except Exception as error:  # storage that is away for a while: what is served goes on
+                log.error("The registry could not be read.", exc_info=error)
 
 
-async def _until_hang_up(pieces: Any) -> AsyncIterator[Piece]:
-    """The pieces; the engine is told when nobody wants the rest."""
-    try:
-        async for piece in pieces:
-            yield piece
-    finally:
-        pieces.cancel()
+def refused(refusal: Refusal) -> JSONResponse:
+    """A refusal as an answer."""
+    headers = {"retry-after": str(refusal.retry_after)} if refusal.retry_after else None
+    return JSONResponse(refusal.body(), status_code=refusal.status, headers=headers)
 
 
-async def _events(reply: Reply, prompt: Piece, pieces: Any, with_usage: bool) -> AsyncIterator[str]:
-    """The answer as server-sent events. A failure on the way is an event too: the status has left long ago."""
-    last = Piece()
-    try:
-        for chunk in reply.opening():
-            yield _event(chunk)
-        async for last in _until_hang_up(pieces):
-            yield _event(reply.chunk(last))
-    except Exception:
-        log.exception("The stream of %s broke.", reply.version)
-        yield _event(BROKEN.body())
-        return
-    if with_usage:
-        yield _event(reply.usage_chunk(prompt, last))
-    yield "data: [DONE]\n\n"
+def _authorization(request: Request) -> str:
+    return request.headers.get("authorization", "")
+
+
+def _card(entry: Entry) -> dict[str, Any]:
+    """One entry of the list of models. `root` is the version that the name means."""
+    told = {"created": entry.created, "owned_by": "ftlib", "root": entry.version.id}
+    if entry.canary is not None:
+        told |= {"canary": entry.canary.id, "canary_share": entry.share}
+    return {"id": entry.name, "object": "model", **told}
 
 
 def _event(value: dict[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-
-
-def this_api() -> Any:
-    """The Api of the replica that the request came to. A test puts another in its place."""
-    return serve.get_replica_context().servable_object
-
-
-Current = Annotated[Any, Depends(this_api)]
-
-
-@router.get("/health")
-async def health() -> dict[str, str]:
-    """Open to everyone: a load balancer has no key."""
-    return {"status": "ok"}
-
-
-@router.get("/v1/models")
-async def models(request: Request, api: Current) -> dict[str, Any]:
-    """The names that are served."""
-    api.authorize(request)
-    return {"object": "list", "data": api.cards()}
-
-
-@router.get("/v1/models/{name}")
-async def model(name: str, request: Request, api: Current) -> dict[str, Any]:
-    """One of them."""
-    api.authorize(request)
-    card: dict[str, Any] = api.card(name)
-    return card
-
-
-@router.post("/v1/chat/completions", response_model=None)
-async def chat_completions(request: Request, api: Current) -> Response:
-    """The next message of a chat."""
-    answer: Response = await api.answer(await api.read(ChatRequest, request))
-    return answer
-
-
-@router.post("/v1/completions", response_model=None)
-async def completions(request: Request, api: Current) -> Response:
-    """What follows a text."""
-    answer: Response = await api.answer(await api.read(CompletionRequest, request))
-    return answer
-
-
-def make_app() -> FastAPI:
-    """The routes and what they answer when something is wrong. Serve calls it inside the replica.
-
-    A FastAPI that `serve.ingress` gets ready-made is copied by value before this module is complete.
-    """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(router)
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(HTTPException, _not_here)
-    app.add_exception_handler(Exception, _broken)
-    return app
-
-
-async def _refused(_: Request, error: Any) -> JSONResponse:
-    refusal: Refusal = error.refusal
-    headers = {"retry-after": "1"} if refusal.status == 429 else None
-    return JSONResponse(refusal.body(), status_code=refusal.status, headers=headers)
-
-
-async def _not_here(request: Request, error: Any) -> JSONResponse:
-    refusal = Refusal(f"{request.method} {request.url.path}: {error.detail}.", status=error.status_code)
-    return JSONResponse(refusal.body(), status_code=refusal.status, headers=error.headers)
-
-
-async def _broken(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed.", request.method, request.url.path, exc_info=error)
-    return JSONResponse(BROKEN.body(), status_code=BROKEN.status)

@@ -1,55 +1,326 @@
-"""The deployment that holds one base model with its winners. It knows of requests and hang-ups, not of tensors.
+"""The deployment that holds one base model and answers for its versions. It knows of requests, deadlines, hang-ups and
+queues; what a step is, `batch.py` knows.
 
-One generation runs at a time, on one thread, since it switches the whole model to its adapter. Continuous batching
-over an adapter bank will replace that thread, and `decoder.py` under it; what comes in (`Ask`) and what goes out
-(`Piece`) stays.
+One thread owns the batch and everything below it. Requests reach it through a queue under a lock, and hear from it
+through their event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ray import serve
 
 from ftlib.registry import Version
-from serve.answer import Answer
+from serve.fair_queue import FairQueue
+from serve.options import APPLICATION, EngineOptions
 from serve.protocol import Ask, Piece, Refusal, Refused
-from serve.text import TextStream
+
+log = logging.getLogger("ray.serve")
+GROUP = 16  # prompts that may be read between two steps
+BROKEN = Refusal("The engine failed to answer: its log says why.", None, "internal_error", 500, "server_error")
+
+
+@dataclass(eq=False)
+class Waiting:
+    """One sequence of a request, until the batch has it and after."""
+
+    sequence: Any
+    key: str
+    until: float
+    tell: Callable[[Piece | Refusal], None]
+    arrived: float = field(default_factory=time.monotonic)
+    begun: float = 0.0  # when its prompt was read
+    first: float = 0.0  # when its first token was there
+    gone: bool = False  # nobody listens
+    lost: Exception | None = None  # its adapter could not be put into a slot
 
 
 class Engine:
-    """Answers for some versions on the base they share, or for one full model."""
+    """Answers for versions on one base. A base is known by one version of it, the rest come by request."""
 
-    def __init__(self, versions: Sequence[Version], max_new_tokens: int, threads: int) -> None:
-        """Loads everything. Raises FtlibError when the base is not the one that the versions were trained on."""
-        from serve.decoder import Decoder  # torch: the process that builds the application goes without
+    def __init__(self, version: Version, options: EngineOptions, threads: int = 1) -> None:
+        """Raises FtlibError when the base is not the one that the version was trained on."""
+        from serve.adapters import Shelf, Slots, why_not_banked
+        from serve.batch import Batch
+        from serve.model import Loaded, Tokenizers
 
-        self._decoder = Decoder(versions, max_new_tokens, threads)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
+        self._options = options
+        self._loaded = Loaded(version, threads)
+        self._banked = version.kind == "adapter" and not why_not_banked(version)
+        self._slots = Slots(self._loaded.model, options.max_adapters, self._loaded.dtype)
+        self._batch = Batch(self._loaded.model, self._slots, self._loaded.reads)
+        self._shelf, self._tokenizers = Shelf(2 * options.max_adapters), Tokenizers()
+        self._cells = _cells(options.cache_gb, self._loaded)
+        self._queue: FairQueue[Waiting] = FairQueue(options.max_waiting)
+        self._active: dict[Any, Waiting] = {}  # by sequence
+        self._work = threading.Condition()
+        self._pace = 0.0  # seconds between two answers' ends, smoothed
+        self._ended_at = time.monotonic()
+        self.steps = self.row_steps = 0
+        self._thread = threading.Thread(target=self._run, name="batch", daemon=True)
+        self._thread.start()
+        self._telling: asyncio.Task[None] | None = None
 
     async def generate(self, ask: Ask) -> AsyncIterator[Piece | Refusal]:
-        """One Refusal, or the prompt's length, then text, then the reason to end.
+        """One Refusal, or pieces of each choice up to its last one.
 
-        Whoever stops listening stops the generation: at its next token, or before it began.
+        Whoever stops listening frees the rows: at their next token, or before they began.
         """
+        self._tell_stats()
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Queue[Piece | Refusal] = asyncio.Queue()
+
+        def tell(piece: Piece | Refusal) -> None:
+            loop.call_soon_threadsafe(heard.put_nowait, piece)
+
         try:
-            prompt = await asyncio.to_thread(self._decoder.encode, ask)
+            sequences = await asyncio.to_thread(self._sequences, ask)
         except Refused as refused:
             yield refused.refusal
             return
-        yield Piece(prompt_tokens=len(prompt))
-        loop = asyncio.get_running_loop()
-        texts: asyncio.Queue[str | None] = asyncio.Queue()
-        stream = TextStream(self._decoder.decoding(ask.version), ask.stop)
-        answer = Answer(
-            stream, self._decoder.ends(ask.version), lambda text: loop.call_soon_threadsafe(texts.put_nowait, text)
-        )
-        work = loop.run_in_executor(self._thread, self._decoder.generate, ask, prompt, answer)
-        work.add_done_callback(lambda _: texts.put_nowait(None))
+        seconds = min(ask.seconds or math.inf, self._options.deadline)
+        waiting = [Waiting(each, ask.version.id, time.monotonic() + seconds, tell) for each in sequences]
+        prompt_tokens = sum(len(each.prompt) for each in sequences[:: ask.n])
+        self._enter(waiting)
+        left = len(waiting)
         try:
-            while (text := await texts.get()) is not None:
-                yield Piece(text)
-            await work  # raises what the generation raised
-            yield Piece(finish_reason=answer.finish_reason, completion_tokens=answer.tokens)
+            while left:
+                for piece in _joined(await heard.get(), heard):
+                    if isinstance(piece, Refusal):
+                        yield piece
+                        return
+                    yield replace(piece, prompt_tokens=prompt_tokens)
+                    left -= piece.finish_reason is not None
         finally:
-            answer.over.set()
+            self._abandon(waiting)
+
+    def stats(self) -> dict[str, float]:
+        """Gauges and counters of this replica."""
+        with self._work:
+            waiting = len(self._queue)
+        return {
+            "rows": len(self._batch),
+            "waiting": waiting,
+            "steps": self.steps,
+            "row_steps": self.row_steps,
+            "adapters": len(self._slots.resident),
+            "adapter_hits": self._slots.hits,
+            "adapter_misses": self._slots.misses,
+            "adapter_evictions": self._slots.evictions,
+        }
+
+    async def check_health(self) -> None:
+        """Serve asks now and then. A batch whose thread is dead answers no one: Serve starts another replica."""
+        self._tell_stats()
+        if not self._thread.is_alive():
+            raise RuntimeError("the thread of the batch died")
+
+    def _tell_stats(self) -> None:
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        """Tells the HTTP side once a second how it goes, for its /metrics."""
+        context = serve.get_replica_context()
+        api = serve.get_deployment_handle("Api", APPLICATION)
+        while True:
+            with contextlib.suppress(Exception):  # an HTTP side that is away hears it next time
+                await api.hear.remote(context.deployment, context.replica_id.unique_id, self.stats())
+            await asyncio.sleep(1)
+
+    def _sequences(self, ask: Ask) -> list[Any]:
+        """What the request asks for, ready to become rows. Raises Refused."""
+        from serve.model import decoding, encode, sentences
+        from serve.sampling import Sampling
+        from serve.sequence import Sequence as Row
+
+        with sentences():
+            tokenizer = self._tokenizers.get(ask.version)
+            adapter = self._shelf.get(ask.version) if self._banked else None
+            if adapter is not None:
+                self._loaded.check(adapter)
+        found: list[Row] = []
+        for prompt in encode(ask, tokenizer, self._loaded.context):
+            limit = self._limit(len(prompt), ask.max_tokens)
+            for _ in range(ask.n):
+                sequence = Row(
+                    prompt=prompt,
+                    limit=limit,
+                    ends=self._loaded.ends | {tokenizer.eos_token_id},
+                    sampling=Sampling(**ask.sampling(len(found) % ask.n)),
+                    decode=decoding(tokenizer),
+                    stop=ask.stop,
+                    adapter=adapter,
+                    index=len(found),
+                    streams=ask.stream,
+                )
+                found.append(sequence)
+        if len(found) > self._options.max_rows:
+            raise Refused(Refusal(f"n: {len(found)} answers at once, but {self._options.max_rows} are the most.", "n"))
+        return found
+
+    def _limit(self, prompt: int, asked: int | None) -> int:
+        context = self._loaded.context
+        room = self._options.max_new_tokens if context is None else context - prompt
+        limit = min(room, self._options.max_new_tokens, asked or room)
+        if prompt + limit > self._cells:
+            message = (
+                f"max_tokens: {prompt} tokens of prompt and {limit} of answer are more than the {self._cells} that fit "
+                "into the cache: ask for less, or give the endpoint a larger cache_gb."
+            )
+            raise Refused(Refusal(message, "max_tokens", "context_length_exceeded"))
+        return limit
+
+    # --- between requests and the thread ----------------------------------------------------------------------
+
+    def _enter(self, waiting: list[Waiting]) -> None:
+        with self._work:
+            self._queue.limit = self._options.max_waiting + max(0, self._options.max_rows - len(self._active))
+            for each in waiting:
+                dropped = self._queue.put(each.key, each)
+                if dropped is not None:
+                    dropped.tell(self._busy())
+            self._work.notify()
+
+    def _abandon(self, waiting: list[Waiting]) -> None:
+        with self._work:
+            for each in waiting:
+                each.gone = True
+                self._queue.remove(each.key, each)
+
+    def _busy(self) -> Refusal:
+        seconds = max(1, math.ceil(len(self._queue) * self._pace / 2))
+        message = f"Too many requests are waiting: try again in {seconds} s."
+        return Refusal(message, None, "rate_limit_exceeded", 429, "rate_limit_error", min(seconds, 60))
+
+    # --- the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._work:
+                while not len(self._queue) and not len(self._batch):
+                    self._work.wait()
+                self._expire()
+                group = self._next()
+            try:
+                touched = self._batch.admit([each.sequence for each in group]) if group else []
+                touched += self._batch.step()
+            except Exception as error:  # out of memory among others: those in the batch lose, the next begin anew
+                log.error("A step of the batch failed.", exc_info=error)
+                self._fail()
+                continue
+            self.steps += 1
+            self.row_steps += len(touched)
+            self._report(dict.fromkeys(touched))
+            self._clear_away()
+
+    def _next(self) -> list[Waiting]:
+        """Who becomes a row now: in fair order, while there are rows, slots and places in the cache."""
+        group: list[Waiting] = []
+        users = Counter(each.key for each in self._active.values())
+        while len(group) < GROUP and (each := self._queue.take(users, self._fits)) is not None:
+            if each.lost is not None:
+                log.error("%s could not be put into a slot.", each.key, exc_info=each.lost)
+                each.tell(BROKEN)
+                continue
+            each.begun = time.monotonic()
+            self._active[each.sequence] = each
+            users[each.key] += 1
+            group.append(each)
+        return group
+
+    def _fits(self, each: Waiting) -> bool:
+        """Whether there is a row, a place in the cache and a slot for it; the slot is taken."""
+        rows = [*self._active, each.sequence]
+        longest = max(len(row.prompt) + row.limit for row in rows)
+        if len(rows) > self._options.max_rows or len(rows) * longest > self._cells:
+            return False
+        try:
+            return each.sequence.adapter is None or self._slots.hold(each.sequence.adapter)
+        except Exception as error:  # it must not stop the thread, nor stay at the head of its line
+            each.lost = error
+            return True
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for each in [each for each in self._queue if now > each.until]:
+            self._queue.remove(each.key, each)
+            each.tell(self._busy())
+
+    def _report(self, touched: dict[Any, None]) -> None:
+        now = time.monotonic()
+        for sequence in touched:
+            each = self._active.get(sequence)
+            if each is None:
+                continue
+            each.first = each.first or now
+            if sequence.refusal is not None:
+                each.tell(sequence.refusal)
+            elif not each.gone and (piece := sequence.piece()) is not None:
+                each.tell(replace(piece, queued=each.begun - each.arrived, waited=each.first - each.arrived))
+            if sequence.ended:
+                del self._active[sequence]
+                self._count_end()
+
+    def _count_end(self) -> None:
+        now = time.monotonic()
+        self._pace, self._ended_at = 0.9 * self._pace + 0.1 * (now - self._ended_at), now
+
+    def _clear_away(self) -> None:
+        """Rows that nobody waits for, and rows whose time is over."""
+        now = time.monotonic()
+        for sequence, each in list(self._active.items()):
+            if each.gone or now > each.until:
+                self._batch.drop(sequence)
+                del self._active[sequence]
+                if not each.gone:
+                    each.tell(_too_late(each))
+
+    def _fail(self) -> None:
+        self._batch.clear()
+        for each in self._active.values():
+            each.tell(BROKEN)
+        self._active.clear()
+
+
+def _joined(first: Piece | Refusal, heard: asyncio.Queue[Piece | Refusal]) -> Sequence[Piece | Refusal]:
+    """All that was heard meanwhile, by choice: who reads slowly gets fewer and longer pieces."""
+    pieces = [first]
+    while not heard.empty():
+        pieces.append(heard.get_nowait())
+    joined: dict[int, Piece] = {}
+    for piece in pieces:
+        if isinstance(piece, Refusal):
+            return [*joined.values(), piece]
+        joined[piece.index] = piece.after(joined[piece.index]) if piece.index in joined else piece
+    return list(joined.values())
+
+
+def _too_late(each: Waiting) -> Refusal:
+    seconds = each.until - each.arrived
+    message = f"The answer was not finished within {seconds:.0f} s: ask for fewer tokens, or for more time."
+    return Refusal(message, None, "deadline_exceeded", 408, "timeout_error")
+
+
+def _cells(gigabytes: float | None, loaded: Any) -> int:
+    """How many tokens' keys and values may be held."""
+    import psutil
+    import torch
+
+    if gigabytes is not None:
+        free = gigabytes * 1e9
+    elif torch.cuda.is_available():
+        free = torch.cuda.mem_get_info()[0] * 0.6
+    else:
+        free = psutil.virtual_memory().available * 0.2
+    return max(int(free / loaded.bytes_per_token / 4), 1)  # buffers are powers of two, in rows and in columns

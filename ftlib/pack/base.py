@@ -119,7 +119,7 @@ class FrozenBase:
 
         def expand(module: nn.Module, args: Any, kwargs: Any) -> Any:
             route = self.bank.route
-            count = len(route.slots) if route is not None else 1
+            count = len(route.slots) if isinstance(route, Route) else 1
 
             def repeated(hidden: Tensor) -> Tensor:
                 return hidden.expand(count, -1, -1) if len(hidden) == 1 and count > 1 else hidden

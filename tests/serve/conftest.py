@@ -158,7 +158,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
             "bare": registry.promote(run, adapter_trial(run, "c", base, seed=3, template=None), "bare"),
             "full.model": registry.promote(run, full, "full.model"),
         }
-        url = app.start(list(served), port=free_port(), api_key=KEY, num_cpus=0.5)
+        url = app.start(list(served), port=free_port(), api_key=KEY, replicas={"num_cpus": 0.5})
     yield World(url, base, served)
     app.stop()
     if mine:

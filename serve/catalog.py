@@ -1,0 +1,136 @@
+"""Which version a name means now. Follows the registry, so that a promotion or a rollback needs no restart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ftlib import registry
+from ftlib.errors import FtlibError, nearest
+from ftlib.registry import Version
+from ftlib.runs import read_json
+from serve.adapters import why_not_banked
+from serve.protocol import Refusal, Refused
+
+log = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name that clients may use: the version behind it, and the one that gets a share of its requests."""
+
+    name: str
+    version: Version
+    created: int
+    canary: Version | None = None
+    share: float = 0.0
+
+    @property
+    def versions(self) -> list[Version]:
+        return [self.version, *([self.canary] if self.canary else [])]
+
+
+class Catalog:
+    """`names` are what is served ("support", "support@3"); none of them means every name in the registry, whenever it
+    gets there. `ready` says whether something answers for a version: until then its name means what it meant."""
+
+    def __init__(self, names: Sequence[str], ready: Callable[[Version], bool] = lambda _: True) -> None:
+        self._names, self._ready = tuple(names), ready
+        self._entries: dict[str, Entry] = {}
+        self._troubles: dict[str, str] = {}
+        self._draw = random.Random()
+
+    def refresh(self) -> None:
+        """Reads the registry again. Trouble with one name (said once) leaves it as it was, and the others go on."""
+        entries = {}
+        for name in self._names or registry.names():
+            before = self._entries.get(name)
+            try:
+                entries[name] = self._told(name, before)
+                self._troubles.pop(name, None)
+            except FtlibError as error:
+                self._complain(name, str(error))
+                if before is not None and before.version.path.is_dir():
+                    entries[name] = before
+        self._entries = entries  # in one move: whoever reads meanwhile has the old ones
+
+    def entry(self, name: str) -> Entry:
+        """Raises Refused for a name that is not served. A version of a served name is served too."""
+        entries = self._entries
+        if name in entries:
+            return entries[name]
+        bare, at, number = name.partition("@")
+        if at and bare in entries:
+            for version in entries[bare].versions:
+                if number == str(version.number):
+                    return Entry(name, version, created(version))
+        message = f"model: '{name[:64]}' is not served here.{nearest(name, entries)} There is {', '.join(entries)}."
+        raise Refused(Refusal(message, "model", "model_not_found", 404))
+
+    def route(self, name: str) -> Version:
+        """The version that answers this request: the canary, for its share of them."""
+        entry = self.entry(name)
+        if entry.canary is not None and self._draw.random() < entry.share:
+            return entry.canary
+        return entry.version
+
+    def entries(self) -> list[Entry]:
+        return list(self._entries.values())
+
+    def _told(self, name: str, before: Entry | None) -> Entry:
+        if "@" in name:
+            version = registry.resolve(name)
+            if before is None and not self._ready(version):
+                raise FtlibError(f"nothing answers for {version.id} yet.")
+            return before or Entry(name, version, created(version))
+        alias = registry.alias(name)
+        if before is not None and (alias.version, alias.canary, alias.share) == (
+            before.version,
+            before.canary,
+            before.share,
+        ):
+            return before
+        for version in [alias.version, *([alias.canary] if alias.canary else [])]:
+            if not self._ready(version):
+                raise FtlibError(f"{version.id} is not ready yet.")
+        return Entry(name, alias.version, created(alias.version), alias.canary, alias.share)
+
+    def _complain(self, name: str, trouble: str) -> None:
+        if self._troubles.get(name) != trouble:
+            self._troubles[name] = trouble
+            log.warning("%s is served as it was: %s", name, trouble)
+
+
+def engine_name(version: Version) -> str:
+    """The deployment that answers for a version: the same for versions that one loaded base can answer for."""
+    return f"Engine-{hashlib.sha256(base_key(version).encode()).hexdigest()[:12]}"
+
+
+def base_key(version: Version) -> str:
+    """Equal for versions that one loaded base can answer for: the same weights, read in the same way. What is no plain
+    LoRA, and a full model, has an engine of its own."""
+    if version.kind == "model" or why_not_banked(version):
+        return version.id
+    manifest = version.manifest
+    loading = {
+        key: value for key, value in manifest["experiment"]["model"].items() if key not in ("name_or_path", "tokenizer")
+    }
+    return json.dumps([manifest["base"], loading], sort_keys=True)
+
+
+def labels_of(version: Version) -> bool:
+    """Whether the version sorts texts instead of writing them."""
+    adapter = read_json(version.weights / "adapter_config.json") or {}
+    model = read_json(version.weights / "config.json") or {}
+    heads = [adapter.get("task_type") or "", *(model.get("architectures") or [])]
+    return any(head == "SEQ_CLS" or head.endswith("ForSequenceClassification") for head in heads)
+
+
+def created(version: Version) -> int:
+    """When it was promoted, in seconds since 1970."""
+    return int(datetime.fromisoformat(version.manifest["promoted"]).timestamp())

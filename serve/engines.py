@@ -1,0 +1,110 @@
+"""The engines of an endpoint, one a base: how each is deployed, and how the HTTP side finds and starts them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from typing import Any
+
+from ray import serve
+from ray.serve.exceptions import RayServeException
+
+from ftlib.registry import Version
+from serve.catalog import engine_name, labels_of
+from serve.options import APPLICATION, Endpoint
+
+QUIET = {"enable_access_log": False, "log_level": "WARNING"}
+DRAIN = 30.0  # seconds that a replica that goes has for what it has begun
+
+log = logging.getLogger("ray.serve")
+
+
+def deployment(endpoint: Endpoint, version: Version) -> serve.Application:
+    """The engine that answers for a version, and for all that share its base."""
+    replicas, engine = endpoint.replicas, endpoint.engine
+    if replicas.max > replicas.min:
+        load: dict[str, Any] = {
+            "min_replicas": replicas.min,
+            "max_replicas": replicas.max,
+            "target_ongoing_requests": engine.max_rows,
+        }
+        number: dict[str, Any] = {"autoscaling_config": load}
+    else:
+        number = {"num_replicas": replicas.min}
+    made = serve.deployment(
+        _class(endpoint, version),
+        name=engine_name(version),
+        ray_actor_options={"num_cpus": replicas.num_cpus, "num_gpus": replicas.num_gpus},
+        # The engine's own queue is shorter, so that it refuses, and not Serve after it.
+        max_ongoing_requests=2 * (engine.max_rows + engine.max_waiting) + 32,
+        max_queued_requests=engine.max_waiting + 32,
+        max_constructor_retry_count=1,  # a base that changed stays changed
+        health_check_period_s=2,
+        graceful_shutdown_wait_loop_s=0.2,
+        graceful_shutdown_timeout_s=DRAIN,
+        logging_config=QUIET,
+        **number,
+    )
+    return made.bind(version, engine, max(1, math.floor(replicas.num_cpus)))
+
+
+class Engines:
+    """Handles by engine name: those bound to the HTTP side, and those started since, each as its own application."""
+
+    def __init__(self, endpoint: Endpoint, bound: dict[str, Any]) -> None:
+        self._endpoint = endpoint
+        self._handles = {name: _streaming(handle) for name, handle in bound.items()}
+        self._plain = dict(bound)
+        self._starting: dict[str, threading.Thread] = {}
+
+    def stream(self, version: Version) -> Any:
+        """The handle whose methods give one piece after the other."""
+        return self._handles[engine_name(version)]
+
+    def handle(self, version: Version) -> Any:
+        return self._plain[engine_name(version)]
+
+    def ready(self, version: Version) -> bool:
+        """Whether an engine answers for the version. One that is not there is started, and is ready later."""
+        name = engine_name(version)
+        if name in self._handles:
+            return True
+        started = self._starting.get(name)
+        if started is None:
+            self._starting[name] = threading.Thread(target=self._start, args=(name, version), daemon=True)
+            self._starting[name].start()
+        elif not started.is_alive():
+            del self._starting[name]  # it failed, and its log says why: the next look tries again
+        return False
+
+    def _start(self, name: str, version: Version) -> None:
+        application = f"{APPLICATION}-{name}"
+        try:
+            try:
+                handle = serve.get_app_handle(application)
+            except RayServeException:
+                handle = serve.run(deployment(self._endpoint, version), name=application, route_prefix=None)
+        except Exception as error:
+            log.error("The engine of %s did not start.", version.id, exc_info=error)
+            return
+        self._plain[name] = handle
+        self._handles[name] = _streaming(handle)
+
+
+def _class(endpoint: Endpoint, version: Version) -> Any:
+    if labels_of(version):
+        from serve.classifier import Classifier
+
+        return Classifier
+    if endpoint.engine.type == "vllm":
+        from serve.vllm_engine import VllmEngine
+
+        return VllmEngine
+    from serve.engine import Engine
+
+    return Engine
+
+
+def _streaming(handle: Any) -> Any:
+    return handle.options(stream=True)

@@ -1,0 +1,82 @@
+"""Who may ask for what, and how often. Knows keys and headers, not what a request says."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ftlib.keys import Key, Keys
+from serve.protocol import Refusal, Refused
+
+NOBODY = Key(name="anonymous")
+
+
+@dataclass
+class Bucket:
+    """Requests that may be made now, refilled at `per_minute`, up to a minute's worth."""
+
+    per_minute: float
+    left: float = field(init=False)
+    filled: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left, self.filled = self.per_minute, time.monotonic()
+
+    def take(self) -> float:
+        """Takes one; or returns how many seconds until there is one."""
+        now = time.monotonic()
+        self.left = min(self.per_minute, self.left + (now - self.filled) * self.per_minute / 60)
+        self.filled = now
+        if self.left >= 1:
+            self.left -= 1
+            return 0.0
+        return (1 - self.left) * 60 / self.per_minute
+
+
+class Guard:
+    """With neither one key nor a file of keys, everyone is let in: the endpoint listens to loopback alone then."""
+
+    def __init__(self, api_key: str | None, keys: Path | None) -> None:
+        self._api_key, self._keys = api_key, Keys.load(keys) if keys else None
+        self._buckets: dict[str, Bucket] = {}
+
+    def admit(self, authorization: str, counted: bool = True) -> Key:
+        """The key's owner. Raises Refused without a key that is known, and when it is used too often."""
+        if self._api_key is None and self._keys is None:
+            return NOBODY
+        scheme, _, token = authorization.partition(" ")
+        key = self._find(token.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            message = "The API key is missing or wrong: send it as 'Authorization: Bearer KEY'."
+            raise Refused(Refusal(message, None, "invalid_api_key", 401))
+        if counted and key.requests_per_minute is not None:
+            self._count(key, key.requests_per_minute)
+        return key
+
+    def allow(self, key: Key, name: str) -> bool:
+        """Whether the key may ask the adapter behind a name (`support` or `support@3`)."""
+        return not key.adapters or name.partition("@")[0] in key.adapters
+
+    def check(self, key: Key, name: str) -> None:
+        """Raises Refused for a name that the key does not open."""
+        if not self.allow(key, name):
+            message = f"model: the key '{key.name}' does not open '{name}'. It opens {', '.join(key.adapters)}."
+            raise Refused(Refusal(message, "model", "model_not_allowed", 403))
+
+    def _find(self, token: str) -> Key | None:
+        if self._api_key is not None and hmac.compare_digest(token.encode(), self._api_key.encode()):
+            return Key(name="api-key")
+        return self._keys.find(token) if self._keys else None
+
+    def _count(self, key: Key, per_minute: float) -> None:
+        bucket = self._buckets.get(key.name)
+        if bucket is None or bucket.per_minute != per_minute:
+            bucket = self._buckets[key.name] = Bucket(per_minute)
+        wait = bucket.take()
+        if wait:
+            seconds = math.ceil(wait)
+            message = f"The key '{key.name}' is used more often than {per_minute:g} times a minute: wait {seconds} s."
+            raise Refused(Refusal(message, None, "rate_limit_exceeded", 429, "rate_limit_error", seconds))

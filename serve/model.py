@@ -1,0 +1,152 @@
+"""A base model as the endpoint holds it, and the tokenizers of the versions that it answers for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from peft import PeftModel
+
+import ftlib.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
+from ftlib.config import ModelSection
+from ftlib.errors import FtlibError
+from ftlib.models import base_of, load_model, load_tokenizer
+from ftlib.registry import Version
+from serve.adapters import Adapter, tensor_names, why_not_banked
+from serve.protocol import Ask, Refusal, Refused
+
+TOKENIZERS = 64  # kept, the last used
+
+
+class Loaded:
+    """The weights of a base with, where a version cannot stand beside others, that version's adapter in it.
+
+    model    what a step of the batch calls
+    reads    what reads a prompt where that is another: PEFT's wrapper, for adapters that put virtual tokens first
+    context  how many tokens fit, or None
+    """
+
+    def __init__(self, version: Version, threads: int = 1) -> None:
+        """Raises FtlibError when the base changed since training, or an adapter has no safetensors."""
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+        model: Any
+        if version.kind == "model":
+            model = load_model(in_folder(version))
+        else:
+            model = load_model(base_of(version.manifest, version.id))
+            if why_not_banked(version):
+                tensor_names(version)
+                model = PeftModel.from_pretrained(model, version.weights, low_cpu_mem_usage=True)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # A quantized model is where it was quantized, and refuses to be moved.
+        whole = (model if getattr(model, "is_quantized", False) else model.to(device)).eval()
+        config = whole.active_peft_config if isinstance(whole, PeftModel) else None
+        self.reads = whole if config is not None and config.is_prompt_learning else None
+        self.model: Any = whole.get_base_model() if isinstance(whole, PeftModel) else whole
+        if isinstance(whole, PeftModel) and not self.reads and not getattr(self.model, "is_quantized", False):
+            self.model = whole.merge_and_unload() if _merges(whole) else self.model
+        length = getattr(self.model.config, "max_position_embeddings", None)
+        self.context = None if length is None else length - (getattr(config, "num_virtual_tokens", 0) or 0)
+        end = self.model.generation_config.eos_token_id
+        self.ends = frozenset([end] if isinstance(end, int) else end or [])
+        self.dtype: torch.dtype = self.model.dtype
+        self._modules = {name for name, _ in self.model.named_modules()}
+
+    def check(self, adapter: Adapter) -> None:
+        """Raises FtlibError for an adapter of layers that the base does not have."""
+        missing = sorted(adapter.targets - self._modules)
+        if missing:
+            raise FtlibError(f"{adapter.id} adapts {missing[0]}, which its base does not have: promote it again.")
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What one token of one row takes in the cache."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * config.num_hidden_layers * heads * dim * self.dtype.itemsize)
+
+
+class Tokenizers:
+    """Each version's own, loaded at its first request. Used from several threads."""
+
+    def __init__(self, size: int = TOKENIZERS) -> None:
+        self._size = size
+        self._loaded: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, version: Version) -> Any:
+        with self._lock:
+            if version.id in self._loaded:
+                self._loaded.move_to_end(version.id)
+                return self._loaded[version.id]
+        tokenizer = load_tokenizer(in_folder(version))
+        with self._lock:
+            self._loaded[version.id] = tokenizer
+            while len(self._loaded) > self._size:
+                self._loaded.popitem(last=False)
+        return tokenizer
+
+
+def encode(ask: Ask, tokenizer: Any, context: int | None) -> list[list[int]]:
+    """The prompts as token ids. Raises Refused for one that is empty, too long, or a chat without a template."""
+    param = "prompt" if ask.messages is None else "messages"
+    if ask.messages is not None:
+        text = _render(ask.version, tokenizer, ask.messages)
+        found = [tokenizer(text, add_special_tokens=False)["input_ids"]]
+    else:
+        found = [tokenizer(each)["input_ids"] if isinstance(each, str) else each for each in ask.prompts]
+    for ids in found:
+        if not ids:
+            raise Refused(Refusal(f"{param}: there is not one token in it: give some text.", param))
+        if not all(0 <= token < len(tokenizer) for token in ids):
+            raise Refused(Refusal(f"prompt: token ids go from 0 to {len(tokenizer) - 1} here.", "prompt"))
+        if context is not None and len(ids) >= context:
+            limit = f"this model takes at most {context - 1} before its answer"
+            message = f"{param}: it is {len(ids)} tokens long, but {limit}: shorten it."
+            raise Refused(Refusal(message, param, "context_length_exceeded"))
+    return [list(ids) for ids in found]
+
+
+def decoding(tokenizer: Any) -> Callable[[list[int]], str]:
+    """The function from token ids to text."""
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """An adapter or a tokenizer that cannot be loaded is the server's trouble, told in its own sentence."""
+    try:
+        yield
+    except FtlibError as error:
+        raise Refused(Refusal(str(error), "model", "model_not_loadable", 422)) from error
+
+
+def in_folder(version: Version) -> ModelSection:
+    """The version's own folder as a model: its tokenizer and, for a full model, its weights, in the trained dtype."""
+    section = ModelSection.model_validate(version.manifest["experiment"]["model"])
+    kept = {"dtype": section.dtype, "attn_implementation": section.attn_implementation}
+    return ModelSection.model_validate(
+        {"name_or_path": str(version.weights), "trust_remote_code": section.trust_remote_code, **kept}
+    )
+
+
+def _render(version: Version, tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    """The messages as the chat template of the version's own tokenizer writes them."""
+    if tokenizer.chat_template is None:
+        raise Refused(Refusal(f"{version.id} has no chat template: use /v1/completions.", "messages"))
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise Refused(Refusal(f"messages: the chat template of {version.id} says: {error}", "messages")) from None
+
+
+def _merges(model: Any) -> bool:
+    """Whether the adapter can be computed into the base: a faster step, and the same model."""
+    return hasattr(model.base_model, "merge_and_unload") and not model.active_peft_config.is_prompt_learning
