@@ -15,6 +15,7 @@ from peft import PeftModel
 import ftlib.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
+from ftlib.merge import MERGEABLE
 from ftlib.models import base_of, load_model, load_tokenizer
 from ftlib.registry import Version
 from serve.adapters import Adapter, tensor_names, why_not_banked
@@ -149,4 +150,4 @@ def _render(version: Version, tokenizer: Any, messages: list[dict[str, str]]) ->
 
 def _merges(model: Any) -> bool:
     """Whether the adapter can be computed into the base: a faster step, and the same model."""
-    return hasattr(model.base_model, "merge_and_unload") and not model.active_peft_config.is_prompt_learning
+    return str(model.active_peft_config.peft_type.value) in MERGEABLE
