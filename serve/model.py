@@ -17,6 +17,7 @@ from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
 from ftlib.merge import MERGEABLE
 from ftlib.models import base_of, load_model, load_tokenizer
+from ftlib.onednn import pack_linears
 from ftlib.registry import Version
 from serve.adapters import Adapter, tensor_names, why_not_banked
 from serve.protocol import Ask, Refusal, Refused
@@ -50,8 +51,11 @@ class Loaded:
         config = whole.active_peft_config if isinstance(whole, PeftModel) else None
         self.reads = whole if config is not None and config.is_prompt_learning else None
         self.model: Any = whole.get_base_model() if isinstance(whole, PeftModel) else whole
-        if isinstance(whole, PeftModel) and not self.reads and not getattr(self.model, "is_quantized", False):
-            self.model = whole.merge_and_unload() if _merges(whole) else self.model
+        beside = isinstance(whole, PeftModel) and not self.reads  # an adapter inside the base's layers
+        if beside and _merges(whole) and not getattr(self.model, "is_quantized", False):
+            self.model, beside = whole.merge_and_unload(), False
+        if device.type == "cpu" and not beside:
+            pack_linears(self.model)
         length = getattr(self.model.config, "max_position_embeddings", None)
         self.context = None if length is None else length - (getattr(config, "num_virtual_tokens", 0) or 0)
         end = self.model.generation_config.eos_token_id
