@@ -108,23 +108,6 @@ def current(name: str) -> Version:
     return Version(name, number, folder / str(number))
 
 
-@dataclass(frozen=True)
-class Alias:
-    version: Version
-    canary: Version | None = None
-    share: float = 0.0
-
-
-def alias(name: str) -> Alias:
-    folder = _known(name)
-    told = _alias(folder)
-    canary = told.get("canary")
-    version = Version(name, told["version"], folder / str(told["version"]))
-    if not canary:
-        return Alias(version)
-    return Alias(version, Version(name, canary["version"], folder / str(canary["version"])), canary["share"])
-
-
 def resolve(reference: str) -> Version:
     """`support` or `support@3` as a version. Raises InputError, with the nearest name or the versions there are."""
     name, at, number = reference.partition("@")
