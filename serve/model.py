@@ -13,13 +13,14 @@ from jinja2 import TemplateError
 from peft import PeftModel
 
 import ftlib.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
+from ftlib import registry
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
 from ftlib.merge import MERGEABLE
 from ftlib.models import base_of, load_model, load_tokenizer
 from ftlib.onednn import pack_linears
 from ftlib.registry import Version
-from serve.adapters import Adapter, tensor_names, why_not_banked
+from serve.adapters import Adapter, why_not_banked
 from serve.protocol import Ask, Refusal, Refused
 
 TOKENIZERS = 64  # kept, the last used
@@ -37,13 +38,13 @@ class Loaded:
         """Raises FtlibError when the base changed since training, or an adapter has no safetensors."""
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
+        registry.check_loadable(version)
         model: Any
         if version.kind == "model":
             model = load_model(in_folder(version))
         else:
             model = load_model(base_of(version.manifest, version.id))
             if why_not_banked(version):
-                tensor_names(version)
                 model = PeftModel.from_pretrained(model, version.weights, low_cpu_mem_usage=True)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # A quantized model is where it was quantized, and refuses to be moved.
