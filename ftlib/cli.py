@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ftlib.config import Experiment
     from ftlib.data import Prepared
+    from ftlib.registry import Alias
     from ftlib.runs import Run
 
 EXPERIMENT = click.argument("file", type=click.Path())
@@ -137,7 +138,8 @@ def show_leaderboard(run: str, as_csv: bool) -> None:
 @click.argument("run", type=click.Path())
 @click.argument("trial", required=False)
 @click.option("--as", "name", required=True, metavar="NAME", help="The name to serve it under.")
-def promote(run: str, trial: str | None, name: str) -> None:
+@click.option("--canary", type=float, metavar="SHARE", help="Try it on this share of NAME's requests, 0.1 for example.")
+def promote(run: str, trial: str | None, name: str, canary: float | None) -> None:
     """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME."""
     from ftlib import registry
     from ftlib.errors import InputError, nearest
@@ -152,9 +154,13 @@ def promote(run: str, trial: str | None, name: str) -> None:
     known = [each.id for each in opened.trials()]
     if chosen not in known:
         raise InputError(f"{opened.path} has no trial '{chosen}'.{nearest(chosen, known)}")
-    version = registry.promote(opened, opened.trial(chosen), name)
+    version = registry.promote(opened, opened.trial(chosen), name, canary)
     click.echo(f"trial {chosen} of {opened.name} is now {version.id}")
-    click.echo(f"serve it:  ftlib serve {name}")
+    if canary is None:
+        click.echo(f"serve it:  ftlib serve {name}")
+    else:
+        _say_alias(registry.alias(name))
+        click.echo(f"all of it: ftlib canary {name} 1        none of it: ftlib rollback {name}")
 
 
 @cli.command("registry")
@@ -169,12 +175,13 @@ def show_registry() -> None:
     for heading in ("version", "served", "kind", "base", "eval_loss", "from"):
         table.add_column(heading, no_wrap=True)
     for name in registry.names():
-        current = registry.current(name)
+        alias = registry.alias(name)
+        served = {alias.version: "yes", alias.canary: f"canary {alias.share:.3g}"}
         for version in registry.versions(name):
             manifest = version.manifest
             table.add_row(
                 version.id,
-                "yes" if version.number == current.number else "",
+                served.get(version, ""),
                 version.kind,
                 manifest["base"]["name_or_path"],
                 f"{manifest['metrics'].get('eval_loss', float('nan')):.4f}",
@@ -186,13 +193,77 @@ def show_registry() -> None:
     _print_table(table)
 
 
+@cli.command("canary")
+@click.argument("name")
+@click.argument("share", type=float)
+def move_canary(name: str, share: float) -> None:
+    """Try the canary of NAME on another SHARE of its requests; 0 ends it, 1 makes it what NAME means."""
+    from ftlib import registry
+
+    _say_alias(registry.canary(name, share))
+
+
 @cli.command()
 @click.argument("name")
 def rollback(name: str) -> None:
-    """Serve the version of NAME that was served before the current one."""
+    """End the canary of NAME; where there is none, serve the version that was served before the current one."""
     from ftlib import registry
 
     click.echo(f"{name} is now {registry.rollback(name).id}")
+
+
+def _say_alias(alias: Alias) -> None:
+    tried = f", and {alias.canary.id} for {alias.share:.3g} of its requests" if alias.canary else ""
+    click.echo(f"{alias.version.name} is now {alias.version.id}{tried}")
+
+
+@cli.group()
+def keys() -> None:
+    """The keys that the endpoint asks for: make, list and remove them."""
+
+
+@keys.command("add")
+@click.argument("name")
+@click.option("--adapters", default="", metavar="NAME,...", help="The only names it may ask for (all, unless given).")
+@click.option("--requests-per-minute", type=int, metavar="N", help="No limit, unless given.")
+def add_key(name: str, adapters: str, requests_per_minute: int | None) -> None:
+    """Make a key called NAME and print it: it is kept nowhere, and cannot be shown again."""
+    from ftlib import keys, registry
+
+    allowed = [each.strip() for each in adapters.split(",") if each.strip()]
+    token = keys.add(name, allowed, requests_per_minute)
+    for each in sorted(set(allowed) - set(registry.names())):
+        click.secho(f"warning: '{each}' is not in the registry yet", fg="yellow", err=True)
+    click.echo(token)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List the keys: their names, what each may ask for, and how often."""
+    from rich import box
+    from rich.table import Table
+
+    from ftlib.keys import Keys
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("key", "adapters", "requests a minute", "created"):
+        table.add_column(heading, no_wrap=True)
+    for key in Keys.load():
+        table.add_row(key.name, ", ".join(key.adapters) or "all", str(key.requests_per_minute or "any"), key.created)
+    if not table.row_count:
+        click.echo("there are no keys: make one with 'ftlib keys add NAME'")
+        return
+    _print_table(table)
+
+
+@keys.command("remove")
+@click.argument("name")
+def remove_key(name: str) -> None:
+    """Forget the key NAME: requests with it are refused from then on."""
+    from ftlib import keys
+
+    keys.remove(name)
+    click.echo(f"key {name} is gone")
 
 
 @cli.command("merge")
@@ -218,21 +289,34 @@ def merge_adapter(adapter: str, out: Path) -> None:
 
 
 @cli.command()
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, metavar="[NAME | KEY=VALUE]...")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--api-key", envvar="FTLIB_API_KEY", help="Ask for this key. Needed to bind wider than loopback.")
-def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None) -> None:
-    """Serve the winners NAMES side by side behind an OpenAI-compatible API, until Ctrl-C."""
+@click.option(
+    "--api-key", envvar="FTLIB_API_KEY", help="Ask for this key. Needed, or --keys, to bind wider than loopback."
+)
+@click.option("--keys", is_flag=True, help="Ask for a key of 'ftlib keys'.")
+def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, keys: bool) -> None:
+    """Serve the winners NAMES (all, unless given) side by side behind an OpenAI-compatible API, until Ctrl-C.
+
+    Promotions and rollbacks are followed while it runs. Options by path: engine.max_rows=64 replicas.max=4
+    """
+    import signal
     from importlib import import_module
 
+    from ftlib.keys import default_path
     from ftlib.sweep import start_ray
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was begun is answered
     application = import_module("serve.app")  # the application imports ftlib, never the reverse
+    options = application.options([each for each in names if "=" in each])
+    if keys:
+        options["keys"] = str(default_path())
     start_ray()
     try:
-        url = application.start(names, host, port, api_key)
-        click.echo(f"serving {', '.join(names)} at {url}/v1 (Ctrl-C stops)")
+        url = application.start([each for each in names if "=" not in each], host, port, api_key=api_key, **options)
+        served = ", ".join(each for each in names if "=" not in each) or "all that is promoted"
+        click.echo(f"serving {served} at {url}/v1 (Ctrl-C stops)")
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -12,15 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftlib.errors import FtlibError
+from ftlib import registry, weights
+from ftlib.errors import FtlibError, InputError
 from ftlib.registry import Version
-from ftlib.runs import read_json
 
 if TYPE_CHECKING:
     import torch
 
 SUFFIXES = ("lora_A.weight", "lora_B.weight")
-HEADER_LIMIT = 100_000_000  # bytes, as safetensors has it
 
 
 @dataclass(frozen=True)
@@ -39,32 +36,20 @@ class Adapter:
 
 
 def why_not_banked(version: Version) -> str | None:
-    """What keeps an adapter out of a bank, or None for plain LoRA. Reads the names of its tensors, and no tensor."""
-    config = read_json(version.weights / "adapter_config.json") or {}
+    """What keeps an adapter out of a bank, or None for plain LoRA. Reads the names of its tensors, and no tensor.
+
+    Raises InputError for a file that is not there or is none.
+    """
+    config = weights.adapter_config(version.id, version.weights)
     if config.get("peft_type") != "LORA":
         return f"it is {config.get('peft_type')}, not LoRA"
     if config.get("use_dora"):
         return "it uses DoRA"
-    others = [name for name in tensor_names(version) if not name.endswith(SUFFIXES)]
+    file = version.weights / "adapter_model.safetensors"
+    if not file.is_file():
+        raise InputError(f"{version.weights} has no adapter_model.safetensors, and no other format is loaded.")
+    others = [name for name in weights.tensors(file)[0] if not name.endswith(SUFFIXES)]
     return f"it trains more than A and B ({others[0]})" if others else None
-
-
-def tensor_names(version: Version) -> list[str]:
-    """The tensors of `adapter_model.safetensors`. Raises FtlibError for a file that is not there or is none."""
-    path = version.weights / "adapter_model.safetensors"
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length)) if length < HEADER_LIMIT else None
-    except FileNotFoundError:
-        raise FtlibError(
-            f"{version.weights} has no adapter_model.safetensors, and no other format is loaded."
-        ) from None
-    except (struct.error, ValueError):
-        header = None
-    if not isinstance(header, dict):
-        raise FtlibError(f"{path} is no safetensors file: promote the trial again.")
-    return [name for name in header if name != "__metadata__"]
 
 
 def read_adapter(version: Version) -> Adapter:
@@ -75,6 +60,7 @@ def read_adapter(version: Version) -> Adapter:
 
     from ftlib.lora_bank import PREFIX
 
+    registry.check_loadable(version)
     reason = why_not_banked(version)
     if reason:
         raise FtlibError(f"{version.id} cannot stand beside others in a bank: {reason}.")

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
+import yaml
 from pydantic import ValidationError
 from ray import serve
 
@@ -60,6 +61,24 @@ def parse(args: dict[str, Any]) -> Endpoint:
         return Endpoint.model_validate(args)
     except ValidationError as error:
         raise InputError(explain(error, Endpoint, "serve")) from None
+
+
+def options(texts: Sequence[str]) -> dict[str, Any]:
+    """`engine.max_rows=64` and the like as arguments. Raises InputError for what is no KEY=VALUE."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        path, _, value = text.partition("=")
+        *parents, key = path.split(".")
+        tree = found
+        for parent in parents:
+            tree = tree.setdefault(parent, {})
+            if not isinstance(tree, dict):
+                raise InputError(f"{text}: '{parent}' was given a value already.")
+        try:
+            tree[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"{text}: the value is no YAML.") from None
+    return found
 
 
 def start(names: Sequence[str], host: str = "127.0.0.1", port: int = 8000, **options: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray import serve
 
+from ftlib import registry
 from ftlib.registry import Version
 from serve.options import EngineOptions
 from serve.protocol import Refusal
@@ -41,6 +42,7 @@ class Classifier:
 
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
+        registry.check_loadable(version)
         labels = version.manifest.get("labels")
         if version.kind == "model":
             model: Any = load_model(in_folder(version), "sequence_classification", labels or _own(version))

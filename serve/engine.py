@@ -76,7 +76,6 @@ class Engine:
 
         Whoever stops listening frees the rows: at their next token, or before they began.
         """
-        self._tell_stats()
         loop = asyncio.get_running_loop()
         heard: asyncio.Queue[Piece | Refusal] = asyncio.Queue()
 

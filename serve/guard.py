@@ -11,7 +11,7 @@ from pathlib import Path
 from ftlib.keys import Key, Keys
 from serve.protocol import Refusal, Refused
 
-NOBODY = Key(name="anonymous")
+NOBODY = Key("anonymous", "")
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Guard:
 
     def allow(self, key: Key, name: str) -> bool:
         """Whether the key may ask the adapter behind a name (`support` or `support@3`)."""
-        return not key.adapters or name.partition("@")[0] in key.adapters
+        return key.allows(name)
 
     def check(self, key: Key, name: str) -> None:
         """Raises Refused for a name that the key does not open."""
@@ -68,7 +68,7 @@ class Guard:
 
     def _find(self, token: str) -> Key | None:
         if self._api_key is not None and hmac.compare_digest(token.encode(), self._api_key.encode()):
-            return Key(name="api-key")
+            return Key("api-key", "")
         return self._keys.find(token) if self._keys else None
 
     def _count(self, key: Key, per_minute: float) -> None:

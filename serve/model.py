@@ -13,11 +13,14 @@ from jinja2 import TemplateError
 from peft import PeftModel
 
 import ftlib.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
+from ftlib import registry
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
+from ftlib.merge import MERGEABLE
 from ftlib.models import base_of, load_model, load_tokenizer
+from ftlib.onednn import pack_linears
 from ftlib.registry import Version
-from serve.adapters import Adapter, tensor_names, why_not_banked
+from serve.adapters import Adapter, why_not_banked
 from serve.protocol import Ask, Refusal, Refused
 
 TOKENIZERS = 64  # kept, the last used
@@ -35,13 +38,13 @@ class Loaded:
         """Raises FtlibError when the base changed since training, or an adapter has no safetensors."""
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
+        registry.check_loadable(version)
         model: Any
         if version.kind == "model":
             model = load_model(in_folder(version))
         else:
             model = load_model(base_of(version.manifest, version.id))
             if why_not_banked(version):
-                tensor_names(version)
                 model = PeftModel.from_pretrained(model, version.weights, low_cpu_mem_usage=True)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # A quantized model is where it was quantized, and refuses to be moved.
@@ -49,8 +52,11 @@ class Loaded:
         config = whole.active_peft_config if isinstance(whole, PeftModel) else None
         self.reads = whole if config is not None and config.is_prompt_learning else None
         self.model: Any = whole.get_base_model() if isinstance(whole, PeftModel) else whole
-        if isinstance(whole, PeftModel) and not self.reads and not getattr(self.model, "is_quantized", False):
-            self.model = whole.merge_and_unload() if _merges(whole) else self.model
+        beside = isinstance(whole, PeftModel) and not self.reads  # an adapter inside the base's layers
+        if beside and _merges(whole) and not getattr(self.model, "is_quantized", False):
+            self.model, beside = whole.merge_and_unload(), False
+        if device.type == "cpu" and not beside:
+            pack_linears(self.model)
         length = getattr(self.model.config, "max_position_embeddings", None)
         self.context = None if length is None else length - (getattr(config, "num_virtual_tokens", 0) or 0)
         end = self.model.generation_config.eos_token_id
@@ -149,4 +155,4 @@ def _render(version: Version, tokenizer: Any, messages: list[dict[str, str]]) ->
 
 def _merges(model: Any) -> bool:
     """Whether the adapter can be computed into the base: a faster step, and the same model."""
-    return hasattr(model.base_model, "merge_and_unload") and not model.active_peft_config.is_prompt_learning
+    return str(model.active_peft_config.peft_type.value) in MERGEABLE

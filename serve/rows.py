@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 COLUMNS = 256  # at first; they double
-KEPT = 4096  # columns; a batch that was larger gives its memory back when its last row has left
+KEPT = 1024  # columns; a batch that was larger gives its memory back when its last row has left
 
 
 class RowCache(Cache):

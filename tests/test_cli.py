@@ -27,7 +27,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert not imported_by(code) & (HEAVY | {"pydantic", "rich"})
 
 
-@pytest.mark.parametrize("module", ["config", "runs", "errors", "leaderboard", "tracking", "registry", "data"])
+@pytest.mark.parametrize(
+    "module", ["config", "runs", "errors", "leaderboard", "tracking", "registry", "keys", "weights", "data"]
+)
 def test_words_and_shelves_import_nothing_heavy(module: str) -> None:
     assert not imported_by(f"import ftlib.{module}") & HEAVY
 
@@ -81,6 +83,14 @@ def test_promote_rollback_and_registry(swept: tuple[Run, str]) -> None:
     assert (status, output) == (0, "doors is now doors@1\n")
     status, output = ftlib("rollback", "doors")
     assert status == 2
+    status, output = ftlib("promote", run.path, "--as", "doors", "--canary", "0.1")
+    assert "doors is now doors@1, and doors@3 for 0.1 of its requests" in output
+    status, output = ftlib("registry")
+    assert re.search(r"doors@1\s+yes", output)
+    assert re.search(r"doors@3\s+canary 0.1", output)
+    assert ftlib("canary", "doors", "0.25")[1] == "doors is now doors@1, and doors@3 for 0.25 of its requests\n"
+    assert ftlib("canary", "doors", "1") == (0, "doors is now doors@3\n")
+    assert ftlib("canary", "doors", "1")[0] == 2
     status, output = ftlib("promote", run.path, "01", "--as", "doors")
     assert status == 2
     assert "Did you mean '001'?" in output

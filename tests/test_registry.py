@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ftlib import registry
-from ftlib.errors import InputError
+from ftlib.errors import FtlibError, InputError
 from ftlib.runs import Run, Trial, write_json
 
 KEY = "model.layers.0.self_attn.q_proj.lora_{}.weight"
@@ -199,3 +199,122 @@ def test_locked_promotions_leave_a_whole_history(run):
         thread.join()
     alias = json.loads((registry.home() / "registry" / "support" / "current.json").read_text())
     assert alias == {"version": 12, "history": list(range(1, 13))}
+
+
+def test_a_canary_is_tried_then_is_all_or_nothing(run):
+    registry.promote(run, trained(run), "support")
+    assert registry.alias("support") == registry.Alias(registry.resolve("support@1"))
+    second = registry.promote(run, trained(run, b=2), "support", canary=0.1)
+    assert registry.current("support").id == "support@1"
+    assert registry.alias("support") == registry.Alias(registry.resolve("support@1"), second, 0.1)
+    assert registry.canary("support", 0.5).share == 0.5
+    assert registry.rollback("support").id == "support@1"  # ends the canary, and moves nothing else
+    assert registry.alias("support").canary is None
+    third = registry.promote(run, trained(run, b=3), "support", canary=0.2)
+    assert registry.canary("support", 1) == registry.Alias(third)
+    assert registry.rollback("support").id == "support@1"  # what was served before it, not the canary that failed
+    registry.promote(run, trained(run, b=4), "support", canary=0.2)
+    assert registry.canary("support", 0) == registry.Alias(registry.resolve("support@1"))
+
+
+def test_a_promotion_ends_the_canary_before_it(run):
+    for b, share in ((1, None), (2, 0.1), (3, 0.2)):
+        registry.promote(run, trained(run, b=b), "support", canary=share)
+    assert registry.alias("support").canary.number == 3
+    assert registry.promote(run, trained(run, b=4), "support").number == 4
+    assert registry.alias("support") == registry.Alias(registry.resolve("support@4"))
+
+
+def test_shares_and_canaries_that_are_none(run):
+    with pytest.raises(InputError, match="not in the registry"):
+        registry.promote(run, trained(run), "support", canary=0.1)
+    registry.promote(run, trained(run), "support")
+    for share in (0, 1, -0.1, 1.5, float("nan")):
+        with pytest.raises(InputError, match="no share"):
+            registry.promote(run, trained(run), "support", canary=share)
+    assert len(registry.versions("support")) == 1
+    with pytest.raises(InputError, match="has no canary: start one"):
+        registry.canary("support", 0.5)
+    registry.promote(run, trained(run), "support", canary=0.5)
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="no share"):
+            registry.canary("support", share)
+
+
+def test_a_reader_never_sees_half_a_move(run):
+    """One thread moves the alias in every way, another reads: each version it sees is there, each share fits."""
+    registry.promote(run, trained(run), "support")
+    over, seen = threading.Event(), []
+
+    def read() -> None:
+        while not over.is_set():
+            alias = registry.alias("support")
+            assert alias.version.weights.is_dir()
+            assert (alias.canary is None) == (alias.share == 0.0)
+            assert alias.canary is None or alias.canary.weights.is_dir()
+            seen.append(alias)
+
+    errors = []
+    reader = threading.Thread(target=lambda: errors.extend(_error_of(read)))
+    reader.start()
+    for _ in range(20):
+        registry.promote(run, trained(run), "support", canary=0.1)
+        registry.canary("support", 0.7)
+        registry.canary("support", 1)
+        registry.rollback("support")
+    over.set()
+    reader.join()
+    assert errors == []
+    assert len({alias.share for alias in seen}) == 3
+
+
+def _error_of(call) -> list[BaseException]:
+    try:
+        call()
+    except BaseException as error:
+        return [error]
+    return []
+
+
+def test_what_examines_a_promotion_sees_the_copy_and_can_end_it(run):
+    trial = trained(run)
+
+    def look(staged: registry.Version) -> dict[str, object]:
+        assert staged.weights.is_dir()
+        assert staged.manifest["step"] == 7
+        (staged.path / "profile.json").write_text("{}")
+        return {"gate": "open"}
+
+    version = registry.promote(run, trial, "support", examine=look)
+    assert version.manifest["gate"] == "open"
+    assert not (version.path / "profile.json").stat().st_mode & 0o222
+
+    def refuse(staged: registry.Version) -> dict[str, object]:
+        raise InputError("worse")
+
+    with pytest.raises(InputError, match="worse"):
+        registry.promote(run, trial, "support", examine=refuse)
+    assert sorted(path.name for path in version.path.parent.iterdir()) == [".lock", "1", "current.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"version": 1}',
+        '{"version": 2, "history": [1]}',
+        '{"version": 1, "history": [1], "canary": {"version": 2}}',
+        '{"version": 1, "history": [1], "canary": {"version": 1, "share": 7}}',
+    ],
+)
+def test_a_damaged_alias_says_how_to_mend_it(run, text):
+    version = registry.promote(run, trained(run), "support")
+    alias = version.path.parent / "current.json"
+    alias.write_text(text)
+    with pytest.raises(FtlibError, match=r'write \{"version": 1, "history": \[1\]\}') as error:
+        registry.alias("support")
+    assert isinstance(error.value, FtlibError)
+    alias.write_text('{"version": 9, "history": [9]}')
+    with pytest.raises(FtlibError, match="support@9 is what current.json names"):
+        registry.alias("support")

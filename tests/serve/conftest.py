@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,23 @@ def promoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> Non
     run = Run.create(tmp_path / "runs", "tiny", "", {})
     for seed, name in enumerate(("one", "two")):
         registry.promote(run, adapter_trial(run, name, base, seed), name)
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Callable[[int], list[Version]]:
+    """The first `count` of a row of promoted adapters, in a registry of their own."""
+    folder = tmp_path_factory.mktemp("adapters")
+    run, made = Run.create(folder / "runs", "tiny", "", {}), []
+
+    def first(count: int) -> list[Version]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FTLIB_HOME", str(folder / "home"))
+            for number in range(len(made), count):
+                trial = adapter_trial(run, f"t{number}", base, seed=100 + number)
+                made.append(registry.promote(run, trial, f"a{number}"))
+        return made[:count]
+
+    return first
 
 
 @pytest.fixture(scope="package")

@@ -9,20 +9,22 @@ import pytest
 import torch
 from peft import PeftModel
 from pydantic import TypeAdapter
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from ftlib import registry
 from ftlib.adapters import add_adapter
-from ftlib.config import AdapterSection, Lora, ModelSection
-from ftlib.errors import InputError
+from ftlib.config import AdapterSection, ModelSection
 from ftlib.models import load_model
 from ftlib.registry import Version
 from ftlib.runs import Run, read_json, write_json
-from serve import app
-from serve.answer import Answer
-from serve.decoder import Decoder
+from serve.adapters import Adapter, Shelf, Slots, read_adapter, why_not_banked
+from serve.batch import Batch
+from serve.catalog import base_key, engine_name
+from serve.model import Loaded, Tokenizers, decoding, encode
 from serve.protocol import Ask, Refused
-from serve.text import TextStream
+from serve.sampling import Sampling
+from serve.sequence import Sequence
 
 from .conftest import finish, tiny_tokenizer
 
@@ -60,12 +62,22 @@ def promoted(name: str, adapter: dict[str, Any], base: Path, folder: Path, quant
     return registry.promote(run, trial, name)
 
 
-def answered(decoder: Decoder, version: Version) -> str:
-    """What the endpoint's decoder says, greedily."""
-    texts: list[str] = []
-    answer = Answer(TextStream(decoder.decoding(version.id)), decoder.ends(version.id), texts.append)
-    ask = Ask(version.id, prompt=PROMPT, temperature=0.0, max_tokens=8)
-    decoder.generate(ask, decoder.encode(ask), answer)
+def answered(version: Version) -> str:
+    """What an engine of its own says, greedily."""
+    loaded, tokenizer = Loaded(version), Tokenizers().get(version)
+    [prompt] = encode(Ask(version, (PROMPT,)), tokenizer, loaded.context)
+    slots = Slots(loaded.model, 1, loaded.dtype)
+    adapter = None if why_not_banked(version) else read_adapter(version)
+    said = Sequence(prompt, 8, loaded.ends, Sampling(temperature=0), decoding(tokenizer), adapter=adapter, streams=True)
+    if adapter is not None:
+        slots.hold(adapter)
+    batch = Batch(loaded.model, slots, loaded.reads)
+    batch.admit([said])
+    texts = []
+    while not said.ended:
+        batch.step()
+        piece = said.piece()
+        texts.append(piece.text if piece else "")
     return "".join(texts)
 
 
@@ -87,7 +99,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_every_kind_is_served_alone(name: str, base: Path, tmp_path: Path) -> None:
     version = promoted(name, ADAPTERS[name], base, tmp_path)
-    said = answered(Decoder([version], 16, 1), version)
+    said = answered(version)
     assert said == reference(base, version)
     tokenizer = tiny_tokenizer(None)
     inputs = tokenizer(PROMPT, return_tensors="pt", return_token_type_ids=False)
@@ -95,41 +107,106 @@ def test_every_kind_is_served_alone(name: str, base: Path, tmp_path: Path) -> No
     assert said != tokenizer.decode(plain[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
 
-def test_lora_and_dora_share_a_base_and_others_do_not(base: Path, tmp_path: Path) -> None:
-    lora = promoted("lora", {"type": "lora", "r": 4}, base, tmp_path)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"r": 4, "use_rslora": True},
+        {"r": 4, "rank_pattern": {"q_proj": 8}, "alpha_pattern": {"v_proj": 64}},
+        {"r": 4, "target_modules": ["q_proj", "down_proj"]},
+    ],
+    ids=["rslora", "patterns", "few layers"],
+)
+def test_variants_of_lora_stand_in_a_bank(options: dict[str, Any], base: Path, tmp_path: Path) -> None:
+    version = promoted("variant", {"type": "lora", **options}, base, tmp_path)
+    assert why_not_banked(version) is None
+    assert answered(version) == reference(base, version)
+
+
+def test_lora_shares_a_base_and_others_do_not(base: Path, tmp_path: Path) -> None:
+    lora, other = (promoted(name, {"type": "lora", "r": 4}, base, tmp_path) for name in ("lora", "other"))
     dora = promoted("dora", ADAPTERS["dora"], base, tmp_path)
     ia3, again = (promoted(name, ADAPTERS["ia3"], base, tmp_path) for name in ("ia3", "again"))
-    assert app.group_by_base([lora, ia3, dora, again]) == [[lora, dora], [ia3], [again]]
-    decoder = Decoder([lora, dora], 16, 1)
-    for version in (dora, lora, dora):
-        assert answered(decoder, version) == reference(base, version)
+    assert engine_name(lora) == engine_name(other)
+    assert len({base_key(each) for each in (lora, dora, ia3, again)}) == 4
+
+
+def test_a_bank_grows_with_the_adapters_that_come(base: Path, tmp_path: Path) -> None:
+    """A larger rank and other layers, while the first is loaded: both say what they said alone."""
+    small = promoted("small", {"type": "lora", "r": 2, "target_modules": ["q_proj"]}, base, tmp_path)
+    large = promoted("large", {"type": "lora", "r": 16}, base, tmp_path)
+    loaded = Loaded(small)
+    slots = Slots(loaded.model, 2, loaded.dtype)
+    tokenizer = Tokenizers().get(small)
+    [prompt] = encode(Ask(small, (PROMPT,)), tokenizer, None)
+    rows = []
+    batch = Batch(loaded.model, slots)
+    for version in (small, large):
+        adapter = read_adapter(version)
+        rows.append(Sequence(prompt, 8, loaded.ends, Sampling(temperature=0), decoding(tokenizer), adapter=adapter))
+        assert slots.hold(adapter)
+        batch.admit([rows[-1]])
+        batch.step()
+    while len(batch):
+        batch.step()
+    for version, row in zip((small, large), rows, strict=True):
+        assert row.piece().text == reference(base, version)
+
+
+def test_slots_go_to_those_who_use_them(base: Path, tmp_path: Path) -> None:
+    adapters = {name: read_adapter(promoted(name, {"type": "lora", "r": 2}, base, tmp_path)) for name in "abcd"}
+    loaded = Loaded(registry.resolve("a"))
+    slots = Slots(loaded.model, 2, loaded.dtype)
+    assert slots.hold(adapters["a"])
+    assert slots.hold(adapters["a"])
+    assert slots.hold(adapters["b"])
+    assert not slots.hold(adapters["c"])
+    slots.free("a@1")
+    assert not slots.hold(adapters["c"])  # one still uses it
+    slots.free("b@1")
+    assert slots.hold(adapters["c"])  # b is the only one that nobody uses
+    assert slots.resident == ["a@1", "c@1"]
+    slots.free("a@1")
+    slots.free("c@1")
+    assert slots.hold(adapters["c"])
+    assert (slots.hits, slots.misses, slots.evictions) == (2, 3, 1)
+    assert slots.hold(adapters["d"])  # a was used longest ago
+    assert set(slots.resident) == {"c@1", "d@1"}
+
+
+def test_a_shelf_reads_once_and_forgets_the_oldest(base: Path, tmp_path: Path) -> None:
+    versions = [promoted(name, {"type": "lora", "r": 2}, base, tmp_path) for name in "abc"]
+    reads: list[str] = []
+
+    def read(version: Version) -> Adapter:
+        reads.append(version.id)
+        return read_adapter(version)
+
+    shelf = Shelf(2, read)
+    for number in (0, 0, 1, 0, 2, 0, 1):
+        assert shelf.get(versions[number]).id == versions[number].id
+    assert reads == ["a@1", "b@1", "c@1", "b@1"]
+
+
+def test_scales_are_inside_b(base: Path, tmp_path: Path) -> None:
+    version = promoted("scaled", {"type": "lora", "r": 4, "lora_alpha": 12}, base, tmp_path)
+    raw = load_file(version.weights / "adapter_model.safetensors")
+    found = read_adapter(version)
+    assert found.rank == 4
+    for name, tensor in raw.items():
+        factor = 3.0 if name.endswith("lora_B.weight") else 1.0
+        assert torch.equal(found.state[name.removeprefix("base_model.model.")], tensor * factor)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_a_quantized_base_is_served_quantized(quantization: str, base: Path, tmp_path: Path) -> None:
     version = promoted("small", {"type": "lora", "r": 4}, base, tmp_path, quantization)
-    assert answered(Decoder([version], 16, 1), version) == reference(base, version, quantization)
+    assert answered(version) == reference(base, version, quantization)
 
 
 def test_virtual_tokens_take_room(base: Path, tmp_path: Path) -> None:
     version = promoted("prompt", ADAPTERS["prompt"], base, tmp_path)
-    decoder = Decoder([version], 16, 1)
-    assert len(decoder.encode(Ask(version.id, prompt=[5] * 4091))) == 4091
+    loaded, tokenizer = Loaded(version), Tokenizers().get(version)
+    [ids] = encode(Ask(version, ([5] * 4091,)), tokenizer, loaded.context)
+    assert len(ids) == 4091
     with pytest.raises(Refused, match="at most 4091 before its answer"):
-        decoder.encode(Ask(version.id, prompt=[5] * 4092))
-
-
-@pytest.mark.parametrize("kind", ["adapter", "model"])
-def test_a_classifier_is_refused_at_the_start(kind: str, base: Path, tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "runs", "tiny", "", {})
-    trial = run.trial(kind)
-    model = AutoModelForSequenceClassification.from_pretrained(base)
-    if kind == "adapter":
-        model = add_adapter(model, Lora(type="lora"), "sequence_classification")
-        for part in model.parameters():
-            part.data.fill_(0.1)
-    model.save_pretrained(trial.path / kind)
-    finish(trial, kind, base)
-    registry.promote(run, trial, "sorter")
-    with pytest.raises(InputError, match="sorter@1 sorts or scores texts and writes none"):
-        app.build({"names": ["sorter"]})
+        encode(Ask(version, ([5] * 4092,)), tokenizer, loaded.context)

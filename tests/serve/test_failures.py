@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 
 import httpx
 import pytest
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from ftlib import registry
 from ftlib.errors import FtlibError, InputError
 from ftlib.runs import write_json
 from serve import app
-from serve.api import Address, Api, make_app, this_api
-from serve.protocol import Piece
+from serve.api import Api
+from serve.catalog import engine_name
+from serve.http import make_app, this_api
+from serve.model import Loaded
+from serve.options import Endpoint
+from serve.protocol import Piece, Refusal
 
-BODY = {"model": "m", "prompt": "x"}
+BODY = {"model": "one", "prompt": "x"}
 
 
 class Handle:
@@ -25,9 +31,13 @@ class Handle:
 
     def __init__(self, *pieces):
         self.pieces, self.cancelled = list(pieces), False
+        self.asked = 0
         self.options = lambda **_: self
         self.generate = self
-        self.remote = lambda ask: self
+
+    def remote(self, ask):
+        self.asked += 1
+        return self
 
     def cancel(self):
         self.cancelled = True
@@ -47,7 +57,8 @@ class Handle:
 def post(handle: Handle, **options) -> httpx.Response:
     async def send() -> httpx.Response:
         http = make_app()
-        http.dependency_overrides[this_api] = lambda: Api([Address("m", "m@1", 0, 0)], None, handle)
+        api = Api(Endpoint(names=["one"]), os.environ["FTLIB_HOME"], {engine_name(registry.resolve("one")): handle})
+        http.dependency_overrides[this_api] = lambda: api
         transport = httpx.ASGITransport(app=http, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.post("/v1/completions", json={**BODY, **options})
@@ -56,7 +67,7 @@ def post(handle: Handle, **options) -> httpx.Response:
 
 
 @pytest.mark.parametrize("pieces", [[ValueError("secret")], [Piece(prompt_tokens=1), Piece("a"), ValueError("secret")]])
-def test_an_engine_that_breaks_is_a_500_without_its_traceback(pieces):
+def test_an_engine_that_breaks_is_a_500_without_its_traceback(promoted, pieces):
     handle = Handle(*pieces)
     answer = post(handle)
     assert answer.status_code == 500
@@ -65,8 +76,8 @@ def test_an_engine_that_breaks_is_a_500_without_its_traceback(pieces):
     assert handle.cancelled
 
 
-def test_a_stream_that_breaks_says_so_in_its_last_event():
-    handle = Handle(Piece(prompt_tokens=1), Piece("a"), ValueError("secret"))
+def test_a_stream_that_breaks_says_so_in_its_last_event(promoted):
+    handle = Handle(Piece("a"), ValueError("secret"))
     events = post(handle, stream=True).text.strip().split("\n\n")
     assert json.loads(events[0][6:])["choices"][0]["text"] == "a"
     assert json.loads(events[-1][6:])["error"]["code"] == "internal_error"
@@ -75,11 +86,35 @@ def test_a_stream_that_breaks_says_so_in_its_last_event():
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_full_queue_is_a_429(stream):
+def test_a_full_queue_is_a_429(promoted, stream):
     answer = post(Handle(BackPressureError(64, 64)), stream=stream)
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_replica_that_dies_before_its_first_word_is_replaced(promoted, stream):
+    handle = Handle(RayActorError(), Piece("said", finish_reason="stop"))
+    answer = post(handle, stream=stream)
+    assert answer.status_code == 200
+    assert "said" in answer.text
+    assert handle.asked == 2
+
+
+def test_a_replica_that_dies_on_the_way_is_told(promoted):
+    whole = post(Handle(Piece("a"), RayActorError()))
+    assert whole.status_code == 503
+    assert whole.headers["retry-after"] == "2"
+    events = post(Handle(Piece("a"), RayActorError()), stream=True).text.strip().split("\n\n")
+    assert json.loads(events[-1][6:])["error"]["code"] == "engine_unavailable"
+
+
+def test_a_refusal_on_the_way_has_its_status(promoted):
+    late = Refusal("too late", None, "deadline_exceeded", 408, "timeout_error")
+    assert post(Handle(Piece("a"), late)).status_code == 408
+    events = post(Handle(Piece("a"), late), stream=True).text.strip().split("\n\n")
+    assert json.loads(events[-1][6:])["error"]["code"] == "deadline_exceeded"
 
 
 def test_no_port_no_key_no_name(monkeypatch, tmp_path):
@@ -91,7 +126,7 @@ def test_no_port_no_key_no_name(monkeypatch, tmp_path):
     for host in ("0.0.0.0", "::", "example.org"):
         with pytest.raises(InputError, match="give an --api-key"):
             app.start(["nobody"], host=host)
-    for wrong in ({"num_replicas": 0}, {"api_key": "with space"}, {"api_key": ""}, {"nmae": "x"}):
+    for wrong in ({"replicas": {"min": 0}}, {"api_key": "with space"}, {"api_key": ""}, {"nmae": "x"}):
         with pytest.raises(InputError, match=next(iter(wrong))) as caught:
             app.build(wrong)
         assert "with space" not in str(caught.value)  # a key is no one's to read
@@ -111,27 +146,25 @@ def test_a_taken_port_is_named(promoted):
 
 def test_versions_share_a_base_when_it_is_read_alike(promoted):
     one, two = registry.resolve("one"), registry.resolve("two@1")
-    assert app.group_by_base([one, two, one]) == [[one, two]]
+    assert engine_name(one) == engine_name(two)
     manifest = two.manifest
     manifest["experiment"]["model"]["dtype"] = "bfloat16"
     write_json(two.path / "manifest.json", manifest)
-    assert app.group_by_base([one, two]) == [[one], [two]]
+    assert engine_name(one) != engine_name(two)
 
 
-def test_a_base_that_changed_since_training_is_refused(promoted, base, tmp_path):
-    from serve.decoder import Decoder
-
+def test_a_base_that_changed_since_training_is_refused(promoted, tmp_path):
     version = registry.resolve("one")
-    Decoder([version], 16, 1)
+    Loaded(version)
     manifest = version.manifest
     manifest["base"]["fingerprint"] = "0" * 64
     write_json(version.path / "manifest.json", manifest)
     with pytest.raises(FtlibError, match="changed since one@1 was trained"):
-        Decoder([version], 16, 1)
+        Loaded(version)
     manifest["base"]["name_or_path"] = str(tmp_path / "gone")
     write_json(version.path / "manifest.json", manifest)
     with pytest.raises(FtlibError, match="which is gone"):
-        Decoder([version], 16, 1)
+        Loaded(version)
 
 
 def test_the_reason_is_our_sentence():

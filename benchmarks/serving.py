@@ -1,0 +1,386 @@
+"""Many adapters on one base: what mixing costs, what the alternatives cost, and throughput against concurrency.
+
+    python benchmarks/serving.py engines          in one process: the bank against PEFT's ways, same rows, same tokens
+    python benchmarks/serving.py http             the endpoint over HTTP at concurrency 1 to 64 -> docs/serving.svg
+    python benchmarks/serving.py soak             5 minutes at twice what it can do: no 5xx, flat memory, promote, rollback
+
+The base is a Llama of random weights (512 wide, 6 layers, 21M parameters), with 16 adapters of rank 16 on all its
+linear layers; every answer has 48 tokens to a prompt of about 24.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+ADAPTERS, RANK, PROMPT, NEW = 16, 16, 24, 48
+SHAPE = {
+    "vocab_size": 8000,
+    "hidden_size": 512,
+    "intermediate_size": 1376,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 1024,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+
+
+def model(seed: int = 0) -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    made = LlamaForCausalLM(LlamaConfig(**SHAPE)).eval()
+    made.lm_head.weight.data[1] = 0  # no answer ends by itself
+    return made
+
+
+def lora(seed: int) -> Any:
+    """PEFT's adapter, with a B that says something."""
+    import torch
+    from peft import LoraConfig
+
+    torch.manual_seed(seed)
+    return LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
+
+
+# --- in one process ---------------------------------------------------------------------------------------------
+
+
+def engines(rows: int, repeats: int) -> None:
+    import torch
+    from peft import PeftModel, get_peft_model
+
+    from ftlib.onednn import pack_linears
+    from serve.adapters import Adapter, Slots
+    from serve.batch import Batch
+    from serve.sampling import Sampling
+    from serve.sequence import Sequence
+
+    torch.set_grad_enabled(False)
+    peft: PeftModel = get_peft_model(model(), lora(0), adapter_name="a0")
+    for number in range(1, ADAPTERS):
+        peft.add_adapter(f"a{number}", lora(number))
+    for name, part in peft.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(part, std=0.02)
+    peft.eval()
+
+    def banked(name: str) -> Adapter:
+        state = {}
+        for key, part in peft.state_dict().items():
+            if f".{name}.weight" in key:
+                scale = 2.0 if "lora_B" in key else 1.0
+                state[key.removeprefix("base_model.model.").replace(f".{name}.", ".")] = part * scale
+        return Adapter(name, RANK, frozenset(key.rpartition(".lora_")[0] for key in state), state)
+
+    base = model()
+    pack_linears(base)  # as the endpoint does on a CPU
+    slots = Slots(base, ADAPTERS, torch.float32)
+    adapters = [banked(f"a{number}") for number in range(ADAPTERS)]
+    batch = Batch(base, slots)
+    draw = random.Random(0)
+    prompts = [[draw.randrange(2, 8000) for _ in range(PROMPT)] for _ in range(rows)]
+
+    def bank(which: Callable[[int], int]) -> list[list[int]]:
+        group = [
+            Sequence(prompt, NEW, frozenset(), Sampling(temperature=0), lambda ids: "", adapter=adapters[which(row)])
+            for row, prompt in enumerate(prompts)
+        ]
+        for each in group:
+            assert slots.hold(each.adapter)
+        batch.admit(group)
+        while len(batch):
+            batch.step()
+        return [each.tokens for each in group]
+
+    ids = torch.tensor(prompts)
+    greedy = {"do_sample": False, "max_new_tokens": NEW, "min_new_tokens": NEW, "pad_token_id": 1}
+
+    def generated(part: Any, **options: Any) -> list[list[int]]:
+        made = peft.generate(input_ids=part, attention_mask=torch.ones_like(part), **greedy, **options)
+        return [row[PROMPT:].tolist() for row in made]
+
+    def mixed_by_peft() -> list[list[int]]:
+        return generated(ids, adapter_names=[f"a{row % ADAPTERS}" for row in range(rows)])
+
+    def one_by_one() -> list[list[int]]:
+        found: dict[int, list[int]] = {}
+        for number in range(min(rows, ADAPTERS)):
+            peft.set_adapter(f"a{number}", inference_mode=True)
+            own = list(range(number, rows, ADAPTERS))
+            found |= dict(zip(own, generated(ids[own]), strict=True))
+        return [found[row] for row in range(rows)]
+
+    def single_by_peft() -> list[list[int]]:
+        peft.set_adapter("a0", inference_mode=True)
+        return generated(ids)
+
+    ways: dict[str, Callable[[], list[list[int]]]] = {
+        "bank, one adapter": lambda: bank(lambda _: 0),
+        "bank, mixed": lambda: bank(lambda row: row % ADAPTERS),
+        "generate, one adapter": single_by_peft,
+        "generate, adapter_names": mixed_by_peft,
+        "generate, one adapter after the other": one_by_one,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    said: dict[str, list[list[int]]] = {}
+    for turn in range(repeats + 1):  # in turn, so that a slow moment of the machine is everyone's; the first warms up
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            said[name] = way()
+            if turn:
+                seconds[name].append(time.perf_counter() - begin)
+    rate = {name: rows * NEW / statistics.median(each) for name, each in seconds.items()}
+    mine = rate["bank, mixed"]
+    print(f"{rows} rows, {min(rows, ADAPTERS)} adapters, {NEW} tokens each, {torch.get_num_threads()} threads")
+    for name, each in rate.items():
+        print(f"  {name:40} {each:8.0f} tokens/s    the mixed bank is {mine / each:5.2f} times that")
+    same = sum(
+        one == other
+        for one, other in zip(said["bank, mixed"], said["generate, one adapter after the other"], strict=True)
+    )
+    print(f"  {same} of {rows} answers are the same as one adapter after the other gives")
+
+
+# --- over HTTP --------------------------------------------------------------------------------------------------
+
+
+def world(folder: Path) -> list[str]:
+    """The base and its adapters in a registry; the names."""
+    import torch
+    from peft import get_peft_model
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from ftlib import registry
+    from ftlib.models import fingerprint
+    from ftlib.runs import Run, write_json
+
+    os.environ["FTLIB_HOME"] = str(folder / "home")
+    base = folder / "base"
+    plain = model()
+    plain.save_pretrained(base)
+    words = {f"w{number}": number for number in range(SHAPE["vocab_size"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w2"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="w0", eos_token="w1", pad_token="w1")
+    fast.save_pretrained(base)
+    run, names = Run.create(folder / "runs", "bench", "", {}), []
+    for number in range(ADAPTERS):
+        trial = run.trial(f"{number:03d}")
+        tuned = get_peft_model(model(), lora(number))
+        for name, part in tuned.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(part, std=0.02)
+        tuned.save_pretrained(trial.path / "adapter")
+        fast.save_pretrained(trial.path / "adapter")
+        identity = {"name_or_path": str(base), "revision": None, "fingerprint": fingerprint(base)}
+        section = {"model": {"name_or_path": str(base), "dtype": "float32"}}
+        write_json(trial.path / "manifest.json", {"kind": "adapter", "base": identity, "experiment": section})
+        trial.set_state("finished")
+        registry.promote(run, trial, f"a{number}")
+        names.append(f"a{number}")
+    return names
+
+
+def started(folder: Path, **engine: Any) -> tuple[str, list[str]]:
+    import socket
+
+    import ray
+
+    from serve import app
+
+    names = world(folder)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return app.start(names, port=port, replicas={"num_cpus": 2}, engine=engine), names
+
+
+async def load(
+    url: str, names: list[str], clients: int, seconds: float, each: Callable[[Any], None] = lambda _: None
+) -> dict[str, Any]:
+    """`clients` that ask one after the other, each answer as a stream."""
+    import openai
+
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120)
+    draw, first, total, tokens = random.Random(clients), [], [], 0
+    statuses: Counter[int] = Counter()
+    end = time.monotonic() + seconds
+
+    async def one(number: int) -> None:
+        nonlocal tokens
+        while time.monotonic() < end:
+            prompt = " ".join(f"w{draw.randrange(2, 8000)}" for _ in range(PROMPT))
+            begin, heard = time.monotonic(), 0.0
+            try:
+                stream = await client.completions.create(
+                    model=names[number % len(names)],
+                    prompt=prompt,
+                    max_tokens=NEW,
+                    temperature=0,
+                    stream=True,
+                    stream_options={"include_usage": True},
+                )
+                async for chunk in stream:
+                    heard = heard or time.monotonic() - begin
+                    if chunk.usage:
+                        tokens += chunk.usage.completion_tokens
+                first.append(heard)
+                total.append(time.monotonic() - begin)
+                statuses[200] += 1
+            except openai.APIStatusError as error:
+                statuses[error.status_code] += 1
+                await asyncio.sleep(min(float(error.response.headers.get("retry-after", 1)), 1) * draw.random())
+            each(number)
+
+    begin = time.monotonic()
+    await asyncio.gather(*(one(number) for number in range(clients)))
+    took = time.monotonic() - begin
+    return {"tokens/s": tokens / took, "first": first, "total": total, "statuses": statuses}
+
+
+def http(seconds: float) -> None:
+    import ray
+
+    from serve import app
+
+    with tempfile.TemporaryDirectory() as folder:
+        url, names = started(Path(folder), max_rows=64)
+        found = []
+        print("clients | adapters | tokens/s | first token p50, p99 | answer p50, p99 (s)")
+        for mixed in (False, True):
+            asked = names if mixed else names[:1]
+            asyncio.run(load(url, asked, 4, 3))
+            for clients in (1, 2, 4, 8, 16, 32, 64):
+                result = asyncio.run(load(url, asked, clients, seconds))
+                row = {
+                    "clients": clients,
+                    "adapters": len(asked),
+                    "tokens_per_second": result["tokens/s"],
+                    "first_p50": _quantile(result["first"], 0.5),
+                    "first_p99": _quantile(result["first"], 0.99),
+                    "total_p50": _quantile(result["total"], 0.5),
+                    "total_p99": _quantile(result["total"], 0.99),
+                }
+                found.append(row)
+                print(" | ".join(f"{value:.3g}" for value in row.values()), dict(result["statuses"]), flush=True)
+        app.stop()
+        ray.shutdown()
+    print(json.dumps(found))
+    plot(found, Path(__file__).parents[1] / "docs" / "serving.svg")
+
+
+def plot(rows: list[dict[str, float]], path: Path) -> None:
+    """Throughput and latency against concurrency, one adapter and sixteen."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2))
+    for adapters, style in ((1, "o--"), (ADAPTERS, "s-")):
+        own = [row for row in rows if row["adapters"] == adapters]
+        clients = [row["clients"] for row in own]
+        label = f"{adapters} adapter{'s' if adapters > 1 else ''}"
+        left.plot(clients, [row["tokens_per_second"] for row in own], style, label=label)
+        right.plot(clients, [row["total_p50"] for row in own], style, label=f"{label}, p50")
+        right.plot(clients, [row["total_p99"] for row in own], style, label=f"{label}, p99", alpha=0.4)
+    for axis, title in ((left, "tokens/s"), (right, "seconds for 48 tokens")):
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("clients at once")
+        axis.set_title(title)
+        axis.set_ylim(bottom=0)
+        axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+    print(f"wrote {path}")
+
+
+def soak(seconds: float) -> None:
+    """Twice the clients that have places; a promote and a rollback on the way."""
+    import psutil
+    import ray
+
+    from ftlib import registry
+    from ftlib.runs import Run
+    from serve import app
+
+    with tempfile.TemporaryDirectory() as folder:
+        url, names = started(Path(folder), max_rows=16, max_waiting=16, deadline=20)
+        asyncio.run(load(url, names, 16, 5))
+        memory: list[int] = []
+        moves = {0.33: "promote", 0.66: "roll back"}
+        begin = time.monotonic()
+
+        def watch(_: int) -> None:
+            at = (time.monotonic() - begin) / seconds
+            for when in [when for when in moves if at > when]:
+                move = moves.pop(when)
+                if move == "promote":
+                    run = Run.open(next((Path(folder) / "runs").iterdir()))
+                    registry.promote(run, run.trial("001"), "a0")
+                else:
+                    registry.rollback("a0")
+                print(f"{move} a0 after {at * seconds:.0f} s", flush=True)
+            if len(memory) < at * 60:
+                replicas = [
+                    each
+                    for each in psutil.process_iter(["cmdline"])
+                    if "ServeReplica" in " ".join(each.info["cmdline"] or [])
+                ]
+                memory.append(sum(each.memory_info().rss for each in replicas))
+
+        result = asyncio.run(load(url, names, 64, seconds, watch))
+        app.stop()
+        ray.shutdown()
+    settled = memory[len(memory) // 10 :]
+    print(f"{sum(result['statuses'].values())} requests: {dict(result['statuses'])}; {result['tokens/s']:.0f} tokens/s")
+    print(
+        f"accepted: p50 {_quantile(result['total'], 0.5):.2f} s, p99 {_quantile(result['total'], 0.99):.2f} s (deadline 20 s)"
+    )
+    print(
+        f"memory of all replicas: {min(settled) / 1e6:.0f} to {max(settled) / 1e6:.0f} MB, {max(settled) / min(settled) - 1:.1%}"
+    )
+    bad = [status for status in result["statuses"] if status >= 500]
+    assert not bad, result["statuses"]
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(int(len(values) * share), len(values) - 1)] if values else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("engines", "http", "soak"))
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=None)
+    options = parser.parse_args()
+    if options.action == "engines":
+        engines(options.rows, options.repeats)
+    elif options.action == "http":
+        http(options.seconds or 15)
+    else:
+        soak(options.seconds or 300)
+
+
+if __name__ == "__main__":
+    main()

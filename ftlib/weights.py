@@ -1,0 +1,154 @@
+"""What a folder of weights holds, told without loading any of it: is it safe to load, and which engine can serve it.
+
+Only headers and small JSON files are read, and no number in them is believed before the file itself agrees.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from ftlib.errors import InputError
+
+Engine = Literal["bank", "vllm"]
+
+CONFIG_BYTES = 2**20  # adapter_config.json; a hundred layers with a rank of their own take some kilobytes
+HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack"})
+CODE = b"PK\x03\x04"  # how torch.save begins; pickle itself begins with \x80 and its protocol
+VLLM_MAX_RANK = 512  # the largest value that vLLM takes for max_lora_rank
+
+
+def check(owner: str, folder: Path, engine: Engine = "bank", max_rank: int | None = None) -> None:
+    """Raises InputError where the weights under `folder` (adapter/ or model/) must not, or cannot, be served.
+
+    That is: symbolic links, pickles under any name, damaged safetensors, a missing or oversized adapter_config.json, a
+    rank above `max_rank`, and for `engine="vllm"` what vLLM has no kernel for.
+    """
+    _check_links(owner, folder)
+    kind = "adapter" if (folder / "adapter").is_dir() else "model"
+    for file in (folder / kind).rglob("*"):
+        if file.is_file():
+            _check_file(owner, file)
+    files = sorted((folder / kind).glob("*.safetensors"))
+    if not files:
+        raise InputError(
+            f"{owner} has no safetensors in {folder / kind}, and no other format is loaded: promote it anew."
+        )
+    if kind == "model":
+        return
+    config = adapter_config(owner, folder / kind)
+    _check_rank(owner, config, files, max_rank if max_rank or engine != "vllm" else VLLM_MAX_RANK)
+    if engine == "vllm" and (reason := why_not_vllm(config)):
+        raise InputError(
+            f"{owner} {reason}, which vLLM does not serve: use the bank engine, or merge it first "
+            f"('ftlib promote --merged', or 'ftlib merge {owner} OUT')."
+        )
+
+
+def adapter_config(owner: str, folder: Path) -> dict[str, Any]:
+    """The content of `adapter_config.json`. Raises InputError where it is missing, oversized or no JSON object."""
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        raise InputError(f"{owner} has no adapter_config.json in {folder}: promote it anew.")
+    if file.stat().st_size > CONFIG_BYTES:
+        raise InputError(
+            f"{owner} has an adapter_config.json of more than {CONFIG_BYTES:,} bytes, which no adapter has."
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(f"{owner} has an adapter_config.json that is no JSON object: promote it anew.")
+    return config
+
+
+def why_not_vllm(config: dict[str, Any]) -> str | None:
+    """What vLLM's LoRA layers cannot compute of this adapter, to be read after its name; None when they can."""
+    if config.get("peft_type") != "LORA":
+        return f"is no LoRA adapter (peft_type {config.get('peft_type')})"
+    if config.get("use_dora"):
+        return "is a DoRA adapter"
+    if config.get("modules_to_save"):
+        return f"trains whole modules besides LoRA (modules_to_save: {', '.join(config['modules_to_save'])})"
+    if config.get("bias", "none") != "none" or config.get("lora_bias"):
+        return "trains biases"
+    return None
+
+
+def is_plain_lora(config: dict[str, Any]) -> bool:
+    """Whether the adapter is W + s B A of linear layers and nothing else."""
+    return why_not_vllm(config) is None and not config.get("target_parameters") and not config.get("fan_in_fan_out")
+
+
+def tensors(file: Path) -> tuple[dict[str, Any], int]:
+    """(name -> its dtype, shape and byte range, where the bytes start) of a safetensors file, without its tensors.
+
+    The header is eight bytes of length and that much JSON, whatever the dtype: numpy cannot read bfloat16. Raises
+    InputError for what is none.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        try:
+            header = json.loads(opened.read(min(length, size, HEADER_BYTES)))
+            header.pop("__metadata__", None)
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            raise InputError(f"{file} is no safetensors file, or was cut short.") from None
+    if 8 + length + end > size:
+        raise InputError(f"{file} is no safetensors file, or was cut short.")
+    return header, 8 + length
+
+
+def moves_its_base(file: Path) -> bool:
+    """Whether an adapter's B matrices, or all its tensors where it has no B, hold anything but zeros."""
+    header, start = tensors(file)
+    decisive = [entry for key, entry in header.items() if "lora_B" in key or "lora_embedding_B" in key]
+    with file.open("rb") as opened:
+        for entry in decisive or header.values():
+            begin, end = entry["data_offsets"]
+            opened.seek(start + begin)
+            if opened.read(end - begin).strip(b"\0"):
+                return True
+    return False
+
+
+def _check_links(owner: str, folder: Path) -> None:
+    """A link could lead anywhere, and lead elsewhere tomorrow: a version must not change."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise InputError(f"{owner} holds a symbolic link ({path}): put the file itself there, or promote it anew.")
+
+
+def _check_file(owner: str, file: Path) -> None:
+    """Raises InputError for pickles, whatever they are called, and for safetensors that are none."""
+    if file.suffix == ".safetensors":
+        tensors(file)
+        return
+    with file.open("rb") as opened:
+        start = opened.read(4)
+    pickle = len(start) > 1 and start[0] == 0x80 and 2 <= start[1] <= 5
+    if file.suffix.lower() in PICKLED or start == CODE or pickle:
+        raise InputError(
+            f"{owner} holds {file.name}, which may be a pickle and run code when it is read: only safetensors are loaded."
+        )
+
+
+def _check_rank(owner: str, config: dict[str, Any], files: list[Path], limit: int | None) -> None:
+    """The config may say one rank and the tensors have another: both count, since memory is taken for the tensors."""
+    if limit is None:
+        return
+    told = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    headers = [tensors(file)[0] for file in files]
+    real = [
+        size for header in headers for key, entry in header.items() if ".lora_A" in key for size in entry["shape"][:1]
+    ]
+    rank = max((each for each in (*told, *real) if isinstance(each, int)), default=0)
+    if rank > limit:
+        raise InputError(
+            f"{owner} has rank {rank}, and this engine's maximum is {limit}: raise the maximum, or merge it "
+            f"('ftlib merge {owner} OUT')."
+        )

@@ -1,0 +1,167 @@
+"""Rows of many adapters, lengths and ends in one batch: each says what transformers and PEFT say without a server."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    Qwen3Config,
+)
+
+from ftlib.registry import Version
+from serve.adapters import Adapter, Shelf, Slots
+from serve.batch import CHUNK, Batch
+from serve.model import Loaded
+from serve.sampling import Sampling
+from serve.sequence import Sequence
+
+from .conftest import CONTEXT
+
+VOCABULARY = 320
+TINY = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "initializer_range": 0.2}
+SHAPE = {**TINY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+GROUPED = {**SHAPE, "num_key_value_heads": 2}
+
+
+def sequence(prompt: list[int], limit: int = 8, adapter: Adapter | None = None, **options: Any) -> Sequence:
+    sampling = options.pop("sampling", None) or Sampling(temperature=0)
+    return Sequence(
+        prompt, limit, options.pop("ends", frozenset()), sampling, lambda ids: str(ids), adapter=adapter, **options
+    )
+
+
+def tokens(draw: random.Random, count: int) -> list[int]:
+    return [draw.randrange(2, VOCABULARY) for _ in range(count)]
+
+
+def run(batch: Batch, waiting: list[Sequence], rows: int, slots: Slots | None = None, seed: int = 0) -> None:
+    """All of them, joining at random moments, at most `rows` at once."""
+    draw, waiting = random.Random(seed), list(waiting)
+    while waiting or len(batch):
+        group: list[Sequence] = []
+        while waiting and len(batch) + len(group) < rows and draw.random() < 0.6:
+            if slots is not None and not slots.hold(waiting[0].adapter):
+                break
+            group.append(waiting.pop(0))
+        batch.admit(group)
+        batch.step()
+
+
+def greedy(model: Any, prompt: list[int], limit: int, **options: Any) -> list[int]:
+    ids = torch.tensor([prompt])
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=limit, pad_token_id=1, **options
+    )
+    return out[0, len(prompt) :].tolist()
+
+
+@pytest.fixture(scope="module")
+def versions(adapters: Callable[[int], list[Version]]) -> list[Version]:
+    return adapters(6)
+
+
+def test_every_adapter_in_any_company_is_what_peft_generates(versions: list[Version], base: Path) -> None:
+    """40 answers of 6 adapters through 4 slots and 8 rows; prompts from 3 tokens to more than a chunk."""
+    loaded, draw, shelf = Loaded(versions[0]), random.Random(0), Shelf(8)
+    slots = Slots(loaded.model, 4, loaded.dtype)
+    asked: list[tuple[Version, Sequence]] = []
+    for _ in range(40):
+        version = draw.choice(versions)
+        prompt = tokens(draw, draw.choice([3, 5, 20, 30, 90, CHUNK + 50]))
+        limit = draw.choice([1, 2, 8, 30, 60])
+        asked.append((version, sequence(prompt, limit, shelf.get(version), ends=frozenset({1}))))
+    run(Batch(loaded.model, slots), [each for _, each in asked], rows=8, slots=slots)
+    assert slots.evictions > 0
+    for version in versions:
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), version.weights).eval()
+        for own, each in asked:
+            if own is version:
+                assert each.tokens == greedy(model, each.prompt, each.limit)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(GPT2Config(**TINY, n_embd=32, n_layer=3, n_head=4), id="learned positions"),
+        pytest.param(
+            OPTConfig(**TINY, hidden_size=32, ffn_dim=64, num_hidden_layers=3, num_attention_heads=4), id="opt"
+        ),
+        pytest.param(BloomConfig(**TINY, hidden_size=32, n_layer=3, n_head=4), id="alibi"),
+        pytest.param(Qwen3Config(**GROUPED, head_dim=8), id="grouped heads"),
+        pytest.param(MistralConfig(**GROUPED, sliding_window=8), id="sliding window"),
+        pytest.param(Gemma2Config(**GROUPED, head_dim=8, sliding_window=8), id="every other layer slides, softcap"),
+    ],
+)
+def test_rows_of_other_architectures(config: Any) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    draw = random.Random(1)
+    asked = [sequence(tokens(draw, draw.choice([2, 7, 25])), draw.choice([3, 9, 20])) for _ in range(12)]
+    run(Batch(model, Slots(model, 1, torch.float32)), asked, rows=4)
+    for each in asked:
+        assert each.tokens == greedy(model, each.prompt, each.limit, eos_token_id=None)
+
+
+def test_a_row_of_nan_leaves_no_trace(versions: list[Version]) -> None:
+    loaded, shelf = Loaded(versions[0]), Shelf(8)
+    slots = Slots(loaded.model, 4, loaded.dtype)
+    good, bad = shelf.get(versions[0]), shelf.get(versions[1])
+    broken = Adapter("broken@1", bad.rank, bad.targets, {name: part * float("nan") for name, part in bad.state.items()})
+    draw = random.Random(3)
+    prompts = [tokens(draw, count) for count in (4, 30, 12)]
+    alone = [sequence(prompt, 20, good) for prompt in prompts]
+    run(Batch(loaded.model, slots), alone, 3, slots)
+    batch = Batch(loaded.model, slots)
+    beside = [sequence(prompt, 20, good) for prompt in prompts]
+    poison = [sequence(tokens(draw, 40), 20, broken) for _ in range(3)]
+    run(batch, [each for pair in zip(poison, beside, strict=True) for each in pair], 3, slots)
+    assert [each.tokens for each in beside] == [each.tokens for each in alone]
+    assert all(each.refusal is not None and each.refusal.code == "no_numbers" for each in poison)
+    assert not any(each.tokens for each in poison)
+
+
+def test_a_dropped_row_frees_its_adapter_and_its_place(versions: list[Version]) -> None:
+    loaded, shelf = Loaded(versions[0]), Shelf(8)
+    slots = Slots(loaded.model, 1, loaded.dtype)
+    batch = Batch(loaded.model, slots)
+    first, long = (sequence([5] * length, 50, shelf.get(versions[0])) for length in (4, CHUNK + 9))
+    assert slots.hold(first.adapter)
+    assert slots.hold(long.adapter)
+    batch.admit([first, long])
+    batch.step()
+    assert not slots.hold(shelf.get(versions[1]))  # the one slot is in use
+    for each in (long, first):
+        batch.drop(each)
+    assert len(batch) == 0
+    assert slots.hold(shelf.get(versions[1]))
+
+
+def test_the_cache_forgets_a_crowd(versions: list[Version]) -> None:
+    loaded = Loaded(versions[0])
+    batch = Batch(loaded.model, Slots(loaded.model, 1, loaded.dtype))
+    run(batch, [sequence([7] * 40, CONTEXT - 50)], 1)
+    assert not batch._cache.layers  # thousands of columns are given back
+    run(batch, [sequence([7] * 4, 4)], 1)
+    assert batch._cache.layers  # a few are kept for the next
+
+
+def test_llama_config_masks_are_made_once() -> None:
+    from serve.batch import _masks_are_4d
+
+    plain = AutoModelForCausalLM.from_config(LlamaConfig(**GROUPED)).config
+    sliding = AutoModelForCausalLM.from_config(MistralConfig(**GROUPED, sliding_window=8)).config
+    assert _masks_are_4d(plain)
+    assert not _masks_are_4d(sliding)

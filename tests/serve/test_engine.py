@@ -1,0 +1,190 @@
+"""An engine under requests: who waits, who is refused, who is cut off, and that nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from ftlib.registry import Version
+from serve.engine import Engine
+from serve.options import EngineOptions
+from serve.protocol import Ask, Piece, Refusal, Tally
+
+LONG = 3000  # tokens: seconds of work
+
+
+@pytest.fixture(scope="module")
+def versions(adapters: Callable[[int], list[Version]]) -> list[Version]:
+    return adapters(3)
+
+
+def ask(version: Version, max_tokens: int = 8, **options: Any) -> Ask:
+    return Ask(version, ("the quick brown",), max_tokens=max_tokens, temperature=0.0, **options)
+
+
+async def answer(engine: Engine, asked: Ask) -> Tally | Refusal:
+    tally = Tally()
+    async for piece in engine.generate(asked):
+        if isinstance(piece, Refusal):
+            return piece
+        tally.add(piece)
+    return tally
+
+
+def text(tally: Tally | Refusal) -> str:
+    assert isinstance(tally, Tally), tally
+    return tally.choices[0].text
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 60))
+
+
+async def idle(engine: Engine, within: float = 5) -> None:
+    deadline = time.monotonic() + within
+    while engine.stats()["rows"] or engine.stats()["waiting"]:
+        assert time.monotonic() < deadline, engine.stats()
+        await asyncio.sleep(0.01)
+
+
+def test_a_full_queue_says_when_to_come_again(versions: list[Version]) -> None:
+    engine = Engine(versions[0], EngineOptions(max_rows=2, max_waiting=1))
+
+    async def work() -> list[Any]:
+        return await asyncio.gather(*(answer(engine, ask(versions[0], 40)) for _ in range(6)))
+
+    found = run(work())
+    refused = [each for each in found if isinstance(each, Refusal)]
+    assert 1 <= len(refused) <= 3
+    assert all(each.status == 429 and each.retry_after and each.retry_after >= 1 for each in refused)
+    assert len({text(each) for each in found if isinstance(each, Tally)}) == 1
+
+
+def test_a_flood_of_one_adapter_does_not_starve_another(versions: list[Version]) -> None:
+    engine = Engine(versions[0], EngineOptions(max_rows=2, max_waiting=20))
+    ended: list[str] = []
+
+    async def one(version: Version, name: str) -> Tally | Refusal:
+        found = await answer(engine, ask(version, 60))
+        ended.append(name)
+        return found
+
+    async def work() -> list[Any]:
+        flood = [asyncio.create_task(one(versions[0], "flood")) for _ in range(40)]
+        await asyncio.sleep(0.1)  # the queue is full of it
+        other = [asyncio.create_task(one(versions[1], "other")) for _ in range(3)]
+        return [await asyncio.gather(*flood), await asyncio.gather(*other)]
+
+    flood, other = run(work())
+    assert all(isinstance(each, Tally) for each in other)  # the flood's last gave way
+    assert any(isinstance(each, Refusal) for each in flood)
+    assert ended.index("other") <= len([each for each in flood if isinstance(each, Refusal)]) + 6
+
+
+def test_a_deadline_cuts_an_answer_off(versions: list[Version]) -> None:
+    engine = Engine(versions[0], EngineOptions(max_rows=1, deadline=0.5))
+
+    async def work() -> list[Any]:
+        first = asyncio.create_task(answer(engine, ask(versions[0], LONG)))
+        await asyncio.sleep(0.1)
+        waits = asyncio.create_task(answer(engine, ask(versions[0], 8, seconds=0.1)))
+        return [await first, await waits, await answer(engine, ask(versions[0]))]
+
+    first, waits, after = run(work())
+    assert (first.status, first.code) == (408, "deadline_exceeded")
+    assert waits.status == 429  # its turn never came
+    assert text(after)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_whoever_hangs_up_frees_the_row(versions: list[Version], stream: bool) -> None:
+    engine = Engine(versions[0], EngineOptions(max_rows=1))
+
+    async def work() -> None:
+        task = asyncio.create_task(answer(engine, ask(versions[0], LONG, stream=stream)))
+        queued = asyncio.create_task(answer(engine, ask(versions[1], LONG, stream=stream)))
+        await asyncio.sleep(0.3)
+        assert engine.stats()["rows"] == 1
+        assert engine.stats()["waiting"] == 1
+        task.cancel()
+        queued.cancel()
+        await asyncio.gather(task, queued, return_exceptions=True)
+        await idle(engine)
+        assert text(await answer(engine, ask(versions[1])))
+
+    run(work())
+
+
+def test_choices_and_prompts_have_their_order(versions: list[Version]) -> None:
+    engine = Engine(versions[0], EngineOptions())
+
+    async def work() -> list[Any]:
+        both = Ask(versions[0], ("the quick", "lazy dog"), max_tokens=6, n=2, temperature=0.0)
+        alone = [await answer(engine, Ask(versions[0], (one,), max_tokens=6, temperature=0.0)) for one in both.prompts]
+        drawn = Ask(versions[0], ("the quick",), max_tokens=12, n=3, temperature=1.5, seed=5)
+        return [await answer(engine, both), *alone, await answer(engine, drawn), await answer(engine, drawn)]
+
+    both, first, second, drawn, again = run(work())
+    assert [each.text for each in both.in_order] == [text(first)] * 2 + [text(second)] * 2
+    assert [each.text for each in drawn.in_order] == [each.text for each in again.in_order]
+    assert len({each.text for each in drawn.in_order}) == 3
+    assert both.prompt_tokens == first.prompt_tokens + second.prompt_tokens
+
+
+def test_a_step_that_fails_costs_its_rows_alone(versions: list[Version], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(versions[0], EngineOptions())
+    step, failures = engine._batch.step, [RuntimeError("out of memory")]
+
+    def fails_once() -> Any:
+        if failures and len(engine._batch):
+            raise failures.pop()
+        return step()
+
+    monkeypatch.setattr(engine._batch, "step", fails_once)
+
+    async def work() -> list[Any]:
+        lost = await asyncio.gather(*(answer(engine, ask(versions[0], 20)) for _ in range(3)))
+        return [lost, await answer(engine, ask(versions[0])), await answer(engine, ask(versions[1]))]
+
+    lost, *after = run(work())
+    assert any(isinstance(each, Refusal) and each.status == 500 for each in lost)
+    assert all(text(each) for each in after)
+
+
+def test_more_than_the_cache_holds_is_refused_with_the_way_out(versions: list[Version]) -> None:
+    engine = Engine(versions[0], EngineOptions(cache_gb=0.001))
+    refused = run(answer(engine, ask(versions[0], LONG)))
+    assert isinstance(refused, Refusal)
+    assert "cache_gb" in refused.message
+    many = run(answer(Engine(versions[0], EngineOptions(max_rows=2)), ask(versions[0], n=3)))
+    assert isinstance(many, Refusal)
+    assert many.param == "n"
+
+
+def test_a_slow_reader_gets_longer_pieces(versions: list[Version]) -> None:
+    engine = Engine(versions[0], EngineOptions())
+
+    async def work() -> list[Piece]:
+        pieces = []
+        async for piece in engine.generate(ask(versions[0], 60, stream=True)):
+            await asyncio.sleep(0.1)
+            pieces.append(piece)
+        return pieces
+
+    pieces = run(work())
+    whole = run(answer(engine, ask(versions[0], 60)))
+    assert "".join(piece.text for piece in pieces) == text(whole)
+    assert len(pieces) < 20
+
+
+def test_an_adapter_that_does_not_fit_its_base_is_refused(versions: list[Version]) -> None:
+    engine = Engine(versions[0], EngineOptions())
+    engine._loaded._modules = frozenset(name for name in engine._loaded._modules if "q_proj" not in name)
+    refused = run(answer(engine, ask(versions[2])))
+    assert isinstance(refused, Refusal)
+    assert (refused.status, refused.code) == (422, "model_not_loadable")
+    assert "q_proj" in refused.message
