@@ -91,6 +91,7 @@ class Batch:
                     self._leave(row)
         return begun + stepped
 
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def drop(self, sequence: Sequence) -> None:
         """Ends a sequence that nobody waits for any more."""
         for filling in [each for each in self._filling if each.sequence is sequence]:

