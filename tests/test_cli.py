@@ -27,7 +27,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert not imported_by(code) & (HEAVY | {"pydantic", "rich"})
 
 
-@pytest.mark.parametrize("module", ["config", "runs", "errors", "leaderboard", "tracking", "registry", "keys", "weights", "data"])
+@pytest.mark.parametrize(
+    "module", ["config", "runs", "errors", "leaderboard", "tracking", "registry", "keys", "weights", "data"]
+)
 def test_words_and_shelves_import_nothing_heavy(module: str) -> None:
     assert not imported_by(f"import ftlib.{module}") & HEAVY
 
