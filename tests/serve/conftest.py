@@ -184,7 +184,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
             "full.model": registry.promote(run, full, "full.model"),
             "sorter": registry.promote(run, sorter_trial(run, base), "sorter"),
         }
-        url = app.start(list(served), port=free_port(), api_key=KEY, replicas={"num_cpus": 0.25})
+        url = app.start(list(served), port=free_port(), api_key=KEY, replicas={"num_cpus": 0.25}, logs={"sample": 1.0})
     yield World(url, base, served, folder / "home", run)
     app.stop()
     if mine:

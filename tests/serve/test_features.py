@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -142,3 +143,18 @@ def test_prometheus_counts_what_was_answered(world: World, client: openai.OpenAI
     assert httpx.get(f"{world.url}/metrics").status_code == 401
     live = httpx.get(f"{world.url}/v1/live", headers=HEADERS).json()
     assert live["versions"]["bare@1"]["tokens"] >= 7
+
+
+def test_requests_are_in_the_books(world: World, client: openai.OpenAI) -> None:
+    answer = client.completions.with_raw_response.create(model="bare", prompt="mail me@example.org", max_tokens=5)
+    wanted = answer.headers["x-request-id"]
+    lines = {each["request_id"]: each for each in map(json.loads, (world.home / "logs/access.jsonl").open())}
+    assert lines[wanted]["version"] == "bare@1"
+    assert lines[wanted]["completion_tokens"] == 5
+    assert lines[wanted]["key"] == "api-key"
+    assert "example" not in json.dumps(lines[wanted])
+    samples = {each["request_id"]: each for each in map(json.loads, (world.home / "logs/samples.jsonl").open())}
+    assert samples[wanted]["prompt"] == "mail [email]"
+    assert samples[wanted]["answer"] == answer.parse().choices[0].text
+    assert samples[wanted]["mean_logprob"] < 0
+    assert answer.parse().choices[0].logprobs is None  # told to the log alone
