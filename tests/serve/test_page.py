@@ -84,7 +84,9 @@ def test_the_page_lists_names_and_versions(opened: Page, world: World) -> None:
 def test_two_adapters_answer_side_by_side(opened: Page, client: openai.OpenAI) -> None:
     ask(opened, "support", "bare")
     plain = {"prompt": PROMPT, "temperature": 0, "max_tokens": 24}
-    assert texts(opened) == [client.completions.create(model=name, **plain).choices[0].text for name in ("support", "bare")]
+    assert texts(opened) == [
+        client.completions.create(model=name, **plain).choices[0].text for name in ("support", "bare")
+    ]
     expect(opened.locator("#live tr").filter(has_text="support@2")).to_have_count(1, timeout=5000)
     chat = {"messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "max_tokens": 9}
     ask(opened, "support@1", "full.model", "chat", tokens=9)
@@ -166,7 +168,10 @@ def test_the_page_fits_a_phone_and_every_field_has_a_label(opened: Page, tmp_pat
     assert opened.evaluate("document.documentElement.scrollWidth") <= 360
     opened.screenshot(path=tmp_path / "phone.png", full_page=True)
     fields = opened.locator("input, select, textarea, button")
-    assert all(fields.nth(n).evaluate("field => Boolean(field.labels?.length || field.textContent)") for n in range(fields.count()))
+    assert all(
+        fields.nth(n).evaluate("field => Boolean(field.labels?.length || field.textContent)")
+        for n in range(fields.count())
+    )
 
 
 def test_the_page_may_do_nothing_but_ask_its_endpoint(world: World) -> None:
