@@ -77,14 +77,16 @@ def texts(page: Page) -> list[str]:
 
 def test_the_page_lists_names_and_versions(opened: Page, world: World) -> None:
     rows = [row.split("\t")[:2] for row in opened.locator("#names").inner_text().strip().split("\n")]
-    assert {name: version for name, version in rows} == {name: version.id for name, version in world.served.items()}
+    assert dict(rows) == {name: version.id for name, version in world.served.items()}
     assert choice(opened, "Left").input_value() != choice(opened, "Right").input_value()
 
 
 def test_two_adapters_answer_side_by_side(opened: Page, client: openai.OpenAI) -> None:
     ask(opened, "support", "bare")
     plain = {"prompt": PROMPT, "temperature": 0, "max_tokens": 24}
-    assert texts(opened) == [client.completions.create(model=name, **plain).choices[0].text for name in ("support", "bare")]
+    assert texts(opened) == [
+        client.completions.create(model=name, **plain).choices[0].text for name in ("support", "bare")
+    ]
     expect(opened.locator("#live tr").filter(has_text="support@2")).to_have_count(1, timeout=5000)
     chat = {"messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "max_tokens": 9}
     ask(opened, "support@1", "full.model", "chat", tokens=9)
@@ -126,7 +128,7 @@ def test_a_wrong_key_is_told_and_the_right_one_kept_for_the_tab_only(page: Page,
 def test_a_refusal_is_shown_in_its_sentence(opened: Page) -> None:
     ask(opened, "bare", "support", "chat", prompt="x")
     expect(opened.locator("#note-left")).to_have_text(re.compile("bare@1 has no chat template"))
-    expect(opened.locator("#note-right")).to_have_text(re.compile("support@2: 24 tokens"))
+    expect(opened.locator("#note-right")).to_have_text(re.compile("support@2: 24 tokens"), timeout=30_000)
 
 
 def test_what_the_endpoint_says_is_never_markup(opened: Page) -> None:
@@ -142,6 +144,14 @@ def test_what_the_endpoint_says_is_never_markup(opened: Page) -> None:
     expect(opened.locator("#text-right")).to_have_text(EVIL)
     assert opened.locator("img").count() == 0
     assert opened.title() == "ftlib endpoint"
+
+
+def test_a_canary_has_its_row_and_can_be_chosen(opened: Page) -> None:
+    told = {"id": "support", "root": "support@2", "canary": "support@3", "canary_share": 0.05}
+    opened.route("**/v1/models", lambda route: _tell(route, {"data": [told]}))
+    expect(opened.locator("#names tr")).to_have_count(1, timeout=5000)
+    assert opened.locator("#names").inner_text().split() == ["support", "support@2", "support@3", "5", "%"]
+    assert choice(opened, "Left").locator("option").all_text_contents() == ["support", "support@2", "support@3"]
 
 
 def _tell(route: Route, value: object) -> None:
@@ -166,7 +176,10 @@ def test_the_page_fits_a_phone_and_every_field_has_a_label(opened: Page, tmp_pat
     assert opened.evaluate("document.documentElement.scrollWidth") <= 360
     opened.screenshot(path=tmp_path / "phone.png", full_page=True)
     fields = opened.locator("input, select, textarea, button")
-    assert all(fields.nth(n).evaluate("field => Boolean(field.labels?.length || field.textContent)") for n in range(fields.count()))
+    assert all(
+        fields.nth(n).evaluate("field => Boolean(field.labels?.length || field.textContent)")
+        for n in range(fields.count())
+    )
 
 
 def test_the_page_may_do_nothing_but_ask_its_endpoint(world: World) -> None:
