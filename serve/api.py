@@ -27,7 +27,7 @@ from serve.catalog import Catalog, Entry, labels_of
 from serve.classifier import MAX_TEXTS, Label
 from serve.engines import Engines
 from serve.guard import Guard
-from serve.logs import Logs
+from serve.books import Books
 from serve.metrics import Metrics, Visit
 from serve.options import Endpoint
 from serve.protocol import (
@@ -52,6 +52,7 @@ BUSY = Refusal(
 AWAY = Refusal("The engine died and is starting anew: try again.", None, "engine_unavailable", 503, "server_error", 2)
 GONE = (RayActorError, DeploymentUnavailableError)  # how a replica's death is told
 HUNG_UP = 499  # as nginx logs it
+MAX_ID = 128  # characters of an id that a client makes up
 POLL = 1.0  # seconds between two looks at the registry
 
 log = logging.getLogger("ray.serve")
@@ -68,7 +69,7 @@ class Api:
         self._catalog = Catalog(endpoint.names, self._engines.ready)
         self._catalog.refresh()
         self._metrics = Metrics()
-        self._logs = Logs(endpoint.logs)
+        self._books = Books(endpoint.logs)
         self._following: asyncio.Task[None] | None = None
 
     # --- what needs no engine -----------------------------------------------------------------------------------
@@ -117,7 +118,8 @@ class Api:
         self, request: Request, shape: type[Shape], answer: Callable[[Visit, Shape, Version], Awaitable[Response]]
     ) -> Response:
         """A request from its key to its place in the books. A stream is booked when it ends."""
-        visit = Visit(path=request.url.path)
+        visit = Visit(request.url.path)
+        visit.id = request.headers.get("x-request-id", visit.id)[:MAX_ID]  # Serve gives each one, and answers with it
         self._metrics.begin()
         try:
             asked, version = await self._read(visit, shape, request)
@@ -130,7 +132,6 @@ class Api:
             raise
         if not isinstance(response, StreamingResponse):
             self._close(visit)
-        response.headers["x-request-id"] = visit.id
         return response
 
     async def _read(self, visit: Visit, shape: type[Shape], request: Request) -> tuple[Shape, Version]:
@@ -153,14 +154,13 @@ class Api:
     async def _generate(self, visit: Visit, asked: GenerationRequest, version: Version) -> Response:
         if labels_of(version):
             raise Refused(Refusal(f"model: {version.id} sorts texts and writes none: use /v1/classify.", "model"))
-        ask, hidden = asked.ask(version), False
-        visit.stream = ask.stream
-        if self._logs.wants_sample() and ask.logprobs is None:  # how sure the model was belongs to a sample
-            ask, hidden = replace(ask, logprobs=0), True
-        sampled = ask if hidden or (ask.logprobs is not None and self._logs.wants_sample()) else None
+        ask, sampled = asked.ask(version), self._books.wants_sample()
+        visit.stream, hidden = ask.stream, sampled and ask.logprobs is None
+        if hidden:  # how sure the model was belongs to a sample
+            ask = replace(ask, logprobs=0)
         first, rest = await self._begin(ask)
-        reply = Reply(asked.chat, asked.model, version.id, visit.id)
-        answering = self._heard(visit, sampled, first, rest)
+        reply = Reply(asked.chat, asked.model, version.id)
+        answering = self._heard(visit, ask if sampled else None, first, rest)
         if ask.stream:
             events = self._events(visit, reply, answering, asked.wants_usage, hidden)
             return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
@@ -217,7 +217,7 @@ class Api:
             rest.cancel()
             visit.take(tally)
             if sampled is not None:
-                self._logs.sample(visit, sampled, tally)
+                self._books.sample(visit, sampled, tally)
 
     async def _events(
         self, visit: Visit, reply: Reply, answering: AsyncIterator[Piece], with_usage: bool, hidden: bool
@@ -259,7 +259,7 @@ class Api:
     def _close(self, visit: Visit) -> None:
         visit.total = time.monotonic() - visit.began
         self._metrics.end(visit)
-        self._logs.access(visit)
+        self._books.access(visit)
 
     async def _follow(self) -> None:
         while True:

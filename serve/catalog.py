@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from ftlib import registry
 from ftlib.errors import FtlibError, nearest
@@ -106,6 +107,7 @@ class Catalog:
             log.warning("%s is served as it was: %s", name, trouble)
 
 
+@lru_cache(maxsize=4096)  # a version never changes, and every request asks
 def engine_name(version: Version) -> str:
     """The deployment that answers for a version: the same for versions that one loaded base can answer for."""
     return f"Engine-{hashlib.sha256(base_key(version).encode()).hexdigest()[:12]}"
@@ -123,6 +125,7 @@ def base_key(version: Version) -> str:
     return json.dumps([manifest["base"], loading], sort_keys=True)
 
 
+@lru_cache(maxsize=4096)
 def labels_of(version: Version) -> bool:
     """Whether the version sorts texts instead of writing them."""
     adapter = read_json(version.weights / "adapter_config.json") or {}

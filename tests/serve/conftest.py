@@ -18,7 +18,13 @@ import ray
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from ftlib import registry
 from ftlib.models import fingerprint
@@ -28,6 +34,7 @@ from serve import app
 
 CONTEXT = 4096  # tokens; the tiny model needs seconds to fill it, which a hang-up must not have to wait for
 KEY = "tiny-key"
+LABELS = ["bad", "so-so", "good"]
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'alien' %}{{ raise_exception('no aliens here') }}{% endif %}"
     "<|{{ m.role }}|>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -47,6 +54,8 @@ class World:
     url: str
     base: Path
     served: dict[str, Version]
+    home: Path
+    run: Run
 
     def client(self, api_key: str = KEY, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60, **options)
@@ -118,10 +127,26 @@ def adapter_trial(run: Run, trial_id: str, base: Path, seed: int, template: str 
     return trial
 
 
-def finish(trial: Trial, kind: str, base: Path) -> None:
+def sorter_trial(run: Run, base: Path) -> Trial:
+    """A classifier of three labels: a LoRA adapter with its head."""
+    trial = run.trial("sorter")
+    torch.manual_seed(4)
+    config = LoraConfig(task_type="SEQ_CLS", r=4, target_modules="all-linear", modules_to_save=["score"])
+    model = get_peft_model(AutoModelForSequenceClassification.from_pretrained(base, num_labels=3), config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(trial.path / "adapter")
+    tiny_tokenizer(None).save_pretrained(trial.path / "adapter")
+    finish(trial, "adapter", base, labels=LABELS)
+    return trial
+
+
+def finish(trial: Trial, kind: str, base: Path, **facts: Any) -> None:
     identity = {"name_or_path": str(base), "revision": None, "fingerprint": fingerprint(base)}
     model = {"name_or_path": str(base), "dtype": "float32"}
-    write_json(trial.path / "manifest.json", {"kind": kind, "base": identity, "experiment": {"model": model}})
+    manifest = {"kind": kind, "base": identity, "experiment": {"model": model}, **facts}
+    write_json(trial.path / "manifest.json", manifest)
     trial.set_state("finished")
 
 
@@ -157,9 +182,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
             "support": registry.promote(run, adapter_trial(run, "b", base, seed=2), "support"),
             "bare": registry.promote(run, adapter_trial(run, "c", base, seed=3, template=None), "bare"),
             "full.model": registry.promote(run, full, "full.model"),
+            "sorter": registry.promote(run, sorter_trial(run, base), "sorter"),
         }
-        url = app.start(list(served), port=free_port(), api_key=KEY, replicas={"num_cpus": 0.5})
-    yield World(url, base, served)
+        url = app.start(list(served), port=free_port(), api_key=KEY, replicas={"num_cpus": 0.25}, logs={"sample": 1.0})
+    yield World(url, base, served, folder / "home", run)
     app.stop()
     if mine:
         ray.shutdown()

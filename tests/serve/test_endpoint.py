@@ -164,7 +164,7 @@ def clock(action) -> float:
 
 def test_an_unknown_model_names_the_nearest(client):
     with pytest.raises(
-        openai.NotFoundError, match=r"Did you mean 'support'.*support@1, support, bare, full.model"
+        openai.NotFoundError, match=r"Did you mean 'support'.*support@1, support, bare, full.model, sorter"
     ) as caught:
         complete(client, "suport")
     assert caught.value.code == "model_not_found"
@@ -203,7 +203,7 @@ def test_no_key_opens_nothing_but_health(world, path):
         ({"messages": [{"role": "alien", "content": "x"}]}, "messages"),
         ({"n": 17}, "n"),
         ({"top_logprobs": 21}, "top_logprobs"),
-        ({"logit_bias": {"a": 1}}, "logit_bias"),
+        ({"logit_bias": {"a": 1}}, "logit_bias.a"),
         ({"timeout": 0}, "timeout"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"seed": 2**70}, "seed"),

@@ -1,0 +1,160 @@
+"""What the client asks beyond one greedy answer: choices, log-probabilities, penalties, labels, and what is measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from .conftest import KEY, LABELS, World
+
+PROMPT = "the quick brown"
+TURN: Any = [{"role": "user", "content": PROMPT}]
+HEADERS = {"authorization": f"Bearer {KEY}"}
+
+
+def test_choices_are_numbered_and_counted(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="support", messages=TURN, n=3, max_tokens=5, temperature=1.5, seed=1, logprobs=True
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert len({choice.message.content for choice in answer.choices}) > 1
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == sum(len(each.logprobs.content) for each in answer.choices if each.logprobs)
+    again = client.chat.completions.create(
+        model="support", messages=TURN, n=3, max_tokens=5, temperature=1.5, seed=1, stream=True
+    )
+    texts = ["", "", ""]
+    for chunk in again:
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == [choice.message.content for choice in answer.choices]
+
+
+def test_many_prompts_at_once(client: openai.OpenAI) -> None:
+    prompts = [PROMPT, "lazy dog", "select name"]
+    both = client.completions.create(model="support", prompt=prompts, temperature=0, max_tokens=6)
+    alone = [
+        client.completions.create(model="support", prompt=each, temperature=0, max_tokens=6).choices[0].text
+        for each in prompts
+    ]
+    assert [choice.text for choice in both.choices] == alone
+
+
+def test_logprobs_are_those_of_the_model(world: World, client: openai.OpenAI) -> None:
+    answer = client.completions.create(model="support", prompt=PROMPT, temperature=0, max_tokens=5, logprobs=3)
+    told = answer.choices[0].logprobs
+    assert told is not None
+    assert told.token_logprobs is not None
+    assert told.top_logprobs is not None
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(world.base)
+    version = world.served["support"]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(world.base), version.weights).eval()
+    prompt = tokenizer(PROMPT).input_ids
+    _, ids = world.reference("support", PROMPT, 5)
+    with torch.no_grad():
+        likely = model(input_ids=torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+    wanted = [float(likely[len(prompt) - 1 + place, token]) for place, token in enumerate(ids)]
+    assert told.token_logprobs == pytest.approx(wanted, abs=1e-4)
+    assert all(
+        len(each) <= 3 and max(each.values()) == pytest.approx(own, abs=1e-6)
+        for each, own in zip(told.top_logprobs, told.token_logprobs, strict=True)
+    )
+    assert told.tokens == [tokenizer.decode([token]) for token in ids]
+    chat = client.chat.completions.create(
+        model="support", messages=TURN, temperature=0, max_tokens=4, logprobs=True, top_logprobs=2
+    )
+    assert chat.choices[0].logprobs is not None
+    assert chat.choices[0].logprobs.content is not None
+    assert all(len(each.top_logprobs) == 2 for each in chat.choices[0].logprobs.content)
+
+
+def test_a_bias_forbids_and_a_penalty_varies(client: openai.OpenAI, world: World) -> None:
+    _, ids = world.reference("support", PROMPT, 3)
+    plain = client.completions.create(model="support", prompt=PROMPT, temperature=0, max_tokens=3)
+    other = client.completions.create(
+        model="support", prompt=PROMPT, temperature=0, max_tokens=3, logit_bias={str(ids[0]): -100}
+    )
+    assert other.choices[0].text != plain.choices[0].text
+    options: Any = {"model": "support", "prompt": PROMPT, "temperature": 0, "max_tokens": 40, "logprobs": 0}
+    repeating = client.completions.create(**options).choices[0].logprobs
+    varied = client.completions.create(**options, frequency_penalty=2).choices[0].logprobs
+    assert repeating is not None
+    assert varied is not None
+    assert len(set(varied.tokens or [])) > len(set(repeating.tokens or []))
+
+
+def test_texts_are_labelled_as_the_model_labels_them(world: World) -> None:
+    texts = ["the lazy dog", "größe", "a much longer text of the quick brown fox that jumps"]
+    body = {"model": "sorter", "input": texts}
+    answer = httpx.post(f"{world.url}/v1/classify", json=body, headers=HEADERS).json()
+    version = world.served["sorter"]
+    base = AutoModelForSequenceClassification.from_pretrained(world.base, num_labels=3)
+    model = PeftModel.from_pretrained(base, version.weights).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(world.base)
+    for text, found in zip(texts, answer["data"], strict=True):
+        with torch.no_grad():
+            chances = model(input_ids=torch.tensor([tokenizer(text).input_ids])).logits[0].softmax(-1).tolist()
+        assert found["scores"] == pytest.approx(dict(zip(LABELS, chances, strict=True)), abs=1e-5)
+        assert found["label"] == LABELS[chances.index(max(chances))]
+    assert answer["system_fingerprint"] == "sorter@1"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("classify", {"model": "support", "input": "x"}, "use /v1/completions"),
+        ("classify", {"model": "sorter", "input": []}, "1 to 64 texts"),
+        ("classify", {"model": "sorter", "input": ""}, "not one token"),
+        ("classify", {"model": "sorter", "input": "x" * 5000}, "takes at most 4096"),
+        ("completions", {"model": "sorter", "prompt": "x"}, "use /v1/classify"),
+    ],
+)
+def test_each_kind_of_model_has_its_path(world: World, path: str, body: dict[str, Any], sentence: str) -> None:
+    answer = httpx.post(f"{world.url}/v1/{path}", json=body, headers=HEADERS)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]["message"]
+
+
+def test_prometheus_counts_what_was_answered(world: World, client: openai.OpenAI) -> None:
+    def value(name: str, **labels: str) -> float:
+        text = httpx.get(f"{world.url}/metrics", headers=HEADERS).text
+        found = [line for line in text.splitlines() if line.startswith(f"{name}{{")]
+        own = [line for line in found if all(f'{key}="{each}"' in line for key, each in labels.items())]
+        return sum(float(line.rpartition(" ")[2]) for line in own)
+
+    before = value("ftlib_tokens_total", version="bare@1", kind="completion")
+    refused = value("ftlib_requests_total", status="404")
+    client.completions.create(model="bare", prompt=PROMPT, max_tokens=7)
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="nobody", prompt=PROMPT)
+    assert value("ftlib_tokens_total", version="bare@1", kind="completion") == before + 7
+    assert value("ftlib_requests_total", status="404") == refused + 1
+    assert value("ftlib_time_to_first_token_seconds_count", version="bare@1") >= 1
+    text = httpx.get(f"{world.url}/metrics", headers=HEADERS).text
+    assert "nobody" not in text  # what clients invent is no label
+    assert re.search(r'ftlib_engine_steps\{engine="Engine-', text)
+    assert httpx.get(f"{world.url}/metrics").status_code == 401
+    live = httpx.get(f"{world.url}/v1/live", headers=HEADERS).json()
+    assert live["versions"]["bare@1"]["tokens"] >= 7
+
+
+def test_requests_are_in_the_books(world: World, client: openai.OpenAI) -> None:
+    answer = client.completions.with_raw_response.create(model="bare", prompt="mail me@example.org", max_tokens=5)
+    wanted = answer.headers["x-request-id"]
+    lines = {each["request_id"]: each for each in map(json.loads, (world.home / "logs/access.jsonl").open())}
+    assert lines[wanted]["version"] == "bare@1"
+    assert lines[wanted]["completion_tokens"] == 5
+    assert lines[wanted]["key"] == "api-key"
+    assert "example" not in json.dumps(lines[wanted])
+    samples = {each["request_id"]: each for each in map(json.loads, (world.home / "logs/samples.jsonl").open())}
+    assert samples[wanted]["prompt"] == "mail [email]"
+    assert samples[wanted]["answer"] == answer.parse().choices[0].text
+    assert samples[wanted]["mean_logprob"] < 0
+    assert answer.parse().choices[0].logprobs is None  # told to the log alone

@@ -1,0 +1,150 @@
+"""Versions come and go, processes die, and clients see none of it, or one clean error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from ftlib import registry
+
+from .conftest import TEMPLATE, World, adapter_trial, finish, tiny_model, tiny_tokenizer
+
+PROMPT = "the quick brown"
+
+
+@pytest.fixture(autouse=True)
+def home(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTLIB_HOME", str(world.home))
+
+
+@contextmanager
+def traffic(world: World, name: str, clients: int = 6) -> Iterator[tuple[Counter[str], list[Exception]]]:
+    """Requests without a pause; who answered (by version), and what failed."""
+    versions: Counter[str] = Counter()
+    failures: list[Exception] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        client = world.client()
+        while not over.is_set():
+            try:
+                answer = client.completions.create(model=name, prompt=PROMPT, max_tokens=8, temperature=0)
+                versions[str(answer.system_fingerprint)] += 1
+            except Exception as error:
+                failures.append(error)
+
+    with ThreadPoolExecutor(clients) as pool:
+        asking = [pool.submit(ask) for _ in range(clients)]
+        try:
+            yield versions, failures
+        finally:
+            over.set()
+    for each in asking:
+        each.result()
+
+
+def until(happens: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_promote_canary_and_roll_back_under_load(world: World) -> None:
+    old = world.served["support"].id
+    trial = adapter_trial(world.run, "next", world.base, seed=11)
+    with traffic(world, "support") as (versions, failures):
+        until(lambda: versions[old] > 5)
+        new = registry.promote(world.run, trial, "support", canary=0.5)
+        until(lambda: versions[new.id] > 5)
+        seen = versions[old]
+        until(lambda: versions[old] > seen + 3)  # the other half still goes there
+        registry.canary("support", 1)
+        until(lambda: world.client().models.retrieve("support").root == new.id)  # type: ignore[attr-defined]
+        before = versions[old]
+        until(lambda: versions[new.id] > 30)
+        assert versions[old] <= before + 6  # those that were on their way
+        registry.rollback("support")
+        until(lambda: versions[old] > before + 20)
+    assert failures == []
+    assert set(versions) == {old, new.id}
+
+
+def test_a_full_model_is_promoted_into_an_engine_of_its_own(world: World) -> None:
+    trial = world.run.trial("full-2")
+    tiny_model(seed=21).save_pretrained(trial.path / "model")
+    tiny_tokenizer(TEMPLATE).save_pretrained(trial.path / "model")
+    finish(trial, "model", world.base)
+    with traffic(world, "full.model", clients=2) as (versions, failures):
+        until(lambda: versions["full.model@1"] > 3)
+        new = registry.promote(world.run, trial, "full.model")
+        until(lambda: versions[new.id] > 3, 60)
+        registry.rollback("full.model")
+        seen = versions["full.model@1"]
+        until(lambda: versions["full.model@1"] > seen + 3)
+    assert failures == []
+
+
+def processes(name: str) -> list[psutil.Process]:
+    mine = psutil.Process().children(recursive=True)
+    return [each for each in mine if name in " ".join(_command(each))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize("victim", ["ServeReplica:ftlib:Engine", "ProxyActor"])
+def test_a_killed_process_costs_a_clean_error_and_heals(world: World, victim: str) -> None:
+    client = world.client()
+    wanted = client.completions.create(model="bare", prompt=PROMPT, max_tokens=8, temperature=0).choices[0].text
+    stream = client.completions.create(model="bare", prompt=PROMPT, max_tokens=3500, stream=True, temperature=0)
+    next(iter(stream))
+    killed = processes(victim)
+    assert killed
+    for each in killed:
+        each.kill()
+    with pytest.raises((openai.APIError, httpx.HTTPError)) as caught:
+        list(stream)
+    assert "Traceback" not in str(caught.value)
+
+    def answers() -> bool:
+        try:
+            return (
+                client.completions.create(model="bare", prompt=PROMPT, max_tokens=8, temperature=0).choices[0].text
+                == wanted
+            )
+        except openai.APIError:
+            return False
+
+    until(answers, 60)
+
+
+def test_a_version_that_vanishes_leaves_the_others_alone(world: World) -> None:
+    trial = adapter_trial(world.run, "ghost", world.base, seed=31)
+    version = registry.promote(world.run, trial, "bare")
+    until(lambda: world.client().models.retrieve("bare").root == version.id)  # type: ignore[attr-defined]
+    file = Path(version.weights) / "adapter_model.safetensors"
+    file.rename(file.with_name("gone"))
+    with pytest.raises(openai.APIStatusError) as caught:
+        world.client().completions.create(model="bare", prompt=PROMPT, max_tokens=2)
+    assert caught.value.status_code == 422
+    assert "Traceback" not in str(caught.value)
+    assert PreTrainedTokenizerFast.from_pretrained(version.weights) is not None
+    registry.rollback("bare")
+    until(lambda: world.client().models.retrieve("bare").root == "bare@1")  # type: ignore[attr-defined]
+    assert world.client().completions.create(model="bare", prompt=PROMPT, max_tokens=2).choices
