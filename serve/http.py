@@ -1,4 +1,4 @@
-"""The routes, what they publish of themselves (OpenAPI), and what they answer when there is no such route."""
+"""The routes, and what they answer when there is no such route."""
 
 from __future__ import annotations
 
@@ -10,46 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic.json_schema import models_json_schema
 from ray import serve
 from starlette.exceptions import HTTPException
 
 from serve.api import BROKEN, refused
 from serve.protocol import ChatRequest, ClassifyRequest, CompletionRequest, Refusal, Refused
-from serve.protocol import Request as Asked
+from serve.published import openapi, route
 
 PAGE = Path(__file__).with_name("page.html")
-SHAPES: tuple[type[Asked], ...] = (ChatRequest, CompletionRequest, ClassifyRequest)
-STATUSES = {
-    400: "The request is wrong: `param` says where.",
-    401: "The key is missing or wrong.",
-    403: "The key does not open this model.",
-    404: "The model is not served.",
-    408: "The deadline passed.",
-    413: "The body is too large.",
-    422: "The model is there and cannot answer.",
-    429: "Too many requests: `Retry-After` says when to try again.",
-    503: "An engine is starting anew.",
-}
-REFUSAL = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
 
 log = logging.getLogger("ray.serve")
 router = APIRouter()
@@ -61,19 +31,6 @@ def this_api() -> Any:
 
 
 Current = Annotated[Any, Depends(this_api)]
-
-
-def _published(shape: type[Asked] | None = None) -> dict[str, Any]:
-    """A route's part of the OpenAPI: bodies are parsed by us, after the key, so FastAPI does not know them."""
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}
-    told: dict[str, Any] = {
-        "responses": {str(status): {"description": text, "content": content} for status, text in STATUSES.items()},
-        "security": [{"key": []}, {}],
-    }
-    if shape is not None:
-        schema = {"$ref": f"#/components/schemas/{shape.__name__}"}
-        told["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    return told
 
 
 @router.get("/", response_class=HTMLResponse)
@@ -88,45 +45,45 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/metrics", openapi_extra=_published())
+@router.get("/metrics", response_class=PlainTextResponse, openapi_extra=route())
 async def metrics(request: Request, api: Current) -> Response:
     """Prometheus' text."""
     return Response(api.metrics(request), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/live", openapi_extra=_published())
+@router.get("/v1/live", openapi_extra=route("Live"))
 async def live(request: Request, api: Current) -> JSONResponse:
     """The last minute's rates, per version."""
     return JSONResponse(api.live(request))
 
 
-@router.get("/v1/models", openapi_extra=_published())
+@router.get("/v1/models", openapi_extra=route("Models"))
 async def models(request: Request, api: Current) -> JSONResponse:
     """The names that are served."""
     return JSONResponse({"object": "list", "data": api.cards(request)})
 
 
-@router.get("/v1/models/{name}", openapi_extra=_published())
+@router.get("/v1/models/{name}", openapi_extra=route("Model"))
 async def model(name: str, request: Request, api: Current) -> JSONResponse:
     """One of them."""
     return JSONResponse(api.card(name, request))
 
 
-@router.post("/v1/chat/completions", openapi_extra=_published(ChatRequest))
+@router.post("/v1/chat/completions", openapi_extra=route("Chat", ChatRequest, streams=True))
 async def chat_completions(request: Request, api: Current) -> Response:
     """The next message of a chat."""
     answer: Response = await api.chat(request)
     return answer
 
 
-@router.post("/v1/completions", openapi_extra=_published(CompletionRequest))
+@router.post("/v1/completions", openapi_extra=route("Completion", CompletionRequest, streams=True))
 async def completions(request: Request, api: Current) -> Response:
     """What follows a text."""
     answer: Response = await api.complete(request)
     return answer
 
 
-@router.post("/v1/classify", openapi_extra=_published(ClassifyRequest))
+@router.post("/v1/classify", openapi_extra=route("Labels", ClassifyRequest))
 async def classify(request: Request, api: Current) -> Response:
     """Which label each text has."""
     answer: Response = await api.classify(request)
@@ -143,20 +100,8 @@ def make_app() -> FastAPI:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _not_here)
     app.add_exception_handler(Exception, _broken)
-    app.openapi = lambda: app.openapi_schema or _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    schema = get_openapi(title="ftlib", version="1", routes=app.routes)
-    _, shapes = models_json_schema(
-        [(shape, "validation") for shape in SHAPES], ref_template="#/components/schemas/{model}"
-    )
-    components = schema.setdefault("components", {})
-    components.setdefault("schemas", {}).update(shapes["$defs"], Refusal=REFUSAL)
-    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    app.openapi_schema = schema
-    return schema
 
 
 @cache

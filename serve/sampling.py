@@ -90,8 +90,8 @@ def _sample(logits: Tensor, how: Sampling) -> int:
     chances = logits.softmax(-1)
     if how.top_p < 1:
         ordered, order = chances.sort(descending=True)
-        above = ordered.cumsum(-1) - ordered  # of the tokens before each: the first is always kept
-        chances = chances.index_fill(0, order[above >= how.top_p], 0.0)
+        above = ordered.cumsum(-1) - ordered  # of the tokens before each; the first is always kept
+        chances = chances.index_fill(0, order[1:][above[1:] >= how.top_p], 0.0)
     if how.min_p > 0:
         chances = chances.masked_fill(chances < how.min_p * chances.max(), 0.0)
     return int(torch.multinomial(chances, 1, generator=how.generator(logits.device)))

@@ -23,7 +23,9 @@ for (const name of readdirSync(".")) if (name.endsWith(".br"))
 
 FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir prefix="relative">fonts</dir><dir>/usr/share/fonts</dir><cachedir prefix="xdg">ftlib-fonts</cachedir></fontconfig>
+<fontconfig>
+<dir prefix="relative">fonts</dir><dir>/usr/share/fonts</dir><cachedir prefix="xdg">ftlib-fonts</cachedir>
+</fontconfig>
 """
 
 

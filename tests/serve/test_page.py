@@ -77,7 +77,7 @@ def texts(page: Page) -> list[str]:
 
 def test_the_page_lists_names_and_versions(opened: Page, world: World) -> None:
     rows = [row.split("\t")[:2] for row in opened.locator("#names").inner_text().strip().split("\n")]
-    assert {name: version for name, version in rows} == {name: version.id for name, version in world.served.items()}
+    assert dict(rows) == {name: version.id for name, version in world.served.items()}
     assert choice(opened, "Left").input_value() != choice(opened, "Right").input_value()
 
 
@@ -128,7 +128,7 @@ def test_a_wrong_key_is_told_and_the_right_one_kept_for_the_tab_only(page: Page,
 def test_a_refusal_is_shown_in_its_sentence(opened: Page) -> None:
     ask(opened, "bare", "support", "chat", prompt="x")
     expect(opened.locator("#note-left")).to_have_text(re.compile("bare@1 has no chat template"))
-    expect(opened.locator("#note-right")).to_have_text(re.compile("support@2: 24 tokens"))
+    expect(opened.locator("#note-right")).to_have_text(re.compile("support@2: 24 tokens"), timeout=30_000)
 
 
 def test_what_the_endpoint_says_is_never_markup(opened: Page) -> None:
@@ -144,6 +144,14 @@ def test_what_the_endpoint_says_is_never_markup(opened: Page) -> None:
     expect(opened.locator("#text-right")).to_have_text(EVIL)
     assert opened.locator("img").count() == 0
     assert opened.title() == "ftlib endpoint"
+
+
+def test_a_canary_has_its_row_and_can_be_chosen(opened: Page) -> None:
+    told = {"id": "support", "root": "support@2", "canary": "support@3", "canary_share": 0.05}
+    opened.route("**/v1/models", lambda route: _tell(route, {"data": [told]}))
+    expect(opened.locator("#names tr")).to_have_count(1, timeout=5000)
+    assert opened.locator("#names").inner_text().split() == ["support", "support@2", "support@3", "5", "%"]
+    assert choice(opened, "Left").locator("option").all_text_contents() == ["support", "support@2", "support@3"]
 
 
 def _tell(route: Route, value: object) -> None:
