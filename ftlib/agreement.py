@@ -30,8 +30,11 @@ from ftlib.weights import adapter_config, is_plain_lora
 # How far the same adapter's logits may be apart, as a share of their size (2-norm). Measured on Llamas of 2 to 12 layers,
 # 64 to 1,024 wide: at most 1.2e-6, 2.1e-3 and 1.7e-2, whatever the adapter, growing with the root of the depth.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
-QUANTIZED = 6e-2  # the kernels of nf4 and int8 round otherwise than the plain weights that are merged into
+# Merging makes quantized weights plain again, which other kernels multiply: nf4 was 5e-7 apart in float32, int8 6e-3.
+QUANTIZED = {None: 0.0, "nf4": 1e-2, "int8": 3e-2}
 LAST = 32  # positions of each probe that are compared: a position has as many logits as there are tokens
+
+NOTHING = torch.zeros(0)
 
 Probes = Sequence[list[int]]
 Logits = list[Tensor]
@@ -49,9 +52,8 @@ class Ways:
     merged: Logits | None
 
     def agree(self, owner: str) -> dict[str, Any]:
-        """How far they are apart. Raises FtlibError for logits that are no numbers, that are the base's, or that differ
-        by more than rounding gives."""
-        check_finite(self.own, owner)
+        """How far they are apart. Raises FtlibError for logits that are the base's, or that differ by more than rounding
+        gives."""
         effect = _apart(self.untuned, self.own)
         if not effect:
             raise FtlibError(f"{owner}: its adapter changes no logit, so its weights fit no layer of the base.")
@@ -86,15 +88,17 @@ def ways_of(
     """The logits of the adapter in a folder, each way. `load` gives its base; `load_merged` the model that it was merged
     into, where that was written already, or else it is merged in memory.
 
-    `beside` gets the PEFT model in between: who wants more of it need not load it again.
+    `beside` gets the PEFT model in between: who wants more of it need not load it again. Raises FtlibError for an adapter
+    that does not fit its base, and for logits that are no numbers.
     """
     config = adapter_config(owner, adapter)
     base = load()
     dtype, quantized = base.dtype, section.quantization is not None
     untuned = logits_of(base, probes)
     bank = _in_bank(adapter, base, config, probes)
-    model = PeftModel.from_pretrained(base, adapter).eval()
+    model = beside_base(base, adapter, owner)
     own = logits_of(model, probes)
+    check_finite(own, owner)
     beside(model)
     merged = None
     if load_merged is not None:
@@ -103,7 +107,17 @@ def ways_of(
         merged = logits_of(load_merged(), probes)
     elif config["peft_type"] in MERGEABLE:
         merged = _merged(adapter, model, quantized, probes)
-    return Ways(dtype, QUANTIZED if quantized else TOLERANCE.get(dtype, QUANTIZED), untuned, own, bank, merged)
+    tolerance = max(TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16]), QUANTIZED[section.quantization])
+    return Ways(dtype, tolerance, untuned, own, bank, merged)
+
+
+def beside_base(base: Any, adapter: Path, owner: str) -> Any:
+    """The adapter of a folder on its loaded base, for evaluation. Raises FtlibError where it does not fit."""
+    try:
+        return PeftModel.from_pretrained(base, adapter).eval()
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FtlibError(f"{owner}: PEFT cannot put its adapter on its base: {reason}") from error
 
 
 def logits_of(model: Any, probes: Probes) -> Logits:
@@ -135,9 +149,11 @@ def _in_bank(adapter: Path, base: Any, config: dict[str, Any], probes: Probes) -
     state = load_file(adapter / PEFT_WEIGHTS)
     ranks = {name.removesuffix(".lora_A.weight"): len(part) for name, part in state.items() if ".lora_A." in name}
     names = [name.removeprefix(PREFIX) for name in ranks]
-    layers = [base.get_submodule(name) for name in names]
-    if 2 * len(ranks) != len(state) or not all(hasattr(layer, "in_features") for layer in layers):
-        return None  # an embedding, or GPT-2's Conv1D
+    known = dict(base.named_modules())
+    layers = [known.get(name) for name in names]
+    fits = all(state.get(f"{name}.lora_B.weight", NOTHING).shape[1:] == (rank,) for name, rank in ranks.items())
+    if 2 * len(ranks) != len(state) or not fits or not all(hasattr(layer, "in_features") for layer in layers):
+        return None  # an embedding, GPT-2's Conv1D, or what PEFT will refuse
     bank = LoraBank(base, names, slots=1, rank=max(ranks.values()))
     bank.configure(0, bank.rank, 1.0)
     bank.load_peft(0, _scaled(state, ranks, config))

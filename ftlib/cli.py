@@ -350,6 +350,33 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
         application.stop()
 
 
+@cli.command("monitor")
+@click.argument("name")
+@click.option("--log", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="A log to read, again for more (the endpoint's own, unless given).")  # fmt: skip
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="Only the last H hours.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json: bool) -> None:
+    """Compare the traffic of NAME (or NAME@VERSION) with the data that it was trained on, and say what drifted."""
+    import json
+
+    from ftlib.monitor import monitor, to_table
+
+    report = monitor(name, files, hours)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+        return
+    statuses = ", ".join(f"{count} x {status}" for status, count in report.statuses.items())
+    click.echo(f"{report.version}: {report.requests} requests ({statuses}), {report.samples} of them sampled")
+    _print_table(to_table(report))
+    if report.damaged:
+        _say(f"warning: {report.damaged} lines of the logs are no JSON, and were left out")
+    for note in report.notes:
+        _say(f"warning: {note}")
+    drifted = ", ".join(finding.what for finding in report.drifted)
+    _say(f"warning: drifted: {drifted}" if drifted else "nothing drifted")
+
+
 def main() -> None:
     """The console script. Turns every failure into one sentence and an exit status."""
     from ftlib.errors import FtlibError

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
-import ftlib.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
-from ftlib.agreement import Probes, Ways, check_finite, free, logits_of, ways_of
+from ftlib.agreement import Probes, Ways, beside_base, check_finite, free, logits_of, ways_of
 from ftlib.answer_loss import Loss, loss_on, read_rows
 from ftlib.config import Experiment, ModelSection
 from ftlib.errors import DataError, FtlibError
@@ -136,7 +134,7 @@ class Candidate:
         """Its loss on a file that is read as another candidate reads it: the same columns, the same length."""
         model = self._load()
         if self.version.kind == "adapter":
-            model = PeftModel.from_pretrained(model, self.version.weights).eval()
+            model = beside_base(model, self.version.weights, self.owner)
         try:
             return self.loss(model, file, other.experiment)
         finally:
@@ -175,7 +173,7 @@ class Candidate:
 def _compare(new: Candidate, loss: Loss, reference: Version | None, comparison: Comparison) -> dict[str, Any]:
     """Raises FtlibError, naming both losses, when the new one is higher than the old one and the slack."""
     found = {
-        "file": str(comparison.file),
+        "file": str(comparison.file.absolute()),
         "slack": comparison.slack,
         "new": loss.total / loss.counted,
         "reference": None,
