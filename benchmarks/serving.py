@@ -66,7 +66,7 @@ def engines(rows: int, repeats: int) -> None:
     import torch
     from peft import PeftModel, get_peft_model
 
-    from ftlib.onednn import pack_linears
+    from ftlib.onednn import freeze_linears
     from serve.adapters import Adapter, Slots
     from serve.batch import Batch
     from serve.sampling import Sampling
@@ -90,7 +90,7 @@ def engines(rows: int, repeats: int) -> None:
         return Adapter(name, RANK, frozenset(key.rpartition(".lora_")[0] for key in state), state)
 
     base = model()
-    pack_linears(base)  # as the endpoint does on a CPU
+    freeze_linears(base, gradients=False)  # as the endpoint does on a CPU
     slots = Slots(base, ADAPTERS, torch.float32)
     adapters = [banked(f"a{number}") for number in range(ADAPTERS)]
     batch = Batch(base, slots)

@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+
+from ftlib.onednn import gradient, is_plain, product
 
 ALIGN = 16  # floats: a part begins where vector instructions do
 PREFIX = "base_model.model."  # of PEFT's names
@@ -66,8 +67,8 @@ class Route:
         if self.span is not None:
             stack[self.span].add_(products)
             return
-        for slot, product in zip(self.slots, products, strict=True):
-            stack[slot] += product
+        for slot, each in zip(self.slots, products, strict=True):
+            stack[slot] += each
 
 
 class Mix:
@@ -148,8 +149,7 @@ class BankLinear(nn.Module):
             return self.base(x)
         if isinstance(bank.route, Mix):
             return self._mixed(x, bank, bank.route)
-        plain = type(self.base) is nn.Linear  # a quantized layer knows itself how to multiply and to differentiate
-        return _Product.apply(x, None if plain else self.base(x), bank.anchor, self, bank.route)
+        return _Product.apply(x, None if is_plain(self.base) else self.base(x), bank.anchor, self, bank.route)
 
     def _mixed(self, x: Tensor, bank: LoraBank, mix: Mix) -> Tensor:
         """Without gradients, and without scales: a served bank has them in its B."""
@@ -173,9 +173,9 @@ class _Product(torch.autograd.Function):
         if base is not None:
             out = torch.baddbmm(base, low, b)
         elif shared:
-            out = torch.baddbmm(linear(x[:1], layer.base.weight, layer.base.bias).expand(len(x), -1, -1), low, b)
+            out = torch.baddbmm(product(layer.base, x[:1]).expand(len(x), -1, -1), low, b)
         else:
-            out = linear(x, layer.base.weight, layer.base.bias).baddbmm_(low, b)
+            out = product(layer.base, x).baddbmm_(low, b)
         ctx.save_for_backward(x, low, mask)
         ctx.layer, ctx.route = layer, route
         return out
@@ -192,15 +192,14 @@ class _Product(torch.autograd.Function):
         route.add(grad_a, (x if mask is None else x * mask).transpose(1, 2), dlow)
         dx = None
         if ctx.needs_input_grad[0]:
-            plain = type(layer.base) is nn.Linear
-            dx = dy @ layer.base.weight if plain else None
+            dx = gradient(layer.base, dy) if is_plain(layer.base) else None
             if mask is None and dx is not None:
                 dx.baddbmm_(dlow, a.transpose(1, 2))
             else:
                 through = torch.bmm(dlow, a.transpose(1, 2))
                 through = through if mask is None else through.mul_(mask)
                 dx = through if dx is None else dx.add_(through)
-        return dx, None if type(layer.base) is nn.Linear else dy, None, None, None
+        return dx, None if is_plain(layer.base) else dy, None, None, None
 
 
 class _Stacked(torch.autograd.Function):

@@ -23,11 +23,11 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from ftlib.registry import Version
+from serve.books import Books
 from serve.catalog import Catalog, Entry, labels_of
 from serve.classifier import MAX_TEXTS, Label
 from serve.engines import Engines
 from serve.guard import Guard
-from serve.books import Books
 from serve.metrics import Metrics, Visit
 from serve.options import Endpoint
 from serve.protocol import (

@@ -18,7 +18,7 @@ from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
 from ftlib.merge import MERGEABLE
 from ftlib.models import base_of, load_model, load_tokenizer
-from ftlib.onednn import pack_linears
+from ftlib.onednn import freeze_linears
 from ftlib.registry import Version
 from serve.adapters import Adapter, why_not_banked
 from serve.protocol import Ask, Refusal, Refused
@@ -56,7 +56,7 @@ class Loaded:
         if beside and _merges(whole) and not getattr(self.model, "is_quantized", False):
             self.model, beside = whole.merge_and_unload(), False
         if device.type == "cpu" and not beside:
-            pack_linears(self.model)
+            freeze_linears(self.model, gradients=False, dtypes=(torch.float32, torch.bfloat16))
         length = getattr(self.model.config, "max_position_embeddings", None)
         self.context = None if length is None else length - (getattr(config, "num_virtual_tokens", 0) or 0)
         end = self.model.generation_config.eos_token_id

@@ -28,6 +28,7 @@ from ftlib.methods.distillation.targets import Reader, Targets, Task, write_targ
 from ftlib.methods.objectives import Scored, Tokens
 from ftlib.methods.reference import reference_of
 from ftlib.models import identity, load_model, load_tokenizer
+from ftlib.onednn import FrozenLinear, freeze_linears
 from ftlib.pack.layout import ATTENTION, Block, Layout, laid_out, pick
 from ftlib.teacher import cached, check_tokenizers, teacher_of
 
@@ -71,6 +72,7 @@ class FrozenBase:
         self.head = "score" if head == "sequence_classification" else None
         if self.head and not isinstance(getattr(self.model, "score", None), nn.Linear):
             raise CannotPack(f"{type(self.model).__name__} has no linear head named 'score'")
+        freeze_linears(self.model, gradients=True, keep=[self.head] if self.head else [])
         self.bank = LoraBank(self.model, targets, slots, rank, heads=[self.head] if self.head else [])
         self.body = self.model.base_model
         if experiment.train.activation_checkpointing:
@@ -100,7 +102,8 @@ class FrozenBase:
         head = self.model.get_submodule(self.head) if self.head else self.model.get_output_embeddings()
         n, p, _ = picked.shape
         together = n * p * head.out_features <= LOGITS_AT_ONCE
-        return _Outputs(lambda hidden: head(hidden.to(head.weight.dtype)), picked, targets, together)
+        dtype = head.dtype if isinstance(head, FrozenLinear) else head.weight.dtype
+        return _Outputs(lambda hidden: head(hidden.to(dtype)), picked, targets, together)
 
     def _without_dropout(self) -> None:
         for module in self.model.modules():
