@@ -28,10 +28,11 @@ from ftlib.registry import Version
 from ftlib.runs import home
 from serve.api import Api
 from serve.catalog import engine_name
-from serve.engines import QUIET, deployment
+from serve.engines import QUIET, check, deployment
 from serve.http import make_app
 from serve.options import APPLICATION, Endpoint
 
+log = logging.getLogger("ray.serve")
 ROOM = 100_000  # requests inside the HTTP side: the engines' queues say no, and nothing before them
 
 
@@ -116,17 +117,30 @@ def stop() -> None:
 
 
 def _versions(endpoint: Endpoint) -> list[Version]:
-    """What the names mean now, canaries too."""
+    """What the names mean now, canaries too. A name that was asked for must be fit to serve; of all names, those that
+    are will do."""
     found: list[Version] = []
     for name in endpoint.names or registry.names():
-        if "@" in name:
-            found.append(registry.resolve(name))
+        try:
+            meant = _meant(name)
+            for version in meant:
+                check(endpoint, version)
+        except FtlibError as error:
+            if endpoint.names:
+                raise
+            log.warning("%s is not served: %s", name, error)
         else:
-            alias = registry.alias(name)
-            found += [alias.version, *([alias.canary] if alias.canary else [])]
+            found += meant
     if not found:
         raise InputError("The registry is empty: promote a trial first, with 'ftlib promote RUN --as NAME'.")
     return found
+
+
+def _meant(name: str) -> list[Version]:
+    if "@" in name:
+        return [registry.resolve(name)]
+    alias = registry.alias(name)
+    return [alias.version, *([alias.canary] if alias.canary else [])]
 
 
 def _is_loopback(host: str) -> bool:
