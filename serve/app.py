@@ -7,7 +7,6 @@ Versions on the same base share one Engine deployment; a full model is its own b
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import socket
@@ -29,6 +28,7 @@ from ftlib.runs import home
 from serve.api import Api
 from serve.catalog import engine_name
 from serve.engines import QUIET, check, deployment
+from serve.guard import is_loopback
 from serve.http import make_app
 from serve.options import APPLICATION, Endpoint
 
@@ -89,7 +89,7 @@ def start(names: Sequence[str], host: str = "127.0.0.1", port: int = 8000, **opt
     names or a port that is taken, and FtlibError when the endpoint cannot come up.
     """
     arguments = {"names": list(names), **options}
-    if not parse(arguments).guarded and not _is_loopback(host):
+    if not parse(arguments).guarded and not is_loopback(host):
         raise InputError(f"--host {host} is reachable from other machines: give an --api-key, or bind to 127.0.0.1.")
     application = build(arguments)
     _check_port(host, port)
@@ -141,13 +141,6 @@ def _meant(name: str) -> list[Version]:
         return [registry.resolve(name)]
     alias = registry.alias(name)
     return [alias.version, *([alias.canary] if alias.canary else [])]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_port(host: str, port: int) -> None:
