@@ -22,6 +22,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from ftlib.keys import Key
 from ftlib.registry import Version
 from serve.books import Books
 from serve.catalog import Catalog, Entry, labels_of
@@ -76,22 +77,22 @@ class Api:
 
     def cards(self, request: Request) -> list[dict[str, Any]]:
         """The names that the key opens."""
-        key = self._guard.admit(_authorization(request), counted=False)
+        key = self._admit(request, counted=False)
         return [_card(entry) for entry in self._catalog.entries() if self._guard.allow(key, entry.name)]
 
     def card(self, name: str, request: Request) -> dict[str, Any]:
-        key = self._guard.admit(_authorization(request), counted=False)
+        key = self._admit(request, counted=False)
         self._guard.check(key, name)
         return _card(self._catalog.entry(name))
 
     def live(self, request: Request) -> dict[str, Any]:
         """The last minute's rates, for the page."""
-        self._guard.admit(_authorization(request), counted=False)
+        self._admit(request, counted=False)
         return self._metrics.live()
 
     def metrics(self, request: Request) -> bytes:
         """For Prometheus, which sends the key as its `authorization`."""
-        self._guard.admit(_authorization(request), counted=False)
+        self._admit(request, counted=False)
         return self._metrics.text()
 
     def hear(self, engine: str, replica: str, stats: dict[str, float]) -> None:
@@ -136,7 +137,7 @@ class Api:
 
     async def _read(self, visit: Visit, shape: type[Shape], request: Request) -> tuple[Shape, Version]:
         """The request and the version that answers it. The key is checked before a byte of the body is read."""
-        key = self._guard.admit(_authorization(request))
+        key = self._admit(request)
         visit.key = key.name
         body = b""
         async for chunk in request.stream():
@@ -150,6 +151,10 @@ class Api:
         version = self._catalog.route(asked.model)
         visit.version = version.id
         return asked, version
+
+    def _admit(self, request: Request, counted: bool = True) -> Key:
+        peer = request.client.host if request.client else ""
+        return self._guard.admit(request.headers.get("authorization", ""), peer, counted)
 
     async def _generate(self, visit: Visit, asked: GenerationRequest, version: Version) -> Response:
         if labels_of(version):
@@ -274,10 +279,6 @@ def refused(refusal: Refusal) -> JSONResponse:
     """A refusal as an answer."""
     headers = {"retry-after": str(refusal.retry_after)} if refusal.retry_after else None
     return JSONResponse(refusal.body(), status_code=refusal.status, headers=headers)
-
-
-def _authorization(request: Request) -> str:
-    return request.headers.get("authorization", "")
 
 
 def _card(entry: Entry) -> dict[str, Any]:

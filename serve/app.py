@@ -7,7 +7,6 @@ Versions on the same base share one Engine deployment; a full model is its own b
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import socket
@@ -28,10 +27,12 @@ from ftlib.registry import Version
 from ftlib.runs import home
 from serve.api import Api
 from serve.catalog import engine_name
-from serve.engines import QUIET, deployment
+from serve.engines import QUIET, check, deployment
+from serve.guard import is_loopback
 from serve.http import make_app
 from serve.options import APPLICATION, Endpoint
 
+log = logging.getLogger("ray.serve")
 ROOM = 100_000  # requests inside the HTTP side: the engines' queues say no, and nothing before them
 
 
@@ -88,7 +89,7 @@ def start(names: Sequence[str], host: str = "127.0.0.1", port: int = 8000, **opt
     names or a port that is taken, and FtlibError when the endpoint cannot come up.
     """
     arguments = {"names": list(names), **options}
-    if not parse(arguments).guarded and not _is_loopback(host):
+    if not parse(arguments).guarded and not is_loopback(host):
         raise InputError(f"--host {host} is reachable from other machines: give an --api-key, or bind to 127.0.0.1.")
     application = build(arguments)
     _check_port(host, port)
@@ -116,24 +117,30 @@ def stop() -> None:
 
 
 def _versions(endpoint: Endpoint) -> list[Version]:
-    """What the names mean now, canaries too."""
+    """What the names mean now, canaries too. A name that was asked for must be fit to serve; of all names, those that
+    are will do."""
     found: list[Version] = []
     for name in endpoint.names or registry.names():
-        if "@" in name:
-            found.append(registry.resolve(name))
+        try:
+            meant = _meant(name)
+            for version in meant:
+                check(endpoint, version)
+        except FtlibError as error:
+            if endpoint.names:
+                raise
+            log.warning("%s is not served: %s", name, error)
         else:
-            alias = registry.alias(name)
-            found += [alias.version, *([alias.canary] if alias.canary else [])]
+            found += meant
     if not found:
         raise InputError("The registry is empty: promote a trial first, with 'ftlib promote RUN --as NAME'.")
     return found
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _meant(name: str) -> list[Version]:
+    if "@" in name:
+        return [registry.resolve(name)]
+    alias = registry.alias(name)
+    return [alias.version, *([alias.canary] if alias.canary else [])]
 
 
 def _check_port(host: str, port: int) -> None:

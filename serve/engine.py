@@ -143,7 +143,7 @@ class Engine:
         from serve.sampling import Sampling
         from serve.sequence import Sequence as Row
 
-        with sentences():
+        with sentences(ask.version):
             tokenizer = self._tokenizers.get(ask.version)
             adapter = self._shelf.get(ask.version) if self._banked else None
             if adapter is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
+from ftlib import registry
 from ftlib.registry import Version
 from serve.catalog import engine_name, labels_of
 from serve.options import APPLICATION, Endpoint
@@ -18,6 +19,13 @@ QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 DRAIN = 30.0  # seconds that a replica that goes has for what it has begun
 
 log = logging.getLogger("ray.serve")
+
+
+def check(endpoint: Endpoint, version: Version) -> None:
+    """Raises InputError for a version that must not be loaded, or that the engine of this endpoint cannot serve."""
+    registry.check_loadable(version)
+    if endpoint.engine.type == "vllm" and not labels_of(version):
+        registry.check_loadable(version, engine="vllm")
 
 
 def deployment(endpoint: Endpoint, version: Version) -> serve.Application:
@@ -66,7 +74,11 @@ class Engines:
         return self._plain[engine_name(version)]
 
     def ready(self, version: Version) -> bool:
-        """Whether an engine answers for the version. One that is not there is started, and is ready later."""
+        """Whether an engine answers for the version. One that is not there is started, and is ready later.
+
+        Raises InputError for a version that must not be served.
+        """
+        check(self._endpoint, version)
         name = engine_name(version)
         if name in self._handles:
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import math
 import time
 from dataclasses import dataclass, field
@@ -37,15 +38,20 @@ class Bucket:
 
 
 class Guard:
-    """With neither one key nor a file of keys, everyone is let in: the endpoint listens to loopback alone then."""
+    """With neither one key nor a file of keys, this machine is let in and no other: `ftlib serve` refuses to bind wider
+    then, but Serve's own tools bind to every address unless told otherwise."""
 
     def __init__(self, api_key: str | None, keys: Path | None) -> None:
         self._api_key, self._keys = api_key, Keys.load(keys) if keys else None
         self._buckets: dict[str, Bucket] = {}
 
-    def admit(self, authorization: str, counted: bool = True) -> Key:
-        """The key's owner. Raises Refused without a key that is known, and when it is used too often."""
+    def admit(self, authorization: str, peer: str, counted: bool = True) -> Key:
+        """The key's owner. `peer` is the address that asks. Raises Refused without a key that is known, and when it is
+        used too often."""
         if self._api_key is None and self._keys is None:
+            if not is_loopback(peer):
+                message = "This endpoint has no API key, so it answers its own machine alone: give it api_key or keys."
+                raise Refused(Refusal(message, None, "invalid_api_key", 401))
             return NOBODY
         scheme, _, token = authorization.partition(" ")
         key = self._find(token.strip()) if scheme.lower() == "bearer" else None
@@ -80,3 +86,11 @@ class Guard:
             seconds = math.ceil(wait)
             message = f"The key '{key.name}' is used more often than {per_minute:g} times a minute: wait {seconds} s."
             raise Refused(Refusal(message, None, "rate_limit_exceeded", 429, "rate_limit_error", seconds))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by its address or as `localhost`, is this machine and reachable from no other."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

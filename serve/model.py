@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from ftlib.registry import Version
 from serve.adapters import Adapter, why_not_banked
 from serve.protocol import Ask, Refusal, Refused
 
+log = logging.getLogger("ray.serve")
 TOKENIZERS = 64  # kept, the last used
 
 
@@ -126,12 +128,15 @@ def decoding(tokenizer: Any) -> Callable[[list[int]], str]:
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
-    """An adapter or a tokenizer that cannot be loaded is the server's trouble, told in its own sentence."""
+def sentences(version: Version) -> Iterator[None]:
+    """An adapter or a tokenizer that cannot be loaded is the server's trouble, told in its own sentence. Where it lies
+    on the server is no client's business."""
     try:
         yield
     except FtlibError as error:
-        raise Refused(Refusal(str(error), "model", "model_not_loadable", 422)) from error
+        log.error("%s cannot be loaded.", version.id, exc_info=error)
+        message = str(error).replace(str(version.path), version.id)
+        raise Refused(Refusal(message, "model", "model_not_loadable", 422)) from error
 
 
 def in_folder(version: Version) -> ModelSection:

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from ftlib.registry import Version
 
@@ -22,6 +23,7 @@ FinishReason = Literal["stop", "length"]
 Shape = TypeVar("Shape", bound="Request")
 MAX_CHOICES = 16  # answers to one request
 MAX_BIASES = 1024  # tokens in one logit_bias
+MAX_STOPS, MAX_STOP = 16, 1024  # stop strings, and their characters: each is looked for after each token
 
 # Each with the values that ask for nothing.
 NOT_YET: dict[str, tuple[Any, ...]] = {
@@ -154,6 +156,14 @@ class GenerationRequest(Request):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     timeout: float | None = Field(default=None, gt=0)  # seconds
+
+    @field_validator("stop")
+    @classmethod
+    def _few(cls, value: str | list[str] | None) -> str | list[str] | None:
+        given = [value] if isinstance(value, str) else value or []
+        if len(given) > MAX_STOPS or any(len(each) > MAX_STOP for each in given):
+            raise PydanticCustomError("stop", f"Give at most {MAX_STOPS} strings of at most {MAX_STOP} characters")
+        return value
 
     def ask(self, version: Version) -> Ask:
         raise NotImplementedError

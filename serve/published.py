@@ -55,6 +55,7 @@ RATES = _object(requests=COUNT, errors=COUNT, tokens=COUNT, seconds=NUMBER)
 CHOICE = {"index": COUNT, "finish_reason": _one("stop", "length"), "logprobs": LOGPROBS}
 HEAD = {"id": TEXT, "created": COUNT, "model": TEXT, "system_fingerprint": TEXT}
 MESSAGE = _object(role=_one("assistant"), content=TEXT)
+EVENT = _object(data=TEXT)  # of a stream: a chunk as JSON, a refusal, or [DONE]
 LABEL = _object(index=COUNT, label=TEXT, scores=_map(NUMBER))
 
 ANSWERS: dict[str, Schema] = {
@@ -82,7 +83,7 @@ def route(answer: str | None = None, asked: type[Request] | None = None, streams
     """A route's part of the OpenAPI: what it answers, what it may refuse with, and what it is asked."""
     responses = {str(status): {"description": text, "content": _json("Refusal")} for status, text in STATUSES.items()}
     if answer is not None:
-        stream = {"text/event-stream": {"schema": TEXT}} if streams else {}
+        stream = {"text/event-stream": {"schema": EVENT}} if streams else {}
         responses["200"] = {"description": "The answer.", "content": {**_json(answer), **stream}}
     told: Schema = {"responses": responses, "security": [{"key": []}, {}]}
     if asked is not None:

@@ -67,7 +67,7 @@ class VllmEngine:
         from serve.model import encode, sentences
 
         try:
-            with sentences():
+            with sentences(ask.version):
                 prompts = encode(ask, self._tokenizers.get(ask.version), self._context)
         except Refused as refused:
             yield refused.refusal
