@@ -101,12 +101,12 @@ def ways_of(
     check_finite(own, owner)
     beside(model)
     merged = None
-    if load_merged is not None:
+    if config["peft_type"] in MERGEABLE and not quantized and load_merged is None:
+        merged = logits_of(model.merge_and_unload(safe_merge=True), probes)
+    elif config["peft_type"] in MERGEABLE:
         del base, model
         free()
-        merged = logits_of(load_merged(), probes)
-    elif config["peft_type"] in MERGEABLE:
-        merged = _merged(adapter, model, quantized, probes)
+        merged = logits_of(load_merged() if load_merged else _merged_into_plain(adapter, load, owner), probes)
     tolerance = max(TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16]), QUANTIZED[section.quantization])
     return Ways(dtype, tolerance, untuned, own, bank, merged)
 
@@ -176,12 +176,11 @@ def _scaled(state: dict[str, Tensor], ranks: dict[str, int], config: dict[str, A
     return scaled
 
 
-def _merged(adapter: Path, model: Any, quantized: bool, probes: Probes) -> Logits:
-    if quantized:  # as `ftlib merge` does it
-        base = model.unload().dequantize()
-        base.is_loaded_in_4bit = base.is_loaded_in_8bit = False
-        model = PeftModel.from_pretrained(base, adapter).eval()
-    return logits_of(model.merge_and_unload(safe_merge=True), probes)
+def _merged_into_plain(adapter: Path, load: Callable[[], Any], owner: str) -> Any:
+    """A quantized base made plain again, with the adapter in it, as `ftlib merge` does it."""
+    base = load().dequantize()
+    base.is_loaded_in_4bit = base.is_loaded_in_8bit = False  # IA3 goes by it
+    return beside_base(base, adapter, owner).merge_and_unload(safe_merge=True)
 
 
 def _apart(some: Logits, others: Logits) -> float:

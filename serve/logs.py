@@ -91,15 +91,13 @@ class JsonLines:
             self._lost = 0
 
     def _write(self, line: bytes) -> None:
-        with self._opened() as file:
-            size = os.fstat(file).st_size
-            if size and size + len(line) > self.max_bytes:
+        while True:
+            with self._opened() as file:
+                size = os.fstat(file).st_size
+                if not size or size + len(line) <= self.max_bytes:
+                    self._add(file, size, line)
+                    return
                 self._rotate()
-            else:
-                self._add(file, size, line)
-                return
-        with self._opened() as file:
-            self._add(file, os.fstat(file).st_size, line)
 
     def _add(self, file: int, size: int, line: bytes) -> None:
         """The whole line or nothing of it: a full disk takes a part, which the next line would continue."""

@@ -63,20 +63,22 @@ def test_nothing_is_kept_where_no_full_file_is(tmp_path):
 
 
 def many(path: Path, name: str) -> None:
-    log = AccessLog(path, max_bytes=5000, keep=100)
+    log = AccessLog(path, max_bytes=5000, keep=1000)
     for number in range(200):
         log.write(access(request_id=f"{name}{number}"))
 
 
 def test_several_writers_lose_no_line(tmp_path):
     context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=many, args=(tmp_path / "access.jsonl", name)) for name in "abc"]
+    writers = [context.Process(target=many, args=(tmp_path / "access.jsonl", name)) for name in "abcdef"]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
     found = {row["request_id"] for file in tmp_path.iterdir() for row in lines(file)}
-    assert found == {f"{name}{number}" for name in "abc" for number in range(200)}
+    assert found == {f"{name}{number}" for name in "abcdef" for number in range(200)}
+    full = [file.stat().st_size for file in tmp_path.iterdir() if file.name != "access.jsonl"]
+    assert all(4500 < size <= 5000 for size in full)  # nobody rotated a file that another had just begun
 
 
 def test_a_disk_that_is_full_is_one_warning(tmp_path, caplog):
