@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ftlib.data import Prepared
     from ftlib.registry import Alias
     from ftlib.runs import Run
+    from ftlib.weights import Engine
 
 EXPERIMENT = click.argument("file", type=click.Path())
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -139,13 +140,34 @@ def show_leaderboard(run: str, as_csv: bool) -> None:
 @click.argument("trial", required=False)
 @click.option("--as", "name", required=True, metavar="NAME", help="The name to serve it under.")
 @click.option("--canary", type=float, metavar="SHARE", help="Try it on this share of NAME's requests, 0.1 for example.")
-def promote(run: str, trial: str | None, name: str, canary: float | None) -> None:
-    """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME."""
-    from ftlib import registry
+@click.option(
+    "--engine", type=click.Choice(["bank", "vllm"]), default="bank", show_default=True, help="What serves it."
+)
+@click.option("--max-rank", type=click.IntRange(1), metavar="R", help="The largest rank that the engine is set up for.")
+@click.option("--merged", is_flag=True, help="Promote the model that the adapter gives, computed into its base.")
+@click.option("--unless-worse-than", "file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Only if its loss on FILE is no higher than that of the version NAME means now.")  # fmt: skip
+@click.option("--slack", type=float, default=0.0, metavar="X", help="How much higher it may be: 0.01 for one per cent.")
+@click.option("--no-gate", is_flag=True, help="Skip the checks of logits, chat template and loss.")
+def promote(
+    run: str,
+    trial: str | None,
+    name: str,
+    canary: float | None,
+    engine: Engine,
+    max_rank: int | None,
+    merged: bool,
+    file: Path | None,
+    slack: float,
+    no_gate: bool,
+) -> None:
+    """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME, once it is checked."""
+    from ftlib import promotion, registry
     from ftlib.errors import InputError, nearest
     from ftlib.leaderboard import leaderboard
     from ftlib.runs import Run
 
+    conditions = promotion.Conditions(canary, engine, max_rank, merged, not no_gate, file, slack)
     opened = Run.open(run)
     best = leaderboard(opened).best
     if trial is None and best is None:
@@ -154,13 +176,17 @@ def promote(run: str, trial: str | None, name: str, canary: float | None) -> Non
     known = [each.id for each in opened.trials()]
     if chosen not in known:
         raise InputError(f"{opened.path} has no trial '{chosen}'.{nearest(chosen, known)}")
-    version = registry.promote(opened, opened.trial(chosen), name, canary)
+    version = promotion.promote(opened, opened.trial(chosen), name, conditions, _say)
     click.echo(f"trial {chosen} of {opened.name} is now {version.id}")
     if canary is None:
         click.echo(f"serve it:  ftlib serve {name}")
     else:
         _say_alias(registry.alias(name))
         click.echo(f"all of it: ftlib canary {name} 1        none of it: ftlib rollback {name}")
+
+
+def _say(sentence: str) -> None:
+    click.secho(sentence, fg="yellow" if sentence.startswith("warning") else None)
 
 
 @cli.command("registry")
@@ -322,6 +348,33 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     except KeyboardInterrupt:
         click.echo("stopping")
         application.stop()
+
+
+@cli.command("monitor")
+@click.argument("name")
+@click.option("--log", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="A log to read, again for more (the endpoint's own, unless given).")  # fmt: skip
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="Only the last H hours.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json: bool) -> None:
+    """Compare the traffic of NAME (or NAME@VERSION) with the data that it was trained on, and say what drifted."""
+    import json
+
+    from ftlib.monitor import monitor, to_table
+
+    report = monitor(name, files, hours)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+        return
+    statuses = ", ".join(f"{count} x {status}" for status, count in report.statuses.items())
+    click.echo(f"{report.version}: {report.requests} requests ({statuses}), {report.samples} of them sampled")
+    _print_table(to_table(report))
+    if report.damaged:
+        _say(f"warning: {report.damaged} lines of the logs are no JSON, and were left out")
+    for note in report.notes:
+        _say(f"warning: {note}")
+    drifted = ", ".join(finding.what for finding in report.drifted)
+    _say(f"warning: drifted: {drifted}" if drifted else "nothing drifted")
 
 
 def main() -> None:

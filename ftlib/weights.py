@@ -42,8 +42,7 @@ def check(owner: str, folder: Path, engine: Engine = "bank", max_rank: int | Non
     _check_rank(owner, config, files, max_rank if max_rank or engine != "vllm" else VLLM_MAX_RANK)
     if engine == "vllm" and (reason := why_not_vllm(config)):
         raise InputError(
-            f"{owner} {reason}, which vLLM does not serve: use the bank engine, or merge it first "
-            f"('ftlib promote --merged', or 'ftlib merge {owner} OUT')."
+            f"{owner} {reason}, which vLLM does not serve: use the bank engine, or promote it with --merged."
         )
 
 
@@ -149,6 +148,6 @@ def _check_rank(owner: str, config: dict[str, Any], files: list[Path], limit: in
     rank = max((each for each in (*told, *real) if isinstance(each, int)), default=0)
     if rank > limit:
         raise InputError(
-            f"{owner} has rank {rank}, and this engine's maximum is {limit}: raise the maximum, or merge it "
-            f"('ftlib merge {owner} OUT')."
+            f"{owner} has rank {rank}, and this engine's maximum is {limit}: raise the maximum, or promote it "
+            "with --merged."
         )

@@ -141,7 +141,7 @@ def test_what_vllm_does_not_serve(version, changes, reason):
     registry.check_loadable(version)
     with pytest.raises(
         InputError,
-        match=f"support@3 {reason}, which vLLM does not serve: use the bank engine, or merge it first.*ftlib merge",
+        match=f"support@3 {reason}, which vLLM does not serve: use the bank engine, or promote it with --merged",
     ):
         registry.check_loadable(version, engine="vllm")
     assert not weights.is_plain_lora(PLAIN | changes)
