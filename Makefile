@@ -39,6 +39,8 @@ bench: install ## the benchmarks; their results belong in docs/log.md
 	$(BIN)/python benchmarks/pack_step.py --shape small
 	$(BIN)/python benchmarks/pack_step.py --shape natural
 	$(BIN)/python benchmarks/asha_replay.py replay
+	$(BIN)/python benchmarks/serving.py engines
+	$(BIN)/python benchmarks/serving.py http
 
 gpu: install ## memory and speed of LoRA, QLoRA, full fine-tuning and DPO on one CUDA GPU (a 1B shape, random weights)
 	$(BIN)/python benchmarks/gpu.py

@@ -1,6 +1,9 @@
 """The Ray Serve application: from the registry to an OpenAI-compatible endpoint.
 
-app.py (build, start, stop) → api.py (HTTP, in the shapes of protocol.py) → engine.py (one base, one answer at a time)
-→ decoder.py (the model and its adapters), which writes into an answer.py (tokens become text in text.py).
+    app (build, start, stop)    engines (how each is deployed)    options (what may be told)
+    http (routes) → api (a request's way) → engine (queue, deadlines) → batch (forward passes) → rows (keys and values)
+    guard catalog books logs metrics: who may, what a name means, what is written down
+    protocol (shapes) sequence sampling text: from a request to tokens, and back to text
+
 Imports ftlib, never the reverse.
 """
