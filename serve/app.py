@@ -51,6 +51,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         max_ongoing_requests=ROOM,
         health_check_period_s=1,
         graceful_shutdown_wait_loop_s=0.2,
+        graceful_shutdown_timeout_s=endpoint.engine.deadline,  # what it has begun ends by then
         logging_config=QUIET,
     )
     return api.bind(endpoint, str(home()), engines)

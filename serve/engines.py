@@ -16,7 +16,6 @@ from serve.catalog import engine_name, labels_of
 from serve.options import APPLICATION, Endpoint
 
 QUIET = {"enable_access_log": False, "log_level": "WARNING"}
-DRAIN = 30.0  # seconds that a replica that goes has for what it has begun
 
 log = logging.getLogger("ray.serve")
 
@@ -50,7 +49,7 @@ def deployment(endpoint: Endpoint, version: Version) -> serve.Application:
         max_constructor_retry_count=1,  # a base that changed stays changed
         health_check_period_s=2,
         graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=DRAIN,
+        graceful_shutdown_timeout_s=endpoint.engine.deadline,  # what it has begun ends by then
         logging_config=QUIET,
         **number,
     )

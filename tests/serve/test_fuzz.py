@@ -63,7 +63,8 @@ def send(world: World, case: Any) -> None:
     body = case.body
     if isinstance(body, dict):
         if isinstance(body.get("model"), str) and 0 < len(body["model"]) <= 128:
-            body["model"] = ("support", "full.model", body["model"])[len(str(body)) % 3]
+            served = ["sorter"] if case.path == "/v1/classify" else ["support", "full.model"]
+            body["model"] = (*served, body["model"])[len(str(body)) % (len(served) + 1)]
         for name, most in SHORT.items():
             given = body.get(name)
             if given is None or (type(given) in (int, float) and given > most):
@@ -98,7 +99,7 @@ VALID: dict[str, dict[str, Any]] = {
         **SHORT,
         "temperature": 0,
     },
-    "/v1/classify": {"model": "support", "input": ["x"]},
+    "/v1/classify": {"model": "sorter", "input": ["x"]},
 }
 ODD: list[Any] = [
     None,

@@ -1,0 +1,65 @@
+"""The config that ships for `serve deploy`, and a deploy over a running endpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray import serve
+from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
+
+import serve as package
+from ftlib.errors import InputError
+from serve import app
+from serve.options import APPLICATION, Endpoint
+
+from .conftest import KEY, World
+from .test_life import traffic, until
+
+CONFIG = Path(package.__file__).with_name("config.yaml")
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    return loaded
+
+
+def test_the_config_is_one_that_serve_takes(config: dict[str, Any]) -> None:
+    taken = ServeDeploySchema.model_validate(config)
+    assert set(config["http_options"]) <= set(HTTPOptionsSchema.model_fields)  # Serve lets a misspelt one pass
+    (application,) = taken.applications
+    assert set(config["applications"][0]) <= set(ServeApplicationSchema.model_fields)
+    assert (application.name, application.import_path) == (APPLICATION, "serve.app:build")
+    assert taken.http_options.host == "127.0.0.1"
+
+
+def test_its_arguments_are_the_defaults_that_it_says(config: dict[str, Any]) -> None:
+    (application,) = config["applications"]
+    endpoint = app.parse(application["args"])
+    assert endpoint.guarded
+    assert endpoint.engine == Endpoint().engine
+    assert (endpoint.logs, endpoint.max_body) == (Endpoint().logs, Endpoint().max_body)
+    assert config["http_options"]["request_timeout_s"] > endpoint.engine.deadline
+    application["args"]["engine"]["max_row"] = 1
+    with pytest.raises(InputError, match=r"engine\.max_row.*max_rows"):
+        app.parse(application["args"])
+
+
+def test_a_deploy_over_a_running_endpoint_drops_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `serve deploy` does with a changed file: a new HTTP side, while the old one ends what it has begun."""
+    monkeypatch.setenv("FTLIB_HOME", str(world.home))
+    now = {"names": list(world.served), "api_key": KEY, "replicas": {"num_cpus": 0.5}}
+    long = world.client().completions.create(
+        model="support", prompt="x", max_tokens=3000, temperature=0, stream=True, timeout=120
+    )
+    next(iter(long))
+    with traffic(world, "support", clients=4) as (versions, failures):
+        until(lambda: sum(versions.values()) > 5)
+        serve.run(app.build({**now, "max_body": 2_000_000}), name=APPLICATION, route_prefix="/")
+        seen = sum(versions.values())
+        until(lambda: sum(versions.values()) > seen + 20)
+    assert failures == []
+    assert list(long)[-1].choices[0].finish_reason == "length"
