@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ftlib import cli_cluster
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +39,7 @@ def cli(debug: bool) -> None:
     Any key of an experiment can be overridden: ftlib sweep x.yaml sweep.num_samples=8 train.learning_rate=1e-4
     """
     if not debug:
-        _quiet_libraries()
+        quiet_libraries()
 
 
 @cli.command()
@@ -49,7 +52,7 @@ def check(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
 
     from ftlib.estimate import estimate
 
-    experiment = _load(file, overrides, smoke)
+    experiment = load(file, overrides, smoke)
     console = _console()
     console.print(yaml.safe_dump(experiment.to_dict(), sort_keys=False, width=110), highlight=False, soft_wrap=True)
     data = _prepare(experiment, console)
@@ -77,7 +80,7 @@ def methods(markdown: bool) -> None:
             table.add_column(heading, no_wrap=True)
         for name, cells in each.rows.items():
             table.add_row(name, *map(compatibility.cell, cells))
-        _print_table(table)
+        print_table(table)
     for number, rule in enumerate(RULES, 1):
         click.echo(f"{number:3}  {rule.sentence}")
 
@@ -88,7 +91,7 @@ def methods(markdown: bool) -> None:
 @SMOKE
 def train(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
     """Train FILE once, as it stands (its sweep section is left aside)."""
-    experiment = _load(file, overrides, smoke)
+    experiment = load(file, overrides, smoke)
     _start(experiment.model_copy(update={"sweep": None}), file, overrides, smoke)
 
 
@@ -100,7 +103,7 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
     """Run the sweep of FILE; ends with the leaderboard and the command that promotes the winner."""
     from ftlib.errors import ConfigError
 
-    experiment = _load(file, overrides, smoke)
+    experiment = load(file, overrides, smoke)
     if experiment.sweep is None:
         raise ConfigError(f"{file}: there is no sweep section: add one, or use 'ftlib train {file}'.")
     _start(experiment, file, overrides, smoke)
@@ -115,7 +118,7 @@ def resume(run: str) -> None:
 
     opened = Run.open(run)
     experiment = Experiment.parse(opened.resolved["experiment"], f"{opened.path}/resolved.json")
-    _conduct(experiment, opened, resumed=True)
+    go_on(experiment, opened)
 
 
 @cli.command("leaderboard")
@@ -130,7 +133,7 @@ def show_leaderboard(run: str, as_csv: bool) -> None:
     if as_csv:
         click.echo(to_csv(board), nl=False)
     else:
-        _print_table(to_table(board, width=_width()))
+        print_table(to_table(board, width=_width()))
 
 
 @cli.command()
@@ -183,7 +186,7 @@ def show_registry() -> None:
     if not table.row_count:
         click.echo("the registry is empty: promote a trial with 'ftlib promote RUN --as NAME'")
         return
-    _print_table(table)
+    print_table(table)
 
 
 @cli.command()
@@ -240,13 +243,21 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None) -> 
         application.stop()
 
 
+for door in cli_cluster.DOORS:
+    cli.add_command(door)
+
+
 def main() -> None:
     """The console script. Turns every failure into one sentence and an exit status."""
+    guarded(lambda: cli.main(standalone_mode=False), debug="--debug" in sys.argv)
+
+
+def guarded(work: Callable[[], Any], debug: bool) -> None:
+    """Does the work of a process and exits with its status; every failure is one sentence."""
     from ftlib.errors import FtlibError
 
-    debug = "--debug" in sys.argv
     try:
-        status = cli.main(standalone_mode=False)
+        status = work()
         sys.exit(status if isinstance(status, int) else 0)
     except FtlibError as error:
         _fail(str(error), error.exit_status, debug)
@@ -272,7 +283,8 @@ def _fail(message: str, status: int, debug: bool) -> None:
     sys.exit(status)
 
 
-def _load(file: str, overrides: tuple[str, ...], smoke: bool = False) -> Experiment:
+def load(file: str, overrides: tuple[str, ...], smoke: bool = False) -> Experiment:
+    """The experiment in a file, its paths absolute and what it names of the registry found. Raises InputError."""
     from ftlib import registry
     from ftlib.config import Experiment
     from ftlib.errors import ConfigError
@@ -317,7 +329,24 @@ def _prepare(experiment: Experiment, console: Console) -> Prepared:
 
 
 def _start(experiment: Experiment, file: str, overrides: tuple[str, ...], smoke: bool = False) -> None:
-    """A new run: everything that can be wrong is found before its directory exists."""
+    start(experiment, as_written(file, overrides, smoke))
+
+
+def as_written(file: str, overrides: tuple[str, ...], smoke: bool) -> str:
+    """The text of an experiment's file, and what was set beside it."""
+    text = Path(file).read_text(encoding="utf-8")
+    if smoke:
+        text += "# --smoke\n"
+    return text + "".join(f"# override: {override}\n" for override in overrides)
+
+
+def start(
+    experiment: Experiment, text: str, run_name: str | None = None, parcel: dict[str, Any] | None = None
+) -> None:
+    """A new run: everything that can be wrong is found before its directory exists.
+
+    `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from.
+    """
     from ftlib.runs import Run
     from ftlib.sweep import check_resources, first_host, start_ray
     from ftlib.tracking import wandb_mode
@@ -329,13 +358,14 @@ def _start(experiment: Experiment, file: str, overrides: tuple[str, ...], smoke:
     check_resources(experiment)
     hosts = first_host(experiment)  # it imports its libraries while the data is prepared
     data = _prepare(experiment, _console())
-    text = Path(file).read_text(encoding="utf-8")
-    if smoke:
-        text += "# --smoke\n"
-    if overrides:
-        text += "".join(f"# override: {override}\n" for override in overrides)
-    run = Run.create(experiment.storage, experiment.name, text, _resolved(experiment, data))
+    resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
+    run = Run.create(experiment.storage, experiment.name, text, resolved, run_name)
     _conduct(experiment, run, data=data, hosts=hosts)
+
+
+def go_on(experiment: Experiment, run: Run) -> None:
+    """Resumes a run."""
+    _conduct(experiment, run, resumed=True)
 
 
 def _packed(experiment: Experiment) -> str:
@@ -404,7 +434,7 @@ def _conduct(
         except KeyboardInterrupt:
             interrupted = True
     board = write_leaderboard(run)
-    _print_table(to_table(board, width=_width()))
+    print_table(to_table(board, width=_width()))
     base = run.trial(BASE).status
     if base["state"] == "failed":
         warn(f"the untuned base could not be evaluated, so nothing is compared with it: {base['reason']}")
@@ -432,7 +462,7 @@ def _console() -> Console:
     return Console()
 
 
-def _print_table(table: Table) -> None:
+def print_table(table: Table) -> None:
     """Into a pipe or a file a table goes whole; on a terminal it is as wide as that."""
     from rich.console import Console
 
@@ -447,7 +477,7 @@ def _width() -> int | None:
     return console.width if console.is_terminal else None
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """The libraries' banners, progress bars and warnings are for developers; errors still come through."""
     import warnings
 

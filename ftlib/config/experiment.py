@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -89,15 +89,20 @@ class Experiment(Section):
     def anchored(self) -> Experiment:
         """The same experiment with absolute paths: workers run in other folders, and a resume may start in one.
 
-        What does not exist here is left as it is: the name of a model or a data set on the Hub.
+        What does not exist here is left as it is: the name of a model or a data set on the Hub, or a URL.
         """
+        storage = self.storage if "://" in self.storage else str(Path(self.storage).expanduser().absolute())
+        moved = self.with_paths(lambda key, value: _absolute(value))
+        return moved.model_copy(update={"storage": storage})
+
+    def with_paths(self, change: Callable[[str, str], str]) -> Experiment:
+        """The same experiment with `change(key, value)` in each place that may hold a path (`PATHS`)."""
         tree = self.to_dict()
         for path in PATHS:
             *parents, key = path.split(".")
             for section in _sections(tree, parents):
                 if isinstance(section.get(key), str):
-                    section[key] = _absolute(section[key])
-        tree["storage"] = str(Path(self.storage).expanduser().absolute())
+                    section[key] = change(path, section[key])
         return type(self).parse(tree)
 
     @property

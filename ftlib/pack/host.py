@@ -95,6 +95,7 @@ class Host:
         asked = time.perf_counter()
         import torch
 
+        from ftlib import vault
         from ftlib.config.packs import largest_rank
         from ftlib.data import load_prepared
         from ftlib.methods.objectives import objective
@@ -102,6 +103,7 @@ class Host:
         from ftlib.pack.engine import Pack
         from ftlib.pack.width import Width, measure
 
+        vault.receive()
         started = time.perf_counter()
         torch.set_num_threads(opening.threads)
         setting, fixed = opening.setting, opening.fixed

@@ -1,0 +1,77 @@
+"""A run directory as one tar, to be carried from a cluster to a desk: what reads runs, without what resumes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from ftlib.errors import FtlibError
+from ftlib.leaderboard import leaderboard, write_leaderboard
+from ftlib.runs import Run, read_json, replace_directory, write_text
+
+Weights = Literal["all", "best", "none"]
+WEIGHTS = ("adapter", "model")
+LEFT_OUT = ("tune", "train", "checkpoint", "wandb")  # positions to resume from, and what W&B's own sync is for
+
+
+def write_archive(run: Run, target: Path, weights: str) -> dict[str, Any]:
+    """Writes the tar; says its size and its SHA-256."""
+    write_leaderboard(run)
+    with tarfile.open(target, "w", dereference=True) as out:  # files that are one on disk (hard links) come as files
+        for inside, file in _members(run, weights):
+            out.add(file, arcname=inside, recursive=False)
+    with target.open("rb") as opened:
+        return {"bytes": target.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
+
+
+def _members(run: Run, weights: str) -> Iterator[tuple[str, Path]]:
+    best = leaderboard(run).best
+    for file in sorted(run.path.rglob("*")):
+        inside = file.relative_to(run.path)
+        parts = inside.parts
+        if not file.is_file() or file.is_symlink() or any(part.startswith(".") or part in LEFT_OUT for part in parts):
+            continue
+        of_weights = len(parts) > 3 and parts[0] == "trials" and parts[2] in WEIGHTS
+        if of_weights and (weights == "none" or (weights == "best" and (best is None or parts[1] != best.trial))):
+            continue
+        yield inside.as_posix(), file
+
+
+def read_archive(source: Path, sha256: str, target: Path) -> Run:
+    """Unpacks a tar into the run directory `target`, in the place of what was pulled there before.
+
+    Raises FtlibError for a tar that was cut short or holds what no run holds.
+    """
+    with source.open("rb") as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() != sha256:
+            raise FtlibError("the archive came damaged or cut short: pull again.")
+    staged = target.with_name(f".{target.name}.pulled")
+    with tarfile.open(source) as tar:
+        for member in tar.getmembers():
+            path = PurePosixPath(member.name)
+            if not member.isfile() or path.is_absolute() or ".." in path.parts:
+                raise FtlibError(f"the archive holds '{member.name}', which belongs to no run: it was not unpacked.")
+        tar.extractall(staged, filter="data")
+    _point_home(staged)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_directory(staged, target)
+    return Run(target)
+
+
+def _point_home(folder: Path) -> None:
+    """Manifests name the base by its path on the cluster: here it is the folder that was sent, while that is there."""
+    parcel = (read_json(folder / "resolved.json") or {}).get("parcel") or {"root": "", "inputs": {}}
+    for file in [folder / "resolved.json", *folder.glob("trials/*/manifest.json")]:
+        text = file.read_text(encoding="utf-8")
+        for inside, here in parcel["inputs"].items():
+            if Path(here).exists():
+                text = text.replace(_quoted(f"{parcel['root']}/{inside}"), _quoted(here))
+        write_text(file, text)
+
+
+def _quoted(path: str) -> str:
+    return json.dumps(path)[1:-1]

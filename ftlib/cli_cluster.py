@@ -1,0 +1,177 @@
+"""The doors to a cluster: submit, jobs, logs, stop, pull. `ftlib.cli` opens them with the others."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ftlib.jobs import Cluster, Job
+
+ADDRESS = click.option(
+    "--address",
+    envvar="RAY_API_SERVER_ADDRESS",
+    default="http://127.0.0.1:8265",
+    show_default=True,
+    help="The cluster's dashboard.",
+)
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
+@ADDRESS
+@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="Give the job this variable of the environment.")
+@click.option("--follow", "-f", is_flag=True, help="Print what the job prints; Ctrl-C leaves it running.")
+@click.option("--resume", "resumes", metavar="RUN", help="Go on with this run of the cluster instead of a new one.")
+@click.option("--pip", is_flag=True, help="Let the job install our versions of the packages that decide its numbers.")
+@click.option("--any-versions", is_flag=True, help="Run with the versions that the cluster has.")
+def submit(
+    file: str,
+    overrides: tuple[str, ...],
+    smoke: bool,
+    address: str,
+    secrets: tuple[str, ...],
+    follow: bool,
+    resumes: str | None,
+    pip: bool,
+    any_versions: bool,
+) -> None:
+    """Send FILE, its small local files and this ftlib to a cluster, and run it there. It goes on without us."""
+    from ftlib.cli import as_written, load
+    from ftlib.parcel import LIMIT, make_parcel
+    from ftlib.runs import new_name
+    from ftlib.sealed import from_environment
+
+    values = from_environment(secrets)
+    experiment = load(file, overrides, smoke)
+    parcel = make_parcel(experiment, as_written(file, overrides, smoke))
+    cluster = _cluster(address)
+    if cluster.is_open():
+        _warn(f"{address} asks for no token: whoever reaches it can run any code there (docs/cluster.md).")
+    if "://" not in experiment.storage:
+        _warn("storage is no URL, so the run stays on the disk of the cluster's head: pull it before the cluster ends.")
+    click.echo(f"sending {len(parcel.inputs)} inputs, {parcel.input_bytes / 2**20:.1f} of {LIMIT // 2**20} MiB")
+    if resumes is not None:
+        resumes = cluster.job(resumes).run
+        job = f"{resumes}.r{sum(each.run == resumes for each in cluster.jobs())}"
+    else:
+        job = new_name(experiment.name)
+    cluster.submit(parcel, job, resumes=resumes, secrets=values, options=_options(pip, any_versions))
+    click.echo(f"job {job}")
+    if follow:
+        _follow(cluster, cluster.job(job))
+        return
+    click.echo(f"follow it:  ftlib logs -f {job} --address {address}")
+
+
+def _options(pip: bool, any_versions: bool) -> dict[str, Any]:
+    from ftlib.setting import versions
+
+    pinned = [f"{name}=={version}" for name, version in versions().items() if name not in ("ftlib", "ray")]
+    return {
+        **({"pip": {"packages": pinned}} if pip else {}),
+        **({"env_vars": {"FTLIB_ANY_VERSIONS": "1"}} if any_versions else {}),
+    }
+
+
+@click.command()
+@ADDRESS
+def jobs(address: str) -> None:
+    """List the jobs that were submitted to a cluster."""
+    from rich import box
+    from rich.table import Table
+
+    from ftlib.cli import print_table
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("job", "state", "started", "took", "storage"):
+        table.add_column(heading, no_wrap=True)
+    for job in _cluster(address).jobs():
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started)) if job.started else ""
+        took = f"{((job.ended or time.time()) - job.started) / 60:.1f} min" if job.started else ""
+        table.add_row(job.id, job.state, began, took, job.storage if "://" in job.storage else "the cluster's disk")
+    if not table.row_count:
+        click.echo(f"no job was submitted to {address}: 'ftlib submit FILE' does.")
+        return
+    print_table(table)
+
+
+@click.command()
+@click.argument("job")
+@ADDRESS
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends; Ctrl-C leaves it running.")
+def logs(job: str, address: str, follow: bool) -> None:
+    """Print what JOB has printed."""
+    cluster = _cluster(address)
+    found = cluster.job(job)
+    if follow:
+        _follow(cluster, found)
+    else:
+        click.echo(cluster.logs(found.id), nl=False)
+
+
+@click.command()
+@click.argument("job")
+@ADDRESS
+def stop(job: str, address: str) -> None:
+    """End JOB as a Ctrl-C would: what its trials have reached is kept, and can be resumed."""
+    cluster = _cluster(address)
+    found = cluster.job(job)
+    if found.ended:
+        click.echo(f"{found.id} has {found.state} already.")
+        return
+    cluster.stop(found.id)
+    click.echo(f"stopped {found.id}; go on with it:  ftlib submit FILE --resume {found.run} --address {address}")
+
+
+@click.command()
+@click.argument("job")
+@ADDRESS
+@click.option("--to", "folder", default="runs", show_default=True, type=click.Path(path_type=Path))
+@click.option("--weights", type=click.Choice(["all", "best", "none"]), default="all", show_default=True)
+def pull(job: str, address: str, folder: Path, weights: str) -> None:
+    """Bring the run of JOB here: leaderboard, metrics, report, adapters or models. It can be running."""
+    from ftlib.leaderboard import leaderboard, to_table
+    from ftlib.cli import print_table
+    from ftlib.errors import InputError
+    from ftlib.parcel import code_alone
+
+    cluster = _cluster(address)
+    found = cluster.job(job)
+    target = folder.expanduser().absolute() / found.run
+    if (target / "tune").exists():
+        raise InputError(f"{target} is a run of this machine, not a pulled one: choose another --to.")
+    run = cluster.fetch(found, target, weights, code_alone())
+    print_table(to_table(leaderboard(run)))
+    click.echo(f"run {run.path}")
+
+
+def _follow(cluster: Cluster, job: Job) -> None:
+    """Exits as the job does: 0 where it succeeded, 1 where it failed."""
+    try:
+        state = cluster.follow(job.id, lambda text: click.echo(text, nl=False))
+    except KeyboardInterrupt:
+        click.echo(f"\n{job.id} goes on; follow it again with  ftlib logs -f {job.id} --address {cluster.address}")
+        return
+    click.echo(f"{job.id} {state}")
+    if state != "succeeded":
+        sys.exit(1)
+
+
+def _cluster(address: str) -> Cluster:
+    from ftlib.jobs import Cluster
+
+    return Cluster(address)
+
+
+def _warn(sentence: str) -> None:
+    click.secho(f"warning: {sentence}", fg="yellow", err=True)
+
+
+DOORS = (submit, jobs, logs, stop, pull)

@@ -1,0 +1,142 @@
+"""A cluster that asks for a token, and a client that shares nothing with it but the address and the token."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@dataclass
+class TokenCluster:
+    """A head in processes of its own, with a home of its own."""
+
+    address: str
+    token: str
+    home: Path
+    temp: Path
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "ftlib" / "runs"
+
+
+@dataclass
+class Client:
+    """`ftlib` as another person's process would run it."""
+
+    address: str
+    home: Path
+    variables: dict[str, str]
+
+    def __call__(self, *args: Any, timeout: float = 200, **variables: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "ftlib.cli", *map(str, args), "--address", self.address],
+            env={**self.variables, **variables},
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+        return done.returncode, done.stdout
+
+
+def clean_environment(home: Path, **variables: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FTLIB_", "WANDB_", "AWS_"))}
+    return {
+        **kept,
+        "HOME": str(home),
+        "FTLIB_HOME": str(home / "ftlib"),
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        **variables,
+    }
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenCluster]:
+    home = tmp_path_factory.mktemp("head")
+    temp = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # Ray's sockets want a short path
+    token = "t0ken" + os.urandom(16).hex()
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text(token)
+    (home / ".ray" / "auth_token").chmod(0o600)
+    gcs, dashboard, client, agent, grpc, metrics = free_ports(6)
+    command = [
+        *(str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}", f"--temp-dir={temp}"),
+        *("--node-ip-address=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
+        *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"),
+        *(f"--metrics-export-port={metrics}", "--disable-usage-stats", '--resources={"driver": 2}'),
+    ]
+    environment = clean_environment(home, RAY_AUTH_MODE="token")
+    del environment["PYTHONPATH"]  # the code that runs there is the parcel's
+    log = (temp / "start.log").open("wb")
+    process = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        _wait_for(address, process, temp / "start.log")
+        yield TokenCluster(address, token, home, temp, process)
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a head and all that it started, and nothing else."""
+    import psutil
+
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(family, timeout=15)
+    for each in alive:
+        each.kill()
+    process.wait(timeout=10)
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(f"{address}/api/jobs/", timeout=5).close()
+        except urllib.error.HTTPError as error:
+            if error.code == 401:
+                return
+        except OSError:
+            pass
+        time.sleep(0.3)
+    raise AssertionError(f"no head came up: {log.read_text()}")
+
+
+@pytest.fixture
+def client(cluster: TokenCluster, tmp_path: Path) -> Client:
+    home = tmp_path / "desk"
+    home.mkdir()
+    token = home / "token"
+    token.write_text(cluster.token)
+    token.chmod(0o600)
+    return Client(cluster.address, home, clean_environment(home, RAY_AUTH_TOKEN_PATH=str(token)))
