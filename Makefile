@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install quickstart test test-all check bench gpu clean
+.PHONY: help install quickstart test test-all check bench gpu kuberay clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ bench: install ## the benchmarks; their results belong in docs/log.md
 
 gpu: install ## memory and speed of LoRA, QLoRA, full fine-tuning and DPO on one CUDA GPU (a 1B shape, random weights)
 	$(BIN)/python benchmarks/gpu.py
+
+kuberay: install ## deploy/kuberay out of cluster.yaml
+	$(BIN)/python -m ftlib.kuberay cluster.yaml deploy/kuberay
 
 clean: ## what the quickstart made
 	rm -rf .cache/quickstart

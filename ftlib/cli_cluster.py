@@ -1,4 +1,4 @@
-"""The doors to a cluster: submit, jobs, logs, stop, pull. `ftlib.cli` opens them with the others."""
+"""The doors to a cluster: submit, jobs, logs, stop, pull, and cluster itself. `ftlib.cli` opens them with the others."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ def submit(
     values = from_environment(secrets)
     experiment = load(file, overrides, smoke)
     parcel = make_parcel(experiment, as_written(file, overrides, smoke))
-    cluster = _cluster(address)
-    if cluster.is_open():
+    there = _cluster(address)
+    if there.is_open():
         _warn(f"{address} asks for no token: whoever reaches it can run any code there (docs/cluster.md).")
     if "://" not in experiment.storage:
         _warn("storage is no URL, so the run stays on the disk of the cluster's head: pull it before the cluster ends.")
     click.echo(f"sending {len(parcel.inputs)} inputs, {parcel.input_bytes / 2**20:.1f} of {LIMIT // 2**20} MiB")
     if resumes is not None:
-        resumes = cluster.job(resumes).run
-        job = f"{resumes}.r{sum(each.run == resumes for each in cluster.jobs())}"
+        resumes = there.job(resumes).run
+        job = f"{resumes}.r{sum(each.run == resumes for each in there.jobs())}"
     else:
         job = new_name(experiment.name)
-    cluster.submit(parcel, job, resumes=resumes, secrets=values, options=_options(pip, any_versions))
+    there.submit(parcel, job, resumes=resumes, secrets=values, options=_options(pip, any_versions))
     click.echo(f"job {job}")
     if follow:
-        _follow(cluster, cluster.job(job))
+        _follow(there, there.job(job))
         return
     click.echo(f"follow it:  ftlib logs -f {job} --address {address}")
 
@@ -108,12 +108,12 @@ def jobs(address: str) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job ends; Ctrl-C leaves it running.")
 def logs(job: str, address: str, follow: bool) -> None:
     """Print what JOB has printed."""
-    cluster = _cluster(address)
-    found = cluster.job(job)
+    there = _cluster(address)
+    found = there.job(job)
     if follow:
-        _follow(cluster, found)
+        _follow(there, found)
     else:
-        click.echo(cluster.logs(found.id), nl=False)
+        click.echo(there.logs(found.id), nl=False)
 
 
 @click.command()
@@ -121,12 +121,12 @@ def logs(job: str, address: str, follow: bool) -> None:
 @ADDRESS
 def stop(job: str, address: str) -> None:
     """End JOB as a Ctrl-C would: what its trials have reached is kept, and can be resumed."""
-    cluster = _cluster(address)
-    found = cluster.job(job)
+    there = _cluster(address)
+    found = there.job(job)
     if found.ended:
         click.echo(f"{found.id} has {found.state} already.")
         return
-    cluster.stop(found.id)
+    there.stop(found.id)
     click.echo(f"stopped {found.id}; go on with it:  ftlib submit FILE --resume {found.run} --address {address}")
 
 
@@ -137,19 +137,101 @@ def stop(job: str, address: str) -> None:
 @click.option("--weights", type=click.Choice(["all", "best", "none"]), default="all", show_default=True)
 def pull(job: str, address: str, folder: Path, weights: str) -> None:
     """Bring the run of JOB here: leaderboard, metrics, report, adapters or models. It can be running."""
-    from ftlib.leaderboard import leaderboard, to_table
     from ftlib.cli import print_table
     from ftlib.errors import InputError
+    from ftlib.leaderboard import leaderboard, to_table
     from ftlib.parcel import code_alone
 
-    cluster = _cluster(address)
-    found = cluster.job(job)
+    there = _cluster(address)
+    found = there.job(job)
     target = folder.expanduser().absolute() / found.run
     if (target / "tune").exists():
         raise InputError(f"{target} is a run of this machine, not a pulled one: choose another --to.")
-    run = cluster.fetch(found, target, weights, code_alone())
+    run = there.fetch(found, target, weights, code_alone())
     print_table(to_table(leaderboard(run)))
     click.echo(f"run {run.path}")
+
+
+@click.group()
+def cluster() -> None:
+    """A cluster on AWS or Google Cloud, out of a file of Ray's launcher: docs/cluster.md.
+
+    What Ray's own commands do as well is theirs: ray attach FILE, ray exec FILE 'ray status -v', ray rsync-down.
+    """
+
+
+CLUSTER_FILE = click.argument("file", type=click.Path(), default="cluster.yaml")
+
+
+@cluster.command()
+@CLUSTER_FILE
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def up(file: str, yes: bool) -> None:
+    """Start the cluster of FILE, or bring it in line with FILE, with your token on it. Asks first: it costs."""
+    from ftlib.cluster import ClusterFile
+
+    loaded = ClusterFile.load(file)
+    least, most = loaded.hourly
+    click.echo(f"{least:.2f} to {most:.2f} {loaded.currency} an hour, from now until 'ftlib cluster down {file}'")
+    if not yes:
+        click.confirm("start it?", abort=True)
+    loaded.up(["--yes"])
+    click.echo(f"reach it:  ftlib cluster dashboard {file}")
+
+
+@cluster.command()
+@CLUSTER_FILE
+def status(file: str) -> None:
+    """Nodes, what they hold, and what waits."""
+    from ftlib.cluster import ClusterFile
+
+    ClusterFile.load(file).ray("exec", "RAY_AUTH_MODE=token ray status -v")
+
+
+@cluster.command()
+@CLUSTER_FILE
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def down(file: str, yes: bool) -> None:
+    """End every node of FILE. Runs on their disks end with them: pull them first."""
+    from ftlib.cluster import ClusterFile
+
+    ClusterFile.load(file).ray("down", *(["--yes"] if yes else []))
+
+
+@cluster.command()
+@CLUSTER_FILE
+@click.option("--port", default=8265, show_default=True, help="Of this machine.")
+def dashboard(file: str, port: int) -> None:
+    """Hold a tunnel to the cluster's dashboard, which --address of other commands goes through, until Ctrl-C."""
+    from ftlib.cluster import ClusterFile
+
+    loaded = ClusterFile.load(file)
+    click.echo(f"http://127.0.0.1:{port} is the cluster's dashboard while this runs; it asks for the token.")
+    loaded.ray("dashboard", "--port", str(port))
+
+
+@cluster.command()
+@CLUSTER_FILE
+def price(file: str) -> None:
+    """What an hour of FILE costs, by kind of node, at the least and at the most."""
+    from rich import box
+    from rich.table import Table
+
+    from ftlib.cli import print_table
+    from ftlib.cluster import ClusterFile
+
+    loaded = ClusterFile.load(file)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("node", "market", "an hour", "nodes", "at the least", "at the most"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("node", "market") else "right")
+    for each in loaded.node_types:
+        count = str(each.least) if each.least == each.most else f"{each.least}–{each.most}"
+        amounts = [f"{number * each.price:.2f}" for number in (1, each.least, each.most)]
+        table.add_row(each.name, "spot" if each.spot else "on demand", amounts[0], count, *amounts[1:])
+    print_table(table)
+    least, most = loaded.hourly
+    bound = f"at most {loaded.tree['max_workers']} workers together"
+    click.echo(f"{least:.2f} to {most:.2f} {loaded.currency} an hour ({bound}); {least * 24:.2f} a day while nothing runs")
 
 
 def _follow(cluster: Cluster, job: Job) -> None:
@@ -174,4 +256,4 @@ def _warn(sentence: str) -> None:
     click.secho(f"warning: {sentence}", fg="yellow", err=True)
 
 
-DOORS = (submit, jobs, logs, stop, pull)
+DOORS = (submit, jobs, logs, stop, pull, cluster)
