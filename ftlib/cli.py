@@ -114,9 +114,9 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
 def resume(run: str) -> None:
     """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
     from ftlib.config import Experiment
-    from ftlib.runs import Run
+    from ftlib.mirror import open_run
 
-    opened = Run.open(run)
+    opened = open_run(run)
     experiment = Experiment.parse(opened.resolved["experiment"], f"{opened.path}/resolved.json")
     go_on(experiment, opened)
 
@@ -127,9 +127,9 @@ def resume(run: str) -> None:
 def show_leaderboard(run: str, as_csv: bool) -> None:
     """The trials of RUN, best first, with the untuned base above them."""
     from ftlib.leaderboard import to_csv, to_table, write_leaderboard
-    from ftlib.runs import Run
+    from ftlib.mirror import open_run
 
-    board = write_leaderboard(Run.open(run))
+    board = write_leaderboard(open_run(run))
     if as_csv:
         click.echo(to_csv(board), nl=False)
     else:
@@ -145,9 +145,9 @@ def promote(run: str, trial: str | None, name: str) -> None:
     from ftlib import registry
     from ftlib.errors import InputError, nearest
     from ftlib.leaderboard import leaderboard
-    from ftlib.runs import Run
+    from ftlib.mirror import bring_weights, open_run
 
-    opened = Run.open(run)
+    opened = open_run(run)
     best = leaderboard(opened).best
     if trial is None and best is None:
         raise InputError(f"{opened.path} has no trial with an evaluation yet: nothing can be promoted.")
@@ -155,6 +155,7 @@ def promote(run: str, trial: str | None, name: str) -> None:
     known = [each.id for each in opened.trials()]
     if chosen not in known:
         raise InputError(f"{opened.path} has no trial '{chosen}'.{nearest(chosen, known)}")
+    bring_weights(opened, opened.trial(chosen))
     version = registry.promote(opened, opened.trial(chosen), name)
     click.echo(f"trial {chosen} of {opened.name} is now {version.id}")
     click.echo(f"serve it:  ftlib serve {name}")
@@ -347,6 +348,7 @@ def start(
 
     `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from.
     """
+    from ftlib.mirror import local_storage
     from ftlib.runs import Run
     from ftlib.sweep import check_resources, first_host, start_ray
     from ftlib.tracking import wandb_mode
@@ -359,7 +361,7 @@ def start(
     hosts = first_host(experiment)  # it imports its libraries while the data is prepared
     data = _prepare(experiment, _console())
     resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
-    run = Run.create(experiment.storage, experiment.name, text, resolved, run_name)
+    run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
     _conduct(experiment, run, data=data, hosts=hosts)
 
 
@@ -411,6 +413,7 @@ def _conduct(
     """Runs or resumes, with the live view and the trackers beside it, and closes with the leaderboard."""
     from ftlib.errors import FtlibError
     from ftlib.leaderboard import to_table, write_leaderboard
+    from ftlib.mirror import mirrored, url_of
     from ftlib.runs import BASE
     from ftlib.sweep import fit, unfinished
     from ftlib.tracking import following
@@ -419,7 +422,8 @@ def _conduct(
     console = _console()
     data = data or _prepare(experiment, console)
     total = experiment.sweep.number_of_trials if experiment.sweep else 1
-    console.print(f"run {run.path}", soft_wrap=True, highlight=False)
+    place = url_of(run) or run.path
+    console.print(f"run {place}", soft_wrap=True, highlight=False)
 
     def warn(sentence: str) -> None:
         console.print(f"warning: {sentence}", style="yellow", soft_wrap=True, highlight=False)
@@ -428,12 +432,13 @@ def _conduct(
         console.print(sentence, soft_wrap=True, highlight=False)
 
     interrupted = False
-    with following(run, experiment.track, warn), watching(run, total, console):
+    with mirrored(run, data.path, warn) as mirror, following(run, experiment.track, warn), watching(run, total, console):
         try:
             fit(experiment, run, data, resume=resumed, hosts=hosts, say=say)
         except KeyboardInterrupt:
             interrupted = True
-    board = write_leaderboard(run)
+        mirror()
+        board = write_leaderboard(run)
     print_table(to_table(board, width=_width()))
     base = run.trial(BASE).status
     if base["state"] == "failed":
@@ -443,7 +448,7 @@ def _conduct(
     out_of_time = experiment.sweep is not None and experiment.sweep.time_budget_s and not (begun or interrupted)
     if left and not out_of_time:
         click.secho(f"interrupted with {left} trials to go; to go on:", fg="yellow")
-        click.echo(f"  ftlib resume {run.path}")
+        click.echo(f"  ftlib resume {place}")
         sys.exit(130)
     failed = [row for row in board.rows if row.state == "failed"]
     for row in failed:
@@ -453,7 +458,7 @@ def _conduct(
     if board.best is None:
         raise FtlibError(f"all {len(failed)} trials failed: see {run.path}/trials/*/error.txt.")
     click.echo("promote the winner:")
-    click.echo(f"  ftlib promote {run.path} {board.best.trial} --as {experiment.name}")
+    click.echo(f"  ftlib promote {place} {board.best.trial} --as {experiment.name}")
 
 
 def _console() -> Console:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ftlib.config import Experiment
 from ftlib.errors import TrialError
+from ftlib.mirror import leave
 from ftlib.runs import Trial, append_row, read_json, replace_directory, write_json
 from ftlib.setting import Setting, versions
 
@@ -126,6 +127,7 @@ class Record:
             write_json(self.trial.path / "manifest.json", self._manifest(kind, facts()))
             replace_directory(weights, self.trial.path / kind)
         replace_directory(staged, self.trial.path / "checkpoint")
+        leave(self.setting, self.trial.id)
 
     def _manifest(self, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
         row = self.evaluation

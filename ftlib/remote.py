@@ -11,9 +11,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import FtlibError
+
+if TYPE_CHECKING:
+    from ftlib.runs import Run
 
 KEY = "ftlib: secrets may be sealed to "
 READY = "ftlib: archive "
@@ -30,8 +33,9 @@ def box(job: str) -> str:
 def storage_of(storage: str) -> str:
     """Where a job's run goes: a URL as it is; a path of the client's machine means the driver's own disk."""
     from ftlib.runs import home
+    from ftlib.storage import is_url
 
-    return storage if "://" in storage else str(home() / "runs")
+    return storage if is_url(storage) else str(home() / "runs")
 
 
 def run(name: str, job: str, secrets: bool) -> None:
@@ -52,11 +56,11 @@ def resume(name: str, job: str, secrets: bool) -> None:
     """Goes on with the run `name`; its inputs lie where this job's parcel has them."""
     from ftlib import cli
     from ftlib.config import Experiment
-    from ftlib.runs import Run
+    from ftlib.mirror import open_run
 
     vault = _begin(job, secrets)
     tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
-    opened = Run.open(f"{storage_of(tree['storage'])}/{name}")
+    opened = open_run(f"{storage_of(tree['storage'])}/{name}")
     resolved = {**opened.resolved["experiment"], **{key: tree[key] for key in ("model", "data", "method")}}
     cli.go_on(Experiment.parse(resolved).anchored(), opened)
     del vault
@@ -111,10 +115,9 @@ def archive(name: str, job: str, storage: str, weights: str) -> None:
     import ray
 
     from ftlib.archive import write_archive
-    from ftlib.runs import Run
     from ftlib.sweep import start_ray
 
-    opened = Run.open(f"{storage_of(storage)}/{name}")
+    opened = _whole(f"{storage_of(storage)}/{name}")
     start_ray()
     node = ray.get_runtime_context().get_node_id()
     target = Path(ray._private.worker.global_worker.node.get_logs_dir_path()) / f"ftlib-{job}.tar"
@@ -124,6 +127,16 @@ def archive(name: str, job: str, storage: str, weights: str) -> None:
         time.sleep(KEPT)
     finally:
         target.unlink(missing_ok=True)
+
+
+def _whole(place: str) -> Run:
+    """A run with the weights that other machines have carried to its URL."""
+    from ftlib.mirror import bring_weights, open_run
+
+    opened = open_run(place)
+    for trial in opened.trials():
+        bring_weights(opened, trial)
+    return opened
 
 
 def main() -> None:

@@ -55,10 +55,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Experiment:
-        if "://" in self.storage:
-            raise ValueError(
-                f"storage is '{self.storage}', but only a local or mounted path works so far: for example runs"
-            )
+        problem = why_not_stored(self)
+        if problem:
+            raise ValueError(problem)
         for rule in refusals(self):
             raise ValueError(rule.sentence)
         return self
@@ -199,6 +198,24 @@ class Experiment(Section):
         if not (dimension.min.is_integer() and dimension.max.is_integer() and (dimension.q or 1.0).is_integer()):
             raise ConfigError(f"sweep.space.{path}: '{path}' is a whole number, so min, max and q must be whole.")
         return [int(dimension.min), int(dimension.max)]
+
+
+def why_not_stored(experiment: Experiment) -> str | None:
+    """Why runs of an experiment cannot be kept where `storage` says, as a sentence; None where they can."""
+    place = experiment.storage
+    if "://" not in place:
+        return None
+    scheme, _, path = place.partition("://")
+    if scheme not in ("s3", "gs") or not path.strip("/"):
+        return f"storage is '{place}': use a path, s3://BUCKET/... or gs://BUCKET/..."
+    if "@" in path.partition("/")[0]:
+        return "storage must not hold a key, since it is written down in many places: leave it to the environment"
+    shared = "storage is a URL, but {}: set storage to a folder that all nodes share"
+    if experiment.scale.strategy != "single":
+        return shared.format(f"the workers of strategy '{experiment.scale.strategy}' write one checkpoint together")
+    if experiment.sweep is not None and experiment.sweep.scheduler.type == "pbt":
+        return shared.format("population-based training hands checkpoints from trial to trial")
+    return None
 
 
 def _set_smoke(tree: dict[str, Any], path: str | Path) -> None:

@@ -66,6 +66,7 @@ class Pack:
         free = self.free
         if not free:
             raise FtlibError(f"all {self.base.bank.slots} slots of this pack are taken")
+        arrive(self.setting, trial_id)
         run = Run(Path(self.setting.run))
         trial = run.trial(trial_id)
         if donor and donor != trial_id:

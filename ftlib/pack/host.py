@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError
-from ftlib.runs import write_text
+from ftlib.runs import BASE, write_text
 from ftlib.setting import Setting
 
 
@@ -98,6 +98,7 @@ class Host:
         from ftlib import vault
         from ftlib.config.packs import largest_rank
         from ftlib.data import load_prepared
+        from ftlib.mirror import arrive, leave
         from ftlib.methods.objectives import objective
         from ftlib.pack.base import FrozenBase
         from ftlib.pack.engine import Pack
@@ -109,6 +110,7 @@ class Host:
         setting, fixed = opening.setting, opening.fixed
         experiment = setting.experiment()
         rank = largest_rank(experiment)
+        arrive(setting)
         data = load_prepared(Path(setting.data))
         device = "cuda" if experiment.scale.use_gpu else "cpu"
         base = FrozenBase(experiment, data, fixed or 1, rank, device)
@@ -117,6 +119,7 @@ class Host:
         self.pack = Pack(base, setting)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))
+            leave(setting, BASE)
         ready = time.perf_counter()
         self.measured = {
             **width.to_dict(),

@@ -1,0 +1,154 @@
+"""Runs whose storage is a URL, on one machine, against a real S3-compatible server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftlib import mirror, storage
+from ftlib.errors import ConfigError, FtlibError
+from ftlib.runs import Run, home
+
+from ..conftest import ftlib, write_experiment
+from .conftest import free_ports
+from .s3 import VARIABLES, make_bucket, s3_server
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    patch = pytest.MonkeyPatch()
+    (port,) = free_ports(1)
+    with s3_server(port) as url:
+        for key, value in {**VARIABLES, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(key, value)
+        make_bucket(url, "tests")
+        yield "s3://tests"
+    patch.undo()
+    storage._filesystem.cache_clear()
+
+
+def test_a_whole_directory_is_there_or_the_one_before(s3: str, tmp_path: Path) -> None:
+    folder, url = tmp_path / "trial", f"{s3}/whole"
+    for generation in range(3):
+        checkpoint = folder / "checkpoint"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / f"only-{generation}").write_text(str(generation))
+        mirror._push_directories(folder, url, ("checkpoint", "adapter"))
+        mirror._pull_directories(url, tmp_path / "pulled", ("checkpoint", "adapter"))
+        assert sorted(file.name for file in (tmp_path / "pulled" / "checkpoint").iterdir()) == [
+            f"only-{each}" for each in range(generation + 1)
+        ]
+    assert len({name.partition("/")[0] for name in storage.listing(url)}) == 2  # the index and one generation
+
+
+def test_a_push_cut_short_leaves_the_old(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, url = tmp_path / "trial", f"{s3}/short"
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "checkpoint" / "a").write_text("old")
+    mirror._push_directories(folder, url, ("checkpoint",))
+    (folder / "checkpoint" / "a").write_text("new")
+    (folder / "checkpoint" / "b").write_text("new")
+    real = storage.put
+
+    def put(file: Path, where: str) -> None:
+        if where.endswith("/b"):
+            raise KeyboardInterrupt
+        real(file, where)
+
+    monkeypatch.setattr(storage, "put", put)
+    with pytest.raises(KeyboardInterrupt):
+        mirror._push_directories(folder, url, ("checkpoint",))
+    mirror._pull_directories(url, tmp_path / "pulled", ("checkpoint",))
+    assert [file.read_text() for file in (tmp_path / "pulled" / "checkpoint").iterdir()] == ["old"]
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_sweep_is_kept_at_its_url_and_goes_on_from_there(
+    s3: str, tree: dict[str, Any], tmp_path: Path, data_file: Path
+) -> None:
+    """Data from the URL too. Another machine (another FTLIB_HOME) reads, resumes and promotes it."""
+    storage.put(data_file, f"{s3}/in/colours.jsonl")
+    tree["data"]["train"] = f"{s3}/in/colours.jsonl"
+    tree["storage"] = f"{s3}/runs"
+    space = {"train.learning_rate": {"min": 1e-3, "max": 1e-1, "log": True}}
+    tree["sweep"] = {"space": space, "num_samples": 2, "scheduler": {"type": "none"}}
+    status, output = ftlib("sweep", write_experiment(tmp_path / "x.yaml", tree))
+    assert status == 0, output
+    url = next(line.split()[1] for line in output.splitlines() if line.startswith("run s3://"))
+    assert f"ftlib promote {url}" in output
+    names = storage.listing(url)
+    assert {"experiment.yaml", "resolved.json", "events.jsonl", "leaderboard.csv", "index.json"} <= set(names)
+    before = os.environ["FTLIB_HOME"]
+    try:
+        os.environ["FTLIB_HOME"] = str(tmp_path / "another")
+        mirror._machine.cache_clear()
+        status, shown = ftlib("leaderboard", f"{s3}/runs/colours")
+        assert status == 0, shown
+        assert shown.count("finished") == 3
+        status, resumed = ftlib("resume", url)
+        assert status == 0, resumed
+        run = Run(home() / "runs" / url.rpartition("/")[2])
+        assert [event["event"] for event in run.events()].count("resumed") == 1
+        assert [event["event"] for event in run.events()].count("trial_started") == 2  # none again
+        assert all(trial.weights is None for trial in run.trials())
+        status, output = ftlib("promote", url, "--as", "from-url")
+        assert status == 0, output
+    finally:
+        os.environ["FTLIB_HOME"] = before
+        mirror._machine.cache_clear()
+
+
+def test_a_store_that_is_away_is_waited_for(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setattr(storage, "AT_FIRST", 0.05)
+    heard: list[str] = []
+    with s3_server(port) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        storage._filesystem.cache_clear()
+        make_bucket(url, "late")
+    calls = []
+
+    def work(filesystem: Any, path: str) -> str:
+        calls.append(path)
+        if len(calls) < 3:
+            raise OSError("AWS Error NETWORK_CONNECTION: it is away")
+        return "done"
+
+    with storage.telling(heard.append):
+        assert storage.patiently("s3://late/x", work) == "done"
+    assert heard == ["AWS Error NETWORK_CONNECTION: it is away"]
+    monkeypatch.setattr(storage, "PATIENCE", 0.2)
+    with pytest.raises(FtlibError, match="s3://late/x has not answered for 0 s"):
+        storage.patiently("s3://late/x", lambda filesystem, path: (_ for _ in ()).throw(OSError("away")))
+    storage._filesystem.cache_clear()
+
+
+def test_a_bucket_that_is_not_there_is_said_at_once(s3: str) -> None:
+    with pytest.raises(FtlibError, match="refuses: .*NO_SUCH_BUCKET"):
+        storage.put_bytes(b"x", "s3://nobody/x")
+
+
+@pytest.mark.parametrize(
+    ("storage_url", "said"),
+    [
+        ("ftp://x/y", "use a path, s3://BUCKET/"),
+        ("s3://", "use a path, s3://BUCKET/"),
+        ("s3://KEY:SECRET@bucket/x", "must not hold a key"),
+    ],
+)
+def test_urls_that_cannot_be_used(tree: dict[str, Any], storage_url: str, said: str) -> None:
+    from ftlib.config import Experiment
+
+    tree["storage"] = storage_url
+    with pytest.raises(ConfigError, match=said) as error:
+        Experiment.parse(tree)
+    assert "SECRET" not in str(error.value)
+
+
+def test_data_that_is_not_there(s3: str) -> None:
+    with pytest.raises(ConfigError, match="data.train: there is nothing at"):
+        storage.local_copy("data.train", f"{s3}/none.jsonl")
