@@ -61,7 +61,9 @@ def ensure_token() -> Path:
         close(file)
         return file
     except OSError as error:
-        raise InputError(f"the token file {file} cannot be written: {error.strerror}; {TOKEN_PATH} moves it.") from error
+        raise InputError(
+            f"the token file {file} cannot be written: {error.strerror}; {TOKEN_PATH} moves it."
+        ) from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
         opened.write(secrets.token_hex(32))
     return file

@@ -1,4 +1,4 @@
-"""A run directory as one tar, to be carried from a cluster to a desk: what reads runs, without what resumes them."""
+"""A run brought to a desk, from a cluster as one tar or from its URL: what reads runs, without what resumes them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from ftlib.errors import FtlibError
 from ftlib.leaderboard import leaderboard, write_leaderboard
+from ftlib.mirror import bring_weights, fetch, find
 from ftlib.runs import Run, read_json, replace_directory, write_text
 
-Weights = Literal["all", "best", "none"]
+READY = "ftlib: archive "  # how the line of a job's log begins that says where its archive lies
 WEIGHTS = ("adapter", "model")
 LEFT_OUT = ("tune", "train", "checkpoint", "wandb")  # positions to resume from, and what W&B's own sync is for
 
@@ -75,3 +76,16 @@ def _point_home(folder: Path) -> None:
 
 def _quoted(path: str) -> str:
     return json.dumps(path)[1:-1]
+
+
+def pull_run(url: str, target: Path, weights: str) -> Run:
+    """Brings a run from its URL to be read here, with the weights of `all` trials, of the `best`, or of `none`.
+
+    Raises InputError when there is no run.
+    """
+    run = fetch(find(url.rstrip("/")), target, whole=(), tune=False)
+    best = leaderboard(run).best
+    for trial in run.trials():
+        if weights == "all" or (weights == "best" and best is not None and trial.id == best.trial):
+            bring_weights(run, trial)
+    return run

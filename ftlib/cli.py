@@ -341,9 +341,7 @@ def as_written(file: str, overrides: tuple[str, ...], smoke: bool) -> str:
     return text + "".join(f"# override: {override}\n" for override in overrides)
 
 
-def start(
-    experiment: Experiment, text: str, run_name: str | None = None, parcel: dict[str, Any] | None = None
-) -> None:
+def start(experiment: Experiment, text: str, run_name: str | None = None, parcel: dict[str, Any] | None = None) -> None:
     """A new run: everything that can be wrong is found before its directory exists.
 
     `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from.
@@ -432,7 +430,11 @@ def _conduct(
         console.print(sentence, soft_wrap=True, highlight=False)
 
     interrupted = False
-    with mirrored(run, data.path, warn) as mirror, following(run, experiment.track, warn), watching(run, total, console):
+    with (
+        mirrored(run, data.path, warn) as mirror,
+        following(run, experiment.track, warn),
+        watching(run, total, console),
+    ):
         try:
             fit(experiment, run, data, resume=resumed, hosts=hosts, say=say)
         except KeyboardInterrupt:

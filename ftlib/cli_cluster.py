@@ -26,7 +26,9 @@ ADDRESS = click.option(
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
 @ADDRESS
-@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="Give the job this variable of the environment.")
+@click.option(
+    "--secret", "secrets", multiple=True, metavar="NAME", help="Give the job this variable of the environment."
+)
 @click.option("--follow", "-f", is_flag=True, help="Print what the job prints; Ctrl-C leaves it running.")
 @click.option("--resume", "resumes", metavar="RUN", help="Go on with this run of the cluster instead of a new one.")
 @click.option("--pip", is_flag=True, help="Let the job install our versions of the packages that decide its numbers.")
@@ -62,7 +64,7 @@ def submit(
         job = f"{resumes}.r{sum(each.run == resumes for each in there.jobs())}"
     else:
         job = new_name(experiment.name)
-    there.submit(parcel, job, resumes=resumes, secrets=values, options=_options(pip, any_versions))
+    there.submit(parcel, job, experiment.storage, resumes=resumes, secrets=values, options=_options(pip, any_versions))
     click.echo(f"job {job}")
     if follow:
         _follow(there, there.job(job))
@@ -136,18 +138,26 @@ def stop(job: str, address: str) -> None:
 @click.option("--to", "folder", default="runs", show_default=True, type=click.Path(path_type=Path))
 @click.option("--weights", type=click.Choice(["all", "best", "none"]), default="all", show_default=True)
 def pull(job: str, address: str, folder: Path, weights: str) -> None:
-    """Bring the run of JOB here: leaderboard, metrics, report, adapters or models. It can be running."""
+    """Bring the run of JOB, or of a URL, here: leaderboard, metrics, report, adapters or models. It can be running."""
+    from ftlib.archive import pull_run
     from ftlib.cli import print_table
     from ftlib.errors import InputError
     from ftlib.leaderboard import leaderboard, to_table
     from ftlib.parcel import code_alone
+    from ftlib.storage import is_url
 
-    there = _cluster(address)
-    found = there.job(job)
-    target = folder.expanduser().absolute() / found.run
+    if is_url(job):
+        name, source = job.rstrip("/").rpartition("/")[2], None
+    else:
+        source = _cluster(address)
+        name = source.job(job).run
+    target = folder.expanduser().absolute() / name
     if (target / "tune").exists():
         raise InputError(f"{target} is a run of this machine, not a pulled one: choose another --to.")
-    run = there.fetch(found, target, weights, code_alone())
+    if source is None:
+        run = pull_run(job, target, weights)
+    else:
+        run = source.fetch(source.job(job), target, weights, code_alone())
     print_table(to_table(leaderboard(run)))
     click.echo(f"run {run.path}")
 
@@ -231,7 +241,9 @@ def price(file: str) -> None:
     print_table(table)
     least, most = loaded.hourly
     bound = f"at most {loaded.tree['max_workers']} workers together"
-    click.echo(f"{least:.2f} to {most:.2f} {loaded.currency} an hour ({bound}); {least * 24:.2f} a day while nothing runs")
+    click.echo(
+        f"{least:.2f} to {most:.2f} {loaded.currency} an hour ({bound}); {least * 24:.2f} a day while nothing runs"
+    )
 
 
 def _follow(cluster: Cluster, job: Job) -> None:

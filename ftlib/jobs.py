@@ -7,7 +7,6 @@ it is all that a client needs; results come through the log service, the one way
 from __future__ import annotations
 
 import asyncio
-
 import json
 import logging
 import re
@@ -24,13 +23,12 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from ftlib import remote
 from ftlib.access import find_token, headers, token_file
-from ftlib.archive import read_archive
+from ftlib.archive import READY, read_archive
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.parcel import Parcel
 from ftlib.runs import Run
-from ftlib.sealed import seal
+from ftlib.sealed import KEY, box, seal
 from ftlib.vault import MARK
 
 OURS = "ftlib"  # the key of a job's metadata that says it is a run; its value is the version
@@ -77,12 +75,13 @@ class Cluster:
     def is_open(self) -> bool:
         """Whether it answers without a token."""
         with self._asking():
-            return requests.get(f"{self.address}/api/jobs/", timeout=30).status_code == 200
+            return bool(requests.get(f"{self.address}/api/jobs/", timeout=30).status_code == 200)
 
     def submit(
         self,
         parcel: Parcel,
         job: str,
+        storage: str,
         *,
         resumes: str | None = None,
         secrets: Mapping[str, str] | None = None,
@@ -90,6 +89,7 @@ class Cluster:
     ) -> None:
         """Starts the job `job`, or one that resumes the run `resumes`. Secrets are handed over once it has begun.
 
+        `storage` is the experiment's.
         `options` are added to the job's runtime environment.
         """
         verb = f"run {job} {job}" if resumes is None else f"resume {resumes} {job}"
@@ -97,7 +97,7 @@ class Cluster:
             file = Path(folder) / "parcel.zip"
             parcel.write(file)
             env = _environment(str(file), bool(secrets), options or {})
-            self._start(verb + (" --secrets" if secrets else ""), job, env, {"storage": parcel.experiment.storage})
+            self._start(verb + (" --secrets" if secrets else ""), job, env, {"storage": storage})
         if secrets:
             self._hand_over(job, secrets)
 
@@ -148,9 +148,11 @@ class Cluster:
             file = Path(folder) / "code.zip"
             code.write(file)
             env = _environment(str(file), False, {})
-            self._start(f"archive {job.run} {helper} {shlex.quote(job.storage)} {weights}", helper, env, {}, node=job.node)
+            self._start(
+                f"archive {job.run} {helper} {shlex.quote(job.storage)} {weights}", helper, env, {}, node=job.node
+            )
             try:
-                told = json.loads(self._said(helper, remote.READY))
+                told = json.loads(self._said(helper, READY))
                 tar = Path(folder) / "run.tar"
                 self._download(told["node"], told["file"], tar)
                 return read_archive(tar, told["sha256"], target)
@@ -186,8 +188,8 @@ class Cluster:
         return any(DRIVER in (node.get("resources_total") or {}) for node in nodes if node["state"] == "ALIVE")
 
     def _hand_over(self, job: str, secrets: Mapping[str, str]) -> None:
-        sealed = seal(secrets, self._said(job, remote.KEY))
-        name = remote.box(job).removeprefix("gcs://")
+        sealed = seal(secrets, self._said(job, KEY))
+        name = box(job).removeprefix("gcs://")
         with self._asking():
             self._client._do_request("PUT", f"/api/packages/gcs/{name}", data=sealed).raise_for_status()
 
@@ -262,5 +264,3 @@ def _job(details: JobDetails) -> Job:
         node=details.driver_node_id,
         runtime_env=details.runtime_env or {},
     )
-
-

@@ -96,7 +96,10 @@ def _start(node: NodeType) -> dict[str, str]:
     """`ray start`'s options. Custom resources are JSON inside a shell word."""
     custom = {name: amount for name, amount in node.resources.items() if name not in ("CPU", "GPU")}
     text = "{" + ", ".join(f'\\"{name}\\": {amount:g}' for name, amount in custom.items()) + "}"
-    start = {"num-cpus": f"{node.resources.get('CPU', 0):g}", "labels": f"market={'spot' if node.spot else 'on-demand'}"}
+    start = {
+        "num-cpus": f"{node.resources.get('CPU', 0):g}",
+        "labels": f"market={'spot' if node.spot else 'on-demand'}",
+    }
     return start | ({"resources": f'"{text}"'} if custom else {})
 
 

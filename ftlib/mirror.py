@@ -87,7 +87,6 @@ def _push_directories(folder: Path, url: str, names: tuple[str, ...]) -> None:
     """Brings the index of `url` to what `folder` holds now."""
     index = _index(url)
     directories: dict[str, str] = dict(index["directories"]) if index["machine"] == this_machine() else {}
-    before = set(index["directories"].values())
     for name in names:
         now = settled(folder / name)
         if now is None:
@@ -99,7 +98,9 @@ def _push_directories(folder: Path, url: str, names: tuple[str, ...]) -> None:
     told = {"machine": this_machine(), "directories": directories}
     if told != index:
         storage.put_bytes(json.dumps(told).encode(), f"{url}/{INDEX}")
-    for gone in before - set(directories.values()):
+    found = {name.partition("/")[0] for name in storage.listing(url) if "/" in name}
+    states = {name for name in found if name.partition(".")[0] in names}
+    for gone in states - set(directories.values()):  # the one before, and what a kill has cut short
         storage.remove(f"{url}/{gone}")
 
 
@@ -133,7 +134,9 @@ def arrive(setting: Setting, trial_id: str | None = None) -> None:
         return
     data = Path(setting.data)
     if not data.exists():
-        with contextlib.suppress(FileNotFoundError):  # what is not there is prepared again, or missed with its own words
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # what is not there is prepared again, or missed with its own words
             storage.get_folder(_data_url(setting.resolved["storage"], data), data)
     if trial_id is not None:
         _bring(run.trial(trial_id), url)
@@ -157,7 +160,8 @@ def leave(setting: Setting, trial_id: str) -> None:
     if url is None:
         return
     trial = Run(Path(setting.run)).trial(trial_id)
-    there, began, away = f"{url}/trials/{trial_id}", time.time(), []
+    there, began = f"{url}/trials/{trial_id}", time.time()
+    away: list[str] = []
     with storage.telling(away.append):
         _push_directories(trial.path, there, WHOLE)
         for name in (*OF_TRIAL, *(OF_CONDUCTOR if trial_id == BASE else ())):
@@ -230,7 +234,9 @@ def _still(folder: Path, tries: int = 20) -> Iterator[Path]:
 def _keep_data(place: str, data: Path) -> None:
     url = _data_url(place, data)
     if storage.read(f"{url}/report.json") is None:
-        for file in sorted(data.rglob("*"), key=lambda file: file.name == "report.json"):  # the report last: it is whole
+        for file in sorted(
+            data.rglob("*"), key=lambda file: file.name == "report.json"
+        ):  # the report last: it is whole
             if file.is_file():
                 storage.put(file, f"{url}/{file.relative_to(data).as_posix()}")
 
@@ -307,7 +313,7 @@ def open_run(place: str) -> Run:
     if not storage.is_url(place):
         return Run.open(place)
     storage.check_url("RUN", place)
-    url = _find(place.rstrip("/"))
+    url = find(place.rstrip("/"))
     run = Run(home() / "runs" / url.rpartition("/")[2])
     if not _is_ours(run, url):
         fetch(url, run.path, whole=())
@@ -319,7 +325,8 @@ def _is_ours(run: Run, url: str) -> bool:
     return (run.path / TUNE).exists() and _index(url)["machine"] == this_machine()
 
 
-def _find(url: str) -> str:
+def find(url: str) -> str:
+    """The URL of a run, or of the newest run of an experiment's name. Raises InputError when there is none."""
     if storage.read(f"{url}/resolved.json") is not None:
         return url
     above, _, name = url.rpartition("/")
@@ -362,4 +369,15 @@ def bring_weights(run: Run, trial: Trial) -> None:
         _pull_directories(f"{url}/trials/{trial.id}", trial.path, ("adapter", "model"))
 
 
-__all__ = ["arrive", "bring_weights", "fetch", "forget", "leave", "local_storage", "mirrored", "open_run", "url_of"]
+__all__ = [
+    "arrive",
+    "bring_weights",
+    "fetch",
+    "find",
+    "forget",
+    "leave",
+    "local_storage",
+    "mirrored",
+    "open_run",
+    "url_of",
+]

@@ -59,9 +59,7 @@ def load_config(model: ModelSection) -> Any:
     """The model's `config.json` with the experiment's overrides. Raises ConfigError for a key it does not know."""
     local = local_copy("model.name_or_path", model.name_or_path)
     with _named("model.name_or_path", model.name_or_path):
-        config = AutoConfig.from_pretrained(
-            local, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(local, revision=model.revision, trust_remote_code=model.trust_remote_code)
     for key, value in model.config.items():
         if not hasattr(config, key):
             raise ConfigError(

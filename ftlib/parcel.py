@@ -34,7 +34,6 @@ HERE = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".py")
 class Parcel:
     """A parcel before it is written: names inside it to the files here, or to text."""
 
-    experiment: Experiment | None
     files: dict[str, Path] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)  # name inside -> path here
@@ -58,13 +57,13 @@ def make_parcel(experiment: Experiment, text: str) -> Parcel:
 
     Raises ConfigError, before anything is sent, for a file that is not here and for inputs above `LIMIT` together.
     """
-    parcel = Parcel(experiment)
-    parcel.experiment = experiment.with_paths(lambda key, value: _take(parcel, key, value))
+    parcel = Parcel()
+    sent = experiment.with_paths(lambda key, value: _take(parcel, key, value))
     _add_code(parcel)
     told = {"versions": versions(), "python": platform.python_version(), "inputs": parcel.inputs}
     parcel.texts |= {
         "experiment.yaml": text,
-        "experiment.json": json.dumps(parcel.experiment.to_dict(), indent=2),
+        "experiment.json": json.dumps(sent.to_dict(), indent=2),
         "parcel.json": json.dumps(told, indent=2),
     }
     return parcel
@@ -72,7 +71,7 @@ def make_parcel(experiment: Experiment, text: str) -> Parcel:
 
 def code_alone() -> Parcel:
     """A parcel for work that needs this ftlib and nothing else."""
-    parcel = Parcel(None)
+    parcel = Parcel()
     _add_code(parcel)
     return parcel
 

@@ -1,7 +1,8 @@
 """A job on the cluster: `python -m ftlib.remote run RUN JOB` inside an unpacked parcel is the driver of the run RUN.
 
 What the client and this side say to each other, besides what Ray's Jobs API carries: a line with a public key in the
-job's log (`KEY`), a box of secrets in the cluster's package store (`box`), a line about an archive (`READY`).
+job's log (`sealed.KEY`), a box of secrets in the cluster's package store (`sealed.box`), a line about an archive
+(`archive.READY`).
 """
 
 from __future__ import annotations
@@ -18,16 +19,9 @@ from ftlib.errors import FtlibError
 if TYPE_CHECKING:
     from ftlib.runs import Run
 
-KEY = "ftlib: secrets may be sealed to "
-READY = "ftlib: archive "
 PATIENCE = 300.0  # seconds that a driver waits for its secrets
 INTERRUPTED = 130
 KEPT = 900.0  # seconds that an archive waits to be fetched
-
-
-def box(job: str) -> str:
-    """Where the sealed secrets of a job lie until it takes them: the address of a package, to Ray."""
-    return f"gcs://ftlib-box-{job}.zip"
 
 
 def storage_of(storage: str) -> str:
@@ -94,7 +88,7 @@ def _take_secrets(job: str) -> Any:
     """Shows a key, waits for the box, empties it into a vault. Raises FtlibError when none comes."""
     from ray.experimental import internal_kv
 
-    from ftlib.sealed import Receiver
+    from ftlib.sealed import KEY, Receiver, box
     from ftlib.vault import open_vault
 
     receiver = Receiver()
@@ -106,7 +100,9 @@ def _take_secrets(job: str) -> Any:
             internal_kv._internal_kv_del(box(job).encode())
             return open_vault(receiver.open(sealed))
         time.sleep(0.2)
-    raise FtlibError(f"no secrets came within {PATIENCE:.0f} s: submit again, and let the command wait for its last line.")
+    raise FtlibError(
+        f"no secrets came within {PATIENCE:.0f} s: submit again, and let the command wait for its last line."
+    )
 
 
 def archive(name: str, job: str, storage: str, weights: str) -> None:
@@ -114,7 +110,7 @@ def archive(name: str, job: str, storage: str, weights: str) -> None:
     (the client stops this job) or after `KEPT` seconds."""
     import ray
 
-    from ftlib.archive import write_archive
+    from ftlib.archive import READY, write_archive
     from ftlib.sweep import start_ray
 
     opened = _whole(f"{storage_of(storage)}/{name}")

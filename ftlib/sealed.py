@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ftlib.errors import FtlibError, InputError
 
+KEY = "ftlib: secrets may be sealed to "  # how the line of a job's log begins that shows its public key
 KEY_BYTES = 32
 NONCE = bytes(12)  # a key seals one message
 
@@ -55,6 +56,11 @@ def seal(secrets: Mapping[str, str], receiver: str) -> bytes:
     return own + _cipher(shared, own, public).encrypt(NONCE, json.dumps(dict(secrets)).encode(), None)
 
 
+def box(job: str) -> str:
+    """Where the sealed secrets of a job lie until it takes them: the address of a package, to Ray."""
+    return f"gcs://ftlib-box-{job}.zip"
+
+
 def _cipher(shared: bytes, sender: bytes, receiver: bytes) -> ChaCha20Poly1305:
     info = b"ftlib secrets" + sender + receiver
     return ChaCha20Poly1305(HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(shared))
@@ -64,7 +70,9 @@ def from_environment(names: Sequence[str]) -> dict[str, str]:
     """The values of the named variables. Raises InputError for one that is not set, or that shows a value."""
     for name in names:
         if "=" in name:  # the value would stand in the shell's history and in the process list
-            raise InputError("--secret takes a name, as in --secret WANDB_API_KEY; its value comes from the environment.")
+            raise InputError(
+                "--secret takes a name, as in --secret WANDB_API_KEY; its value comes from the environment."
+            )
         if not os.environ.get(name):
             raise InputError(f"--secret {name}: the environment has no {name}: export it first.")
     return {name: os.environ[name] for name in names}

@@ -36,9 +36,13 @@ def is_url(text: str) -> bool:
 def check_url(key: str, url: str) -> None:
     """Raises ConfigError for a URL that cannot be used, or that shows a key."""
     if not url.startswith(SCHEMES) or not url.partition("://")[2].strip("/"):
-        raise ConfigError(f"{key}: '{url}' is no place that can be reached: use a path, s3://BUCKET/... or gs://BUCKET/...")
+        raise ConfigError(
+            f"{key}: '{url}' is no place that can be reached: use a path, s3://BUCKET/... or gs://BUCKET/..."
+        )
     if "@" in url.partition("://")[2].partition("/")[0]:
-        raise ConfigError(f"{key}: a URL must not hold a key, since it is written down in many places: use the environment.")
+        raise ConfigError(
+            f"{key}: a URL must not hold a key, since it is written down in many places: use the environment."
+        )
 
 
 @lru_cache(maxsize=8)
@@ -95,7 +99,9 @@ def patiently(url: str, work: Callable[[Any, str], Result]) -> Result:
 
 
 def _refused(reason: str) -> bool:
-    return any(word in reason for word in ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE", "PERMISSION"))
+    return any(
+        word in reason for word in ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE", "PERMISSION")
+    )
 
 
 def put(file: Path, url: str) -> None:

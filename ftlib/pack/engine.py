@@ -23,6 +23,7 @@ from ftlib.errors import FtlibError, TrialError
 from ftlib.lora_bank import Route
 from ftlib.methods.objectives import Objective
 from ftlib.methods.objectives.base import Split
+from ftlib.mirror import arrive
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.member import Member

@@ -98,8 +98,8 @@ class Host:
         from ftlib import vault
         from ftlib.config.packs import largest_rank
         from ftlib.data import load_prepared
-        from ftlib.mirror import arrive, leave
         from ftlib.methods.objectives import objective
+        from ftlib.mirror import arrive, leave
         from ftlib.pack.base import FrozenBase
         from ftlib.pack.engine import Pack
         from ftlib.pack.width import Width, measure

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class TokenCluster:
     home: Path
     temp: Path
     process: subprocess.Popen[bytes] = field(repr=False)
+    gcs: int
+    environment: dict[str, str] = field(repr=False)
 
     @property
     def runs(self) -> Path:
@@ -81,29 +83,65 @@ def clean_environment(home: Path, **variables: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenCluster]:
-    home = tmp_path_factory.mktemp("head")
+    with head(tmp_path_factory.mktemp("head"), "--num-cpus=2") as started:
+        yield started
+
+
+@contextmanager
+def head(home: Path, *options: str, **variables: str) -> Iterator[TokenCluster]:
+    """A head that asks for a token, until the block ends. `variables` are its processes' own."""
     temp = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # Ray's sockets want a short path
     token = "t0ken" + os.urandom(16).hex()
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text(token)
     (home / ".ray" / "auth_token").chmod(0o600)
-    gcs, dashboard, client, agent, grpc, metrics = free_ports(6)
+    gcs, dashboard, client = free_ports(3)
     command = [
-        *(str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}", f"--temp-dir={temp}"),
+        *(
+            str(BIN / "ray"),
+            "start",
+            "--head",
+            "--block",
+            f"--port={gcs}",
+            f"--temp-dir={temp}",
+            *own_ports(),
+            *options,
+        ),
         *("--node-ip-address=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
-        *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"),
-        *(f"--metrics-export-port={metrics}", "--disable-usage-stats", '--resources={"driver": 2}'),
+        '--resources={"driver": 2}',
     ]
-    environment = clean_environment(home, RAY_AUTH_MODE="token")
+    environment = clean_environment(home, RAY_AUTH_MODE="token", **variables)
     del environment["PYTHONPATH"]  # the code that runs there is the parcel's
-    log = (temp / "start.log").open("wb")
-    process = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log, start_new_session=True)
+    process = run(command, environment, temp / "start.log")
     address = f"http://127.0.0.1:{dashboard}"
     try:
         _wait_for(address, process, temp / "start.log")
-        yield TokenCluster(address, token, home, temp, process)
+        yield TokenCluster(address, token, home, temp, process, gcs, environment)
     finally:
         end(process)
+
+
+def own_ports() -> list[str]:
+    """Those of a node that Ray would not choose itself."""
+    agent, grpc, metrics = free_ports(3)
+    listen, asked = f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"
+    return [listen, asked, f"--metrics-export-port={metrics}", "--disable-usage-stats"]
+
+
+def run(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        return subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+
+
+def start_machine(cluster: TokenCluster, log: Path) -> subprocess.Popen[bytes]:
+    """A node with disks of its own: it sees neither the head's FTLIB_HOME nor its temporary files."""
+    disks = [cluster.environment["FTLIB_HOME"], str(cluster.temp)]
+    mounts = "".join(f"mount -t tmpfs tmpfs {disk} && " for disk in disks)
+    Path(disks[0]).mkdir(exist_ok=True)
+    ray = [str(BIN / "ray"), "start", f"--address=127.0.0.1:{cluster.gcs}", "--block", "--num-cpus=2", *own_ports()]
+    ray += [f"--temp-dir={cluster.temp}", "--node-ip-address=127.0.0.1"]
+    shell = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} exec "$@"', "sh"]
+    return run([*shell, *ray], cluster.environment, log)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -134,9 +172,12 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path, seconds
 
 @pytest.fixture
 def client(cluster: TokenCluster, tmp_path: Path) -> Client:
-    home = tmp_path / "desk"
+    return make_client(cluster, tmp_path / "desk")
+
+
+def make_client(cluster: TokenCluster, home: Path, **variables: str) -> Client:
     home.mkdir()
     token = home / "token"
     token.write_text(cluster.token)
     token.chmod(0o600)
-    return Client(cluster.address, home, clean_environment(home, RAY_AUTH_TOKEN_PATH=str(token)))
+    return Client(cluster.address, home, clean_environment(home, RAY_AUTH_TOKEN_PATH=str(token), **variables))

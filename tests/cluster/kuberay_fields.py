@@ -87,9 +87,13 @@ def resource(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
         ("apiVersion", "kind", "metadata", "spec"),
         apiVersion={"const": "ray.io/v1"},
         kind={"const": kind},
-        metadata=closed(("name",), name={"type": "string", "pattern": "^[a-z0-9-]{1,47}$"}, namespace=TEXT, labels=TEXTS),
+        metadata=closed(
+            ("name",), name={"type": "string", "pattern": "^[a-z0-9-]{1,47}$"}, namespace=TEXT, labels=TEXTS
+        ),
         spec=spec,
     )
 
 
-FIELDS = {kind: resource(kind, spec) for kind, spec in (("RayCluster", CLUSTER), ("RayJob", JOB), ("RayService", SERVICE))}
+FIELDS = {
+    kind: resource(kind, spec) for kind, spec in (("RayCluster", CLUSTER), ("RayJob", JOB), ("RayService", SERVICE))
+}

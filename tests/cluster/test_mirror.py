@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ import pytest
 
 from ftlib import mirror, storage
 from ftlib.errors import ConfigError, FtlibError
-from ftlib.runs import Run, home
 
-from ..conftest import ftlib, write_experiment
 from .conftest import free_ports
 from .s3 import VARIABLES, make_bucket, s3_server
 
@@ -45,6 +42,18 @@ def test_a_whole_directory_is_there_or_the_one_before(s3: str, tmp_path: Path) -
     assert len({name.partition("/")[0] for name in storage.listing(url)}) == 2  # the index and one generation
 
 
+def test_what_a_kill_has_left_is_collected(s3: str, tmp_path: Path) -> None:
+    folder, url = tmp_path / "trial", f"{s3}/orphans"
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "checkpoint" / "a").write_text("x")
+    storage.put_bytes(b"half", f"{url}/checkpoint.1-2/a")
+    storage.put_bytes(b"another's", f"{url}/adapter.1-2/a")
+    mirror._push_directories(folder, url, ("checkpoint",))
+    assert {name.partition(".")[0] for name in storage.listing(url)} == {"index", "checkpoint", "adapter"}
+    assert f"{url}/checkpoint.1-2/a" not in storage.listing(url)
+    assert sum(name.startswith("checkpoint") for name in storage.listing(url)) == 1
+
+
 def test_a_push_cut_short_leaves_the_old(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, url = tmp_path / "trial", f"{s3}/short"
     (folder / "checkpoint").mkdir(parents=True)
@@ -64,42 +73,6 @@ def test_a_push_cut_short_leaves_the_old(s3: str, tmp_path: Path, monkeypatch: p
         mirror._push_directories(folder, url, ("checkpoint",))
     mirror._pull_directories(url, tmp_path / "pulled", ("checkpoint",))
     assert [file.read_text() for file in (tmp_path / "pulled" / "checkpoint").iterdir()] == ["old"]
-
-
-@pytest.mark.usefixtures("ray_local")
-def test_a_sweep_is_kept_at_its_url_and_goes_on_from_there(
-    s3: str, tree: dict[str, Any], tmp_path: Path, data_file: Path
-) -> None:
-    """Data from the URL too. Another machine (another FTLIB_HOME) reads, resumes and promotes it."""
-    storage.put(data_file, f"{s3}/in/colours.jsonl")
-    tree["data"]["train"] = f"{s3}/in/colours.jsonl"
-    tree["storage"] = f"{s3}/runs"
-    space = {"train.learning_rate": {"min": 1e-3, "max": 1e-1, "log": True}}
-    tree["sweep"] = {"space": space, "num_samples": 2, "scheduler": {"type": "none"}}
-    status, output = ftlib("sweep", write_experiment(tmp_path / "x.yaml", tree))
-    assert status == 0, output
-    url = next(line.split()[1] for line in output.splitlines() if line.startswith("run s3://"))
-    assert f"ftlib promote {url}" in output
-    names = storage.listing(url)
-    assert {"experiment.yaml", "resolved.json", "events.jsonl", "leaderboard.csv", "index.json"} <= set(names)
-    before = os.environ["FTLIB_HOME"]
-    try:
-        os.environ["FTLIB_HOME"] = str(tmp_path / "another")
-        mirror._machine.cache_clear()
-        status, shown = ftlib("leaderboard", f"{s3}/runs/colours")
-        assert status == 0, shown
-        assert shown.count("finished") == 3
-        status, resumed = ftlib("resume", url)
-        assert status == 0, resumed
-        run = Run(home() / "runs" / url.rpartition("/")[2])
-        assert [event["event"] for event in run.events()].count("resumed") == 1
-        assert [event["event"] for event in run.events()].count("trial_started") == 2  # none again
-        assert all(trial.weights is None for trial in run.trials())
-        status, output = ftlib("promote", url, "--as", "from-url")
-        assert status == 0, output
-    finally:
-        os.environ["FTLIB_HOME"] = before
-        mirror._machine.cache_clear()
 
 
 def test_a_store_that_is_away_is_waited_for(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
