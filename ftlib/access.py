@@ -70,8 +70,9 @@ def ensure_token() -> Path:
 
 
 def guard_local_cluster() -> None:
-    """A cluster that this process starts asks for the token, unless its user has turned that off (RAY_AUTH_MODE)."""
-    if os.environ.setdefault(MODE, "token").lower() == "token" and not os.environ.get(TOKEN):
+    """A cluster that this process starts asks for a token (Ray's default), unless its user has turned that off with
+    RAY_AUTH_MODE: the file is made here, before Ray makes one that everybody can read."""
+    if os.environ.get(MODE, "token").lower() == "token" and not os.environ.get(TOKEN):
         ensure_token()
 
 

@@ -111,14 +111,15 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
 
 @cli.command()
 @click.argument("run", type=click.Path())
-def resume(run: str) -> None:
+@click.option("--trust", is_flag=True, help="Load a run that was made elsewhere: it can run any code of its maker's.")
+def resume(run: str, trust: bool) -> None:
     """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
     from ftlib.config import Experiment
     from ftlib.mirror import open_run
 
     opened = open_run(run)
     experiment = Experiment.parse(opened.resolved["experiment"], f"{opened.path}/resolved.json")
-    go_on(experiment, opened)
+    go_on(experiment, opened, trust)
 
 
 @cli.command("leaderboard")
@@ -346,6 +347,7 @@ def start(experiment: Experiment, text: str, run_name: str | None = None, parcel
 
     `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from.
     """
+    from ftlib import signature
     from ftlib.mirror import local_storage
     from ftlib.runs import Run
     from ftlib.sweep import check_resources, first_host, start_ray
@@ -360,11 +362,17 @@ def start(experiment: Experiment, text: str, run_name: str | None = None, parcel
     data = _prepare(experiment, _console())
     resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
     run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
+    signature.sign(run)
     _conduct(experiment, run, data=data, hosts=hosts)
 
 
-def go_on(experiment: Experiment, run: Run) -> None:
-    """Resumes a run."""
+def go_on(experiment: Experiment, run: Run, trust: bool = False) -> None:
+    """Resumes a run. Raises InputError for one that was made elsewhere and is not trusted."""
+    from ftlib import signature
+
+    if not trust:
+        signature.check(run)
+    signature.sign(run)
     _conduct(experiment, run, resumed=True)
 
 

@@ -31,6 +31,7 @@ ADDRESS = click.option(
 )
 @click.option("--follow", "-f", is_flag=True, help="Print what the job prints; Ctrl-C leaves it running.")
 @click.option("--resume", "resumes", metavar="RUN", help="Go on with this run of the cluster instead of a new one.")
+@click.option("--trust", is_flag=True, help="With --resume: also a run that another cluster, or person, has made.")
 @click.option("--pip", is_flag=True, help="Let the job install our versions of the packages that decide its numbers.")
 @click.option("--any-versions", is_flag=True, help="Run with the versions that the cluster has.")
 def submit(
@@ -41,6 +42,7 @@ def submit(
     secrets: tuple[str, ...],
     follow: bool,
     resumes: str | None,
+    trust: bool,
     pip: bool,
     any_versions: bool,
 ) -> None:
@@ -64,7 +66,15 @@ def submit(
         job = f"{resumes}.r{sum(each.run == resumes for each in there.jobs())}"
     else:
         job = new_name(experiment.name)
-    there.submit(parcel, job, experiment.storage, resumes=resumes, secrets=values, options=_options(pip, any_versions))
+    there.submit(
+        parcel,
+        job,
+        experiment.storage,
+        resumes=resumes,
+        trust=trust,
+        secrets=values,
+        options=_options(pip, any_versions),
+    )
     click.echo(f"job {job}")
     if follow:
         _follow(there, there.job(job))

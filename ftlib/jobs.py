@@ -84,10 +84,12 @@ class Cluster:
         storage: str,
         *,
         resumes: str | None = None,
+        trust: bool = False,
         secrets: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Starts the job `job`, or one that resumes the run `resumes`. Secrets are handed over once it has begun.
+        """Starts the job `job`, or one that resumes the run `resumes`, also where another cluster made it (`trust`).
+        Secrets are handed over once it has begun.
 
         `storage` is the experiment's.
         `options` are added to the job's runtime environment.
@@ -97,7 +99,7 @@ class Cluster:
             file = Path(folder) / "parcel.zip"
             parcel.write(file)
             env = _environment(str(file), bool(secrets), options or {})
-            self._start(verb + (" --secrets" if secrets else ""), job, env, {"storage": storage})
+            self._start(verb + " --secrets" * bool(secrets) + " --trust" * trust, job, env, {"storage": storage})
         if secrets:
             self._hand_over(job, secrets)
 

@@ -27,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ftlib import storage
+from ftlib import signature, storage
 from ftlib.errors import FtlibError, InputError, TrialError, nearest
 from ftlib.runs import BASE, STAMP, Run, Trial, append_row, home, read_rows, settled, write_text
 from ftlib.setting import Setting
@@ -83,8 +83,8 @@ def _index(url: str) -> dict[str, Any]:
     return index
 
 
-def _push_directories(folder: Path, url: str, names: tuple[str, ...]) -> None:
-    """Brings the index of `url` to what `folder` holds now."""
+def _push_directories(folder: Path, url: str, names: tuple[str, ...], signed: bool = False) -> None:
+    """Brings the index of `url` to what `folder` holds now; `signed` where what is there will be unpickled."""
     index = _index(url)
     directories: dict[str, str] = dict(index["directories"]) if index["machine"] == this_machine() else {}
     for name in names:
@@ -95,7 +95,9 @@ def _push_directories(folder: Path, url: str, names: tuple[str, ...]) -> None:
         if directories.get(name) != marked:
             storage.put_folder(now, f"{url}/{marked}")
             directories[name] = marked
-    told = {"machine": this_machine(), "directories": directories}
+    told: dict[str, Any] = {"machine": this_machine(), "directories": directories}
+    if signed:
+        told["signatures"] = {name: signature.mac(url, signature.content_of(folder / name)) for name in directories}
     if told != index:
         storage.put_bytes(json.dumps(told).encode(), f"{url}/{INDEX}")
     found = {name.partition("/")[0] for name in storage.listing(url) if "/" in name}
@@ -277,7 +279,7 @@ class _Keeper:
         if tune.exists() and _newest(tune) != self.tune:
             self.tune = _newest(tune)
             with _still(tune) as copied:
-                _push_directories(copied, self.url, (TUNE,))
+                _push_directories(copied, self.url, (TUNE,), signed=True)
 
     def _tell(self) -> None:
         """An event for each time that a trial has waited for the URL."""
@@ -339,6 +341,7 @@ def find(url: str) -> str:
 
 def fetch(url: str, target: Path, whole: tuple[str, ...] = ("adapter", "model"), tune: bool = True) -> Run:
     """Brings a run from its URL into a directory; `whole` are the directories of trials that come too."""
+    (target / signature.FILE).unlink(missing_ok=True)  # it was of what is replaced now
     trials = set()
     for name in storage.listing(url):
         inside = Path(name)
@@ -349,9 +352,13 @@ def fetch(url: str, target: Path, whole: tuple[str, ...] = ("adapter", "model"),
     (target / "trials").mkdir(parents=True, exist_ok=True)
     for trial in sorted(trials):
         _pull_directories(f"{url}/trials/{trial}", target / "trials" / trial, whole)
+    run = Run(target)
     if tune:
         _pull_directories(url, target, (TUNE,))
-    return Run(target)
+        told = _index(url).get("signatures", {}).get(TUNE)
+        if (target / TUNE).exists() and signature.matches(told, url, signature.content_of(target / TUNE)):
+            signature.sign(run)  # what this user has written there is as good as written here
+    return run
 
 
 def forget(run: Run, trial: Trial) -> None:

@@ -46,7 +46,7 @@ def run(name: str, job: str, secrets: bool) -> None:
     del vault
 
 
-def resume(name: str, job: str, secrets: bool) -> None:
+def resume(name: str, job: str, secrets: bool, trust: bool) -> None:
     """Goes on with the run `name`; its inputs lie where this job's parcel has them."""
     from ftlib import cli
     from ftlib.config import Experiment
@@ -56,7 +56,7 @@ def resume(name: str, job: str, secrets: bool) -> None:
     tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
     opened = open_run(f"{storage_of(tree['storage'])}/{name}")
     resolved = {**opened.resolved["experiment"], **{key: tree[key] for key in ("model", "data", "method")}}
-    cli.go_on(Experiment.parse(resolved).anchored(), opened)
+    cli.go_on(Experiment.parse(resolved).anchored(), opened, trust)
     del vault
 
 
@@ -136,13 +136,13 @@ def _whole(place: str) -> Run:
 
 
 def main() -> None:
-    """`run|resume RUN JOB [--secrets]`, `archive RUN JOB STORAGE WEIGHTS`: written by `ftlib.jobs` alone."""
+    """`run|resume RUN JOB [--secrets] [--trust]`, `archive RUN JOB STORAGE WEIGHTS`: written by `ftlib.jobs` alone."""
     from ftlib import cli
 
     verb, name, job, *rest = sys.argv[1:]
     calls = {
         "run": lambda: run(name, job, "--secrets" in rest),
-        "resume": lambda: resume(name, job, "--secrets" in rest),
+        "resume": lambda: resume(name, job, "--secrets" in rest, "--trust" in rest),
         "archive": lambda: archive(name, job, *rest),
     }
     cli.quiet_libraries()

@@ -19,6 +19,7 @@ import ray
 import ray.tune
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from ftlib.access import guard_local_cluster
 from ftlib.config import PBT, Experiment
 from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError
@@ -70,6 +71,7 @@ def start_ray(cpus: int | None = None) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
+        guard_local_cluster()
         ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
 
 
