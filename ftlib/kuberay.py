@@ -61,7 +61,7 @@ def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 def _serve() -> str:
     """Serve's own configuration: every name of the registry, behind the key in FTLIB_API_KEY."""
-    application = {"name": "ftlib", "import_path": "serve.app:build", "route_prefix": "/", "args": {}}
+    application = {"name": "ftlib", "import_path": "serve.app:build", "route_prefix": "/", "args": {"guarded": True}}
     return yaml.safe_dump({"http_options": {"host": "0.0.0.0", "port": 8000}, "applications": [application]})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,21 +182,31 @@ def remove(url: str) -> None:
 
 
 def put_folder(folder: Path, url: str) -> None:
-    """Writes every file of a folder, each an object below the URL."""
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            put(file, f"{url}/{file.relative_to(folder).as_posix()}")
+    """Writes every file of a folder, each an object below the URL, several at once."""
+    from pyarrow import fs
+
+    local = fs.LocalFileSystem()
+    patiently(url, lambda there, path: fs.copy_files(str(folder), path, local, there))
 
 
 def get_folder(url: str, folder: Path) -> None:
     """Brings what is below a URL into the place of `folder`, whole. Raises FileNotFoundError when nothing is."""
-    names = listing(url)
-    if not names:
-        raise FileNotFoundError(url)
+    from pyarrow import fs
+
+    local = fs.LocalFileSystem()
     staged = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(3)}")
-    for name in names:
-        get(f"{url}/{name}", staged / name)
-    replace_directory(staged, folder)
+
+    def load(there: Any, path: str) -> None:
+        staged.mkdir(parents=True, exist_ok=True)
+        fs.copy_files(path, str(staged), there, local)
+
+    try:
+        patiently(url, load)
+        if not any(staged.iterdir()):
+            raise FileNotFoundError(url)
+        replace_directory(staged, folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def local_copy(key: str, value: str) -> str:

@@ -61,14 +61,12 @@ def test_a_push_cut_short_leaves_the_old(s3: str, tmp_path: Path, monkeypatch: p
     mirror._push_directories(folder, url, ("checkpoint",))
     (folder / "checkpoint" / "a").write_text("new")
     (folder / "checkpoint" / "b").write_text("new")
-    real = storage.put
 
-    def put(file: Path, where: str) -> None:
-        if where.endswith("/b"):
-            raise KeyboardInterrupt
-        real(file, where)
+    def put_folder(folder: Path, where: str) -> None:
+        storage.put(folder / "a", f"{where}/a")
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage, "put", put)
+    monkeypatch.setattr(storage, "put_folder", put_folder)
     with pytest.raises(KeyboardInterrupt):
         mirror._push_directories(folder, url, ("checkpoint",))
     mirror._pull_directories(url, tmp_path / "pulled", ("checkpoint",))
