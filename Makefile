@@ -12,13 +12,13 @@ help: ## this list
 
 install: $(VENV)/.installed ## .venv with the pinned versions of constraints.txt
 
-$(VENV)/.installed: pyproject.toml constraints.txt tests/cluster/s3-requirements.txt
+$(VENV)/.installed: pyproject.toml constraints.txt tests/cluster/stores-requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftlib needs Python 3.11 or later, but $(PYTHON) is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,qlora,deepspeed]'
-	test -x $(VENV)/s3/bin/moto_server || $(BIN)/python -m venv $(VENV)/s3
-	$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check -r tests/cluster/s3-requirements.txt
+	test -x $(VENV)/stores/bin/moto_server || $(BIN)/python -m venv $(VENV)/stores
+	$(VENV)/stores/bin/python -m pip install --quiet --disable-pip-version-check -r tests/cluster/stores-requirements.txt
 	touch $@
 
 quickstart: install ## pretrain a small base, sweep LoRA, serve the winner, ask it (about five minutes, no GPU, no network)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,7 +52,9 @@ def _filesystem(scheme: str, bucket: str) -> Any:
     from pyarrow import fs
 
     if scheme == "gs":
-        return fs.GcsFileSystem()
+        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+        options = {"endpoint_override": emulator, "scheme": "http", "anonymous": True} if emulator else {}
+        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=60), **options)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")  # pyarrow reads neither
     if endpoint:
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
@@ -105,15 +108,24 @@ def _refused(reason: str) -> bool:
     )
 
 
+def _write(url: str, work: Callable[[Any, str], None]) -> None:
+    try:
+        patiently(url, work)
+    except FileNotFoundError:  # how Google says it
+        raise FtlibError(f"{url} refuses: there is no such bucket: check its name.") from None
+
+
 def put(file: Path, url: str) -> None:
     """Writes one object: the file's bytes, whole."""
 
     def write(filesystem: Any, path: str) -> None:
-        with file.open("rb") as source, filesystem.open_output_stream(path) as out:
+        source.seek(0)
+        with filesystem.open_output_stream(path) as out:
             while chunk := source.read(CHUNK):
                 out.write(chunk)
 
-    patiently(url, write)
+    with file.open("rb") as source:
+        _write(url, write)
 
 
 def put_bytes(content: bytes, url: str) -> None:
@@ -123,7 +135,7 @@ def put_bytes(content: bytes, url: str) -> None:
         with filesystem.open_output_stream(path) as out:
             out.write(content)
 
-    patiently(url, write)
+    _write(url, write)
 
 
 def read(url: str) -> bytes | None:
@@ -186,7 +198,7 @@ def put_folder(folder: Path, url: str) -> None:
     from pyarrow import fs
 
     local = fs.LocalFileSystem()
-    patiently(url, lambda there, path: fs.copy_files(str(folder), path, local, there))
+    _write(url, lambda there, path: fs.copy_files(str(folder), path, local, there))
 
 
 def get_folder(url: str, folder: Path) -> None:

@@ -56,7 +56,7 @@ class Client:
     home: Path
     variables: dict[str, str]
 
-    def __call__(self, *args: Any, timeout: float = 200, **variables: str) -> tuple[int, str]:
+    def __call__(self, *args: Any, timeout: float = 420, **variables: str) -> tuple[int, str]:
         done = subprocess.run(
             [sys.executable, "-m", "ftlib.cli", *map(str, args), "--address", self.address],
             env={**self.variables, **variables},

@@ -18,7 +18,7 @@ from ftlib.runs import Run
 
 from ..conftest import write_experiment
 from .conftest import Client, TokenCluster, clean_environment, end, free_ports, head, make_client, start_machine
-from .s3 import VARIABLES, make_bucket, s3_server
+from .stores import s3_server
 from .test_jobs import SPACE, job_of, wait_until
 
 POSSIBLE = subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
@@ -48,13 +48,11 @@ class Machines:
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     (port,) = free_ports(1)
     folder = tmp_path_factory.mktemp("machines")
-    with s3_server(port) as url:
-        variables = {**VARIABLES, "AWS_ENDPOINT_URL": url}
+    with s3_server(port) as variables:
         with pytest.MonkeyPatch.context() as patch:
             for key, value in variables.items():
                 patch.setenv(key, value)
             storage._filesystem.cache_clear()
-            make_bucket(url, "tests")
             home = folder / "home"
             home.mkdir()
             with head(home, "--num-cpus=0", **variables) as cluster:
@@ -111,7 +109,7 @@ def test_a_trial_goes_on_from_its_checkpoint_on_a_new_machine(
 
 def test_a_packed_sweep_is_resumed_by_its_url(machines: Machines, tree: dict[str, Any], tmp_path: Path) -> None:
     """Its driver is killed; another job, of another desk, goes on from the URL."""
-    tree["train"].update(num_train_epochs=24, eval_strategy="steps", eval_steps=16)
+    tree["train"].update(num_train_epochs=10, eval_strategy="steps", eval_steps=16)
     section = {"space": SPACE, "num_samples": 3, "scheduler": {"type": "none"}, "baseline": False}
     tree |= {"storage": "s3://tests/packed", "sweep": section}
     client = make_client(machines.cluster, tmp_path / "desk")
