@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,34 +15,58 @@ from typing import Any
 from ftlib.errors import FtlibError
 from ftlib.leaderboard import leaderboard, write_leaderboard
 from ftlib.mirror import bring_weights, fetch, find
-from ftlib.runs import Run, read_json, replace_directory, write_text
+from ftlib.runs import Run, Trial, link, read_json, replace_directory, write_text
 
 READY = "ftlib: archive "  # how the line of a job's log begins that says where its archive lies
 WEIGHTS = ("adapter", "model")
-LEFT_OUT = ("tune", "train", "checkpoint", "wandb")  # positions to resume from, and what W&B's own sync is for
+LEFT_OUT = ("tune", "train", "checkpoint", "wandb", *WEIGHTS)  # to resume from, for W&B's own sync, or taken apart
 
 
 def write_archive(run: Run, target: Path, weights: str) -> dict[str, Any]:
-    """Writes the tar; says its size and its SHA-256."""
-    write_leaderboard(run)
-    with tarfile.open(target, "w", dereference=True) as out:  # files that are one on disk (hard links) come as files
-        for inside, file in _members(run, weights):
-            out.add(file, arcname=inside, recursive=False)
+    """Writes the tar, also of a run that is going on; says its size and its SHA-256."""
+    best = write_leaderboard(run).best
+    wanted = [
+        each for each in run.trials() if weights == "all" or (weights == "best" and best and each.id == best.trial)
+    ]
+    with tempfile.TemporaryDirectory(prefix=".pull-", dir=run.path) as folder:
+        held = {trial.id: _hold(trial, Path(folder) / trial.id) for trial in wanted}
+        with tarfile.open(
+            target, "w", dereference=True
+        ) as out:  # files that are one on disk (hard links) come as files
+            for file in _readable(run.path):
+                with contextlib.suppress(FileNotFoundError):  # it was replaced, or of a trial that is gone
+                    out.add(file, arcname=file.relative_to(run.path).as_posix(), recursive=False)
+            for trial, kept in held.items():
+                for file in sorted(file for file in kept.rglob("*") if file.is_file()):
+                    out.add(file, arcname=f"trials/{trial}/{file.relative_to(kept).as_posix()}", recursive=False)
     with target.open("rb") as opened:
         return {"bytes": target.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
-def _members(run: Run, weights: str) -> Iterator[tuple[str, Path]]:
-    best = leaderboard(run).best
-    for file in sorted(run.path.rglob("*")):
-        inside = file.relative_to(run.path)
-        parts = inside.parts
-        if not file.is_file() or file.is_symlink() or any(part.startswith(".") or part in LEFT_OUT for part in parts):
-            continue
-        of_weights = len(parts) > 3 and parts[0] == "trials" and parts[2] in WEIGHTS
-        if of_weights and (weights == "none" or (weights == "best" and (best is None or parts[1] != best.trial))):
-            continue
-        yield inside.as_posix(), file
+def _readable(folder: Path) -> Iterator[Path]:
+    """What of a run can be read with `cat`."""
+    for file in sorted(folder.rglob("*")):
+        parts = file.relative_to(folder).parts
+        hidden = any(part.startswith(".") or part in LEFT_OUT for part in parts)
+        if file.is_file() and not file.is_symlink() and not hidden:
+            yield file
+
+
+def _hold(trial: Trial, folder: Path, tries: int = 20) -> Path:
+    """A trial's weights as they are at one moment, in links: its next evaluation may replace them meanwhile."""
+    for _ in range(tries):
+        weights = trial.weights
+        if weights is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        before = weights.stat().st_ino
+        kind = weights.name.removeprefix(".").removesuffix(".old")
+        with contextlib.suppress(OSError, shutil.Error):
+            shutil.copytree(weights, folder / kind, copy_function=link)
+            if trial.weights is not None and trial.weights.stat().st_ino == before:
+                return folder
+    raise FtlibError(f"trial {trial.id} replaces its weights too often to be copied: pull when it has ended.")
 
 
 def read_archive(source: Path, sha256: str, target: Path) -> Run:

@@ -76,6 +76,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
+def link(source: str, target: str) -> None:
+    """A hard link where the file system has them: published files are never written again."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def _old(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 

@@ -6,13 +6,14 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ftlib.archive import read_archive, write_archive
 from ftlib.errors import FtlibError
 from ftlib.leaderboard import leaderboard
-from ftlib.runs import Run
+from ftlib.runs import Run, replace_directory
 
 
 @pytest.fixture
@@ -63,3 +64,28 @@ def test_a_damaged_or_foreign_tar_is_not_unpacked(run: Run, tmp_path: Path) -> N
         with pytest.raises(FtlibError, match="belongs to no run"):
             read_archive(tmp_path / "bad.tar", digest, tmp_path / "here")
     assert not (tmp_path / "here").exists()
+
+
+def test_weights_that_are_replaced_meanwhile_come_whole(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial saves again while the archive is written: what comes is one state, not a mixture."""
+    trial, saved = run.trials()[0], 0
+    real = shutil.copytree
+
+    def copytree(source: Path, target: Path, **options: Any) -> Any:
+        nonlocal saved
+        copied = real(source, target, **options)
+        if saved < 2 and Path(source).name == "adapter":
+            saved += 1
+            real(source, trial.path / "next")
+            for file in (trial.path / "next").iterdir():
+                file.write_bytes(b"state %d" % saved)
+            replace_directory(trial.path / "next", trial.path / "adapter")
+        return copied
+
+    monkeypatch.setattr(shutil, "copytree", copytree)
+    told = write_archive(run, tmp_path / "run.tar", "all")
+    back = read_archive(tmp_path / "run.tar", told["sha256"], tmp_path / "here" / run.name)
+    assert {file.read_bytes() for file in (back.trial(trial.id).path / "adapter").iterdir()} == {b"state 2"}
+    assert not list(run.path.glob(".pull-*"))

@@ -14,7 +14,7 @@ from ftlib import mirror, storage
 from ftlib.errors import ConfigError, FtlibError
 
 from .conftest import free_ports
-from .stores import BUCKET, S3_VARIABLES, gs_server, s3_server
+from .stores import BUCKET, gs_server, s3_server
 
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
@@ -76,31 +76,33 @@ def test_a_push_cut_short_leaves_the_old(store: str, tmp_path: Path, monkeypatch
 
 
 def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server itself comes late, and goes."""
+    """Nothing answers at first, then a server does, then it is gone."""
     monkeypatch.setattr(storage, "AT_FIRST", 0.05)
     heard: list[str] = []
-    (port,) = free_ports(1)
-    for key, value in {**S3_VARIABLES, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
-        monkeypatch.setenv(key, value)
-    storage._filesystem.cache_clear()
-    written: list[None] = []
+    port, none = free_ports(2)
+    url = f"s3://{BUCKET}/late"
 
     def write() -> None:
         with storage.telling(heard.append):
-            written.append(storage.put_bytes(b"late", f"s3://{BUCKET}/late"))
+            storage.put_bytes(b"late", url)
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    while not heard:
-        time.sleep(0.05)
-    with s3_server(port):
+    with s3_server(port) as variables:
+        for key, value in {**variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{none}"}.items():
+            monkeypatch.setenv(key, value)
+        storage._filesystem.cache_clear()
+        thread = threading.Thread(target=write)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not heard and time.monotonic() < deadline:
+            time.sleep(0.05)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", variables["AWS_ENDPOINT_URL"])
         thread.join(timeout=60)
-        assert written
-        assert storage.read(f"s3://{BUCKET}/late") == b"late"
+        assert storage.read(url) == b"late"
     assert len(heard) == 1
+    assert "NETWORK_CONNECTION" in heard[0]
     monkeypatch.setattr(storage, "PATIENCE", 0.2)
-    with pytest.raises(FtlibError, match=f"s3://{BUCKET}/late has not answered for 0 s"):
-        storage.read(f"s3://{BUCKET}/late")
+    with pytest.raises(FtlibError, match="s3://tests/late has not answered for 0 s"):
+        storage.read(url)
     storage._filesystem.cache_clear()
 
 
