@@ -57,7 +57,7 @@ def local_storage(place: str) -> str:
 
 def url_of(run: Run) -> str | None:
     """Where a run is kept besides its directory; None where its directory is all."""
-    place: str = run.resolved["experiment"]["storage"]
+    place: str = run.resolved.get("experiment", {}).get("storage", "")
     return f"{place.rstrip('/')}/{run.name}" if storage.is_url(place) else None
 
 

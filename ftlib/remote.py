@@ -7,10 +7,13 @@ job's log (`sealed.KEY`), a box of secrets in the cluster's package store (`seal
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +73,21 @@ def _begin(job: str, secrets: bool) -> Any:
 
 def _check_versions() -> None:
     from ftlib.parcel import differing
-    from ftlib.setting import versions
 
-    other = differing(_parcel()["versions"], versions())
+    sent = _parcel()["versions"]
+    other = differing(sent, _installed(sent))
     if other and not os.environ.get("FTLIB_ANY_VERSIONS"):
         raise FtlibError(
             f"this cluster has {', '.join(other)}: install constraints.txt there, or submit with --pip or --any-versions."
         )
+
+
+def _installed(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _parcel() -> dict[str, Any]:

@@ -26,7 +26,7 @@ def job_of(output: str) -> str:
     return next(line.split()[1] for line in output.splitlines() if line.startswith("job "))
 
 
-def wait_until(true: Any, seconds: float = 90) -> None:
+def wait_until(true: Any, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

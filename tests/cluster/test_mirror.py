@@ -11,10 +11,19 @@ from typing import Any
 import pytest
 
 from ftlib import mirror, storage
-from ftlib.errors import ConfigError, FtlibError
+from ftlib.config import Experiment
+from ftlib.errors import ConfigError, FtlibError, TrialError
+from ftlib.setting import Setting
 
 from .conftest import free_ports
 from .stores import BUCKET, gs_server, s3_server
+
+
+PBT = {
+    "space": {"train.learning_rate": {"min": 1e-3, "max": 1e-2}},
+    "search": {"type": "random"},
+    "scheduler": {"type": "pbt"},
+}
 
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
@@ -111,6 +120,25 @@ def test_a_bucket_that_is_not_there_is_said_at_once(store: str) -> None:
         storage.put_bytes(b"x", f"{store.partition(':')[0]}://nobody/x")
 
 
+def test_a_run_on_another_machines_disk_is_said(tree: dict[str, Any], tmp_path: Path) -> None:
+    setting = Setting(run=str(tmp_path / "elsewhere"), data="x", resolved=tree)
+    with pytest.raises(TrialError, match="is not on this machine: set storage to a URL"):
+        mirror.arrive(setting, "000")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"scale": {"strategy": "ddp", "num_workers": 2}}, "the workers of strategy 'ddp' write one checkpoint"),
+        ({"sweep": PBT}, "population-based training hands"),
+    ],
+)
+def test_what_needs_a_shared_folder_is_refused(tree: dict[str, Any], change: dict[str, Any], said: str) -> None:
+    Experiment.parse({**tree, **change})
+    with pytest.raises(ConfigError, match=f"storage is a URL, but .*{said}.*a folder that all nodes share"):
+        Experiment.parse({**tree, **change, "storage": "s3://bucket/runs"})
+
+
 @pytest.mark.parametrize(
     ("storage_url", "said"),
     [
@@ -120,8 +148,6 @@ def test_a_bucket_that_is_not_there_is_said_at_once(store: str) -> None:
     ],
 )
 def test_urls_that_cannot_be_used(tree: dict[str, Any], storage_url: str, said: str) -> None:
-    from ftlib.config import Experiment
-
     tree["storage"] = storage_url
     with pytest.raises(ConfigError, match=said) as error:
         Experiment.parse(tree)
