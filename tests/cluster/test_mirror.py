@@ -18,7 +18,6 @@ from ftlib.setting import Setting
 from .conftest import free_ports
 from .stores import BUCKET, gs_server, s3_server
 
-
 PBT = {
     "space": {"train.learning_rate": {"min": 1e-3, "max": 1e-2}},
     "search": {"type": "random"},

@@ -107,6 +107,7 @@ def test_a_trial_goes_on_from_its_checkpoint_on_a_new_machine(
     assert (desk.home / "here" / job / "trials" / "000" / "adapter" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.matrix
 def test_a_packed_sweep_is_resumed_by_its_url(machines: Machines, tree: dict[str, Any], tmp_path: Path) -> None:
     """Its driver is killed; another job, of another desk, goes on from the URL."""
     tree["train"].update(num_train_epochs=10, eval_strategy="steps", eval_steps=16)
