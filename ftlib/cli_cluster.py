@@ -51,6 +51,7 @@ def submit(
     from ftlib.parcel import LIMIT, make_parcel
     from ftlib.runs import new_name
     from ftlib.sealed import from_environment
+    from ftlib.storage import is_url
 
     values = from_environment(secrets)
     experiment = load(file, overrides, smoke)
@@ -58,8 +59,12 @@ def submit(
     there = _cluster(address)
     if there.is_open():
         _warn(f"{address} asks for no token: whoever reaches it can run any code there (docs/cluster.md).")
-    if "://" not in experiment.storage:
+    if not is_url(experiment.storage):
         _warn("storage is no URL, so the run stays on the disk of the cluster's head: pull it before the cluster ends.")
+    if address.startswith("http://") and not address.startswith(("http://127.", "http://localhost", "http://[::1]")):
+        _warn(
+            f"{address} is not encrypted, so the token can be read on the way: use a tunnel ('ftlib cluster dashboard')."
+        )
     click.echo(f"sending {len(parcel.inputs)} inputs, {parcel.input_bytes / 2**20:.1f} of {LIMIT // 2**20} MiB")
     if resumes is not None:
         resumes = there.job(resumes).run
@@ -100,6 +105,7 @@ def jobs(address: str) -> None:
     from rich.table import Table
 
     from ftlib.cli import print_table
+    from ftlib.storage import is_url
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("job", "state", "started", "took", "storage"):
@@ -107,7 +113,7 @@ def jobs(address: str) -> None:
     for job in _cluster(address).jobs():
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started)) if job.started else ""
         took = f"{((job.ended or time.time()) - job.started) / 60:.1f} min" if job.started else ""
-        table.add_row(job.id, job.state, began, took, job.storage if "://" in job.storage else "the cluster's disk")
+        table.add_row(job.id, job.state, began, took, job.storage if is_url(job.storage) else "the cluster's disk")
     if not table.row_count:
         click.echo(f"no job was submitted to {address}: 'ftlib submit FILE' does.")
         return

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -29,13 +30,14 @@ from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.parcel import Parcel
 from ftlib.runs import Run
 from ftlib.sealed import KEY, box, seal
+from ftlib.storage import is_url
 from ftlib.vault import MARK
 
 OURS = "ftlib"  # the key of a job's metadata that says it is a run; its value is the version
 AGAIN = re.compile(r"\.r\d+$")  # what the job that resumes a run adds to its name
 DRIVER = "driver"  # the custom resource of nodes that drivers may run on, where a cluster has such
 STOP = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}  # a Ctrl-C: the run can be resumed
-WAITS = 120.0  # seconds for a job to begin
+WAITS = 600.0  # seconds for a job to begin: a node may have to come for its driver
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,8 @@ class Job:
     state: str
     started: float | None
     ended: float | None
-    message: str
     storage: str
     node: str | None
-    runtime_env: Mapping[str, Any]
 
     @property
     def run(self) -> str:
@@ -91,8 +91,7 @@ class Cluster:
         """Starts the job `job`, or one that resumes the run `resumes`, also where another cluster made it (`trust`).
         Secrets are handed over once it has begun.
 
-        `storage` is the experiment's.
-        `options` are added to the job's runtime environment.
+        `storage` is the experiment's; `options` are added to the job's runtime environment.
         """
         verb = f"run {job} {job}" if resumes is None else f"resume {resumes} {job}"
         with tempfile.TemporaryDirectory() as folder:
@@ -144,15 +143,14 @@ class Cluster:
 
     def fetch(self, job: Job, target: Path, weights: str, code: Parcel) -> Run:
         """The run of a job as a run directory here. `code` is a parcel without inputs: a second job packs the run on
-        the machine that the first had."""
+        the machine that the first had, or on any where the run is at a URL."""
         helper = f"{job.run}-pull-{time.time_ns():x}"
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "code.zip"
             code.write(file)
             env = _environment(str(file), False, {})
-            self._start(
-                f"archive {job.run} {helper} {shlex.quote(job.storage)} {weights}", helper, env, {}, node=job.node
-            )
+            node = None if is_url(job.storage) else job.node
+            self._start(f"archive {job.run} {helper} {shlex.quote(job.storage)} {weights}", helper, env, {}, node)
             try:
                 told = json.loads(self._said(helper, READY))
                 tar = Path(folder) / "run.tar"
@@ -241,7 +239,7 @@ class Cluster:
             raise InputError(
                 f"{self.address} asks for a token, and there is none: put it into {token_file()}, or set RAY_AUTH_TOKEN."
             ) from None
-        except (ConnectionError, requests.exceptions.RequestException) as error:
+        except (ConnectionError, requests.exceptions.RequestException, aiohttp.ClientError) as error:
             raise FtlibError(
                 f"nothing answers at {self.address} ({type(error).__name__}): is the tunnel up ('ftlib cluster dashboard')?"
             ) from None
@@ -261,8 +259,6 @@ def _job(details: JobDetails) -> Job:
         state=str(JobStatus(details.status)).lower(),
         started=details.start_time / 1000 if details.start_time else None,
         ended=details.end_time / 1000 if details.end_time else None,
-        message=details.message or "",
         storage=details.metadata["storage"],
         node=details.driver_node_id,
-        runtime_env=details.runtime_env or {},
     )

@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ftlib.jobs import Cluster
 from ftlib.runs import ENDED, Run
 
 from ..conftest import write_experiment
@@ -105,6 +106,13 @@ def test_without_the_token_it_is_one_sentence(
     assert status == 2
     assert output.startswith(f"error: {cluster.address} asks for a token, and there is none: put it into ")
     assert output.count("\n") == 1
+
+
+def test_what_a_cluster_says_of_itself(cluster: TokenCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
+    there = Cluster(cluster.address)
+    assert not there.is_open()
+    assert there._has_drivers()  # so drivers go where the resource `driver` is
 
 
 def test_a_wrong_token_and_a_wrong_address(cluster: TokenCluster, client: Client) -> None:
