@@ -22,7 +22,7 @@ from ftlib.runs import write_text
 
 RAY = "2.60.0"
 SPOT = {"karpenter.sh/capacity-type": "spot"}  # on GKE: cloud.google.com/gke-spot: "true"
-SECRETS = "ftlib-secrets"  # variables for every pod: WANDB_API_KEY, HF_TOKEN, FTLIB_API_KEY
+SECRETS = "ftlib-secrets"  # variables for every pod: WANDB_API_KEY, HF_TOKEN
 HOME = "/home/ray/.ftlib"
 VOLUMES = [{"name": "home", "persistentVolumeClaim": {"claimName": "ftlib-home"}}]
 MOUNTS = [{"name": "home", "mountPath": HOME}]
@@ -60,8 +60,8 @@ def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _serve() -> str:
-    """Serve's own configuration: every name of the registry, behind the key in FTLIB_API_KEY."""
-    application = {"name": "ftlib", "import_path": "serve.app:build", "route_prefix": "/", "args": {"guarded": True}}
+    """Serve's own configuration: every name of the registry."""
+    application = {"name": "ftlib", "import_path": "serve.app:build", "route_prefix": "/", "args": {}}
     return yaml.safe_dump({"http_options": {"host": "0.0.0.0", "port": 8000}, "applications": [application]})
 
 

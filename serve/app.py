@@ -11,7 +11,6 @@ import ipaddress
 import json
 import logging
 import math
-import os
 import re
 import socket
 import time
@@ -44,9 +43,7 @@ class Endpoint(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     names: list[str] = Field(default_factory=list)  # "support", "support@3"; or one text with commas
-    # A manifest is no place for a key: in a cluster it comes from the environment.
-    api_key: str | None = Field(default_factory=lambda: os.environ.get("FTLIB_API_KEY"), repr=False)
-    guarded: bool = False  # without a key, nothing is served: what a manifest asks for
+    api_key: str | None = Field(default=None, repr=False)
     max_new_tokens_limit: int = Field(default=4096, ge=1)
     num_replicas: int = Field(default=1, ge=1)  # of each base
     num_cpus: float = Field(default=1, ge=0)  # of each replica
@@ -71,8 +68,6 @@ def build(args: dict[str, Any]) -> serve.Application:
         endpoint = Endpoint.model_validate(args)
     except ValidationError as error:
         raise InputError(explain(error, Endpoint, "serve")) from None
-    if endpoint.guarded and endpoint.api_key is None:
-        raise InputError("This endpoint is reachable from other machines: set FTLIB_API_KEY in its environment.")
     resolved = {name: registry.resolve(name) for name in endpoint.names or registry.names()}
     if not resolved:
         raise InputError("The registry is empty: promote a trial first, with 'ftlib promote RUN --as NAME'.")
