@@ -5,18 +5,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install quickstart test test-all check bench gpu clean
+.PHONY: help install quickstart test test-all check bench gpu kuberay clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.installed ## .venv with the pinned versions of constraints.txt
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt tests/cluster/stores-requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftlib needs Python 3.11 or later, but $(PYTHON) is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,qlora,deepspeed]'
+	test -x $(VENV)/stores/bin/moto_server || $(BIN)/python -m venv $(VENV)/stores
+	$(VENV)/stores/bin/python -m pip install --quiet --disable-pip-version-check -r tests/cluster/stores-requirements.txt
 	touch $@
 
 quickstart: install ## pretrain a small base, sweep LoRA, serve the winner, ask it (about five minutes, no GPU, no network)
@@ -44,6 +46,9 @@ bench: install ## the benchmarks; their results belong in docs/log.md
 
 gpu: install ## memory and speed of LoRA, QLoRA, full fine-tuning and DPO on one CUDA GPU (a 1B shape, random weights)
 	$(BIN)/python benchmarks/gpu.py
+
+kuberay: install ## deploy/kuberay out of cluster.yaml
+	$(BIN)/python -m ftlib.kuberay cluster.yaml deploy/kuberay
 
 clean: ## what the quickstart made
 	rm -rf .cache/quickstart

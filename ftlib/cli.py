@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ftlib import cli_cluster
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +41,7 @@ def cli(debug: bool) -> None:
     Any key of an experiment can be overridden: ftlib sweep x.yaml sweep.num_samples=8 train.learning_rate=1e-4
     """
     if not debug:
-        _quiet_libraries()
+        quiet_libraries()
 
 
 @cli.command()
@@ -51,7 +54,7 @@ def check(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
 
     from ftlib.estimate import estimate
 
-    experiment = _load(file, overrides, smoke)
+    experiment = load(file, overrides, smoke)
     console = _console()
     console.print(yaml.safe_dump(experiment.to_dict(), sort_keys=False, width=110), highlight=False, soft_wrap=True)
     data = _prepare(experiment, console)
@@ -79,7 +82,7 @@ def methods(markdown: bool) -> None:
             table.add_column(heading, no_wrap=True)
         for name, cells in each.rows.items():
             table.add_row(name, *map(compatibility.cell, cells))
-        _print_table(table)
+        print_table(table)
     for number, rule in enumerate(RULES, 1):
         click.echo(f"{number:3}  {rule.sentence}")
 
@@ -90,7 +93,7 @@ def methods(markdown: bool) -> None:
 @SMOKE
 def train(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
     """Train FILE once, as it stands (its sweep section is left aside)."""
-    experiment = _load(file, overrides, smoke)
+    experiment = load(file, overrides, smoke)
     _start(experiment.model_copy(update={"sweep": None}), file, overrides, smoke)
 
 
@@ -102,7 +105,7 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
     """Run the sweep of FILE; ends with the leaderboard and the command that promotes the winner."""
     from ftlib.errors import ConfigError
 
-    experiment = _load(file, overrides, smoke)
+    experiment = load(file, overrides, smoke)
     if experiment.sweep is None:
         raise ConfigError(f"{file}: there is no sweep section: add one, or use 'ftlib train {file}'.")
     _start(experiment, file, overrides, smoke)
@@ -110,14 +113,15 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
 
 @cli.command()
 @click.argument("run", type=click.Path())
-def resume(run: str) -> None:
+@click.option("--trust", is_flag=True, help="Load a run that was made elsewhere: it can run any code of its maker's.")
+def resume(run: str, trust: bool) -> None:
     """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
     from ftlib.config import Experiment
-    from ftlib.runs import Run
+    from ftlib.mirror import open_run
 
-    opened = Run.open(run)
+    opened = open_run(run)
     experiment = Experiment.parse(opened.resolved["experiment"], f"{opened.path}/resolved.json")
-    _conduct(experiment, opened, resumed=True)
+    go_on(experiment, opened, trust)
 
 
 @cli.command("leaderboard")
@@ -126,13 +130,13 @@ def resume(run: str) -> None:
 def show_leaderboard(run: str, as_csv: bool) -> None:
     """The trials of RUN, best first, with the untuned base above them."""
     from ftlib.leaderboard import to_csv, to_table, write_leaderboard
-    from ftlib.runs import Run
+    from ftlib.mirror import open_run
 
-    board = write_leaderboard(Run.open(run))
+    board = write_leaderboard(open_run(run))
     if as_csv:
         click.echo(to_csv(board), nl=False)
     else:
-        _print_table(to_table(board, width=_width()))
+        print_table(to_table(board, width=_width()))
 
 
 @cli.command()
@@ -165,10 +169,10 @@ def promote(
     from ftlib import promotion, registry
     from ftlib.errors import InputError, nearest
     from ftlib.leaderboard import leaderboard
-    from ftlib.runs import Run
+    from ftlib.mirror import bring_weights, open_run
 
     conditions = promotion.Conditions(canary, engine, max_rank, merged, not no_gate, file, slack)
-    opened = Run.open(run)
+    opened = open_run(run)
     best = leaderboard(opened).best
     if trial is None and best is None:
         raise InputError(f"{opened.path} has no trial with an evaluation yet: nothing can be promoted.")
@@ -176,6 +180,7 @@ def promote(
     known = [each.id for each in opened.trials()]
     if chosen not in known:
         raise InputError(f"{opened.path} has no trial '{chosen}'.{nearest(chosen, known)}")
+    bring_weights(opened, opened.trial(chosen))
     version = promotion.promote(opened, opened.trial(chosen), name, conditions, _say)
     click.echo(f"trial {chosen} of {opened.name} is now {version.id}")
     if canary is None:
@@ -216,7 +221,7 @@ def show_registry() -> None:
     if not table.row_count:
         click.echo("the registry is empty: promote a trial with 'ftlib promote RUN --as NAME'")
         return
-    _print_table(table)
+    print_table(table)
 
 
 @cli.command("canary")
@@ -279,7 +284,7 @@ def list_keys() -> None:
     if not table.row_count:
         click.echo("there are no keys: make one with 'ftlib keys add NAME'")
         return
-    _print_table(table)
+    print_table(table)
 
 
 @keys.command("remove")
@@ -368,7 +373,7 @@ def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json:
         return
     statuses = ", ".join(f"{count} x {status}" for status, count in report.statuses.items())
     click.echo(f"{report.version}: {report.requests} requests ({statuses}), {report.samples} of them sampled")
-    _print_table(to_table(report))
+    print_table(to_table(report))
     if report.damaged:
         _say(f"warning: {report.damaged} lines of the logs are no JSON, and were left out")
     for note in report.notes:
@@ -377,13 +382,21 @@ def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json:
     _say(f"warning: drifted: {drifted}" if drifted else "nothing drifted")
 
 
+for door in cli_cluster.DOORS:
+    cli.add_command(door)
+
+
 def main() -> None:
     """The console script. Turns every failure into one sentence and an exit status."""
+    guarded(lambda: cli.main(standalone_mode=False), debug="--debug" in sys.argv)
+
+
+def guarded(work: Callable[[], Any], debug: bool) -> None:
+    """Does the work of a process and exits with its status; every failure is one sentence."""
     from ftlib.errors import FtlibError
 
-    debug = "--debug" in sys.argv
     try:
-        status = cli.main(standalone_mode=False)
+        status = work()
         sys.exit(status if isinstance(status, int) else 0)
     except FtlibError as error:
         _fail(str(error), error.exit_status, debug)
@@ -409,7 +422,8 @@ def _fail(message: str, status: int, debug: bool) -> None:
     sys.exit(status)
 
 
-def _load(file: str, overrides: tuple[str, ...], smoke: bool = False) -> Experiment:
+def load(file: str, overrides: tuple[str, ...], smoke: bool = False) -> Experiment:
+    """The experiment in a file, its paths absolute and what it names of the registry found. Raises InputError."""
     from ftlib import registry
     from ftlib.config import Experiment
     from ftlib.errors import ConfigError
@@ -454,7 +468,24 @@ def _prepare(experiment: Experiment, console: Console) -> Prepared:
 
 
 def _start(experiment: Experiment, file: str, overrides: tuple[str, ...], smoke: bool = False) -> None:
-    """A new run: everything that can be wrong is found before its directory exists."""
+    start(experiment, as_written(file, overrides, smoke))
+
+
+def as_written(file: str, overrides: tuple[str, ...], smoke: bool) -> str:
+    """The text of an experiment's file, and what was set beside it."""
+    text = Path(file).read_text(encoding="utf-8")
+    if smoke:
+        text += "# --smoke\n"
+    return text + "".join(f"# override: {override}\n" for override in overrides)
+
+
+def start(experiment: Experiment, text: str, run_name: str | None = None, parcel: dict[str, Any] | None = None) -> None:
+    """A new run: everything that can be wrong is found before its directory exists.
+
+    `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from.
+    """
+    from ftlib import signature
+    from ftlib.mirror import local_storage
     from ftlib.runs import Run
     from ftlib.sweep import check_resources, first_host, start_ray
     from ftlib.tracking import wandb_mode
@@ -466,13 +497,20 @@ def _start(experiment: Experiment, file: str, overrides: tuple[str, ...], smoke:
     check_resources(experiment)
     hosts = first_host(experiment)  # it imports its libraries while the data is prepared
     data = _prepare(experiment, _console())
-    text = Path(file).read_text(encoding="utf-8")
-    if smoke:
-        text += "# --smoke\n"
-    if overrides:
-        text += "".join(f"# override: {override}\n" for override in overrides)
-    run = Run.create(experiment.storage, experiment.name, text, _resolved(experiment, data))
+    resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
+    run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
+    signature.sign(run)
     _conduct(experiment, run, data=data, hosts=hosts)
+
+
+def go_on(experiment: Experiment, run: Run, trust: bool = False) -> None:
+    """Resumes a run. Raises InputError for one that was made elsewhere and is not trusted."""
+    from ftlib import signature
+
+    if not trust:
+        signature.check(run)
+    signature.sign(run)
+    _conduct(experiment, run, resumed=True)
 
 
 def _packed(experiment: Experiment) -> str:
@@ -518,6 +556,7 @@ def _conduct(
     """Runs or resumes, with the live view and the trackers beside it, and closes with the leaderboard."""
     from ftlib.errors import FtlibError
     from ftlib.leaderboard import to_table, write_leaderboard
+    from ftlib.mirror import mirrored, url_of
     from ftlib.runs import BASE
     from ftlib.sweep import fit, unfinished
     from ftlib.tracking import following
@@ -526,7 +565,8 @@ def _conduct(
     console = _console()
     data = data or _prepare(experiment, console)
     total = experiment.sweep.number_of_trials if experiment.sweep else 1
-    console.print(f"run {run.path}", soft_wrap=True, highlight=False)
+    place = url_of(run) or run.path
+    console.print(f"run {place}", soft_wrap=True, highlight=False)
 
     def warn(sentence: str) -> None:
         console.print(f"warning: {sentence}", style="yellow", soft_wrap=True, highlight=False)
@@ -535,13 +575,18 @@ def _conduct(
         console.print(sentence, soft_wrap=True, highlight=False)
 
     interrupted = False
-    with following(run, experiment.track, warn), watching(run, total, console):
+    with (
+        mirrored(run, data.path, warn) as mirror,
+        following(run, experiment.track, warn),
+        watching(run, total, console),
+    ):
         try:
             fit(experiment, run, data, resume=resumed, hosts=hosts, say=say)
         except KeyboardInterrupt:
             interrupted = True
-    board = write_leaderboard(run)
-    _print_table(to_table(board, width=_width()))
+        mirror()
+        board = write_leaderboard(run)
+    print_table(to_table(board, width=_width()))
     base = run.trial(BASE).status
     if base["state"] == "failed":
         warn(f"the untuned base could not be evaluated, so nothing is compared with it: {base['reason']}")
@@ -550,7 +595,7 @@ def _conduct(
     out_of_time = experiment.sweep is not None and experiment.sweep.time_budget_s and not (begun or interrupted)
     if left and not out_of_time:
         click.secho(f"interrupted with {left} trials to go; to go on:", fg="yellow")
-        click.echo(f"  ftlib resume {run.path}")
+        click.echo(f"  ftlib resume {place}")
         sys.exit(130)
     failed = [row for row in board.rows if row.state == "failed"]
     for row in failed:
@@ -560,7 +605,7 @@ def _conduct(
     if board.best is None:
         raise FtlibError(f"all {len(failed)} trials failed: see {run.path}/trials/*/error.txt.")
     click.echo("promote the winner:")
-    click.echo(f"  ftlib promote {run.path} {board.best.trial} --as {experiment.name}")
+    click.echo(f"  ftlib promote {place} {board.best.trial} --as {experiment.name}")
 
 
 def _console() -> Console:
@@ -569,7 +614,7 @@ def _console() -> Console:
     return Console()
 
 
-def _print_table(table: Table) -> None:
+def print_table(table: Table) -> None:
     """Into a pipe or a file a table goes whole; on a terminal it is as wide as that."""
     from rich.console import Console
 
@@ -584,7 +629,7 @@ def _width() -> int | None:
     return console.width if console.is_terminal else None
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """The libraries' banners, progress bars and warnings are for developers; errors still come through."""
     import warnings
 

@@ -17,6 +17,7 @@ import ray.tune
 import ray.util
 from ray.util.placement_group import PlacementGroup
 
+from ftlib import vault
 from ftlib.errors import FtlibError
 from ftlib.runs import ENDED, Run, Trial, read_json, write_json, write_text
 from ftlib.search import FAILED
@@ -32,6 +33,7 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
     A trial that cannot be trained *reports* why, once, and ends; only a crash (a killed worker, a lost node) is an
     exception that Tune answers by starting the trial again from its checkpoint.
     """
+    vault.receive()
     trial_id = ray.tune.get_context().get_trial_name()
     trial = Run(Path(setting.run)).trial(trial_id)
     if trial.state in ENDED:
@@ -91,6 +93,7 @@ def _run_distributed(setting: Setting, trial_id: str, params: dict[str, Any]) ->
             return [each for each in super()._create_default_callbacks() if "Cleaner" not in type(each).__name__]
 
     def train_loop() -> None:
+        vault.receive()
         _note_place(Path(setting.run), trial_id)
         _use_cores()
         run_trial(setting, trial_id, params, ray.train.report)

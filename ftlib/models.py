@@ -24,6 +24,7 @@ from transformers import (
 
 from ftlib.config import Head, ModelSection
 from ftlib.errors import ConfigError, FtlibError, nearest
+from ftlib.storage import local_copy
 
 CLASSES: dict[str, Any] = {
     "causal_lm": AutoModelForCausalLM,
@@ -40,9 +41,10 @@ def load_tokenizer(model: ModelSection, head: Head = "causal_lm") -> PreTrainedT
     Raises ConfigError where a model that writes could not end what it writes.
     """
     source = model.tokenizer or model.name_or_path
+    local = local_copy("model.tokenizer" if model.tokenizer else "model.name_or_path", source)
     with _named("model.tokenizer" if model.tokenizer else "model.name_or_path", source):
         tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=None if model.tokenizer else model.revision, trust_remote_code=model.trust_remote_code
+            local, revision=None if model.tokenizer else model.revision, trust_remote_code=model.trust_remote_code
         )
     if tokenizer.eos_token_id is None and (head == "causal_lm" or tokenizer.pad_token_id is None):
         raise ConfigError(
@@ -55,10 +57,9 @@ def load_tokenizer(model: ModelSection, head: Head = "causal_lm") -> PreTrainedT
 
 def load_config(model: ModelSection) -> Any:
     """The model's `config.json` with the experiment's overrides. Raises ConfigError for a key it does not know."""
+    local = local_copy("model.name_or_path", model.name_or_path)
     with _named("model.name_or_path", model.name_or_path):
-        config = AutoConfig.from_pretrained(
-            model.name_or_path, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(local, revision=model.revision, trust_remote_code=model.trust_remote_code)
     for key, value in model.config.items():
         if not hasattr(config, key):
             raise ConfigError(
@@ -83,9 +84,10 @@ def load_model(model: ModelSection, head: Head = "causal_lm", labels: Sequence[s
         return CLASSES[head].from_config(config, dtype=torch.float32 if dtype == "auto" else dtype, **kwargs)
     if model.quantization is not None:
         kwargs["quantization_config"] = quantization(model, config)
+    local = local_copy("model.name_or_path", model.name_or_path)
     with _named("model.name_or_path", model.name_or_path):
         loaded = CLASSES[head].from_pretrained(
-            model.name_or_path, config=config, revision=model.revision, dtype=dtype, use_safetensors=True, **kwargs
+            local, config=config, revision=model.revision, dtype=dtype, use_safetensors=True, **kwargs
         )
     keep_unpacked(loaded)
     return loaded

@@ -7,7 +7,6 @@ then the checkpoint. Only then is the evaluation reported, so whoever stops the 
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,8 @@ from typing import Any
 
 from ftlib.config import Experiment
 from ftlib.errors import TrialError
-from ftlib.runs import Trial, append_row, read_json, replace_directory, write_json
+from ftlib.mirror import leave
+from ftlib.runs import Trial, append_row, link, read_json, replace_directory, write_json
 from ftlib.setting import Setting, versions
 
 Report = Callable[[dict[str, Any]], None]
@@ -126,6 +126,7 @@ class Record:
             write_json(self.trial.path / "manifest.json", self._manifest(kind, facts()))
             replace_directory(weights, self.trial.path / kind)
         replace_directory(staged, self.trial.path / "checkpoint")
+        leave(self.setting, self.trial.id)
 
     def _manifest(self, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
         row = self.evaluation
@@ -181,14 +182,6 @@ def copy_checkpoint(donor: Trial, trial: Trial, tries: int = 10) -> None:
         except OSError:
             time.sleep(0.2)
     raise TrialError(f"the checkpoint of trial {donor.id}, to go on from, could not be copied.")
-
-
-def link(source: str, target: str) -> None:
-    """A hard link where the file system has them: published files are never written again."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def not_finite(name: str, value: float, step: int, experiment: Experiment) -> str:

@@ -76,6 +76,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
+def link(source: str, target: str) -> None:
+    """A hard link where the file system has them: published files are never written again."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def _old(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
@@ -95,6 +103,11 @@ def settled(target: Path) -> Path | None:
     if target.exists():
         return target
     return _old(target) if _old(target).exists() else None
+
+
+def new_name(experiment: str) -> str:
+    """The name of a new run of an experiment: its own, the time, and four digits against two in one second."""
+    return f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 @dataclass(frozen=True)
@@ -165,10 +178,19 @@ class Run:
         return self.path.name
 
     @classmethod
-    def create(cls, storage: str | Path, name: str, yaml_text: str, resolved: dict[str, Any]) -> Run:
-        """A new directory `<storage>/<name>-<time>`, with the experiment as written and as resolved."""
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        path = Path(storage).expanduser().absolute() / f"{name}-{stamp}-{secrets.token_hex(2)}"
+    def create(
+        cls,
+        storage: str | Path,
+        name: str,
+        yaml_text: str,
+        resolved: dict[str, Any],
+        directory: str | None = None,
+    ) -> Run:
+        """A new directory `<storage>/<name>-<time>`, with the experiment as written and as resolved.
+
+        `directory` is its name where that is fixed. Raises InputError where it cannot be made, or is there.
+        """
+        path = Path(storage).expanduser().absolute() / (directory or new_name(name))
         try:
             (path / "trials").mkdir(parents=True)
         except OSError as error:

@@ -19,11 +19,13 @@ import ray
 import ray.tune
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from ftlib.access import guard_local_cluster
 from ftlib.config import PBT, Experiment
 from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.estimate import budget as shortest_budget
 from ftlib.job import place_of, run_tune_trial
+from ftlib.mirror import forget
 from ftlib.pack.packing import Packing, close, first_host, is_packed, open_packs
 from ftlib.pack.seam import residing_in
 from ftlib.pack.trainable import Slot
@@ -69,6 +71,7 @@ def start_ray(cpus: int | None = None) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
+        guard_local_cluster()
         ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
 
 
@@ -247,7 +250,7 @@ class _Conductor(ray.tune.Callback):
             for trial in self.run.trials():
                 if trial.id not in self.known:
                     self.run.log_event("forgotten", trial=trial.id, why="proposed just before the driver was killed")
-                    shutil.rmtree(trial.path, ignore_errors=True)
+                    forget(self.run, trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Gives back the workers of ended trials. A stopped trial's Train controller dies with its actor, and Ray

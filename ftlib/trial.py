@@ -22,6 +22,7 @@ from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared, load_prepared, prepare
 from ftlib.errors import TrialError
 from ftlib.journal import OURS, Journal
+from ftlib.mirror import arrive, leave
 from ftlib.models import load_model, load_tokenizer
 from ftlib.record import Report, closing_evaluation, copy_checkpoint
 from ftlib.runs import BASE, ENDED, FIRST, Run, Trial, append_row
@@ -37,6 +38,7 @@ def run_trial(
     `report` gets one mapping an evaluation: the metric, `step`, `tokens`; the last one has `finished: True`.
     Raises TrialError with a sentence for a person.
     """
+    arrive(setting, trial_id)
     experiment = setting.experiment().at(params)
     trial = Run(Path(setting.run)).trial(trial_id)
     if setting.baseline and trial_id == FIRST:
@@ -46,6 +48,7 @@ def run_trial(
         report({**done, "finished": True})
         return
     if donor and donor != trial_id:
+        arrive(setting, donor)
         copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
     trainer, data = _build(experiment, setting, trial)
     journal = Journal(trainer, trial, data, experiment, setting, report)
@@ -91,6 +94,7 @@ def run_baseline(setting: Setting) -> None:
             trial.set_state("finished")
     except Exception as error:
         trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+    leave(setting, BASE)
 
 
 def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trainer, Prepared]:

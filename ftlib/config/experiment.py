@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -55,10 +55,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Experiment:
-        if "://" in self.storage:
-            raise ValueError(
-                f"storage is '{self.storage}', but only a local or mounted path works so far: for example runs"
-            )
+        problem = why_not_stored(self)
+        if problem:
+            raise ValueError(problem)
         for rule in refusals(self):
             raise ValueError(rule.sentence)
         return self
@@ -89,15 +88,20 @@ class Experiment(Section):
     def anchored(self) -> Experiment:
         """The same experiment with absolute paths: workers run in other folders, and a resume may start in one.
 
-        What does not exist here is left as it is: the name of a model or a data set on the Hub.
+        What does not exist here is left as it is: the name of a model or a data set on the Hub, or a URL.
         """
+        storage = self.storage if "://" in self.storage else str(Path(self.storage).expanduser().absolute())
+        moved = self.with_paths(lambda key, value: _absolute(value))
+        return moved.model_copy(update={"storage": storage})
+
+    def with_paths(self, change: Callable[[str, str], str]) -> Experiment:
+        """The same experiment with `change(key, value)` in each place that may hold a path (`PATHS`)."""
         tree = self.to_dict()
         for path in PATHS:
             *parents, key = path.split(".")
             for section in _sections(tree, parents):
                 if isinstance(section.get(key), str):
-                    section[key] = _absolute(section[key])
-        tree["storage"] = str(Path(self.storage).expanduser().absolute())
+                    section[key] = change(path, section[key])
         return type(self).parse(tree)
 
     @property
@@ -194,6 +198,24 @@ class Experiment(Section):
         if not (dimension.min.is_integer() and dimension.max.is_integer() and (dimension.q or 1.0).is_integer()):
             raise ConfigError(f"sweep.space.{path}: '{path}' is a whole number, so min, max and q must be whole.")
         return [int(dimension.min), int(dimension.max)]
+
+
+def why_not_stored(experiment: Experiment) -> str | None:
+    """Why runs of an experiment cannot be kept where `storage` says, as a sentence; None where they can."""
+    place = experiment.storage
+    if "://" not in place:
+        return None
+    scheme, _, path = place.partition("://")
+    if scheme not in ("s3", "gs") or not path.strip("/"):
+        return f"storage is '{place}': use a path, s3://BUCKET/... or gs://BUCKET/..."
+    if "@" in path.partition("/")[0]:
+        return "storage must not hold a key, since it is written down in many places: leave it to the environment"
+    shared = "storage is a URL, but {}: set storage to a folder that all nodes share"
+    if experiment.scale.strategy != "single":
+        return shared.format(f"the workers of strategy '{experiment.scale.strategy}' write one checkpoint together")
+    if experiment.sweep is not None and experiment.sweep.scheduler.type == "pbt":
+        return shared.format("population-based training hands checkpoints from trial to trial")
+    return None
 
 
 def _set_smoke(tree: dict[str, Any], path: str | Path) -> None:

@@ -75,13 +75,13 @@ def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def read_mapping(path: str | Path) -> dict[str, Any]:
+def read_mapping(path: str | Path, what: str = "an experiment") -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError naming the file when it is missing, too large or no mapping."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file.")
     if path.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; an experiment file is a page, not a data set.")
+        raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; {what} is a page, not a data set.")
     try:
         value = parse_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -90,9 +90,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(value, dict):
         kind = "empty" if value is None else f"a {type(value).__name__}"
-        raise ConfigError(
-            f"{path}: an experiment is a mapping of sections (name, model, data ...), but this is {kind}."
-        )
+        raise ConfigError(f"{path}: {what} is a mapping of sections, but this is {kind}.")
     return value
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ftlib.config.data import DataSection
 from ftlib.errors import DataError, nearest
+from ftlib.storage import local_copy
 
 PEEK = 20  # rows whose columns stand for the columns of the data
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -74,7 +75,7 @@ def find_source(key: str, data: DataSection, within: str = "") -> Source:
     """
     name = getattr(data, key)
     key = within + key
-    path = Path(name).expanduser()
+    path = Path(local_copy(f"data.{key}", name)).expanduser()
     if path.is_dir():
         inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in READERS and each.is_file())
         files = tuple((str(each.relative_to(path)), each) for each in inside)

@@ -23,6 +23,7 @@ from ftlib.errors import FtlibError, TrialError
 from ftlib.lora_bank import Route
 from ftlib.methods.objectives import Objective
 from ftlib.methods.objectives.base import Split
+from ftlib.mirror import arrive
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.member import Member
@@ -66,6 +67,7 @@ class Pack:
         free = self.free
         if not free:
             raise FtlibError(f"all {self.base.bank.slots} slots of this pack are taken")
+        arrive(self.setting, trial_id)
         run = Run(Path(self.setting.run))
         trial = run.trial(trial_id)
         if donor and donor != trial_id:

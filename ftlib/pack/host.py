@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError
-from ftlib.runs import write_text
+from ftlib.runs import BASE, write_text
 from ftlib.setting import Setting
 
 
@@ -95,18 +95,22 @@ class Host:
         asked = time.perf_counter()
         import torch
 
+        from ftlib import vault
         from ftlib.config.packs import largest_rank
         from ftlib.data import load_prepared
         from ftlib.methods.objectives import objective
+        from ftlib.mirror import arrive, leave
         from ftlib.pack.base import FrozenBase
         from ftlib.pack.engine import Pack
         from ftlib.pack.width import Width, measure
 
+        vault.receive()
         started = time.perf_counter()
         torch.set_num_threads(opening.threads)
         setting, fixed = opening.setting, opening.fixed
         experiment = setting.experiment()
         rank = largest_rank(experiment)
+        arrive(setting)
         data = load_prepared(Path(setting.data))
         device = "cuda" if experiment.scale.use_gpu else "cpu"
         base = FrozenBase(experiment, data, fixed or 1, rank, device)
@@ -115,6 +119,7 @@ class Host:
         self.pack = Pack(base, setting)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))
+            leave(setting, BASE)
         ready = time.perf_counter()
         self.measured = {
             **width.to_dict(),

@@ -23,8 +23,8 @@ from ftlib.methods.objectives import Objective, objective
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
-from ftlib.record import EMPTY, POSITION, Record, Report, link, not_finite
-from ftlib.runs import Trial, read_json, write_json
+from ftlib.record import EMPTY, POSITION, Record, Report, not_finite
+from ftlib.runs import Trial, link, read_json, write_json
 
 OPTIMIZER = "optimizer.safetensors"
 STATE_FILES = (OPTIMIZER, POSITION)  # what a checkpoint holds beyond the weights

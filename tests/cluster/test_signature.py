@@ -1,0 +1,64 @@
+"""Resume loads only what it wrote: a run directory from elsewhere can run any code, so it is refused without --trust."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftlib import signature
+from ftlib.errors import InputError
+from ftlib.runs import Run, home
+
+from ..conftest import ftlib
+
+
+class Attack:
+    """What a maker of run directories could put there."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.mark}",)
+
+
+def test_the_key_is_its_owners_alone() -> None:
+    signature.mac("x")
+    assert (home() / "key").stat().st_mode & 0o777 == 0o600
+    assert len((home() / "key").read_bytes()) == 32
+
+
+def test_our_own_run_is_ours_and_a_copy_is_not(swept: tuple[Run, str], tmp_path: Path) -> None:
+    run, _ = swept
+    signature.check(run)
+    copied = Run(Path(shutil.copytree(run.path, tmp_path / run.name)))
+    with pytest.raises(InputError, match="was not made by you on this machine"):
+        signature.check(copied)
+    signature.sign(copied)
+    signature.check(copied)
+    copied.path.chmod(0o777)
+    with pytest.raises(InputError):
+        signature.check(copied)
+
+
+def test_another_users_run_is_not_ours(swept: tuple[Run, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTLIB_HOME", str(tmp_path))
+    with pytest.raises(InputError):
+        signature.check(swept[0])
+
+
+def test_a_foreign_pickle_is_not_loaded_without_trust(swept: tuple[Run, str], tmp_path: Path) -> None:
+    run, _ = swept
+    mark = tmp_path / "it-ran"
+    foreign = Path(shutil.copytree(run.path, tmp_path / run.name))
+    for file in (foreign / "tune").glob("*.pkl"):
+        file.write_bytes(pickle.dumps(Attack(mark)))
+    status, output = ftlib("resume", foreign)
+    assert (status, output.count("\n")) == (2, 1)
+    assert "use --trust" in output
+    assert not mark.exists()
+    ftlib("resume", foreign, "--trust")
+    assert mark.exists()  # so the refusal is what kept it from running
