@@ -400,7 +400,7 @@ def _conduct(
     interrupted = False
     with following(run, experiment.track, warn), watching(run, total, console):
         try:
-            fit(experiment, run, data, resume=resumed, hosts=hosts, say=say)
+            fit(experiment, run, data, resume=resumed, first=hosts, say=say)
         except KeyboardInterrupt:
             interrupted = True
     board = write_leaderboard(run)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ftlib.config import Experiment
 from ftlib.errors import TrialError
-from ftlib.runs import Trial, append_row, read_json, replace_directory, write_json
+from ftlib.runs import Run, Trial, append_row, read_json, replace_directory, write_json
 from ftlib.setting import Setting, versions
 
 Report = Callable[[dict[str, Any]], None]
@@ -43,9 +43,14 @@ class Record:
 
     def begin(self, step: int, count: int) -> None:
         """Goes on where a checkpoint ends: rows after it are forgotten. `count` is in the unit of the rungs."""
-        if self.writes:
+        known = self.trial.metrics()
+        rows = [row for row in known if row["step"] <= step]
+        if self.writes and known:
+            repeats = max(row["step"] for row in known) - step
+            Run(Path(self.setting.run)).log_event(
+                "trial_continued", trial=self.trial.id, step=step, repeats=max(repeats, 0)
+            )
             self.trial.forget_after(step)
-        rows = [row for row in self.trial.metrics() if row["step"] <= step]
         self.seconds = rows[-1]["seconds"] if rows else 0.0
         metric = self.setting.metric
         scores = [self.sign * row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))]
@@ -125,6 +130,10 @@ class Record:
             finish(weights)
             write_json(self.trial.path / "manifest.json", self._manifest(kind, facts()))
             replace_directory(weights, self.trial.path / kind)
+        replace_directory(staged, self.trial.path / "checkpoint")
+
+    def keep(self, staged: Path) -> None:
+        """Makes `staged` the checkpoint, of a step that was not evaluated: the trial is about to lose its machine."""
         replace_directory(staged, self.trial.path / "checkpoint")
 
     def _manifest(self, kind: str, facts: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ State = Literal["pending", "running", "finished", "stopped", "failed", "preempte
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
 BASE = "base"  # the id under which the untuned base is evaluated
 STAMP = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")  # what a run's directory adds to its experiment's name
+POINT = "point.json"  # in a trial's directory: the point as it was proposed, ratios unresolved
+LEAVE = "leave.json"  # in a trial's directory: that it should leave its machine, and why
 FIRST = "000"  # the id of the first trial
 
 
@@ -136,6 +138,20 @@ class Trial:
     def weights(self) -> Path | None:
         """The adapter (PEFT) or the model (safetensors) of the best evaluation so far."""
         return settled(self.path / "adapter") or settled(self.path / "model")
+
+    @property
+    def asked_to_leave(self) -> str | None:
+        """Why the trial should save where it stands and leave its machine; None while it may stay."""
+        asked = read_json(self.path / LEAVE)
+        return asked["why"] if asked else None
+
+    def ask_to_leave(self, why: str) -> None:
+        """Says so to a trial in a process of its own."""
+        write_json(self.path / LEAVE, {"why": why})
+
+    def stays(self) -> None:
+        """What was asked of the trial on another machine is over."""
+        (self.path / LEAVE).unlink(missing_ok=True)
 
     def metrics(self) -> list[dict[str, Any]]:
         return read_rows(self.metrics_path)

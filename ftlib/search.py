@@ -41,6 +41,12 @@ class StudySearch(OptunaSearch):
         self._ot_trials[trial_id].set_user_attr(RUN_ATTRIBUTE, self._run)
         return params
 
+    def adopt(self, trial_id: str, point: dict[str, Any]) -> None:
+        """A trial of a point that was not proposed by this study, which learns from it nevertheless."""
+        self._ot_study.enqueue_trial({path: value for path, value in point.items() if path in self._space})
+        self._ot_trials[trial_id] = self._ot_study.ask(fixed_distributions=self._space)
+        self._ot_trials[trial_id].set_user_attr(RUN_ATTRIBUTE, self._run)
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         new = not result.get("finished") and trial_id not in self._completed_trials
         if new and math.isfinite(result.get(self.metric, math.nan)):

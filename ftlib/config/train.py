@@ -90,6 +90,7 @@ class ScaleSection(Section):
     num_workers: int = Field(default=1, ge=1)
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
     max_failures: int = Field(default=1, ge=0)  # how often a trial is restarted from its checkpoint after a crash
+    report_timeout_s: float | None = Field(default=None, gt=0)  # without a row for so long, a trial is started again
     # fsdp: the names of transformers' fsdp_config.
     reshard_after_forward: bool | None = None  # true frees a layer's weights between forward and backward
     cpu_offload: bool | None = None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError
+from ftlib.nodes import here
 from ftlib.runs import write_text
 from ftlib.setting import Setting
 
@@ -52,6 +53,7 @@ class Host:
         self.pack: Any = None
         self.opening: Exception | None = None
         self.opened = threading.Event()
+        self.evacuated: str | None = None  # why no trial is taken any more
         self.lock = threading.Lock()
         Slot.host = self
         threading.Thread(target=_import, name="imports", daemon=True).start()  # while the driver prepares the data
@@ -120,8 +122,24 @@ class Host:
             **width.to_dict(),
             "sentence": width.sentence,
             "threads": opening.threads,
+            "node": here(),
             "seconds": {"import": started - asked, "load": loaded - started, "measure": ready - loaded},
         }
+
+    def evacuate(self, why: str) -> None:
+        """Saves every trial where it stands and sends it away, to go on elsewhere: this machine is about to go."""
+        self._asked(lambda: self._send_away(why))
+
+    def _send_away(self, why: str) -> None:
+        self.evacuated = why
+        for trial_id in list(self.pack.members):
+            self.pack.depart(trial_id)
+            if trial_id in self.reports:
+                self.reports[trial_id].put({"preempted": why})
+
+    def ends(self) -> None:
+        """Never returns: who waits for it hears when this process is gone."""
+        threading.Event().wait()
 
     def _answer_requests(self) -> None:
         """Joins and leaves, between two batches. Waits for one where nobody trains."""
@@ -169,6 +187,9 @@ class Host:
         self.reports[trial_id] = reports
 
         def join() -> None:
+            if self.evacuated:
+                reports.put({"preempted": self.evacuated})
+                return
             if not self.pack.free:  # its last tenant is leaving
                 raise _NoSlotYet
             self.pack.join(trial_id, params, reports.put, lambda reason: reports.put({"failed": reason}), donor=donor)
@@ -176,7 +197,8 @@ class Host:
         self._asked(join)
 
     def next_report(self, trial_id: str) -> dict[str, Any]:
-        """The trial's next evaluation; {"failed": why}, {"broken": why}, or {"left": True} where it was sent away."""
+        """The trial's next evaluation; {"failed": why}, {"broken": why}, {"preempted": why}, or {"left": True} where Tune
+        has stopped it meanwhile."""
         return self.reports[trial_id].get()
 
     def leave(self, trial_id: str) -> None:
@@ -189,12 +211,8 @@ class Host:
 
     # --- Tune's trials, as the seam sends them -------------------------------------------------------------------
 
-    def start(self, key: str, trainable: Any, arguments: dict[str, Any], opening: Opening) -> bool:
-        """Makes a resident: a trainable of Tune's that lives here instead of in a process of its own.
-
-        A host that died and was started again by Ray opens its pack first.
-        """
-        self.open(opening)
+    def start(self, key: str, trainable: Any, arguments: dict[str, Any]) -> bool:
+        """Makes a resident: a trainable of Tune's that lives here instead of in a process of its own."""
         self.residents[key] = trainable(**arguments)
         return True
 
