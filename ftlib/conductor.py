@@ -135,7 +135,7 @@ class Conductor(ray.tune.Callback):
         if self.hosts is not None and not began:
             return "its host was lost before it began"
         node = home.node if home is not None else nodes.of_actor(error.actor_id) or nodes.place_of(trial.path)
-        return "its machine was lost" if node is not None and node not in nodes.alive() else None
+        return "its machine was lost" if node is not None and not nodes.answers(node) else None
 
     # --- now and then -------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ray._private import state as cluster_state
 
 from ftlib.runs import read_json, write_json
 
+DOOR_SECONDS = 2.0
 PLACE = "place.json"  # in a trial's directory: where it runs
 
 
@@ -30,9 +32,17 @@ def place_of(trial: Path) -> str | None:
     return place["node"] if place else None
 
 
-def alive() -> set[str]:
-    """The machines that answer."""
-    return {each["NodeID"] for each in ray.nodes() if each["Alive"]}
+def answers(node: str | None) -> bool:
+    """Whether a machine still stands: asked at its own door, since the cluster takes half a minute to miss it."""
+    known = {each["NodeID"]: each for each in ray.nodes() if each["Alive"]}
+    if node not in known:
+        return False
+    door = (known[node]["NodeManagerAddress"], known[node]["NodeManagerPort"])
+    try:
+        socket.create_connection(door, timeout=DOOR_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def leaving() -> dict[str, float | None]:

@@ -74,12 +74,13 @@ def _begin_with(experiment: Experiment, most: int) -> int:
 
 
 def _worth(experiment: Experiment, data: Prepared) -> int:
-    """How many hosts have work enough to be worth their start, on CPUs (the imports of a process are seconds of a core);
-    more than fit only where the cluster may grow."""
+    """How many hosts have work enough to be worth their start (on CPUs the imports of a process are seconds of a core);
+    more than fit now only where the cluster may grow."""
     sweep = experiment.sweep
     assert sweep is not None
-    most = sweep.number_of_trials if os.environ.get("RAY_ADDRESS") else _fits(experiment)
-    if experiment.scale.use_gpu or most == 1:
+    cluster = bool(os.environ.get("RAY_ADDRESS"))
+    most = sweep.number_of_trials if cluster else _fits(experiment)
+    if experiment.scale.use_gpu or (cluster and sweep.pack != "auto"):
         return most
     cost = estimate(experiment, data.report)
     seconds = sweep.number_of_trials * cost.tokens * cost.total_parameters * FLOPS_A_PARAMETER / FLOPS_A_SECOND
