@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ftlib.commands import Command
     from ftlib.config import Experiment
     from ftlib.data import Prepared
     from ftlib.runs import Run
 
 EXPERIMENT = click.argument("file", type=click.Path())
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+ANSWER_SECONDS = 60
 SMOKE = click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
 
 
@@ -96,10 +98,14 @@ def train(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
 @EXPERIMENT
 @OVERRIDES
 @SMOKE
-def sweep(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
+@click.option("--add-trials", type=click.IntRange(1), metavar="N", help="FILE is a run: N trials more for it.")
+def sweep(file: str, overrides: tuple[str, ...], smoke: bool, add_trials: int | None) -> None:
     """Run the sweep of FILE; ends with the leaderboard and the command that promotes the winner."""
     from ftlib.errors import ConfigError
 
+    if add_trials is not None:
+        _add_trials(file, add_trials)
+        return
     experiment = _load(file, overrides, smoke)
     if experiment.sweep is None:
         raise ConfigError(f"{file}: there is no sweep section: add one, or use 'ftlib train {file}'.")
@@ -116,6 +122,69 @@ def resume(run: str) -> None:
     opened = Run.open(run)
     experiment = Experiment.parse(opened.resolved["experiment"], f"{opened.path}/resolved.json")
     _conduct(experiment, opened, resumed=True)
+
+
+@cli.group()
+def trial() -> None:
+    """Steer a running sweep, from any terminal: stop, resume, clone or boost one of its trials."""
+
+
+def _steers(deed: Literal["stop", "resume", "clone", "boost"], help: str) -> None:
+    """Adds `ftlib trial DEED RUN TRIAL`."""
+
+    def steer(run: str, trial: str, overrides: tuple[str, ...] = ()) -> None:
+        from ftlib.commands import Command
+        from ftlib.config.loader import parse_override
+        from ftlib.runs import Run
+
+        changes = dict(parse_override(override) for override in overrides)
+        _steer(Run.open(run), Command(deed, trial, changes))
+
+    if deed in ("clone", "boost"):
+        steer = OVERRIDES(steer)
+    steer = click.argument("trial")(steer)
+    trial.command(deed, help=help)(click.argument("run", type=click.Path())(steer))
+
+
+_steers("stop", "Stop TRIAL of RUN where it stands; what it has learned is kept.")
+_steers("resume", "Go on with the stopped TRIAL of RUN; the scheduler stops it no more.")
+_steers("clone", "One more trial for RUN: TRIAL with other values, from its weights where its shape stays the same.")
+_steers("boost", "Train TRIAL of RUN to its end whatever the scheduler says, or longer: train.num_train_epochs=6")
+
+
+def _steer(run: Run, command: Command) -> None:
+    """Sends a command to the driver of a run and prints what came of it."""
+    from ftlib.commands import answer, send
+    from ftlib.errors import FtlibError, InputError, nearest
+
+    known = [each.id for each in run.trials()]
+    if command.trial is not None and command.trial not in known:
+        raise InputError(f"{run.path} has no trial '{command.trial}'.{nearest(command.trial, known)}")
+    if not run.conducted:
+        raise InputError(f"{run.path} is not running: 'ftlib resume {run.path}' goes on with it.")
+    name = send(run, command)
+    answered = answer(run, name, ANSWER_SECONDS)
+    if answered is None:
+        raise FtlibError(f"the sweep has not answered for {ANSWER_SECONDS} s; it will do it when it comes to it.")
+    worked, sentence = answered
+    if not worked:
+        raise InputError(sentence)
+    click.echo(sentence)
+
+
+def _add_trials(path: str, count: int) -> None:
+    """More trials for a run that is at work, or that is resumed with them."""
+    from ftlib.commands import Command, send
+    from ftlib.config import Experiment
+    from ftlib.runs import Run
+
+    run, command = Run.open(path), Command("add", count=count)
+    if run.conducted:
+        _steer(run, command)
+        return
+    send(run, command)
+    experiment = Experiment.parse(run.resolved["experiment"], f"{run.path}/resolved.json")
+    _conduct(experiment, run, resumed=True)
 
 
 @cli.command("leaderboard")
@@ -409,7 +478,7 @@ def _conduct(
     if base["state"] == "failed":
         warn(f"the untuned base could not be evaluated, so nothing is compared with it: {base['reason']}")
     begun = unfinished(run)  # a sweep whose time is over has none: Tune ends what is running
-    left = total - len(run.trials()) + len(begun)
+    left = total + run.added - len(run.trials()) + len(begun)
     out_of_time = experiment.sweep is not None and experiment.sweep.time_budget_s and not (begun or interrupted)
     if left and not out_of_time:
         click.secho(f"interrupted with {left} trials to go; to go on:", fg="yellow")

@@ -38,6 +38,7 @@ class Conductor(ray.tune.Callback):
         self.started: dict[str, float] = {}
         self.interrupted: dict[str, float] = {}
         self.warned: set[tuple[str, str]] = set()
+        self.by_hand: set[str] = set()  # trials that a person stops
         self.hung: dict[str, str] = {}
         self.looked = 0.0
 
@@ -77,6 +78,9 @@ class Conductor(ray.tune.Callback):
             self._end(ours, "failed", result[FAILED])
         elif result.get("finished") or result.get("progress", 0) >= 1:  # a scheduler may stop it at its last evaluation
             self._end(ours, "finished", None)
+        elif ours.id in self.by_hand:
+            self.by_hand.discard(ours.id)
+            self._end(ours, "stopped", f"by hand at {result.get('tokens', 0):,} tokens")
         else:
             self._end(ours, "stopped", f"by the scheduler at {result.get('tokens', 0):,} tokens")
 
@@ -167,6 +171,14 @@ class Conductor(ray.tune.Callback):
             if self.hosts is None and (node, trial.id) not in self.warned:
                 self.warned.add((node, trial.id))
                 trial.ask_to_leave(why)
+
+    def ask_to_leave(self, trial: Any, why: str) -> None:
+        """Asks a running trial to save where it stands and to leave its slot or process."""
+        home = self.homes.get(str(trial))
+        if home is not None:
+            home.handle.release.remote(str(trial), why)
+        else:
+            self.run.trial(str(trial)).ask_to_leave(why)
 
     def _end_silent(self, running: list[Any], limit: float) -> None:
         """Ends the processes of trials that have written no row for `limit` seconds."""

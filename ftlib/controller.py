@@ -17,13 +17,16 @@ import ray
 from ray.tune import tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from ftlib.conductor import Conductor
 from ftlib.errors import FtlibError
+from ftlib.job import moved
 from ftlib.pack.seam import Slots
 from ftlib.runs import POINT, read_json
 from ftlib.snapshot import keep, lay_out
+from ftlib.steering import Sparing, Steering, spared
 
 NAME = "TuneController"
 IDLE_SECONDS = 0.05
@@ -51,12 +54,15 @@ class Controller(TuneController):
         arguments["callbacks"] = [*(arguments.get("callbacks") or []), self.conductor]
         if hosts is not None:
             arguments["resource_manager_factory"] = lambda: Slots(hosts)
-        self._next_snapshot = 0.0
+        arguments["scheduler"] = Sparing(arguments.get("scheduler") or FIFOScheduler(), spared(self.conductor.run))
         super().__init__(**arguments)
+        self._next_snapshot = 0.0
+        self.steering = Steering(self)
         if arguments.get("resume_config") is not None:
-            if not self.resumed:  # Tune would begin the sweep again from nothing
+            if not self._trials:  # Tune would begin the sweep again from nothing
                 raise FtlibError(f"{self.conductor.run.path}: Tune's state cannot be read: run the experiment again.")
             self._adopt()
+            self.steering.take_up()
 
     def _adopt(self) -> None:
         """The run directory is the truth: a trial that Tune's state does not know yet, or not any more, goes on."""
@@ -80,16 +86,24 @@ class Controller(TuneController):
             config=point,
             evaluated_params=point,
             experiment_tag=name,
-            placement_group_factory=like.placement_group_factory,
             trial_name_creator=Named(name),
             max_failures=like.max_failures,
             storage=copy.copy(like.storage),
         )
         searcher = getattr(self._search_alg, "searcher", None)
+        if isinstance(searcher, ConcurrencyLimiter):  # it passes on only what it has counted
+            searcher.live_trials.add(trial.trial_id)
+            searcher.num_unfinished_live_trials += 1
+            searcher = searcher.searcher
         if searcher is not None:
-            getattr(searcher, "searcher", searcher).adopt(trial.trial_id, point)
+            searcher.adopt(trial.trial_id, point)
         self.add_trial(trial)
         return trial
+
+    def go_on_with(self, trial: Any, point: dict[str, Any]) -> None:
+        """A trial that has left goes on from its checkpoint with other values."""
+        trial.set_config(point)
+        super()._process_trial_failure(trial, moved("asked for by hand"))
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
         """Saves Tune's state, whole. It grows with the sweep: a small share of the time is spent on it."""
@@ -105,6 +119,8 @@ class Controller(TuneController):
     def on_step_begin(self) -> None:
         super().on_step_begin()
         self.conductor.look(self._live_trials)
+        if self._trials:
+            self.steering.take_up()
         hosts = self.conductor.hosts
         if hosts is None:
             return
@@ -130,7 +146,8 @@ class Controller(TuneController):
             self._search_alg.max_concurrent = most
 
     def _process_trial_failure(self, trial: Any, exception: Exception) -> None:
-        super()._process_trial_failure(trial, self.conductor.lost(trial, exception))
+        if not self.steering.has_left(trial):
+            super()._process_trial_failure(trial, self.conductor.lost(trial, exception))
 
     def _cleanup_stopping_actors(self, force_all: bool = False) -> None:
         """Residents end with their hosts; Tune would kill what is no actor."""

@@ -31,6 +31,15 @@ class Row:
     seconds: float
     trainable_parameters: int | None
     reason: str | None
+    cloned_from: str | None = None
+    changed: dict[str, Any] | None = None  # by hand: dotted paths to values
+
+    @property
+    def name(self) -> str:
+        """The trial, and what a person made of it: `007 of 003`, `003 +`."""
+        if self.cloned_from:
+            return f"{self.trial} of {self.cloned_from}"
+        return f"{self.trial} +" if self.changed else self.trial
 
     @property
     def tokens_per_second(self) -> float:
@@ -86,6 +95,8 @@ def _row(trial: Trial, metric: str, mode: str, base: float | None) -> Row:
         seconds=last["seconds"],
         trainable_parameters=trial.manifest.get("trainable_parameters"),
         reason=status.get("reason"),
+        cloned_from=trial.lineage.get("cloned_from"),
+        changed=trial.lineage.get("changed"),
     )
 
 
@@ -93,7 +104,16 @@ def to_csv(board: Leaderboard) -> str:
     """The whole leaderboard, one line a trial, the base first with rank 0."""
     out = io.StringIO()
     names = ["rank", "trial", "state", board.metric, "gain_percent", *board.parameters]
-    names += ["step", "tokens", "seconds", "tokens_per_second", "trainable_parameters", "reason"]
+    names += [
+        "step",
+        "tokens",
+        "seconds",
+        "tokens_per_second",
+        "trainable_parameters",
+        "cloned_from",
+        "changed",
+        "reason",
+    ]
     writer = csv.DictWriter(out, names)
     writer.writeheader()
     for row in [*([board.base] if board.base else []), *board.rows]:
@@ -110,6 +130,8 @@ def to_csv(board: Leaderboard) -> str:
                 "seconds": row.seconds,
                 "tokens_per_second": round(row.tokens_per_second, 1),
                 "trainable_parameters": row.trainable_parameters,
+                "cloned_from": row.cloned_from,
+                "changed": "; ".join(f"{path}={value}" for path, value in (row.changed or {}).items()),
                 "reason": row.reason,
             }
         )
@@ -165,7 +187,7 @@ def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
     }
     return [
         "–" if row.rank is None else str(row.rank),
-        "untuned base" if row is board.base else row.trial,
+        "untuned base" if row is board.base else row.name,
         row.state,
         "–" if row.value is None else f"{row.value:.4f}",
         "" if row.gain is None else f"{row.gain:+.1f}%",

@@ -33,6 +33,7 @@ State = Literal["pending", "running", "finished", "stopped", "failed", "preempte
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
 BASE = "base"  # the id under which the untuned base is evaluated
 STAMP = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")  # what a run's directory adds to its experiment's name
+LINEAGE = "lineage.json"  # in a trial's directory: what a person has done to it, and whose clone it is
 POINT = "point.json"  # in a trial's directory: the point as it was proposed, ratios unresolved
 LEAVE = "leave.json"  # in a trial's directory: that it should leave its machine, and why
 FIRST = "000"  # the id of the first trial
@@ -121,6 +122,10 @@ class Trial:
     def state(self) -> State:
         state: State = self.status["state"]
         return state
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        return read_json(self.path / LINEAGE) or {}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -222,6 +227,31 @@ class Run:
         """The trials by id, without the base."""
         found = [Trial(path) for path in sorted((self.path / "trials").glob("[!.]*")) if path.is_dir()]
         return [trial for trial in found if trial.id != BASE]
+
+    def new_trial(self) -> Trial:
+        """The directory of one more trial: 000 (`FIRST`), 001, ... in the order in which they were proposed."""
+        for number in range(len(self.trials()), 10**6):
+            trial = self.trial(f"{number:03d}")
+            try:
+                trial.path.mkdir()
+            except FileExistsError:
+                continue
+            return trial
+        raise FtlibError("a run holds at most a million trials.")
+
+    @property
+    def added(self) -> int:
+        """How many trials a person has added to what the experiment says."""
+        return sum(event["count"] for event in self.events() if event["event"] == "trials_added")
+
+    @property
+    def conducted(self) -> bool:
+        """Whether a driver is at work on it."""
+        try:
+            with self.locked():
+                return False
+        except FtlibError:
+            return True
 
     def log_event(self, kind: str, **details: Any) -> None:
         """Adds who started, stopped or failed, and when, to `events.jsonl`."""

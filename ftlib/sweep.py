@@ -208,19 +208,13 @@ def check_resources(experiment: Experiment) -> None:
 
 
 class _Names:
-    """Trials are called 000 (`FIRST`), 001, ... in the order in which they were proposed, also after a resume."""
+    """Trials are called after their directories, also after a resume."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def __call__(self, trial: Any) -> str:
-        for number in range(len(self.run.trials()), 10**6):
-            try:
-                self.run.trial(f"{number:03d}").path.mkdir()
-            except FileExistsError:
-                continue
-            return f"{number:03d}"
-        raise FtlibError("a run holds at most a million trials.")
+        return self.run.new_trial().id
 
 
 def _quiet_tune() -> None:

@@ -117,8 +117,9 @@ def report(run: Run, done: Counter[str]) -> None:
     steps = sum(trial.metrics()[-1]["step"] for trial in run.trials())
     print(
         f"\n{dict(done)}: {events[-1]['time'] - events[0]['time']:.0f} s, {kinds['trial_preempted']} preempted, "
-        f"{kinds['trial_recovered']} crashed, {len(repeats)} went on from a checkpoint; steps repeated {sum(repeats)} of {steps}, "
-        f"most {max(repeats, default=0)} a loss; {sum(lost):.1f} s of work lost, waited {max(waited, default=0):.1f} s at most"
+        f"{kinds['trial_recovered']} crashed, {len(repeats)} went on from a checkpoint; steps repeated {sum(repeats)} "
+        f"of {steps}, most {max(repeats, default=0)} a loss; "
+        f"{sum(lost):.1f} s of work lost, waited {max(waited, default=0):.1f} s at most"
     )
 
 

@@ -128,14 +128,23 @@ class Host:
 
     def evacuate(self, why: str) -> None:
         """Saves every trial where it stands and sends it away, to go on elsewhere: this machine is about to go."""
-        self._asked(lambda: self._send_away(why))
 
-    def _send_away(self, why: str) -> None:
-        self.evacuated = why
-        for trial_id in list(self.pack.members):
-            self.pack.depart(trial_id)
-            if trial_id in self.reports:
-                self.reports[trial_id].put({"preempted": why})
+        def all_of_them() -> None:
+            self.evacuated = why
+            self._send_away(why, *self.pack.members)
+
+        self._asked(all_of_them)
+
+    def release(self, trial_id: str, why: str) -> None:
+        """Saves one trial where it stands and sends it away."""
+        self._asked(lambda: self._send_away(why, trial_id))
+
+    def _send_away(self, why: str, *trials: str) -> None:
+        for trial_id in trials:
+            if trial_id in self.pack.members:
+                self.pack.depart(trial_id)
+                if trial_id in self.reports:
+                    self.reports[trial_id].put({"preempted": why})
 
     def ends(self) -> None:
         """Never returns: who waits for it hears when this process is gone."""
