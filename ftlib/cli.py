@@ -479,7 +479,9 @@ def _conduct(
         warn(f"the untuned base could not be evaluated, so nothing is compared with it: {base['reason']}")
     begun = unfinished(run)  # a sweep whose time is over has none: Tune ends what is running
     left = total + run.added - len(run.trials()) + len(begun)
-    out_of_time = experiment.sweep is not None and experiment.sweep.time_budget_s and not (begun or interrupted)
+    timed = experiment.sweep is not None and experiment.sweep.time_budget_s
+    over = [event["why"] for event in run.events() if event["event"] == "budget_over"]
+    out_of_time = (timed or over) and not (begun or interrupted)
     if left and not out_of_time:
         click.secho(f"interrupted with {left} trials to go; to go on:", fg="yellow")
         click.echo(f"  ftlib resume {run.path}")
@@ -488,9 +490,14 @@ def _conduct(
     for row in failed:
         click.secho(f"trial {row.trial} failed: {row.reason}", fg="red", err=True)
     if board.best is None and left:
-        raise FtlibError("sweep.time_budget_s was over before a trial was evaluated: raise it.")
+        why = over[-1] if over else "sweep.time_budget_s was over"
+        raise FtlibError(f"{why} before a trial was evaluated: raise it.")
     if board.best is None:
         raise FtlibError(f"all {len(failed)} trials failed: see {run.path}/trials/*/error.txt.")
+    if over:
+        click.secho(f"the sweep ended early: {over[-1]}", fg="yellow")
+    if board.cost is not None:
+        click.echo(f"cost: {board.cost:.4g} in all, {board.best.cost or 0.0:.4g} of it the winner's")
     click.echo("promote the winner:")
     click.echo(f"  ftlib promote {run.path} {board.best.trial} --as {experiment.name}")
 

@@ -16,7 +16,7 @@ import ray.tune
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from ftlib import nodes
-from ftlib.errors import StorageError
+from ftlib.cost import spent
 from ftlib.job import moved, workers_place
 from ftlib.pack.hosts import Hosts, Place
 from ftlib.pack.seam import host_of, kill
@@ -26,6 +26,7 @@ from ftlib.setting import Setting
 
 LEAVING_SECONDS = 2.0  # between the end of a trial and that of its actor
 LOOK_SECONDS = 1.0  # between two looks at the cluster
+COUNT_SECONDS = 5.0  # between two sums of what the run has cost
 
 
 class Conductor(ray.tune.Callback):
@@ -38,15 +39,16 @@ class Conductor(ray.tune.Callback):
         self.started: dict[str, float] = {}
         self.interrupted: dict[str, float] = {}
         self.warned: set[tuple[str, str]] = set()
-        self.by_hand: set[str] = set()  # trials that a person stops
+        self.ends: dict[str, str] = {}  # trials that are stopped by other than the scheduler, and by whom
+        self.over: str | None = None  # which budget is over
         self.hung: dict[str, str] = {}
-        self.looked = 0.0
+        self.looked = self.counted = 0.0
 
     # --- what Tune tells ----------------------------------------------------------------------------------------
 
-    def forget(self, trial: Trial) -> None:
-        """A directory without a point: its driver was killed before the trial was one."""
-        self.run.log_event("forgotten", trial=trial.id, why="proposed just before the driver was killed")
+    def forget(self, trial: Trial, why: str = "proposed just before the driver was killed") -> None:
+        """Drops the directory of a trial that never began."""
+        self.run.log_event("forgotten", trial=trial.id, why=why)
         shutil.rmtree(trial.path, ignore_errors=True)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -69,20 +71,21 @@ class Conductor(ray.tune.Callback):
         ours.set_state("running")
         now = time.time()
         waited = round(now - self.interrupted.pop(ours.id, now), 3)
-        self.run.log_event("trial_started", trial=ours.id, failures=trial.num_failures, waited_s=waited)
+        host = None if place is None else place.number
+        self.run.log_event("trial_started", trial=ours.id, host=host, failures=trial.num_failures, waited_s=waited)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._leave(trial)
         ours, result = self.run.trial(str(trial)), trial.last_result or {}
-        if FAILED in result:
+        if ours.state == "pending" and not result:  # a budget was over before it began
+            self.forget(ours, "the sweep ended before it began")
+        elif FAILED in result:
             self._end(ours, "failed", result[FAILED])
         elif result.get("finished") or result.get("progress", 0) >= 1:  # a scheduler may stop it at its last evaluation
             self._end(ours, "finished", None)
-        elif ours.id in self.by_hand:
-            self.by_hand.discard(ours.id)
-            self._end(ours, "stopped", f"by hand at {result.get('tokens', 0):,} tokens")
         else:
-            self._end(ours, "stopped", f"by the scheduler at {result.get('tokens', 0):,} tokens")
+            by = self.ends.pop(ours.id, "by the scheduler")
+            self._end(ours, "stopped", f"{by} at {result.get('tokens', 0):,} tokens")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._leave(trial)
@@ -132,8 +135,6 @@ class Conductor(ray.tune.Callback):
         if getattr(error, "preempted", False):
             said = isinstance(error, ray.exceptions.RayTaskError)  # by the trial itself, as it left
             return str(getattr(error, "error_msg", "")) if said else "its machine was taken away"
-        if isinstance(error, StorageError):
-            return str(getattr(error, "cause", error))
         if not isinstance(error, ray.exceptions.RayActorError):
             return None
         if self.hosts is not None and not began:
@@ -155,6 +156,23 @@ class Conductor(ray.tune.Callback):
         limit = self.setting.experiment().scale.report_timeout_s
         if limit is not None:
             self._end_silent(running, limit)
+
+        if self.over is None and time.monotonic() - self.counted > COUNT_SECONDS:
+            self.counted = time.monotonic()
+            self.over = self._budget_over()
+
+    def _budget_over(self) -> str | None:
+        experiment = self.setting.experiment()
+        budget, scale = experiment.budget, experiment.scale
+        if budget.max_cost is None and budget.max_hours is None:
+            return None
+        so_far = spent(self.run, scale.num_workers, running=True)
+        cost = so_far.cost(scale)
+        if budget.max_cost is not None and cost is not None and cost >= budget.max_cost:
+            return f"budget.max_cost: {budget.max_cost:g} is spent"
+        if budget.max_hours is not None and so_far.hours >= budget.max_hours:
+            return f"budget.max_hours: {budget.max_hours:g} h are over"
+        return None
 
     def _vacate(self, node: str, deadline: float | None, running: list[Any]) -> None:
         why = "its machine is about to be taken away"

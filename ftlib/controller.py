@@ -56,7 +56,7 @@ class Controller(TuneController):
             arguments["resource_manager_factory"] = lambda: Slots(hosts)
         arguments["scheduler"] = Sparing(arguments.get("scheduler") or FIFOScheduler(), spared(self.conductor.run))
         super().__init__(**arguments)
-        self._next_snapshot = 0.0
+        self._next_snapshot, self._ending = 0.0, False
         self.steering = Steering(self)
         if arguments.get("resume_config") is not None:
             if not self._trials:  # Tune would begin the sweep again from nothing
@@ -121,6 +121,9 @@ class Controller(TuneController):
         self.conductor.look(self._live_trials)
         if self._trials:
             self.steering.take_up()
+        if self.conductor.over is not None and not self._ending:
+            self._ending = True
+            self.steering.end_all(self.conductor.over)
         hosts = self.conductor.hosts
         if hosts is None:
             return

@@ -19,6 +19,7 @@ from ray.util.placement_group import PlacementGroup
 
 from ftlib.errors import FtlibError, Preempted, StorageError
 from ftlib.nodes import note_place
+from ftlib.patience import given_up, storage_trouble
 from ftlib.runs import ENDED, Run, Trial, read_json, write_json, write_text
 from ftlib.search import FAILED
 from ftlib.setting import Setting
@@ -48,8 +49,11 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
         else:
             _run_distributed(setting, trial_id, params)
     except Exception as error:
-        if isinstance(error, Preempted):
+        if isinstance(error, Preempted | StorageError):
             raise moved(str(error)) from None
+        trouble = storage_trouble(error)
+        if trouble is not None:
+            raise moved(given_up(trial.path, trouble)) from None
         reason = _reason(error)
         if reason is None:
             raise
@@ -178,7 +182,7 @@ def _reason(error: Exception) -> str | None:
         return _reason(known[0]) if known else None
     if isinstance(error, ray.exceptions.RayTaskError):
         return _reason(error.cause) if isinstance(error.cause, Exception) else str(error.cause)
-    if isinstance(error, ray.exceptions.RayError | StorageError):
+    if isinstance(error, ray.exceptions.RayError):
         return None
     if isinstance(error, FtlibError):
         return str(error)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ftlib.config import Experiment
 from ftlib.errors import TrialError
+from ftlib.patience import patiently
 from ftlib.runs import Run, Trial, append_row, read_json, replace_directory, write_json
 from ftlib.setting import Setting, versions
 
@@ -124,10 +125,14 @@ class Record:
         if score <= self.best:
             self.best = score
             weights = staged.with_name(kind)
-            shutil.rmtree(weights, ignore_errors=True)
             ignore = shutil.ignore_patterns(*leave_out, "README.md", "checkpoint-*")
-            shutil.copytree(staged, weights, copy_function=link, ignore=ignore)
-            finish(weights)
+
+            def copy() -> None:
+                shutil.rmtree(weights, ignore_errors=True)
+                shutil.copytree(staged, weights, copy_function=link, ignore=ignore)
+                finish(weights)
+
+            patiently(copy, self.trial.path)
             write_json(self.trial.path / "manifest.json", self._manifest(kind, facts()))
             replace_directory(weights, self.trial.path / kind)
         replace_directory(staged, self.trial.path / "checkpoint")

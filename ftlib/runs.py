@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftlib.errors import FtlibError, InputError, nearest
+from ftlib.patience import patiently
 
 State = Literal["pending", "running", "finished", "stopped", "failed", "preempted"]
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
@@ -45,11 +47,15 @@ def home() -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a whole file or nothing of it. Raises StorageError where that is not possible for a minute."""
     staged = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
-    staged.write_text(text, encoding="utf-8")
-    os.replace(staged, path)
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_text(text, encoding="utf-8")
+        os.replace(staged, path)
+
+    patiently(write, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -67,8 +73,19 @@ def read_json(path: Path) -> Any:
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Adds one JSON line. A line is one write, so a reader sees all of it or a last line without its end."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, default=str) + "\n")
+    line = (json.dumps(row, default=str) + "\n").encode()
+
+    def write() -> None:
+        with path.open("ab") as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                file.write(line)
+                file.flush()
+            except OSError:
+                os.truncate(path, end)  # a full disk takes a part of a line
+                raise
+
+    patiently(write, path)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -83,13 +100,22 @@ def _old(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
+def _new(old: Path) -> Path:
+    return old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+
+
 def replace_directory(staged: Path, target: Path) -> None:
     """Puts `staged` in the place of `target`. Killed at any point, `settled(target)` is a whole directory."""
     old = _old(target)
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(target, old)
-    os.replace(staged, target)
+
+    def swap() -> None:
+        if target.exists() and staged.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(target, old)
+        if staged.exists():
+            os.replace(staged, target)
+
+    patiently(swap, target)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -168,6 +194,15 @@ class Trial:
     def set_state(self, state: State, reason: str | None = None) -> None:
         """Moves the trial to a state; `reason` is a sentence for a person."""
         write_json(self.path / "status.json", {"state": state, "reason": reason, "time": time.time()})
+
+    def sweep_up(self) -> int:
+        """Removes what killed processes have left half written; returns how many bytes that frees."""
+        orphans = [each for each in self.path.glob(".*") if settled(_new(each)) != each]
+        freed = 0
+        for each in orphans:
+            freed += sum(file.stat().st_size for file in (each, *each.rglob("*")) if file.is_file())
+            shutil.rmtree(each, ignore_errors=True) if each.is_dir() else each.unlink(missing_ok=True)
+        return freed
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics of steps after `step`: they are about to be trained again."""
@@ -272,6 +307,6 @@ class Run:
                     f"{self.path} is being run by process {file.read().strip()}: wait, or stop it."
                 ) from None
             file.truncate(0)
-            file.write(str(os.getpid()))
+            file.write(f"{os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield

@@ -1,7 +1,7 @@
 """What a person asks of a running sweep, done to Tune's controller: trials stopped, taken up again, cloned, boosted, added.
 
-A running trial is never cut off: it saves where it stands and leaves its slot or process, and then is stopped, or goes
-on with other values. What was done to a trial stands in its `lineage.json`.
+A running trial of one worker is not cut off: it saves where it stands and leaves its slot or process, and then is
+stopped, or goes on with other values. What was done to a trial stands in its `lineage.json`.
 """
 
 from __future__ import annotations
@@ -63,14 +63,24 @@ class Steering:
         """Whether a trial that was interrupted was asked to: then what it was asked for is done."""
         act = self.leaving.pop(str(trial), None)
         if act is not None:
+            self.run.log_event("trial_moved", trial=str(trial))
             act(trial)
         return act is not None
+
+    def end_all(self, why: str) -> None:
+        """Ends the sweep: nothing is proposed any more, what trains is stopped where it stands."""
+        self.run.log_event("budget_over", why=why)
+        self.controller._search_alg.set_finished()
+        for live in list(self.controller._live_trials):
+            if not live.is_finished() and str(live) not in self.leaving:
+                self.controller.conductor.ends[str(live)] = why
+                self._when_it_has_left(live, self.controller.stop_trial)
 
     def _stop(self, command: Command) -> str:
         ours, live = self._trial(command), self._live(command.trial)
         if live is None:
             raise InputError(f"trial {ours.id} is {ours.state} already.")
-        self.controller.conductor.by_hand.add(ours.id)
+        self.controller.conductor.ends[ours.id] = "by hand"
         self._when_it_has_left(live, self.controller.stop_trial)
         return f"trial {ours.id} is being stopped; 'ftlib trial resume {self.run.path} {ours.id}' goes on with it"
 
@@ -161,7 +171,8 @@ class Steering:
             raise InputError(f"this trial cannot join the pack: {reason}.")
 
     def _when_it_has_left(self, live: Any, act: Callable[[Any], None]) -> None:
-        if live.status != "RUNNING":
+        spread = self.experiment.scale.strategy != "single"  # its workers would have to agree on a step: it is cut off
+        if live.status != "RUNNING" or spread:
             act(live)
             return
         self.leaving[str(live)] = act

@@ -22,7 +22,7 @@ from ftlib.conductor import Conductor, give_back
 from ftlib.config import PBT, Experiment
 from ftlib.controller import conducting
 from ftlib.data import Prepared
-from ftlib.errors import ConfigError, FtlibError
+from ftlib.errors import ConfigError, FtlibError, StorageError
 from ftlib.estimate import budget as shortest_budget
 from ftlib.job import run_tune_trial, workers_place
 from ftlib.pack.hosts import Hosts
@@ -90,6 +90,7 @@ def fit(
     setting = setting_for(experiment, run, data)
     with run.locked():
         run.log_event("resumed" if resume else "started", host=socket.gethostname(), pid=os.getpid())
+        _sweep_up(run)
         packed = is_packed(run) if resume else True
         first = first_host(experiment) if first is None and packed else first or []
         hosts = open_packs(first, experiment, data, run, setting, say)
@@ -97,18 +98,38 @@ def fit(
         started = time.monotonic()
         try:
             asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
-            with conducting(Conductor(run, setting, hosts), asked):
+            conductor = Conductor(run, setting, hosts)
+            with conducting(conductor, asked):
                 tuner.fit()
         except ray.tune.TuneError as error:
-            raise FtlibError(f"Ray Tune ended the sweep: {str(error).strip().splitlines()[-1]}") from error
+            raise _why_it_ended(str(error).strip().splitlines()[-1]) from error
         finally:
             if hosts is not None:
                 hosts.close()
             give_back(workers_place(run.path, trial.id) for trial in run.trials())
         budget = experiment.sweep.time_budget_s if experiment.sweep else None
+        _sweep_up(run)
+        over = conductor.over
         if budget and time.monotonic() - started >= budget:
-            _close(run)
+            over = "sweep.time_budget_s was over"
+        if over is not None:
+            _close(run, over)
         run.log_event("ended", states={trial.id: trial.state for trial in run.trials()})
+
+
+def _sweep_up(run: Run) -> None:
+    """Nobody writes now: what killed processes have left half written goes."""
+    freed = sum(trial.sweep_up() for trial in run.trials())
+    if freed:
+        run.log_event("orphans_removed", bytes=freed)
+
+
+def _why_it_ended(line: str) -> FtlibError:
+    """Tune hands on the last line of a traceback."""
+    kind, _, sentence = line.partition(": ")
+    if kind.endswith(StorageError.__name__):
+        return StorageError(sentence)
+    return FtlibError(f"Ray Tune ended the sweep: {line}")
 
 
 def unfinished(run: Run) -> list[Trial]:
@@ -116,14 +137,14 @@ def unfinished(run: Run) -> list[Trial]:
     return [trial for trial in run.trials() if trial.state not in ENDED]
 
 
-def _close(run: Run) -> None:
-    """The time budget is over: Tune has ended what was running without a word to its callbacks."""
+def _close(run: Run, over: str) -> None:
+    """A budget is over: what had not begun is forgotten; of time, Tune has ended what ran without a word to callbacks."""
     for trial in unfinished(run):
         if trial.state == "pending":
             shutil.rmtree(trial.path)
         else:
-            trial.set_state("stopped", "sweep.time_budget_s was over")
-            run.log_event("trial_stopped", trial=trial.id, reason="sweep.time_budget_s was over")
+            trial.set_state("stopped", over)
+            run.log_event("trial_stopped", trial=trial.id, reason=over)
 
 
 def _tuner(experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | None) -> ray.tune.Tuner:

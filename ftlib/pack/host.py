@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlib.errors import FtlibError
+from ftlib.errors import FtlibError, StorageError
 from ftlib.nodes import here
 from ftlib.runs import write_text
 from ftlib.setting import Setting
@@ -36,6 +36,7 @@ class Opening:
     threads: int
 
 
+LAST_WORDS_SECONDS = 2.0
 AHEAD = 2  # evaluations that a trial may be ahead of the scheduler's word
 
 
@@ -45,6 +46,7 @@ class Host:
     def __init__(self) -> None:
         from ftlib.pack.trainable import Slot
 
+        self.since = time.time()
         self.residents: dict[str, Any] = {}
         self.reports: dict[str, queue.Queue[dict[str, Any]]] = {}
         self.requests: queue.Queue[Callable[[], None]] = queue.Queue()
@@ -87,11 +89,20 @@ class Host:
             while True:
                 self._answer_requests()
                 self.pack.tick(self._is_ahead)
+        except StorageError as error:  # no trial's fault: they go on from their checkpoints, in another host
+            self._end_with({"preempted": str(error)})
         except Exception as error:  # a defect: every trial here hears of it, none waits for ever
             self.broken = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-            write_text(Path(opening.setting.run) / f"pack-error-{os.getpid()}.txt", traceback.format_exc())
-            for waiting in list(self.reports.values()):
-                waiting.put({"broken": self.broken})
+            with contextlib.suppress(StorageError):
+                write_text(Path(opening.setting.run) / f"pack-error-{os.getpid()}.txt", traceback.format_exc())
+            self._end_with({"broken": self.broken})
+
+    def _end_with(self, report: dict[str, Any]) -> None:
+        """Tells every trial, and ends this process a moment later: another host takes its place."""
+        for waiting in list(self.reports.values()):
+            waiting.put(report)
+        time.sleep(LAST_WORDS_SECONDS)
+        os._exit(1)
 
     def _open(self, opening: Opening) -> None:
         asked = time.perf_counter()
@@ -123,6 +134,7 @@ class Host:
             "sentence": width.sentence,
             "threads": opening.threads,
             "node": here(),
+            "since": self.since,
             "seconds": {"import": started - asked, "load": loaded - started, "measure": ready - loaded},
         }
 

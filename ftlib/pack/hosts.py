@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ class Place:
     ends: Any  # a call that never returns: it fails when the process is gone
     width: int = 0
     node: str | None = None
+    number: int = 0  # in the order of opening, in this driver
     leaving: bool = False
     tenants: set[str] = field(default_factory=set)
 
@@ -41,6 +43,7 @@ class Hosts:
     def __init__(self, new: Callable[[], Any], opening: Opening, most: int, tell: Tell) -> None:
         self.new, self.opening, self.most, self.tell = new, opening, most, tell
         self.places: list[Place] = []
+        self.opened = 0
 
     def open(self, handle: Any, opening: Opening) -> Place:
         """Lets a host load the base; it joins when it has."""
@@ -81,8 +84,7 @@ class Hosts:
         idle = [place for place in staying if not place.tenants]
         idle.sort(key=lambda place: place.width)  # those that are still loading, or waiting for a machine, first
         for place in idle[: max(0, len(staying) - max(wanted, 1))]:
-            self.tell("host_closed", node=place.node, why="no trial is left for it")
-            self._end(place)
+            self._end(place, "no trial is left for it")
 
     def _look_at(self, place: Place) -> None:
         if self._done(place.ends):
@@ -96,9 +98,12 @@ class Hosts:
                 self._refused(place, str(getattr(error, "cause", error)))
             else:
                 place.width, place.node = opened["width"], opened["node"]
-                self.tell("host_opened", node=place.node, width=place.width)
+                self.opened += 1
+                place.number = self.opened
+                age = round(time.time() - opened["since"], 3)
+                self.tell("host_opened", host=place.number, node=place.node, width=place.width, age_s=age)
         elif place.leaving and not place.tenants:
-            self._end(place)
+            self._end(place, "its machine is about to go")
 
     @staticmethod
     def _done(future: Any) -> bool:
@@ -106,7 +111,7 @@ class Hosts:
 
     def _refused(self, place: Place, why: str) -> None:
         self.tell("host_refused", why=why)
-        self._end(place)
+        self._kill(place)
         self.most = len(self.places)  # another one would fare no better
         if not self.places:
             raise FtlibError(f"sweep.pack: {why}: use sweep.pack: off.")
@@ -114,8 +119,8 @@ class Hosts:
     def lose(self, place: Place) -> None:
         """The process is gone, or its machine."""
         if place in self.places:
-            self.tell("host_lost", node=place.node, trials=len(place.tenants))
-            self._end(place)  # one that is only out of reach must not go on writing
+            self.tell("host_lost", host=place.number, node=place.node, trials=len(place.tenants))
+            self._kill(place)  # one that is only out of reach must not go on writing
 
     def vacate(self, node: str, why: str) -> None:
         """The machine is about to go: its trials are saved where they stand and sent away, and no other comes."""
@@ -124,11 +129,16 @@ class Hosts:
                 place.leaving = True
                 place.handle.evacuate.remote(why)
 
-    def _end(self, place: Place) -> None:
+    def _end(self, place: Place, why: str) -> None:
+        if place.width:  # else it never opened
+            self.tell("host_closed", host=place.number, node=place.node, why=why)
+        self._kill(place)
+
+    def _kill(self, place: Place) -> None:
         self.places.remove(place)
         ray.kill(place.handle)
 
     def close(self) -> None:
         """Ends all hosts."""
         for place in list(self.places):
-            self._end(place)
+            self._end(place, "the sweep is over")

@@ -23,6 +23,7 @@ from ftlib.methods.objectives import Objective, objective
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
+from ftlib.patience import patiently
 from ftlib.record import EMPTY, POSITION, Record, Report, link, not_finite
 from ftlib.runs import Trial, read_json, write_json
 
@@ -197,6 +198,9 @@ class Member:
             self.record.keep(self._stage())
 
     def _stage(self) -> Path:
+        return patiently(self._write, self.trial.path)
+
+    def _write(self) -> Path:
         staged = self.trial.path / ".staging" / f"checkpoint-{self.step}"
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
