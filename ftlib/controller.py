@@ -134,10 +134,11 @@ class Controller(TuneController):
             time.sleep(IDLE_SECONDS)
 
     def _to_go(self) -> int:
-        """Trials that have not ended, those that are still to be proposed among them."""
+        """Trials that have not ended, those still to be proposed among them, as far as they may train at once."""
         begun = len(self._live_trials)
         total = self._search_alg.total_samples
-        return begun + (0 if self._search_alg.is_finished() else max(0, total - len(self._trials)))
+        to_go = begun + (0 if self._search_alg.is_finished() else max(0, total - len(self._trials)))
+        return min(to_go, self.asked or to_go)
 
     def _propose_for(self, slots: int) -> None:
         """The searcher is asked for a point when a slot is there for it: later proposals know more."""

@@ -131,6 +131,8 @@ def to_csv(board: Leaderboard) -> str:
         "seconds",
         "tokens_per_second",
         "trainable_parameters",
+        "cost",
+        "pareto",
         "cloned_from",
         "changed",
         "reason",

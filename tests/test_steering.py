@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import pytest
 from ftlib.commands import Command, send, waiting
 from ftlib.runs import Run
 
-from .conftest import ftlib
-from .machines import run_in, wait_until
-from .test_sweep import start
+from .conftest import ftlib, write_experiment
+from .machines import Machines, machines, run_in, wait_until
 
 EPOCH = 8  # steps
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Machines]:
+    with machines(2) as made:
+        yield made
 
 
 def said(*arguments: Any) -> str:
@@ -29,11 +35,13 @@ def evaluated(run: Run, name: str, times: int = 1) -> bool:
 
 
 @pytest.mark.parametrize("pack", [2, "off"])
-def test_a_live_sweep_is_steered(tree: dict[str, Any], tmp_path: Path, pack: int | str) -> None:
+def test_a_live_sweep_is_steered(tree: dict[str, Any], tmp_path: Path, nodes: Machines, pack: int | str) -> None:
     epochs = 20 if pack == 2 else 10
     tree["train"].update(num_train_epochs=epochs, eval_strategy="steps", eval_steps=EPOCH, logging_steps=1)
     section = {"num_samples": 3, "max_concurrent_trials": 2, "pack": pack, "baseline": False}
-    process = start(tree, tmp_path, **section)
+    space = {"train.learning_rate": {"min": 1e-3, "max": 1e-1, "log": True}}
+    tree["sweep"] = {"space": space, "scheduler": {"type": "none"}, **section}
+    process = nodes.start("sweep", write_experiment(tmp_path / "x.yaml", tree))
     try:
         run = run_in(tree["storage"], process)
         wait_until(lambda: evaluated(run, "000") and evaluated(run, "001"), process)
