@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ftlib.nodes import place_of
 from ftlib.runs import Run, Trial
 from ftlib.tracking import wandb_id
 
-from .conftest import ftlib, write_experiment
+from .conftest import write_experiment
 from .machines import Machines, machines, run_in, wait_until
 from .pack.conftest import assert_same_bits, left_behind
 
@@ -182,7 +181,7 @@ def test_a_full_disk_ends_the_sweep_with_a_sentence_and_loses_nothing(
     process = in_a_small_disk(
         tmp_path,
         300,
-        f"({wait}; cat {disk}/*/trials/000/metrics.jsonl > {tmp_path}/before; cat /dev/zero > {disk}/filler 2> {tmp_path}/none) & "
+        f"({wait}; cat {disk}/*/trials/000/metrics.jsonl > {tmp_path}/before; cat /dev/zero > {disk}/filler 2> /dev/null) & "
         f"{command} sweep {path} > {tmp_path}/first; echo status $? >> {tmp_path}/first; "
         f"rm {disk}/filler; {command} resume {disk}/colours > {tmp_path}/second; echo status $? >> {tmp_path}/second; "
         f"cp -r {disk}/colours* {tmp_path}/kept",

@@ -112,7 +112,10 @@ def open_packs(
     trials = min(sweep.number_of_trials, sweep.max_concurrent_trials or sweep.number_of_trials)
     most = min(MOST, math.ceil(trials / number))
     cores = experiment.scale.resources_per_worker.get("CPU", 1)
-    threads = max(1, int(cores * (_fits(experiment) // number)))  # what no other host takes
+    spare = (
+        1 if os.environ.get("RAY_ADDRESS") else _fits(experiment) // number
+    )  # of this machine, what no other host takes
+    threads = max(1, int(cores * spare))
     opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads)
     hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), run.log_event)
     place = hosts.open(first[0], replace(opening, baseline=setting.baseline))
