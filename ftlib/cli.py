@@ -49,13 +49,18 @@ def check(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
     """Validate FILE, fill in every default, estimate parameters, memory and steps. Starts nothing."""
     import yaml
 
+    from ftlib.cost import expected
     from ftlib.estimate import estimate
 
     experiment = _load(file, overrides, smoke)
     console = _console()
     console.print(yaml.safe_dump(experiment.to_dict(), sort_keys=False, width=110), highlight=False, soft_wrap=True)
     data = _prepare(experiment, console)
-    console.print(estimate(experiment, data.report).summary(), highlight=False, soft_wrap=True)
+    found = estimate(experiment, data.report)
+    console.print(found.summary(), highlight=False, soft_wrap=True)
+    price = expected(experiment, found.tokens)
+    if price is not None:
+        console.print(f"cost:       {price}", highlight=False, soft_wrap=True)
     if experiment.sweep is not None:
         console.print(f"a sweep:    {experiment.sweep.number_of_trials} trials, {_packed(experiment)}")
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from ftlib.config import ScaleSection
+from ftlib.config import Experiment, ScaleSection
 from ftlib.runs import Run
 
 LEFT = ("trial_finished", "trial_stopped", "trial_failed", "trial_preempted", "trial_recovered", "trial_moved")
@@ -35,6 +36,24 @@ class Spent:
         if scale.worker_price is None:
             return None
         return self.by_trial.get(trial, 0.0) / 3600 * scale.worker_price
+
+
+def expected(experiment: Experiment, tokens: int) -> str | None:
+    """What the experiment will cost at most, judged by the newest run of its name; None where no price is given.
+
+    `tokens` are those of one trial that is trained to its end.
+    """
+    price = experiment.scale.worker_price
+    if price is None:
+        return None
+    trials = experiment.sweep.number_of_trials if experiment.sweep else 1
+    for path in sorted(Path(experiment.storage).glob(f"{experiment.name}-*/resolved.json"), reverse=True):
+        run = Run(path.parent)
+        trained = sum(rows[-1]["tokens"] for trial in run.trials() if (rows := trial.metrics()))
+        if trained:
+            hours = spent(run, experiment.scale.num_workers).worker_seconds / trained * tokens * trials / 3600
+            return f"at most {hours * price:.4g} for {hours:.2g} worker-hours, as fast as {run.name} was"
+    return f"{price:g} an hour of a worker; how many hours, a first run tells: sweep.num_samples=2"
 
 
 def spent(run: Run, workers: int = 1, running: bool = False) -> Spent:
