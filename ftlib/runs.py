@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import math
 import os
@@ -265,14 +266,13 @@ class Run:
 
     def new_trial(self) -> Trial:
         """The directory of one more trial: 000 (`FIRST`), 001, ... in the order in which they were proposed."""
-        for number in range(len(self.trials()), 10**6):
+        names = [each.name for each in os.scandir(self.path / "trials") if each.name.isdigit()]
+        for number in itertools.count(len(names)):
             trial = self.trial(f"{number:03d}")
-            try:
+            with contextlib.suppress(FileExistsError):
                 trial.path.mkdir()
-            except FileExistsError:
-                continue
-            return trial
-        raise FtlibError("a run holds at most a million trials.")
+                return trial
+        raise AssertionError("unreachable")
 
     @property
     def added(self) -> int:
