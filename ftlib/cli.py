@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ftlib.commands import Command
     from ftlib.config import Experiment
     from ftlib.data import Prepared
     from ftlib.registry import Alias
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = click.argument("file", type=click.Path())
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+ANSWER_SECONDS = 60
 SMOKE = click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
 
 
@@ -52,13 +54,18 @@ def check(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
     """Validate FILE, fill in every default, estimate parameters, memory and steps. Starts nothing."""
     import yaml
 
+    from ftlib.cost import expected
     from ftlib.estimate import estimate
 
     experiment = load(file, overrides, smoke)
     console = _console()
     console.print(yaml.safe_dump(experiment.to_dict(), sort_keys=False, width=110), highlight=False, soft_wrap=True)
     data = _prepare(experiment, console)
-    console.print(estimate(experiment, data.report).summary(), highlight=False, soft_wrap=True)
+    found = estimate(experiment, data.report)
+    console.print(found.summary(), highlight=False, soft_wrap=True)
+    price = expected(experiment, found.tokens)
+    if price is not None:
+        console.print(f"cost:       {price}", highlight=False, soft_wrap=True)
     if experiment.sweep is not None:
         console.print(f"a sweep:    {experiment.sweep.number_of_trials} trials, {_packed(experiment)}")
 
@@ -101,10 +108,14 @@ def train(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
 @EXPERIMENT
 @OVERRIDES
 @SMOKE
-def sweep(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
+@click.option("--add-trials", type=click.IntRange(1), metavar="N", help="FILE is a run: N trials more for it.")
+def sweep(file: str, overrides: tuple[str, ...], smoke: bool, add_trials: int | None) -> None:
     """Run the sweep of FILE; ends with the leaderboard and the command that promotes the winner."""
     from ftlib.errors import ConfigError
 
+    if add_trials is not None:
+        _add_trials(file, add_trials)
+        return
     experiment = load(file, overrides, smoke)
     if experiment.sweep is None:
         raise ConfigError(f"{file}: there is no sweep section: add one, or use 'ftlib train {file}'.")
@@ -122,6 +133,69 @@ def resume(run: str, trust: bool) -> None:
     opened = open_run(run)
     experiment = Experiment.parse(opened.resolved["experiment"], f"{opened.path}/resolved.json")
     go_on(experiment, opened, trust)
+
+
+@cli.group()
+def trial() -> None:
+    """Steer a running sweep, from any terminal: stop, resume, clone or boost one of its trials."""
+
+
+def _steers(deed: Literal["stop", "resume", "clone", "boost"], help: str) -> None:
+    """Adds `ftlib trial DEED RUN TRIAL`."""
+
+    def steer(run: str, trial: str, overrides: tuple[str, ...] = ()) -> None:
+        from ftlib.commands import Command
+        from ftlib.config.loader import parse_override
+        from ftlib.runs import Run
+
+        changes = dict(parse_override(override) for override in overrides)
+        _steer(Run.open(run), Command(deed, trial, changes))
+
+    if deed in ("clone", "boost"):
+        steer = OVERRIDES(steer)
+    steer = click.argument("trial")(steer)
+    trial.command(deed, help=help)(click.argument("run", type=click.Path())(steer))
+
+
+_steers("stop", "Stop TRIAL of RUN where it stands; what it has learned is kept.")
+_steers("resume", "Go on with the stopped TRIAL of RUN; the scheduler stops it no more.")
+_steers("clone", "One more trial for RUN: TRIAL with other values, from its weights where its shape stays the same.")
+_steers("boost", "Train TRIAL of RUN to its end whatever the scheduler says, or longer: train.num_train_epochs=6")
+
+
+def _steer(run: Run, command: Command) -> None:
+    """Sends a command to the driver of a run and prints what came of it."""
+    from ftlib.commands import answer, send
+    from ftlib.errors import FtlibError, InputError, nearest
+
+    known = [each.id for each in run.trials()]
+    if command.trial is not None and command.trial not in known:
+        raise InputError(f"{run.path} has no trial '{command.trial}'.{nearest(command.trial, known)}")
+    if not run.conducted:
+        raise InputError(f"{run.path} is not running: 'ftlib resume {run.path}' goes on with it.")
+    name = send(run, command)
+    answered = answer(run, name, ANSWER_SECONDS)
+    if answered is None:
+        raise FtlibError(f"the sweep has not answered for {ANSWER_SECONDS} s; it will do it when it comes to it.")
+    worked, sentence = answered
+    if not worked:
+        raise InputError(sentence)
+    click.echo(sentence)
+
+
+def _add_trials(path: str, count: int) -> None:
+    """More trials for a run that is at work, or that is resumed with them."""
+    from ftlib.commands import Command, send
+    from ftlib.config import Experiment
+    from ftlib.runs import Run
+
+    run, command = Run.open(path), Command("add", count=count)
+    if run.conducted:
+        _steer(run, command)
+        return
+    send(run, command)
+    experiment = Experiment.parse(run.resolved["experiment"], f"{run.path}/resolved.json")
+    _conduct(experiment, run, resumed=True)
 
 
 @cli.command("leaderboard")
@@ -581,7 +655,7 @@ def _conduct(
         watching(run, total, console),
     ):
         try:
-            fit(experiment, run, data, resume=resumed, hosts=hosts, say=say)
+            fit(experiment, run, data, resume=resumed, first=hosts, say=say)
         except KeyboardInterrupt:
             interrupted = True
         mirror()
@@ -591,8 +665,10 @@ def _conduct(
     if base["state"] == "failed":
         warn(f"the untuned base could not be evaluated, so nothing is compared with it: {base['reason']}")
     begun = unfinished(run)  # a sweep whose time is over has none: Tune ends what is running
-    left = total - len(run.trials()) + len(begun)
-    out_of_time = experiment.sweep is not None and experiment.sweep.time_budget_s and not (begun or interrupted)
+    left = total + run.added - len(run.trials()) + len(begun)
+    timed = experiment.sweep is not None and experiment.sweep.time_budget_s
+    over = [event["why"] for event in run.events() if event["event"] == "budget_over"]
+    out_of_time = (timed or over) and not (begun or interrupted)
     if left and not out_of_time:
         click.secho(f"interrupted with {left} trials to go; to go on:", fg="yellow")
         click.echo(f"  ftlib resume {place}")
@@ -601,9 +677,14 @@ def _conduct(
     for row in failed:
         click.secho(f"trial {row.trial} failed: {row.reason}", fg="red", err=True)
     if board.best is None and left:
-        raise FtlibError("sweep.time_budget_s was over before a trial was evaluated: raise it.")
+        why = over[-1] if over else "sweep.time_budget_s was over"
+        raise FtlibError(f"{why} before a trial was evaluated: raise it.")
     if board.best is None:
         raise FtlibError(f"all {len(failed)} trials failed: see {run.path}/trials/*/error.txt.")
+    if over:
+        click.secho(f"the sweep ended early: {over[-1]}", fg="yellow")
+    if board.cost is not None:
+        click.echo(f"cost: {board.cost:.4g} in all, {board.best.cost or 0.0:.4g} of it the winner's")
     click.echo("promote the winner:")
     click.echo(f"  ftlib promote {place} {board.best.trial} --as {experiment.name}")
 

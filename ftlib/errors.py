@@ -4,7 +4,9 @@
     ├── InputError             2  what the user gave is wrong
     │   ├── ConfigError           an experiment file, an override or a sweep space
     │   └── DataError             a data file or a row of it
-    └── TrialError             1  a trial could not be trained (NaN, out of memory, zero steps ...)
+    ├── TrialError             1  a trial could not be trained (NaN, out of memory, zero steps ...)
+    ├── StorageError           1  the run directory cannot be written (full, unreachable)
+    └── Preempted              1  a trial has left its machine, saved, to go on elsewhere: never shown as an error
 
 Every message is meant for a person: it names the thing to change. Errors cross process boundaries inside Ray,
 so each carries nothing but its message and pickles as it is.
@@ -38,6 +40,14 @@ class DataError(InputError):
 
 class TrialError(FtlibError):
     """One trial could not be trained. The message is what `status.json` keeps as the reason."""
+
+
+class StorageError(FtlibError):
+    """The run directory cannot be written. No trial's fault: nothing is marked failed for it."""
+
+
+class Preempted(FtlibError):
+    """A trial has saved where it stands and left its machine. Not a failure: it goes on elsewhere."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

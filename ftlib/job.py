@@ -18,7 +18,9 @@ import ray.util
 from ray.util.placement_group import PlacementGroup
 
 from ftlib import vault
-from ftlib.errors import FtlibError
+from ftlib.errors import FtlibError, Preempted, StorageError
+from ftlib.nodes import note_place
+from ftlib.patience import given_up, storage_trouble
 from ftlib.runs import ENDED, Run, Trial, read_json, write_json, write_text
 from ftlib.search import FAILED
 from ftlib.setting import Setting
@@ -39,6 +41,8 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
     if trial.state in ENDED:
         ray.tune.report(reported_again(trial))
         return
+    note_place(trial.path)
+    trial.stays()
     experiment = setting.experiment()
     params = experiment.resolve_ratios(config)
     try:
@@ -47,6 +51,11 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
         else:
             _run_distributed(setting, trial_id, params)
     except Exception as error:
+        if isinstance(error, Preempted | StorageError):
+            raise moved(str(error)) from None
+        trouble = storage_trouble(error)
+        if trouble is not None:
+            raise moved(given_up(trial.path, trouble)) from None
         reason = _reason(error)
         if reason is None:
             raise
@@ -59,6 +68,12 @@ def reported_again(trial: Trial) -> dict[str, Any]:
     row = trial.metrics()[-1] if trial.metrics() else {}
     failure = {FAILED: trial.status["reason"]} if trial.state == "failed" else {}
     return {**row, **failure, "finished": trial.state == "finished"}
+
+
+def moved(why: str) -> Exception:
+    """What Tune hears of a trial that has left its machine: an actor that was preempted counts as no failure."""
+    error: Exception = ray.exceptions.RayActorError(error_msg=why, preempted=True)
+    return error
 
 
 def _run_here(setting: Setting, trial_id: str, params: dict[str, Any], use_gpu: bool) -> None:
@@ -122,7 +137,7 @@ def _place_file(run: Path, trial_id: str) -> Path:
     return run / NESTED / trial_id / "placement_group"
 
 
-def place_of(run: Path, trial_id: str) -> PlacementGroup | None:
+def workers_place(run: Path, trial_id: str) -> PlacementGroup | None:
     """The placement group of a trial's workers, where it has had some."""
     file = _place_file(run, trial_id)
     return PlacementGroup(ray.PlacementGroupID(bytes.fromhex(file.read_text()))) if file.exists() else None

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ftlib.adapter_state import STATE_FILE, digest, publish_as_plain
 from ftlib.config import Experiment
 from ftlib.data import Prepared
-from ftlib.errors import TrialError
+from ftlib.errors import Preempted, TrialError
 from ftlib.models import count_parameters, identity
 from ftlib.record import EMPTY, Record, Report
 from ftlib.runs import Trial
@@ -46,6 +46,7 @@ class Journal(TrainerCallback):
         self.trainer, self.trial, self.data, self.experiment = trainer, trial, data, experiment
         self.report = report
         self.record = Record(trial, experiment, setting, data, writes=trainer.is_world_process_zero())
+        self.leaving: str | None = None  # why it leaves its machine at this step
         self.fresh = digest(trainer.model) if experiment.adapter is not None else None
 
     def on_train_begin(
@@ -60,6 +61,9 @@ class Journal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._ask(state, control, epoch_ended=False)
+        if args.world_size == 1:  # several workers would have to agree on the step
+            self.leaving = self.trial.asked_to_leave
+            control.should_save = control.should_save or self.leaving is not None
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -104,10 +108,17 @@ class Journal(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.trainer.accelerator.wait_for_everyone()  # each worker has its own files in the checkpoint
-        if state.is_world_process_zero:
-            self._publish(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        evaluated = self.record.evaluated_at == state.global_step
+        staged = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if not evaluated:
+            self.record.keep(staged)
+        elif state.is_world_process_zero:
+            self._publish(staged)
         self.trainer.accelerator.wait_for_everyone()
-        self.report({**self.record.evaluation, "finished": False})
+        if evaluated:
+            self.report({**self.record.evaluation, "finished": False})
+        if self.leaving is not None:
+            raise Preempted(self.leaving)
 
     def _publish(self, staged: Path) -> None:
         kind = self.experiment.adapter.saves if self.experiment.adapter is not None else "model"

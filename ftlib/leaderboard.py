@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ftlib.config import ScaleSection
+from ftlib.cost import spent
 from ftlib.runs import BASE, Run, Trial, write_text
 
 if TYPE_CHECKING:
@@ -31,6 +33,17 @@ class Row:
     seconds: float
     trainable_parameters: int | None
     reason: str | None
+    cloned_from: str | None = None
+    changed: dict[str, Any] | None = None  # by hand: dotted paths to values
+    cost: float | None = None  # its part of the workers it was on, where they have a price
+    pareto: bool = False  # no trial is both cheaper and better
+
+    @property
+    def name(self) -> str:
+        """The trial, and what a person made of it: `007 of 003`, `003 +`."""
+        if self.cloned_from:
+            return f"{self.trial} of {self.cloned_from}"
+        return f"{self.trial} +" if self.changed else self.trial
 
     @property
     def tokens_per_second(self) -> float:
@@ -45,6 +58,7 @@ class Leaderboard:
     mode: str
     base: Row | None
     rows: list[Row]
+    cost: float | None = None  # of the whole sweep
 
     @property
     def best(self) -> Row | None:
@@ -62,8 +76,24 @@ def leaderboard(run: Run) -> Leaderboard:
     rows = [_row(trial, metric, mode, base.value if base else None) for trial in run.trials()]
     scored = [row for row in rows if row.value is not None and row.state != "failed"]
     scored.sort(key=lambda row: (row.value or 0.0) * (1 if mode == "min" else -1))
-    ranked = [Row(**{**vars(row), "rank": rank}) for rank, row in enumerate(scored, start=1)]
-    return Leaderboard(metric, mode, base, ranked + [row for row in rows if row not in scored])
+    ranked = [replace(row, rank=rank) for rank, row in enumerate(scored, start=1)]
+    scale = ScaleSection.model_validate(run.resolved.get("experiment", {}).get("scale", {}))
+    if scale.worker_price is None:
+        return Leaderboard(metric, mode, base, ranked + [row for row in rows if row not in scored])
+    so_far = spent(run, scale.num_workers)
+    priced = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in ranked]
+    others = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in rows if row not in scored]
+    return Leaderboard(metric, mode, base, _pareto(priced) + others, so_far.cost(scale))
+
+
+def _pareto(ranked: list[Row]) -> list[Row]:
+    """Marks the trials that are cheaper than every better one. They come best first."""
+    marked, cheapest = [], float("inf")
+    for row in ranked:
+        cost = row.cost or 0.0
+        marked.append(replace(row, pareto=cost < cheapest))
+        cheapest = min(cheapest, cost)
+    return marked
 
 
 def _row(trial: Trial, metric: str, mode: str, base: float | None) -> Row:
@@ -86,6 +116,8 @@ def _row(trial: Trial, metric: str, mode: str, base: float | None) -> Row:
         seconds=last["seconds"],
         trainable_parameters=trial.manifest.get("trainable_parameters"),
         reason=status.get("reason"),
+        cloned_from=trial.lineage.get("cloned_from"),
+        changed=trial.lineage.get("changed"),
     )
 
 
@@ -93,7 +125,18 @@ def to_csv(board: Leaderboard) -> str:
     """The whole leaderboard, one line a trial, the base first with rank 0."""
     out = io.StringIO()
     names = ["rank", "trial", "state", board.metric, "gain_percent", *board.parameters]
-    names += ["step", "tokens", "seconds", "tokens_per_second", "trainable_parameters", "reason"]
+    names += [
+        "step",
+        "tokens",
+        "seconds",
+        "tokens_per_second",
+        "trainable_parameters",
+        "cost",
+        "pareto",
+        "cloned_from",
+        "changed",
+        "reason",
+    ]
     writer = csv.DictWriter(out, names)
     writer.writeheader()
     for row in [*([board.base] if board.base else []), *board.rows]:
@@ -110,6 +153,10 @@ def to_csv(board: Leaderboard) -> str:
                 "seconds": row.seconds,
                 "tokens_per_second": round(row.tokens_per_second, 1),
                 "trainable_parameters": row.trainable_parameters,
+                "cost": None if row.cost is None else round(row.cost, 6),
+                "pareto": "" if row.cost is None else row.pareto,
+                "cloned_from": row.cloned_from,
+                "changed": "; ".join(f"{path}={value}" for path, value in (row.changed or {}).items()),
                 "reason": row.reason,
             }
         )
@@ -130,8 +177,9 @@ def to_table(board: Leaderboard, top: int | None = None, width: int | None = Non
     """
     from rich.console import Console
 
-    for kept in range(len(COSTS), -1, -1):
-        table = _table(board, top, COSTS[:kept])
+    costs = ("cost", *COSTS) if board.cost is not None else COSTS
+    for kept in range(len(costs), -1, -1):
+        table = _table(board, top, costs[:kept])
         if width is None or Console(width=1000).measure(table).maximum <= width:
             break
     return table
@@ -158,6 +206,7 @@ def _table(board: Leaderboard, top: int | None, costs: tuple[str, ...]) -> Table
 def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
     trained = row.trainable_parameters
     cost = {
+        "cost": "" if row.cost is None else f"{row.cost:.4g}{' *' if row.pareto else '  '}",
         "steps": str(row.step),
         "time": f"{row.seconds:.1f}s",
         "tokens/s": f"{row.tokens_per_second:,.0f}" if row.tokens else "",
@@ -165,7 +214,7 @@ def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
     }
     return [
         "–" if row.rank is None else str(row.rank),
-        "untuned base" if row is board.base else row.trial,
+        "untuned base" if row is board.base else row.name,
         row.state,
         "–" if row.value is None else f"{row.value:.4f}",
         "" if row.gain is None else f"{row.gain:+.1f}%",

@@ -16,7 +16,8 @@ from typing import Any
 from ftlib.config import Experiment
 from ftlib.errors import TrialError
 from ftlib.mirror import leave
-from ftlib.runs import Trial, append_row, link, read_json, replace_directory, write_json
+from ftlib.patience import patiently
+from ftlib.runs import Run, Trial, append_row, link, read_json, replace_directory, write_json
 from ftlib.setting import Setting, versions
 
 Report = Callable[[dict[str, Any]], None]
@@ -43,9 +44,14 @@ class Record:
 
     def begin(self, step: int, count: int) -> None:
         """Goes on where a checkpoint ends: rows after it are forgotten. `count` is in the unit of the rungs."""
-        if self.writes:
+        known = self.trial.metrics()
+        rows = [row for row in known if row["step"] <= step]
+        if self.writes and known:
+            repeats = max(row["step"] for row in known) - step
+            Run(Path(self.setting.run)).log_event(
+                "trial_continued", trial=self.trial.id, step=step, repeats=max(repeats, 0)
+            )
             self.trial.forget_after(step)
-        rows = [row for row in self.trial.metrics() if row["step"] <= step]
         self.seconds = rows[-1]["seconds"] if rows else 0.0
         metric = self.setting.metric
         scores = [self.sign * row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))]
@@ -119,12 +125,21 @@ class Record:
         if score <= self.best:
             self.best = score
             weights = staged.with_name(kind)
-            shutil.rmtree(weights, ignore_errors=True)
             ignore = shutil.ignore_patterns(*leave_out, "README.md", "checkpoint-*")
-            shutil.copytree(staged, weights, copy_function=link, ignore=ignore)
-            finish(weights)
+
+            def copy() -> None:
+                shutil.rmtree(weights, ignore_errors=True)
+                shutil.copytree(staged, weights, copy_function=link, ignore=ignore)
+                finish(weights)
+
+            patiently(copy, self.trial.path)
             write_json(self.trial.path / "manifest.json", self._manifest(kind, facts()))
             replace_directory(weights, self.trial.path / kind)
+        replace_directory(staged, self.trial.path / "checkpoint")
+        leave(self.setting, self.trial.id)
+
+    def keep(self, staged: Path) -> None:
+        """Makes `staged` the checkpoint, of a step that was not evaluated: the trial is about to lose its machine."""
         replace_directory(staged, self.trial.path / "checkpoint")
         leave(self.setting, self.trial.id)
 

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import math
 import os
 import re
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,11 +30,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftlib.errors import FtlibError, InputError, nearest
+from ftlib.patience import patiently
 
 State = Literal["pending", "running", "finished", "stopped", "failed", "preempted"]
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
 BASE = "base"  # the id under which the untuned base is evaluated
 STAMP = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")  # what a run's directory adds to its experiment's name
+LINEAGE = "lineage.json"  # in a trial's directory: what a person has done to it, and whose clone it is
+POINT = "point.json"  # in a trial's directory: the point as it was proposed, ratios unresolved
+LEAVE = "leave.json"  # in a trial's directory: that it should leave its machine, and why
 FIRST = "000"  # the id of the first trial
 
 
@@ -42,11 +48,15 @@ def home() -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a whole file or nothing of it. Raises StorageError where that is not possible for a minute."""
     staged = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
-    staged.write_text(text, encoding="utf-8")
-    os.replace(staged, path)
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_text(text, encoding="utf-8")
+        os.replace(staged, path)
+
+    patiently(write, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,8 +74,19 @@ def read_json(path: Path) -> Any:
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Adds one JSON line. A line is one write, so a reader sees all of it or a last line without its end."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, default=str) + "\n")
+    line = (json.dumps(row, default=str) + "\n").encode()
+
+    def write() -> None:
+        with path.open("ab") as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                file.write(line)
+                file.flush()
+            except OSError:
+                os.truncate(path, end)  # a full disk takes a part of a line
+                raise
+
+    patiently(write, path)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -88,13 +109,22 @@ def _old(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
+def _new(old: Path) -> Path:
+    return old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+
+
 def replace_directory(staged: Path, target: Path) -> None:
     """Puts `staged` in the place of `target`. Killed at any point, `settled(target)` is a whole directory."""
     old = _old(target)
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(target, old)
-    os.replace(staged, target)
+
+    def swap() -> None:
+        if target.exists() and staged.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(target, old)
+        if staged.exists():
+            os.replace(staged, target)
+
+    patiently(swap, target)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -134,6 +164,10 @@ class Trial:
         return state
 
     @property
+    def lineage(self) -> dict[str, Any]:
+        return read_json(self.path / LINEAGE) or {}
+
+    @property
     def manifest(self) -> dict[str, Any]:
         return read_json(self.path / "manifest.json") or {}
 
@@ -150,6 +184,20 @@ class Trial:
         """The adapter (PEFT) or the model (safetensors) of the best evaluation so far."""
         return settled(self.path / "adapter") or settled(self.path / "model")
 
+    @property
+    def asked_to_leave(self) -> str | None:
+        """Why the trial should save where it stands and leave its machine; None while it may stay."""
+        asked = read_json(self.path / LEAVE)
+        return asked["why"] if asked else None
+
+    def ask_to_leave(self, why: str) -> None:
+        """Says so to a trial in a process of its own."""
+        write_json(self.path / LEAVE, {"why": why})
+
+    def stays(self) -> None:
+        """What was asked of the trial on another machine is over."""
+        (self.path / LEAVE).unlink(missing_ok=True)
+
     def metrics(self) -> list[dict[str, Any]]:
         return read_rows(self.metrics_path)
 
@@ -160,6 +208,15 @@ class Trial:
     def set_state(self, state: State, reason: str | None = None) -> None:
         """Moves the trial to a state; `reason` is a sentence for a person."""
         write_json(self.path / "status.json", {"state": state, "reason": reason, "time": time.time()})
+
+    def sweep_up(self) -> int:
+        """Removes what killed processes have left half written; returns how many bytes that frees."""
+        orphans = [each for each in self.path.glob(".*") if settled(_new(each)) != each]
+        freed = 0
+        for each in orphans:
+            freed += sum(file.stat().st_size for file in (each, *each.rglob("*")) if file.is_file())
+            shutil.rmtree(each, ignore_errors=True) if each.is_dir() else each.unlink(missing_ok=True)
+        return freed
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics of steps after `step`: they are about to be trained again."""
@@ -229,6 +286,30 @@ class Run:
         found = [Trial(path) for path in sorted((self.path / "trials").glob("[!.]*")) if path.is_dir()]
         return [trial for trial in found if trial.id != BASE]
 
+    def new_trial(self) -> Trial:
+        """The directory of one more trial: 000 (`FIRST`), 001, ... in the order in which they were proposed."""
+        names = [each.name for each in os.scandir(self.path / "trials") if each.name.isdigit()]
+        for number in itertools.count(len(names)):
+            trial = self.trial(f"{number:03d}")
+            with contextlib.suppress(FileExistsError):
+                trial.path.mkdir()
+                return trial
+        raise AssertionError("unreachable")
+
+    @property
+    def added(self) -> int:
+        """How many trials a person has added to what the experiment says."""
+        return sum(event["count"] for event in self.events() if event["event"] == "trials_added")
+
+    @property
+    def conducted(self) -> bool:
+        """Whether a driver is at work on it."""
+        try:
+            with self.locked():
+                return False
+        except FtlibError:
+            return True
+
     def log_event(self, kind: str, **details: Any) -> None:
         """Adds who started, stopped or failed, and when, to `events.jsonl`."""
         append_row(self.path / "events.jsonl", {"time": time.time(), "event": kind, **details})
@@ -248,6 +329,6 @@ class Run:
                     f"{self.path} is being run by process {file.read().strip()}: wait, or stop it."
                 ) from None
             file.truncate(0)
-            file.write(str(os.getpid()))
+            file.write(f"{os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield

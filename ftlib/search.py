@@ -41,6 +41,15 @@ class StudySearch(OptunaSearch):
         self._ot_trials[trial_id].set_user_attr(RUN_ATTRIBUTE, self._run)
         return params
 
+    def adopt(self, trial_id: str, point: dict[str, Any]) -> None:
+        """A trial of a point that was not proposed by this study, which learns from it nevertheless."""
+        known = {path: value for path, value in point.items() if path in self._space}
+        if not all(_holds(self._space[path], value) for path, value in known.items()):
+            return  # outside of the space
+        self._ot_study.enqueue_trial(known)
+        self._ot_trials[trial_id] = self._ot_study.ask(fixed_distributions=self._space)
+        self._ot_trials[trial_id].set_user_attr(RUN_ATTRIBUTE, self._run)
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         new = not result.get("finished") and trial_id not in self._completed_trials
         if new and math.isfinite(result.get(self.metric, math.nan)):
@@ -186,6 +195,12 @@ def rungs_for(scheduler: config.SchedulerSection | None, tokens: int, steps: int
 def _sweep(experiment: Experiment) -> SweepSection:
     assert experiment.sweep is not None
     return experiment.sweep
+
+
+def _holds(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return value in distribution.choices
+    return bool(distribution._contains(distribution.to_internal_repr(value)))
 
 
 def _optuna_sampler(search: config.OptunaSearch) -> optuna.samplers.BaseSampler:

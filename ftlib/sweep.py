@@ -1,7 +1,7 @@
 """The conductor: one sweep, or one training, on Ray Tune, with the run directory as its truth.
 
 Ray Tune asks the searcher for points, starts trials, lets the scheduler stop them and keeps its own state under
-`<run>/tune`. What people and later commands read is written by the `_Conductor` callback and by the trials.
+`<run>/tune`. What people and later commands read is written by the `Conductor` and by the trials.
 """
 
 from __future__ import annotations
@@ -11,31 +11,30 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import ray
 import ray.tune
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from ftlib.access import guard_local_cluster
+from ftlib.conductor import Conductor, give_back
 from ftlib.config import PBT, Experiment
+from ftlib.controller import conducting
 from ftlib.data import Prepared
-from ftlib.errors import ConfigError, FtlibError
+from ftlib.errors import ConfigError, FtlibError, StorageError
 from ftlib.estimate import budget as shortest_budget
-from ftlib.job import place_of, run_tune_trial
-from ftlib.mirror import forget
-from ftlib.pack.packing import Packing, close, first_host, is_packed, open_packs
-from ftlib.pack.seam import residing_in
+from ftlib.job import run_tune_trial, workers_place
+from ftlib.pack.hosts import Hosts
+from ftlib.pack.packing import first_host, is_packed, open_packs
 from ftlib.pack.trainable import Slot
-from ftlib.runs import ENDED, Run, Trial, write_json
-from ftlib.search import FAILED, draws, make_scheduler, make_search, rungs_for
+from ftlib.runs import ENDED, Run, Trial
+from ftlib.search import draws, make_scheduler, make_search, rungs_for
 from ftlib.setting import Setting
+from ftlib.snapshot import lay_out
 
 TUNE = "tune"
-LEAVING_SECONDS = 2.0  # between the end of a trial and that of its actor
-SNAPSHOT_SECONDS = "0"  # Tune's own state is saved at every step of its loop, so that a kill finds it fresh
 
 
 def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
@@ -80,12 +79,12 @@ def fit(
     run: Run,
     data: Prepared,
     resume: bool = False,
-    hosts: list[Any] | None = None,
+    first: list[Any] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> None:
     """Runs all trials of `experiment` into `run`, or, with `resume`, those that have not ended.
 
-    `hosts` is what `first_host` gave, where it was asked for earlier. `say` gets a sentence on how trials are packed.
+    `first` is what `first_host` gave, where it was asked for earlier. `say` gets a sentence on how trials are packed.
     Raises FtlibError when Tune itself fails. That trials failed is in their `status.json`, not raised.
     """
     _quiet_tune()
@@ -93,30 +92,46 @@ def fit(
     setting = setting_for(experiment, run, data)
     with run.locked():
         run.log_event("resumed" if resume else "started", host=socket.gethostname(), pid=os.getpid())
+        _sweep_up(run)
         packed = is_packed(run) if resume else True
-        hosts = first_host(experiment) if hosts is None and packed else hosts or []
-        packing = open_packs(hosts, experiment, data, run, setting, say)
-        tuner = _restored(run, setting, packing) if resume else _tuner(experiment, run, setting, packing)
+        first = first_host(experiment) if first is None and packed else first or []
+        hosts = open_packs(first, experiment, data, run, setting, say)
+        tuner = _restored(run, setting, hosts) if resume else _tuner(experiment, run, setting, hosts)
         started = time.monotonic()
         try:
-            with residing_in(packing.hosts if packing else None):
+            asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
+            conductor = Conductor(run, setting, hosts)
+            with conducting(conductor, asked):
                 tuner.fit()
         except ray.tune.TuneError as error:
-            raise FtlibError(f"Ray Tune ended the sweep: {str(error).strip().splitlines()[-1]}") from error
+            raise _why_it_ended(str(error).strip().splitlines()[-1]) from error
         finally:
-            close(packing)
-            _give_back(place_of(run.path, trial.id) for trial in run.trials())
+            if hosts is not None:
+                hosts.close()
+            give_back(workers_place(run.path, trial.id) for trial in run.trials())
         budget = experiment.sweep.time_budget_s if experiment.sweep else None
+        _sweep_up(run)
+        over = conductor.over
         if budget and time.monotonic() - started >= budget:
-            _close(run)
+            over = "sweep.time_budget_s was over"
+        if over is not None:
+            _close(run, over)
         run.log_event("ended", states={trial.id: trial.state for trial in run.trials()})
 
 
-def _give_back(places: Iterable[PlacementGroup | None]) -> None:
-    """Frees what the workers of ended trials held; one that is free already is no error."""
-    for place in places:
-        if place is not None:
-            remove_placement_group(place)
+def _sweep_up(run: Run) -> None:
+    """Nobody writes now: what killed processes have left half written goes."""
+    freed = sum(trial.sweep_up() for trial in run.trials())
+    if freed:
+        run.log_event("orphans_removed", bytes=freed)
+
+
+def _why_it_ended(line: str) -> FtlibError:
+    """Tune hands on the last line of a traceback."""
+    kind, _, sentence = line.partition(": ")
+    if kind.endswith(StorageError.__name__):
+        return StorageError(sentence)
+    return FtlibError(f"Ray Tune ended the sweep: {line}")
 
 
 def unfinished(run: Run) -> list[Trial]:
@@ -124,17 +139,17 @@ def unfinished(run: Run) -> list[Trial]:
     return [trial for trial in run.trials() if trial.state not in ENDED]
 
 
-def _close(run: Run) -> None:
-    """The time budget is over: Tune has ended what was running without a word to its callbacks."""
+def _close(run: Run, over: str) -> None:
+    """A budget is over: what had not begun is forgotten; of time, Tune has ended what ran without a word to callbacks."""
     for trial in unfinished(run):
         if trial.state == "pending":
             shutil.rmtree(trial.path)
         else:
-            trial.set_state("stopped", "sweep.time_budget_s was over")
-            run.log_event("trial_stopped", trial=trial.id, reason="sweep.time_budget_s was over")
+            trial.set_state("stopped", over)
+            run.log_event("trial_stopped", trial=trial.id, reason=over)
 
 
-def _tuner(experiment: Experiment, run: Run, setting: Setting, packing: Packing | None) -> ray.tune.Tuner:
+def _tuner(experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | None) -> ray.tune.Tuner:
     sweep = experiment.sweep
     tuned: dict[str, Any] = {}
     if sweep is not None:
@@ -147,37 +162,35 @@ def _tuner(experiment: Experiment, run: Run, setting: Setting, packing: Packing 
             "time_budget_s": sweep.time_budget_s,
         }
     return ray.tune.Tuner(
-        _trainable(setting, packing),
+        _trainable(setting, hosts),
         param_space=draws(experiment) if setting.copies_weights else None,
         tune_config=ray.tune.TuneConfig(
             **tuned,
-            max_concurrent_trials=_concurrency(experiment, packing),
+            max_concurrent_trials=_concurrency(experiment, hosts),
             # Imports are paid once an actor, not once a trial. Of other strategies the actor only waits for workers: a
             # stopped trial's actor that is kept would keep them too.
-            reuse_actors=experiment.scale.strategy == "single" and packing is None,
+            reuse_actors=experiment.scale.strategy == "single" and hosts is None,
             trial_name_creator=_Names(run),
         ),
         run_config=ray.tune.RunConfig(
             name=TUNE,
             storage_path=str(run.path),
-            callbacks=[_Conductor(run, setting)],
             failure_config=ray.tune.FailureConfig(max_failures=experiment.scale.max_failures),
             verbose=0,
         ),
     )
 
 
-def _restored(run: Run, setting: Setting, packing: Packing | None) -> ray.tune.Tuner:
+def _restored(run: Run, setting: Setting, hosts: Hosts | None) -> ray.tune.Tuner:
     path = run.path / TUNE
-    if not ray.tune.Tuner.can_restore(str(path)):
-        raise FtlibError(f"{run.path} ended before its first trial started: run the experiment again.")
-    trainable = _trainable(setting, packing)
+    lay_out(path)
+    trainable = _trainable(setting, hosts)
     return ray.tune.Tuner.restore(str(path), trainable, resume_unfinished=True, resume_errored=False)
 
 
-def _trainable(setting: Setting, packing: Packing | None) -> Any:
+def _trainable(setting: Setting, hosts: Hosts | None) -> Any:
     scale = setting.experiment().scale
-    if packing is not None:  # the hosts have the resources
+    if hosts is not None:  # the hosts have the resources
         return ray.tune.with_resources(Slot, ray.tune.PlacementGroupFactory([{"memory": 2**20}]))
     # Tune takes no empty bundle, and the workers of a nested trainer ask for their own resources.
     bundle = dict(scale.resources_per_worker) if scale.strategy == "single" else {"memory": 2**20}
@@ -185,13 +198,13 @@ def _trainable(setting: Setting, packing: Packing | None) -> Any:
     return ray.tune.with_resources(trainable, ray.tune.PlacementGroupFactory([bundle]))
 
 
-def _concurrency(experiment: Experiment, packing: Packing | None) -> int | None:
+def _concurrency(experiment: Experiment, hosts: Hosts | None) -> int | None:
     """How many trials at once. Tune does not reserve the workers of a nested TorchTrainer: without a bound, trials
     would wait for each other's workers for ever."""
     asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
     scale = experiment.scale
-    if packing is not None:
-        return min(packing.slots, asked or packing.slots)
+    if hosts is not None:
+        return max(1, hosts.slots)  # it changes as hosts come and go: `Controller`
     if scale.strategy == "single":
         return asked
     have = ray.cluster_resources()
@@ -218,88 +231,17 @@ def check_resources(experiment: Experiment) -> None:
 
 
 class _Names:
-    """Trials are called 000 (`FIRST`), 001, ... in the order in which they were proposed, also after a resume."""
+    """Trials are called after their directories, also after a resume."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def __call__(self, trial: Any) -> str:
-        for number in range(len(self.run.trials()), 10**6):
-            try:
-                self.run.trial(f"{number:03d}").path.mkdir()
-            except FileExistsError:
-                continue
-            return f"{number:03d}"
-        raise FtlibError("a run holds at most a million trials.")
-
-
-class _Conductor(ray.tune.Callback):
-    """Writes what Tune decides into the run directory: params, states, events."""
-
-    def __init__(self, run: Run, setting: Setting) -> None:
-        self.run, self.setting = run, setting
-        self.leaving: list[tuple[float, PlacementGroup | None]] = []
-
-    def setup(self, **info: Any) -> None:
-        self.known: set[str] | None = None
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Once, before the first step: directories of trials that Tune's last state does not know are dropped."""
-        if self.known is None:
-            self.known = {str(trial) for trial in trials}
-            for trial in self.run.trials():
-                if trial.id not in self.known:
-                    self.run.log_event("forgotten", trial=trial.id, why="proposed just before the driver was killed")
-                    forget(self.run, trial)
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Gives back the workers of ended trials. A stopped trial's Train controller dies with its actor, and Ray
-        leaves the placement group standing: its own cleaner asks the dashboard, which need not run."""
-        gone = [place for ended, place in self.leaving if time.monotonic() - ended >= LEAVING_SECONDS]
-        self.leaving = self.leaving[len(gone) :]
-        _give_back(gone)
-
-    def _leave(self, trial: Any) -> None:
-        self.leaving.append((time.monotonic(), place_of(self.run.path, str(trial))))
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        ours = self.run.trial(str(trial))
-        if ours.state in ENDED:  # the driver was killed between our note of its end and Tune's own
-            return
-        write_json(ours.path / "params.json", self.setting.experiment().resolve_ratios(trial.config))
-        ours.set_state("running")
-        self.run.log_event("trial_started", trial=ours.id, failures=trial.num_failures)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._leave(trial)
-        ours, result = self.run.trial(str(trial)), trial.last_result or {}
-        if FAILED in result:
-            self._end(ours, "failed", result[FAILED])
-        elif result.get("finished") or result.get("progress", 0) >= 1:  # a scheduler may stop it at its last evaluation
-            self._end(ours, "finished", None)
-        else:
-            self._end(ours, "stopped", f"by the scheduler at {result.get('tokens', 0):,} tokens")
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._leave(trial)
-        times = f" {trial.num_failures} times" if trial.num_failures > 1 else ""
-        self._end(
-            self.run.trial(str(trial)), "failed", f"its process died{times} (killed, or the machine ran out of memory)"
-        )
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._leave(trial)
-        self.run.log_event("trial_recovered", trial=str(trial), failures=trial.num_failures)
-
-    def _end(self, trial: Trial, state: Any, reason: str | None) -> None:
-        trial.set_state(state, reason)
-        self.run.log_event(f"trial_{state}", trial=trial.id, reason=reason)
+        return self.run.new_trial().id
 
 
 def _quiet_tune() -> None:
-    """Tune's own tables and warnings stand aside for ours; its state is saved often."""
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOT_SECONDS
-    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    """Tune's own tables and warnings stand aside for ours."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's report has no metric
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"

@@ -16,7 +16,7 @@ from rich.text import Text
 from ftlib.leaderboard import leaderboard, to_table
 from ftlib.runs import ENDED, Run, State, Trial
 
-STATES: tuple[State, ...] = ("running", "finished", "stopped", "failed")
+STATES: tuple[State, ...] = ("running", "preempted", "finished", "stopped", "failed")
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def _picture(run: Run, total: int, started: float, width: int) -> Group:
 
 def summary(run: Run, total: int, started: float) -> str:
     """One line: `4/16 trials done · 2 running · best 1.2345 (003) · 0:41 gone, about 2:10 to go`."""
-    trials = run.trials()
+    trials, total = run.trials(), total + run.added
     counts = Counter(trial.state for trial in trials)
     done = sum(counts[state] for state in ENDED)
     parts = [f"{done}/{total} trials done"]

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ftlib.config.adapter import AdapterSection
+from ftlib.config.budget import BudgetSection
 from ftlib.config.compat import refusals
 from ftlib.config.data import DataSection
 from ftlib.config.loader import parse_override, read_mapping, set_dotted
@@ -48,6 +49,7 @@ class Experiment(Section):
     train: TrainSection = Field(default_factory=TrainSection)
     scale: ScaleSection = Field(default_factory=ScaleSection)
     sweep: SweepSection | None = None
+    budget: BudgetSection = Field(default_factory=BudgetSection)
     track: TrackSection = Field(default_factory=TrackSection)
     storage: str = "runs"
     # dotted path -> value: what `--smoke` sets, to see the whole path run on a CPU in a minute.
@@ -58,6 +60,8 @@ class Experiment(Section):
         problem = why_not_stored(self)
         if problem:
             raise ValueError(problem)
+        if self.budget.max_cost is not None and self.scale.worker_price is None:
+            raise ValueError("budget.max_cost needs a price: set scale.price_per_hour, what an hour of a worker costs")
         for rule in refusals(self):
             raise ValueError(rule.sentence)
         return self
@@ -166,7 +170,7 @@ class Experiment(Section):
         """Tries each value of each dimension alone, so that a point that cannot exist is named before it costs."""
         for path, dimension in self._space().items():
             where = f"{source}: sweep.space.{path}"
-            if path.split(".")[0] in ("sweep", "scale", "track", "storage", "name", "smoke"):
+            if path.split(".")[0] in ("sweep", "scale", "budget", "track", "storage", "name", "smoke"):
                 raise ConfigError(f"{where}: '{path.split('.')[0]}' is the same for every trial and cannot be swept.")
             self._section_at(path, where)
             if isinstance(dimension, RatioOf):

@@ -90,6 +90,9 @@ class ScaleSection(Section):
     num_workers: int = Field(default=1, ge=1)
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
     max_failures: int = Field(default=1, ge=0)  # how often a trial is restarted from its checkpoint after a crash
+    report_timeout_s: float | None = Field(default=None, gt=0)  # without a row for so long, a trial is started again
+    # Of one worker (usually a machine), or of a resource of it: {GPU: 1.2, CPU: 0.05}. In any currency.
+    price_per_hour: float | dict[str, float] | None = None
     # fsdp: the names of transformers' fsdp_config.
     reshard_after_forward: bool | None = None  # true frees a layer's weights between forward and backward
     cpu_offload: bool | None = None
@@ -148,6 +151,14 @@ class ScaleSection(Section):
         if self.offload == "nvme" and self.stage != 3:
             raise ValueError(f"offload 'nvme' needs stage 3, but stage is {self.stage}: set stage: 3, or offload: cpu")
         return self
+
+    @property
+    def worker_price(self) -> float | None:
+        """What an hour of one worker costs; None where no price is given."""
+        price = self.price_per_hour
+        if not isinstance(price, dict):
+            return price
+        return sum(self.resources_per_worker.get(name, 0.0) * each for name, each in price.items())
 
     @property
     def use_gpu(self) -> bool:

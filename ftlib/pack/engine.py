@@ -90,6 +90,11 @@ class Pack:
         self.members.pop(trial_id, None)
         self._failed.pop(trial_id, None)
 
+    def depart(self, trial_id: str) -> None:
+        """Saves a trial where it stands, between two batches, and frees its slot: it goes on elsewhere from this step."""
+        self.members[trial_id].keep()
+        self.leave(trial_id)
+
     # --- one batch of every member ----------------------------------------------------------------------------
 
     def tick(self, waits: Callable[[str], bool] = lambda trial_id: False) -> None:

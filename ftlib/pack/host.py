@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlib.errors import FtlibError
+from ftlib.errors import FtlibError, StorageError
+from ftlib.nodes import here
 from ftlib.runs import BASE, write_text
 from ftlib.setting import Setting
 
@@ -35,6 +36,7 @@ class Opening:
     threads: int
 
 
+LAST_WORDS_SECONDS = 2.0
 AHEAD = 2  # evaluations that a trial may be ahead of the scheduler's word
 
 
@@ -44,6 +46,7 @@ class Host:
     def __init__(self) -> None:
         from ftlib.pack.trainable import Slot
 
+        self.since = time.time()
         self.residents: dict[str, Any] = {}
         self.reports: dict[str, queue.Queue[dict[str, Any]]] = {}
         self.requests: queue.Queue[Callable[[], None]] = queue.Queue()
@@ -52,6 +55,7 @@ class Host:
         self.pack: Any = None
         self.opening: Exception | None = None
         self.opened = threading.Event()
+        self.evacuated: str | None = None  # why no trial is taken any more
         self.lock = threading.Lock()
         Slot.host = self
         threading.Thread(target=_import, name="imports", daemon=True).start()  # while the driver prepares the data
@@ -85,11 +89,20 @@ class Host:
             while True:
                 self._answer_requests()
                 self.pack.tick(self._is_ahead)
+        except StorageError as error:  # no trial's fault: they go on from their checkpoints, in another host
+            self._end_with({"preempted": str(error)})
         except Exception as error:  # a defect: every trial here hears of it, none waits for ever
             self.broken = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-            write_text(Path(opening.setting.run) / f"pack-error-{os.getpid()}.txt", traceback.format_exc())
-            for waiting in list(self.reports.values()):
-                waiting.put({"broken": self.broken})
+            with contextlib.suppress(StorageError):
+                write_text(Path(opening.setting.run) / f"pack-error-{os.getpid()}.txt", traceback.format_exc())
+            self._end_with({"broken": self.broken})
+
+    def _end_with(self, report: dict[str, Any]) -> None:
+        """Tells every trial, and ends this process a moment later: another host takes its place."""
+        for waiting in list(self.reports.values()):
+            waiting.put(report)
+        time.sleep(LAST_WORDS_SECONDS)
+        os._exit(1)
 
     def _open(self, opening: Opening) -> None:
         asked = time.perf_counter()
@@ -125,8 +138,34 @@ class Host:
             **width.to_dict(),
             "sentence": width.sentence,
             "threads": opening.threads,
+            "node": here(),
+            "since": self.since,
             "seconds": {"import": started - asked, "load": loaded - started, "measure": ready - loaded},
         }
+
+    def evacuate(self, why: str) -> None:
+        """Saves every trial where it stands and sends it away, to go on elsewhere: this machine is about to go."""
+
+        def all_of_them() -> None:
+            self.evacuated = why
+            self._send_away(why, *self.pack.members)
+
+        self._asked(all_of_them)
+
+    def release(self, trial_id: str, why: str) -> None:
+        """Saves one trial where it stands and sends it away."""
+        self._asked(lambda: self._send_away(why, trial_id))
+
+    def _send_away(self, why: str, *trials: str) -> None:
+        for trial_id in trials:
+            if trial_id in self.pack.members:
+                self.pack.depart(trial_id)
+                if trial_id in self.reports:
+                    self.reports[trial_id].put({"preempted": why})
+
+    def ends(self) -> None:
+        """Never returns: who waits for it hears when this process is gone."""
+        threading.Event().wait()
 
     def _answer_requests(self) -> None:
         """Joins and leaves, between two batches. Waits for one where nobody trains."""
@@ -174,6 +213,9 @@ class Host:
         self.reports[trial_id] = reports
 
         def join() -> None:
+            if self.evacuated:
+                reports.put({"preempted": self.evacuated})
+                return
             if not self.pack.free:  # its last tenant is leaving
                 raise _NoSlotYet
             self.pack.join(trial_id, params, reports.put, lambda reason: reports.put({"failed": reason}), donor=donor)
@@ -181,7 +223,8 @@ class Host:
         self._asked(join)
 
     def next_report(self, trial_id: str) -> dict[str, Any]:
-        """The trial's next evaluation; {"failed": why}, {"broken": why}, or {"left": True} where it was sent away."""
+        """The trial's next evaluation; {"failed": why}, {"broken": why}, {"preempted": why}, or {"left": True} where Tune
+        has stopped it meanwhile."""
         return self.reports[trial_id].get()
 
     def leave(self, trial_id: str) -> None:
@@ -194,12 +237,8 @@ class Host:
 
     # --- Tune's trials, as the seam sends them -------------------------------------------------------------------
 
-    def start(self, key: str, trainable: Any, arguments: dict[str, Any], opening: Opening) -> bool:
-        """Makes a resident: a trainable of Tune's that lives here instead of in a process of its own.
-
-        A host that died and was started again by Ray opens its pack first.
-        """
-        self.open(opening)
+    def start(self, key: str, trainable: Any, arguments: dict[str, Any]) -> bool:
+        """Makes a resident: a trainable of Tune's that lives here instead of in a process of its own."""
         self.residents[key] = trainable(**arguments)
         return True
 

@@ -23,6 +23,7 @@ from ftlib.methods.objectives import Objective, objective
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
+from ftlib.patience import patiently
 from ftlib.record import EMPTY, POSITION, Record, Report, not_finite
 from ftlib.runs import Trial, link, read_json, write_json
 
@@ -184,12 +185,22 @@ class Member:
     def evaluated(self, evaluation: dict[str, float], seconds: float) -> None:
         """Writes the evaluation, the weights and the checkpoint, then reports."""
         in_vain = self._add({**evaluation, "eval_runtime": round(seconds, 4)})
-        self._save()
+        self.record.publish(self._stage(), "adapter", self._facts, STATE_FILES)
         self.report({**self.record.evaluation, "finished": False})
         if in_vain or self.step >= self.order.steps:
             self.finish()
 
-    def _save(self) -> None:
+    def keep(self) -> None:
+        """Saves where it stands, without an evaluation; a step that is half done is done again by whoever goes on."""
+        if self.batch:
+            self.begin_step_again()
+        if self.step:
+            self.record.keep(self._stage())
+
+    def _stage(self) -> Path:
+        return patiently(self._write, self.trial.path)
+
+    def _write(self) -> Path:
         staged = self.trial.path / ".staging" / f"checkpoint-{self.step}"
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
@@ -212,7 +223,7 @@ class Member:
         write_json(staged / POSITION, position)
         tokenizer = self.base.tokenizer_files(Path(self.record.setting.run))
         shutil.copytree(tokenizer, staged, copy_function=link, dirs_exist_ok=True)
-        self.record.publish(staged, "adapter", self._facts, STATE_FILES)
+        return staged
 
     def _peft_config(self) -> LoraConfig:
         adapter = self.adapter

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -15,7 +17,7 @@ from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.estimate import estimate
 from ftlib.pack.host import Host, Opening
-from ftlib.pack.seam import Hosts
+from ftlib.pack.hosts import Hosts
 from ftlib.runs import Run, read_json, write_json
 from ftlib.setting import Setting
 
@@ -24,15 +26,6 @@ MOST = 64  # slots of a host, whatever is measured
 FLOPS_A_PARAMETER = 5  # of a token: forward 2, gradient of the inputs 2, adapters and attention the rest
 FLOPS_A_SECOND = 2e10  # of a core, at the least
 WORTH_SECONDS = 400.0  # of work, by that estimate, that make another host worth its start
-
-
-@dataclass
-class Packing:
-    """The hosts of a run, and how many trials they hold at once."""
-
-    hosts: Hosts
-    slots: int
-    sentence: str
 
 
 def first_host(experiment: Experiment) -> list[Any]:
@@ -59,7 +52,7 @@ def _new_host(experiment: Experiment) -> Any:
         num_gpus=scale.resources_per_worker.get("GPU", 0),
         resources=resources,
         max_concurrency=2 * MOST + 8,  # each trial waits in a thread of its own
-        max_restarts=-1,
+        scheduling_strategy="SPREAD",  # a lost machine takes fewer trials with it
     )
     return actor.remote()
 
@@ -71,16 +64,24 @@ def _fits(experiment: Experiment) -> int:
     return max(1, min((int(have.get(name, 0) // amount) for name, amount in wanted.items()), default=1))
 
 
-def _number(experiment: Experiment, data: Prepared) -> int:
-    """How many hosts: as many as fit; no more than trials, or than packs of the width that was asked for; and, on CPUs,
-    no more than have work enough to be worth their start (the imports of a process are seconds of a core)."""
+def _begin_with(experiment: Experiment, most: int) -> int:
+    """How many hosts at once: as many as fit now, no more than trials, or than packs of the width that was asked for."""
     sweep = experiment.sweep
     assert sweep is not None
     trials = min(sweep.number_of_trials, sweep.max_concurrent_trials or sweep.number_of_trials)
     packs = trials if sweep.pack == "auto" else math.ceil(trials / int(sweep.pack))
-    most = min(_fits(experiment), packs)
-    if experiment.scale.use_gpu or most == 1:
-        return max(1, most)
+    return max(1, min(_fits(experiment), packs, most))
+
+
+def _worth(experiment: Experiment, data: Prepared) -> int:
+    """How many hosts have work enough to be worth their start (on CPUs the imports of a process are seconds of a core);
+    more than fit now only where the cluster may grow."""
+    sweep = experiment.sweep
+    assert sweep is not None
+    cluster = bool(os.environ.get("RAY_ADDRESS"))
+    most = sweep.number_of_trials if cluster else _fits(experiment)
+    if experiment.scale.use_gpu or (cluster and sweep.pack != "auto"):
+        return most
     cost = estimate(experiment, data.report)
     seconds = sweep.number_of_trials * cost.tokens * cost.total_parameters * FLOPS_A_PARAMETER / FLOPS_A_SECOND
     return max(1, min(most, math.ceil(seconds / WORTH_SECONDS)))
@@ -93,7 +94,7 @@ def open_packs(
     run: Run,
     setting: Setting,
     say: Callable[[str], None],
-) -> Packing | None:
+) -> Hosts | None:
     """Loads the base in every host and measures; None where this base cannot be packed and nobody insisted.
 
     Raises FtlibError where a pack was asked for, or where the run has begun in packs, and cannot go on so.
@@ -104,33 +105,37 @@ def open_packs(
     if not first:
         _one_by_one(why_not_packed(experiment), run, say)
         return None
-    number = _number(experiment, data)
-    handles = [*first, *(_new_host(experiment) for _ in range(number - 1))]
     begun = read_json(run.path / PACK_FILE)
     fixed = int(sweep.pack) if sweep.pack != "auto" else None
+    worth = _worth(experiment, data)
+    number = _begin_with(experiment, worth)
     trials = min(sweep.number_of_trials, sweep.max_concurrent_trials or sweep.number_of_trials)
-    most = min(MOST, math.ceil(trials / len(handles)))
+    most = min(MOST, math.ceil(trials / number))
     cores = experiment.scale.resources_per_worker.get("CPU", 1)
-    threads = max(1, int(cores * (_fits(experiment) // number)))  # what no other host takes
-    width = min(fixed, most) if fixed else None
-    openings = [Opening(setting, most, width, setting.baseline and each is first[0], threads) for each in handles]
+    spare = (
+        1 if os.environ.get("RAY_ADDRESS") else _fits(experiment) // number
+    )  # of this machine, what no other host takes
+    threads = max(1, int(cores * spare))
+    opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads)
+    hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), run.log_event)
+    place = hosts.open(first[0], replace(opening, baseline=setting.baseline))
     try:
-        measured = ray.get([each.open.remote(opening) for each, opening in zip(handles, openings, strict=True)])
+        measured = ray.get(place.opened)
     except FtlibError as error:
-        _end(handles)
+        hosts.close()
         sentence = str(getattr(error, "cause", error))
         if fixed or begun:
             raise FtlibError(f"sweep.pack: {sentence}: use sweep.pack: off.") from error
         _one_by_one(sentence, run, say)
         return None
-    widths = [each["width"] for each in measured]
-    write_json(run.path / PACK_FILE, {"hosts": len(handles), "measured": measured})
-    sentence = measured[0]["sentence"] if not fixed else f"pack width {widths[0]}"
-    sentence += f", {len(handles)} of them" if len(handles) > 1 else ""
-    run.log_event("packed", widths=widths, sentence=sentence)
+    hosts.opening = replace(opening, fixed=measured["width"])  # others are as wide as the one that was measured
+    write_json(run.path / PACK_FILE, {"hosts": number, "measured": measured})
+    sentence = measured["sentence"] if not fixed else f"pack width {measured['width']}"
+    sentence += f", {number} of them" if number > 1 else ""
+    run.log_event("packed", width=measured["width"], hosts=number, sentence=sentence)
     say(sentence)
-    again = [replace(each, fixed=width, baseline=False) for each, width in zip(openings, widths, strict=True)]
-    return Packing(Hosts(handles, again, widths), sum(widths), sentence)
+    hosts.look()
+    return hosts
 
 
 def _one_by_one(why: str | None, run: Run, say: Callable[[str], None]) -> None:
@@ -142,14 +147,3 @@ def _one_by_one(why: str | None, run: Run, say: Callable[[str], None]) -> None:
 def is_packed(run: Run) -> bool:
     """Whether the trials of a run that has begun are in packs."""
     return (run.path / PACK_FILE).exists()
-
-
-def _end(handles: list[Any]) -> None:
-    for each in handles:
-        ray.kill(each)
-
-
-def close(packing: Packing | None) -> None:
-    """Ends the hosts."""
-    if packing is not None:
-        _end(packing.hosts.handles)

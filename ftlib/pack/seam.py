@@ -1,64 +1,100 @@
-"""Where Ray Tune asks for an actor of its own for each trial, the trial becomes a resident of a pack's host.
+"""Where Ray Tune asks for resources and an actor for each trial, a trial of a pack gets a slot of a host.
 
-Tune makes an actor by `ray.remote(trainable).options(...).remote(**arguments)` and calls `handle.method.remote(...)`.
-`_Residence` and `_Resident` answer to that, so Tune conducts trials in packs without knowing it. The one thing of
-Tune's that is not public is where it keeps its actor classes (`tune_controller._ActorClassCache`); where a version of
-Ray has none, this fails with a sentence, and `sweep.pack: off` trains the same trials one by one.
+Tune requests resources, waits until they are ready, makes an actor with them and calls `handle.method.remote(...)`.
+`Slots` is a resource manager (Ray's own interface for it) whose resource is a free slot; what it gives out makes a
+resident of the slot's host where Tune makes an actor. So a trial waits for a slot as it would wait for a GPU, whichever
+host has one first, and costs no process and no placement group.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.actor import ActorClass
-from ray.tune.execution import tune_controller
+from ray.air.execution.resources.request import AcquiredResources, ResourceRequest
+from ray.air.execution.resources.resource_manager import ResourceManager
 
-from ftlib.errors import FtlibError
-from ftlib.pack.host import Opening
+from ftlib.pack.hosts import Hosts, Place
 from ftlib.pack.trainable import Slot
 
-CACHE = "_ActorClassCache"
+KEYS = itertools.count()
 
 
-class Hosts:
-    """The hosts of a run, each with `widths` slots. A new trial goes where most are free."""
+@dataclass
+class Rented(AcquiredResources):
+    """A slot of a host, and the key of who lives in it."""
 
-    def __init__(self, handles: Sequence[Any], openings: Sequence[Opening], widths: Sequence[int]) -> None:
-        self.handles, self.openings, self.widths = list(handles), list(openings), list(widths)
-        self.residents: list[set[str]] = [set() for _ in handles]
-        self.keys = itertools.count()
+    resource_request: ResourceRequest
+    place: Place
+    key: str
 
-    def take(self, trainable: type, arguments: dict[str, Any]) -> _Resident:
-        number = max(range(len(self.handles)), key=lambda each: self.widths[each] - len(self.residents[each]))
-        key = f"resident-{next(self.keys)}"
-        self.residents[number].add(key)
-        started = self.handles[number].start.remote(key, trainable, arguments, self.openings[number])
-        return _Resident(self, number, key, started)
+    def annotate_remote_entities(self, entities: list[Any]) -> list[Any]:
+        """What Tune calls in order to have an actor."""
+        return [_Residence(self)]
 
-
-class _Residence(ActorClass):
-    """Stands where Tune expects `ray.remote(trainable)`. Placement is the hosts', so options mean nothing."""
-
-    def __init__(self, hosts: Hosts, trainable: type) -> None:
-        self._hosts, self._trainable = hosts, trainable
-
-    def options(self, **options: Any) -> _Residence:
-        return self
-
-    def remote(self, **arguments: Any) -> _Resident:
-        return self._hosts.take(self._trainable, arguments)
+    def _annotate_remote_entity(self, entity: Any, bundle: dict[str, float], bundle_index: int) -> Any:
+        raise NotImplementedError
 
 
-class _Resident:
-    """Stands where Tune expects an actor's handle."""
+class Slots(ResourceManager):
+    """Tune's resources, where they are the slots of hosts."""
 
-    def __init__(self, hosts: Hosts, number: int, key: str, started: Any) -> None:
-        self._hosts, self._number, self._key, self._started = hosts, number, key, started
+    def __init__(self, hosts: Hosts) -> None:
+        self.hosts = hosts
+        self.requested: Counter[ResourceRequest] = Counter()
+
+    def request_resources(self, resource_request: ResourceRequest) -> None:
+        self.requested[resource_request] += 1
+
+    def cancel_resource_request(self, resource_request: ResourceRequest) -> None:
+        self.requested[resource_request] -= 1
+
+    def has_resources_ready(self, resource_request: ResourceRequest) -> bool:
+        return self.requested[resource_request] > 0 and self.hosts.free > 0
+
+    def acquire_resources(self, resource_request: ResourceRequest) -> Rented | None:
+        if not self.has_resources_ready(resource_request):
+            return None
+        self.requested[resource_request] -= 1
+        place, key = self.hosts.take(), f"resident-{next(KEYS)}"
+        place.tenants.add(key)
+        return Rented(resource_request, place, key)
+
+    def free_resources(self, acquired_resource: AcquiredResources) -> None:
+        assert isinstance(acquired_resource, Rented)
+        acquired_resource.place.tenants.discard(acquired_resource.key)
+
+    def get_resource_futures(self) -> list[Any]:
+        """Wakes Tune when a host has loaded or died."""
+        return self.hosts.futures
+
+    def update_state(self) -> None:
+        """After it woke: what it heard is taken note of, and not heard again."""
+        self.hosts.look()
+
+    def clear(self) -> None:
+        self.requested.clear()
+
+
+class _Residence:
+    """Stands where Tune has `ray.remote(trainable).options(...)`."""
+
+    def __init__(self, rented: Rented) -> None:
+        self._rented = rented
+
+    def remote(self, **arguments: Any) -> Resident:
+        return Resident(self._rented, arguments)
+
+
+class Resident:
+    """Stands where Tune has an actor's handle."""
+
+    def __init__(self, rented: Rented, arguments: dict[str, Any]) -> None:
+        self.place, self._key = rented.place, rented.key
+        self._started = self.place.handle.start.remote(self._key, Slot, arguments)
 
     def __getattr__(self, name: str) -> _Method:
         return _Method(self, name)
@@ -66,40 +102,24 @@ class _Resident:
     def _call(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if name == "__ray_ready__":
             return self._started
-        host = self._hosts.handles[self._number]
-        if name in ("stop", "__ray_terminate__"):
-            self._hosts.residents[self._number].discard(self._key)
-            return host.call.remote(self._key, "stop", (), {})
-        return host.call.remote(self._key, name, args, keywords)
+        if name == "__ray_terminate__":
+            name = "stop"
+        return self.place.handle.call.remote(self._key, name, args, keywords)
 
 
 class _Method:
-    def __init__(self, resident: _Resident, name: str) -> None:
+    def __init__(self, resident: Resident, name: str) -> None:
         self._resident, self._name = resident, name
 
     def remote(self, *args: Any, **keywords: Any) -> Any:
         return self._resident._call(self._name, args, keywords)
 
 
-@contextmanager
-def residing_in(hosts: Hosts | None) -> Iterator[None]:
-    """Within, trials that are slots live in `hosts`; None changes nothing."""
-    if hosts is None:
-        yield
-        return
-    if not hasattr(tune_controller, CACHE):
-        raise FtlibError(f"Ray {ray.__version__} makes its trials in another way than packs know: use sweep.pack: off.")
-    theirs = getattr(tune_controller, CACHE)
+def host_of(actor: Any) -> Place | None:
+    """The place of a trial's actor, where it is a resident."""
+    return actor.place if isinstance(actor, Resident) else None
 
-    residence = partial(_Residence, hosts)
 
-    class Cache(theirs):  # type: ignore[misc, valid-type]
-        def get(self, trainable_cls: type) -> Any:
-            slot = isinstance(trainable_cls, type) and issubclass(trainable_cls, Slot)
-            return residence(trainable_cls) if slot else super().get(trainable_cls)
-
-    setattr(tune_controller, CACHE, Cache)
-    try:
-        yield
-    finally:
-        setattr(tune_controller, CACHE, theirs)
+def kill(actor: Any) -> None:
+    """Ends a trial's process by force: a resident's is its host's."""
+    ray.kill(actor.place.handle if isinstance(actor, Resident) else actor)

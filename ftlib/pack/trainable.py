@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import ray.tune
 
 from ftlib.errors import FtlibError
-from ftlib.job import DONOR_FILE, reported_again
+from ftlib.job import DONOR_FILE, moved, reported_again
+from ftlib.nodes import note_place
 from ftlib.runs import ENDED, Run, read_json, write_json, write_text
 from ftlib.search import FAILED
 from ftlib.setting import Setting
@@ -50,6 +51,7 @@ class Slot(ray.tune.Trainable):
             return {**reported_again(trial), "done": True}
         try:
             if not self.rented:
+                note_place(trial.path)
                 self.host.rent(trial.id, setting.experiment().resolve_ratios(self.point), self.donor)
                 self.rented = True
             report = self.host.next_report(trial.id)
@@ -59,6 +61,8 @@ class Slot(ray.tune.Trainable):
             report["traceback"] = traceback.format_exc()
         if "broken" in report:
             raise RuntimeError(report["broken"])
+        if "preempted" in report:
+            raise moved(report["preempted"])
         if "failed" in report:
             write_text(trial.path / "error.txt", report.get("traceback", report["failed"]))
             return {FAILED: report["failed"], "finished": False, "done": True}

@@ -1,0 +1,14 @@
+"""`budget:` what a sweep may take. When it is over, trials are stopped where they stand and the leaderboard closes."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ftlib.config.section import Section
+
+
+class BudgetSection(Section):
+    """`max_cost` is in the currency of `scale.price_per_hour`; `max_hours` is the sweep's, all resumes together."""
+
+    max_cost: float | None = Field(default=None, gt=0)
+    max_hours: float | None = Field(default=None, gt=0)

@@ -1,0 +1,144 @@
+"""The hosts of a run: as many as there is work for, a new one for each that is lost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from ftlib.errors import FtlibError
+from ftlib.pack.host import Opening
+
+Tell = Callable[..., None]  # an event and its details
+
+
+@dataclass(eq=False)
+class Place:
+    """One host. It has no slots until it has loaded the base (`opened`), and gives out none once it is `leaving`."""
+
+    handle: Any
+    opened: Any
+    ends: Any  # a call that never returns: it fails when the process is gone
+    width: int = 0
+    node: str | None = None
+    number: int = 0  # in the order of opening, in this driver
+    leaving: bool = False
+    tenants: set[str] = field(default_factory=set)
+
+    @property
+    def free(self) -> int:
+        return 0 if self.leaving else self.width - len(self.tenants)
+
+
+class Hosts:
+    """Opens hosts, hands out their slots, and opens others for those that are lost or about to be.
+
+    `most` bounds their number. A host that the cluster has no room for waits, and an autoscaler sees it waiting.
+    """
+
+    def __init__(self, new: Callable[[], Any], opening: Opening, most: int, tell: Tell) -> None:
+        self.new, self.opening, self.most, self.tell = new, opening, most, tell
+        self.places: list[Place] = []
+        self.opened = 0
+
+    def open(self, handle: Any, opening: Opening) -> Place:
+        """Lets a host load the base; it joins when it has."""
+        place = Place(handle, handle.open.remote(opening), handle.ends.remote())
+        self.places.append(place)
+        return place
+
+    @property
+    def slots(self) -> int:
+        """Slots that trials live in or may live in."""
+        return sum(place.width for place in self.places if not place.leaving)
+
+    @property
+    def free(self) -> int:
+        return sum(place.free for place in self.places)
+
+    @property
+    def futures(self) -> list[Any]:
+        """What is worth waking up for."""
+        return [place.ends if place.width else place.opened for place in self.places if not place.leaving]
+
+    def take(self) -> Place:
+        """The place with the most free slots; its caller becomes a tenant."""
+        return max(self.places, key=lambda place: place.free)
+
+    def look(self) -> None:
+        """Notes who has opened and who died. Raises FtlibError when a host cannot hold a pack and none is left."""
+        for place in list(self.places):
+            self._look_at(place)
+
+    def fit(self, trials: int) -> None:
+        """As many hosts as `trials` that have not ended can use: new ones for those that are lost, idle ones away."""
+        staying = [place for place in self.places if not place.leaving]
+        width = max((place.width for place in staying), default=0) or self.opening.fixed or self.opening.most
+        wanted = min(self.most, math.ceil(trials / width))
+        for _ in range(wanted - len(staying)):
+            self.open(self.new(), self.opening)
+        idle = [place for place in staying if not place.tenants]
+        idle.sort(key=lambda place: place.width)  # those that are still loading, or waiting for a machine, first
+        for place in idle[: max(0, len(staying) - max(wanted, 1))]:
+            self._end(place, "no trial is left for it")
+
+    def _look_at(self, place: Place) -> None:
+        if self._done(place.ends):
+            self.lose(place)
+        elif not place.width and self._done(place.opened):
+            try:
+                opened = ray.get(place.opened)
+            except ray.exceptions.RayActorError:
+                self.lose(place)
+            except FtlibError as error:
+                self._refused(place, str(getattr(error, "cause", error)))
+            else:
+                place.width, place.node = opened["width"], opened["node"]
+                self.opened += 1
+                place.number = self.opened
+                age = round(time.time() - opened["since"], 3)
+                self.tell("host_opened", host=place.number, node=place.node, width=place.width, age_s=age)
+        elif place.leaving and not place.tenants:
+            self._end(place, "its machine is about to go")
+
+    @staticmethod
+    def _done(future: Any) -> bool:
+        return bool(ray.wait([future], timeout=0)[0])
+
+    def _refused(self, place: Place, why: str) -> None:
+        self.tell("host_refused", why=why)
+        self._kill(place)
+        self.most = len(self.places)  # another one would fare no better
+        if not self.places:
+            raise FtlibError(f"sweep.pack: {why}: use sweep.pack: off.")
+
+    def lose(self, place: Place) -> None:
+        """The process is gone, or its machine."""
+        if place in self.places:
+            self.tell("host_lost", host=place.number, node=place.node, trials=len(place.tenants))
+            self._kill(place)  # one that is only out of reach must not go on writing
+
+    def vacate(self, node: str, why: str) -> None:
+        """The machine is about to go: its trials are saved where they stand and sent away, and no other comes."""
+        for place in self.places:
+            if place.node == node and not place.leaving:
+                place.leaving = True
+                place.handle.evacuate.remote(why)
+
+    def _end(self, place: Place, why: str) -> None:
+        if place.width:  # else it never opened
+            self.tell("host_closed", host=place.number, node=place.node, why=why)
+        self._kill(place)
+
+    def _kill(self, place: Place) -> None:
+        self.places.remove(place)
+        ray.kill(place.handle)
+
+    def close(self) -> None:
+        """Ends all hosts."""
+        for place in list(self.places):
+            self._end(place, "the sweep is over")
