@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from pathlib import Path
@@ -23,7 +24,8 @@ def here() -> str:
 
 def note_place(trial: Path) -> None:
     """Writes into a trial's directory where it runs, for whoever conducts and for a person."""
-    write_json(trial / PLACE, {"node": here(), "ip": ray.util.get_node_ip_address(), "since": time.time()})
+    where = {"node": here(), "ip": ray.util.get_node_ip_address(), "pid": os.getpid(), "since": time.time()}
+    write_json(trial / PLACE, where)
 
 
 def place_of(trial: Path) -> str | None:
@@ -60,4 +62,4 @@ def of_actor(actor_id: str | None) -> str | None:
         return None
     known = cluster_state.state.actor_table(actor_id) or {}
     node = known.get("Address", {}).get("NodeID")
-    return node or None
+    return node if node and node.strip("f") else None  # Ray's nil is all ones

@@ -14,11 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from ftlib.nodes import place_of
-from ftlib.runs import Run, Trial
+from ftlib.nodes import PLACE, place_of
+from ftlib.runs import Run, Trial, read_json
 from ftlib.tracking import wandb_id
 
 from .conftest import write_experiment
@@ -121,25 +120,16 @@ def test_a_drained_machine_costs_no_step(
 def trains(run: Run, process: subprocess.Popen[str]) -> int:
     """The process in which trial 000 trains, once it does."""
     wait_until(lambda: step_of(run.trial("000")) > INTERVAL, process, 180)
-    for each in psutil.process_iter(["cmdline"]):
-        words = " ".join(each.info["cmdline"] or [])
-        if process.pid in {parent.pid for parent in each.parents()} and words.startswith(
-            ("ray::Host", "ray::run_tune")
-        ):
-            return each.pid
-    raise AssertionError([each.info["cmdline"] for each in psutil.process_iter(["cmdline"])])
+    return int(read_json(run.trial("000").path / PLACE)["pid"])
 
 
 @pytest.mark.parametrize("pack", [2, "off"])
-def test_a_trial_that_falls_silent_is_started_again(tree: dict[str, Any], tmp_path: Path, pack: int | str) -> None:
+def test_a_trial_that_falls_silent_is_started_again(
+    tree: dict[str, Any], tmp_path: Path, nodes: Machines, pack: int | str
+) -> None:
     tree["scale"] = {"report_timeout_s": 12}
     path = sweep(tree, tmp_path, pack, 40, max_concurrent_trials=1 if pack == "off" else 2)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ftlib.cli", "sweep", str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = nodes.start("sweep", path)
     run = run_in(tree["storage"], process)
     os.kill(trains(run, process), signal.SIGSTOP)
     output, _ = process.communicate(timeout=400)

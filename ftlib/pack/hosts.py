@@ -13,6 +13,7 @@ import ray
 from ftlib.errors import FtlibError
 from ftlib.pack.host import Opening
 
+DEATHS = 5  # of hosts in a row that have not loaded the base, before the sweep is given up
 Tell = Callable[..., None]  # an event and its details
 
 
@@ -43,13 +44,28 @@ class Hosts:
     def __init__(self, new: Callable[[], Any], opening: Opening, most: int, tell: Tell) -> None:
         self.new, self.opening, self.most, self.tell = new, opening, most, tell
         self.places: list[Place] = []
-        self.opened = 0
+        self.opened = self.died = 0  # hosts that have loaded the base; and in a row, that died before
 
     def open(self, handle: Any, opening: Opening) -> Place:
         """Lets a host load the base; it joins when it has."""
         place = Place(handle, handle.open.remote(opening), handle.ends.remote())
         self.places.append(place)
         return place
+
+    def open_first(self, handle: Any, opening: Opening) -> dict[str, Any]:
+        """Waits until one host has loaded the base, another where that one dies; what it says of itself.
+
+        Raises FtlibError where the base holds no pack, or where hosts die whatever machine they are on.
+        """
+        while True:
+            place = self.open(handle, opening)
+            try:
+                said: dict[str, Any] = ray.get(place.opened)
+            except ray.exceptions.RayActorError as error:
+                self.lose(place, str(error))
+                handle = self.new()
+            else:
+                return said
 
     @property
     def slots(self) -> int:
@@ -92,13 +108,13 @@ class Hosts:
         elif not place.width and self._done(place.opened):
             try:
                 opened = ray.get(place.opened)
-            except ray.exceptions.RayActorError:
-                self.lose(place)
+            except ray.exceptions.RayActorError as error:
+                self.lose(place, str(error))
             except FtlibError as error:
                 self._refused(place, str(getattr(error, "cause", error)))
             else:
                 place.width, place.node = opened["width"], opened["node"]
-                self.opened += 1
+                self.opened, self.died = self.opened + 1, 0
                 place.number = self.opened
                 age = round(time.time() - opened["since"], 3)
                 self.tell("host_opened", host=place.number, node=place.node, width=place.width, age_s=age)
@@ -116,11 +132,18 @@ class Hosts:
         if not self.places:
             raise FtlibError(f"sweep.pack: {why}: use sweep.pack: off.")
 
-    def lose(self, place: Place) -> None:
-        """The process is gone, or its machine."""
-        if place in self.places:
-            self.tell("host_lost", host=place.number, node=place.node, trials=len(place.tenants))
-            self._kill(place)  # one that is only out of reach must not go on writing
+    def lose(self, place: Place, why: str = "") -> None:
+        """The process is gone, or its machine. Raises FtlibError where that happens to one after another as they load."""
+        if place not in self.places:
+            return
+        line = why.strip().splitlines()[-1].strip() if why.strip() else None
+        self.tell("host_lost", host=place.number, node=place.node, trials=len(place.tenants), why=line)
+        self._kill(place)  # one that is only out of reach must not go on writing
+        self.died += not place.width
+        if self.died >= DEATHS:
+            raise FtlibError(
+                f"{DEATHS} hosts in a row died while they loaded the base ({line}): is memory enough for it?"
+            )
 
     def vacate(self, node: str, why: str) -> None:
         """The machine is about to go: its trials are saved where they stand and sent away, and no other comes."""

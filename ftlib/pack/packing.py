@@ -118,9 +118,8 @@ def open_packs(
     threads = max(1, int(cores * spare))
     opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads)
     hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), run.log_event)
-    place = hosts.open(first[0], replace(opening, baseline=setting.baseline))
     try:
-        measured = ray.get(place.opened)
+        measured = hosts.open_first(first[0], replace(opening, baseline=setting.baseline))
     except FtlibError as error:
         hosts.close()
         sentence = str(getattr(error, "cause", error))
