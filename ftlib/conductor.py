@@ -41,6 +41,7 @@ class Conductor(ray.tune.Callback):
         self.ends: dict[str, str] = {}  # trials that are stopped by other than the scheduler, and by whom
         self.over: str | None = None  # which budget is over
         self.hung: dict[str, str] = {}
+        self.killed: dict[str, float] = {}
         self.looked = self.counted = 0.0
 
     # --- what Tune tells ----------------------------------------------------------------------------------------
@@ -138,8 +139,12 @@ class Conductor(ray.tune.Callback):
             return None
         if self.hosts is not None and not began:
             return "its host was lost before it began"
-        node = home.node if home is not None else nodes.of_actor(error.actor_id) or nodes.place_of(trial.path)
-        return "its machine was lost" if node is not None and not nodes.answers(node) else None
+        if home is not None:
+            gone = home.machine_gone
+        else:
+            node = nodes.of_actor(error.actor_id) or nodes.place_of(trial.path)
+            gone = node is not None and not nodes.answers(node)
+        return "its machine was lost" if gone else None
 
     # --- now and then -------------------------------------------------------------------------------------------
 
@@ -201,12 +206,12 @@ class Conductor(ray.tune.Callback):
         """Ends the processes of trials that have written no row for `limit` seconds."""
         for trial in running:
             ours = self.run.trial(str(trial))
-            heard = max(self.started.get(ours.id, 0.0), self._heard_at(ours))
+            heard = max(self.started.get(ours.id, 0.0), self._heard_at(ours), self.killed.get(ours.id, 0.0))
             if time.time() - heard <= limit or trial.temporary_state.ray_actor is None:
                 continue
             self.hung[ours.id] = f"it wrote nothing for {limit:g} s (scale.report_timeout_s), again and again"
             self.run.log_event("trial_hung", trial=ours.id, silent_s=round(time.time() - heard, 1))
-            self.started[ours.id] = time.time()  # its end takes a moment
+            self.killed[ours.id] = time.time()  # its end takes a moment
             kill(trial.temporary_state.ray_actor)
 
     @staticmethod

@@ -18,13 +18,14 @@ from ray.tune import tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchGenerator
 
 from ftlib.conductor import Conductor
 from ftlib.errors import FtlibError
 from ftlib.job import moved
 from ftlib.pack.seam import Slots
 from ftlib.runs import POINT, read_json
+from ftlib.search import StudySearch
 from ftlib.snapshot import keep, lay_out
 from ftlib.steering import Sparing, Steering, spared
 
@@ -74,12 +75,13 @@ class Controller(TuneController):
             if point is None:
                 self.conductor.forget(trial)
                 continue
-            self.enroll(trial.id, point)
-            if hasattr(self._search_alg, "_counter"):
+            self.enroll(trial.id, point, proposed=True)
+            if isinstance(self._search_alg, SearchGenerator) and "cloned_from" not in trial.lineage:
                 self._search_alg._counter += 1
+                self._searcher().reseed()
 
-    def enroll(self, name: str, point: dict[str, Any]) -> Trial:
-        """A trial of a name and a point of the space, besides what the searcher proposes. The searcher learns from it."""
+    def enroll(self, name: str, point: dict[str, Any], proposed: bool = False) -> Trial:
+        """A trial of a name and a point, besides what the searcher proposes next (`proposed`: it did, and has forgotten)."""
         like = self._trials[0]
         trial = Trial(
             like.trainable_name,
@@ -90,15 +92,19 @@ class Controller(TuneController):
             max_failures=like.max_failures,
             storage=copy.copy(like.storage),
         )
-        searcher = getattr(self._search_alg, "searcher", None)
-        if isinstance(searcher, ConcurrencyLimiter):  # it passes on only what it has counted
-            searcher.live_trials.add(trial.trial_id)
-            searcher.num_unfinished_live_trials += 1
-            searcher = searcher.searcher
-        if searcher is not None:
-            searcher.adopt(trial.trial_id, point)
+        if isinstance(self._search_alg, SearchGenerator):
+            limiter = self._search_alg.searcher
+            if isinstance(limiter, ConcurrencyLimiter):  # it passes on only what it has counted
+                limiter.live_trials.add(trial.trial_id)
+                limiter.num_unfinished_live_trials += 1
+            self._searcher().adopt(trial.trial_id, point, proposed)
         self.add_trial(trial)
         return trial
+
+    def _searcher(self) -> StudySearch:
+        searcher = self._search_alg.searcher
+        found: StudySearch = searcher.searcher if isinstance(searcher, ConcurrencyLimiter) else searcher
+        return found
 
     def go_on_with(self, trial: Any, point: dict[str, Any]) -> None:
         """A trial that has left goes on from its checkpoint with other values."""

@@ -41,14 +41,34 @@ class StudySearch(OptunaSearch):
         self._ot_trials[trial_id].set_user_attr(RUN_ATTRIBUTE, self._run)
         return params
 
-    def adopt(self, trial_id: str, point: dict[str, Any]) -> None:
-        """A trial of a point that was not proposed by this study, which learns from it nevertheless."""
+    def adopt(self, trial_id: str, point: dict[str, Any], proposed: bool = False) -> None:
+        """A trial that this study does not know, for it to learn from. One that it has `proposed`, and forgotten as its
+        state lagged, is not proposed again where it is still in its queue."""
         known = {path: value for path, value in point.items() if path in self._space}
         if not all(_holds(self._space[path], value) for path, value in known.items()):
             return  # outside of the space
-        self._ot_study.enqueue_trial(known)
-        self._ot_trials[trial_id] = self._ot_study.ask(fixed_distributions=self._space)
-        self._ot_trials[trial_id].set_user_attr(RUN_ATTRIBUTE, self._run)
+        study = self._ot_study
+        storage, waiting = study._storage, optuna.trial.TrialState.WAITING
+        queued = [
+            each
+            for each in study.get_trials(deepcopy=False, states=(waiting,))
+            if proposed and each.system_attrs.get("fixed_params") == known
+        ]
+        if queued:
+            number = queued[0]._trial_id
+            storage.set_trial_state_values(number, state=optuna.trial.TrialState.RUNNING)
+        else:
+            running, fixed = optuna.trial.TrialState.RUNNING, {"fixed_params": known}
+            like = optuna.trial.create_trial(state=running, params={}, distributions={}, system_attrs=fixed)
+            number = storage.create_new_trial(study._study_id, template_trial=like)
+        adopted = self._ot_trials[trial_id] = optuna.trial.Trial(study, number)
+        for path, distribution in self._space.items():
+            adopted._suggest(path, distribution)
+        adopted.set_user_attr(RUN_ATTRIBUTE, self._run)
+
+    def reseed(self) -> None:
+        """After a state that lagged: its random numbers have been drawn once already."""
+        self._ot_study.sampler.reseed_rng()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         new = not result.get("finished") and trial_id not in self._completed_trials

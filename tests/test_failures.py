@@ -137,6 +137,7 @@ def test_a_trial_that_falls_silent_is_started_again(
     hung = [event for event in run.events() if event["event"] == "trial_hung"]
     assert hung
     assert hung[0]["silent_s"] >= 12
+    assert max(event["lost_s"] for event in run.events() if event["event"] == "trial_recovered") >= 12
     assert [event for event in run.events() if event["event"] == "trial_recovered"]
     for trial in run.trials():
         assert trial.state == "finished", trial.status

@@ -188,3 +188,15 @@ def test_pbt_mutates_train_values_inside_their_ranges(tree: dict[str, Any]) -> N
         "train.learning_rate": 1e-3,
         "adapter.r": 8,
     }
+
+
+def test_a_forgotten_proposal_is_taken_out_of_the_grid_and_a_clone_is_not(tree: dict[str, Any]) -> None:
+    search = make_search(experiment(tree, {"adapter.r": [2, 4, 8]}, search={"type": "grid"}), "run")
+    search.adopt("late", {"adapter.r": 4}, proposed=True)
+    search.adopt("clone", {"adapter.r": 8, "train.learning_rate": 1e-3})
+    search.adopt("outside", {"adapter.r": 99})
+    assert [search.suggest(name) for name in ("a", "b")] == [{"adapter.r": 2}, {"adapter.r": 8}]
+    for name in ("late", "clone", "outside", "a", "b"):
+        search.on_trial_complete(name, {"eval_loss": 1.0})
+    found = [(trial.params["adapter.r"], trial.state.name) for trial in study(search).trials]
+    assert sorted(found) == [(2, "COMPLETE"), (4, "COMPLETE"), (8, "COMPLETE"), (8, "COMPLETE")]

@@ -90,7 +90,8 @@ class ScaleSection(Section):
     num_workers: int = Field(default=1, ge=1)
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
     max_failures: int = Field(default=1, ge=0)  # how often a trial is restarted from its checkpoint after a crash
-    report_timeout_s: float | None = Field(default=None, gt=0)  # without a row for so long, a trial is started again
+    # A trial that writes no row for so long (longer than its base takes to load) is started again as after a crash.
+    report_timeout_s: float | None = Field(default=None, gt=0)
     # Of one worker (usually a machine), or of a resource of it: {GPU: 1.2, CPU: 0.05}. In any currency.
     price_per_hour: float | dict[str, float] | None = None
     # fsdp: the names of transformers' fsdp_config.

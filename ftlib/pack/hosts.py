@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from ftlib import nodes
 from ftlib.errors import FtlibError
 from ftlib.pack.host import Opening
 
@@ -28,6 +29,7 @@ class Place:
     node: str | None = None
     number: int = 0  # in the order of opening, in this driver
     leaving: bool = False
+    machine_gone: bool = False  # known once the host is lost
     tenants: set[str] = field(default_factory=set)
 
     @property
@@ -136,6 +138,7 @@ class Hosts:
         """The process is gone, or its machine. Raises FtlibError where that happens to one after another as they load."""
         if place not in self.places:
             return
+        place.machine_gone = place.node is not None and not nodes.answers(place.node)
         line = why.strip().splitlines()[-1].strip() if why.strip() else None
         self.tell("host_lost", host=place.number, node=place.node, trials=len(place.tenants), why=line)
         self._kill(place)  # one that is only out of reach must not go on writing
