@@ -59,7 +59,9 @@ def test_a_deploy_over_a_running_endpoint_drops_no_request(world: World, monkeyp
     next(iter(long))
     with traffic(world, "support", clients=4) as (versions, failures):
         until(lambda: sum(versions.values()) > 5)
-        serve.run(app.build({**now, "max_body": 2_000_000}), name=APPLICATION, route_prefix="/")
+        serve.run(
+            app.build({**now, "logs": {"sample": 1.0, "redact": ["changed"]}}), name=APPLICATION, route_prefix="/"
+        )
         seen = sum(versions.values())
         until(lambda: sum(versions.values()) > seen + 20)
     assert failures == []
