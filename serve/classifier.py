@@ -41,7 +41,6 @@ class Classifier:
         from serve.model import in_folder
 
         torch.set_num_threads(threads)
-        torch.set_grad_enabled(False)
         registry.check_loadable(version)
         labels = version.manifest.get("labels")
         if version.kind == "model":

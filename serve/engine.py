@@ -206,22 +206,25 @@ class Engine:
 
     def _run(self) -> None:
         while True:
-            with self._work:
-                while not len(self._queue) and not len(self._batch):
-                    self._work.wait()
-                self._expire()
-                group = self._next()
             try:
-                touched = self._batch.admit([each.sequence for each in group]) if group else []
-                touched += self._batch.step()
+                self._turn()
             except Exception as error:  # out of memory among others: those in the batch lose, the next begin anew
                 log.error("A step of the batch failed.", exc_info=error)
                 self._fail()
-                continue
-            self.steps += 1
-            self.row_steps += len(touched)
-            self._report(dict.fromkeys(touched))
-            self._clear_away()
+
+    def _turn(self) -> None:
+        """Takes in who waits, makes a step, and tells what came of it."""
+        with self._work:
+            while not len(self._queue) and not len(self._batch):
+                self._work.wait()
+            self._expire()
+            group = self._next()
+        touched = self._batch.admit([each.sequence for each in group]) if group else []
+        touched += self._batch.step()
+        self.steps += 1
+        self.row_steps += len(touched)
+        self._report(dict.fromkeys(touched))
+        self._clear_away()
 
     def _next(self) -> list[Waiting]:
         """Who becomes a row now: in fair order, while there are rows, slots and places in the cache."""

@@ -39,7 +39,6 @@ class Loaded:
     def __init__(self, version: Version, threads: int = 1) -> None:
         """Raises FtlibError when the base changed since training, or an adapter has no safetensors."""
         torch.set_num_threads(threads)
-        torch.set_grad_enabled(False)
         registry.check_loadable(version)
         model: Any
         if version.kind == "model":

@@ -68,7 +68,7 @@ def test_no_such_run(command: str, tmp_path: Path) -> None:
 def test_unknown_commands_and_options() -> None:
     assert ftlib("swep")[0] == 2
     assert ftlib("sweep")[0] == 2
-    assert ftlib("serve")[0] == 2
+    assert ftlib("serve", "nobody@x")[0] == 2
 
 
 def test_promote_rollback_and_registry(swept: tuple[Run, str]) -> None:

@@ -34,6 +34,7 @@ from serve import app
 
 CONTEXT = 4096  # tokens; the tiny model needs seconds to fill it, which a hang-up must not have to wait for
 KEY = "tiny-key"
+ENGINE = {"num_cpus": 0.25}  # of each engine of the world
 LABELS = ["bad", "so-so", "good"]
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'alien' %}{{ raise_exception('no aliens here') }}{% endif %}"
@@ -184,7 +185,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
             "full.model": registry.promote(run, full, "full.model"),
             "sorter": registry.promote(run, sorter_trial(run, base), "sorter"),
         }
-        url = app.start(list(served), port=free_port(), api_key=KEY, replicas={"num_cpus": 0.25}, logs={"sample": 1.0})
+        url = app.start(list(served), port=free_port(), api_key=KEY, replicas=ENGINE, logs={"sample": 1.0})
     yield World(url, base, served, folder / "home", run)
     app.stop()
     if mine:

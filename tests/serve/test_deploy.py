@@ -15,7 +15,7 @@ from ftlib.errors import InputError
 from serve import app
 from serve.options import APPLICATION, Endpoint
 
-from .conftest import KEY, World
+from .conftest import ENGINE, KEY, World
 from .test_life import traffic, until
 
 CONFIG = Path(package.__file__).with_name("config.yaml")
@@ -51,14 +51,17 @@ def test_its_arguments_are_the_defaults_that_it_says(config: dict[str, Any]) -> 
 def test_a_deploy_over_a_running_endpoint_drops_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `serve deploy` does with a changed file: a new HTTP side, while the old one ends what it has begun."""
     monkeypatch.setenv("FTLIB_HOME", str(world.home))
-    now = {"names": list(world.served), "api_key": KEY, "replicas": {"num_cpus": 0.5}}
+    # The engines as they are: a second one of each would not have room on two cores.
+    now = {"names": list(world.served), "api_key": KEY, "replicas": ENGINE, "logs": {"sample": 1.0}}
     long = world.client().completions.create(
         model="support", prompt="x", max_tokens=3000, temperature=0, stream=True, timeout=120
     )
     next(iter(long))
     with traffic(world, "support", clients=4) as (versions, failures):
         until(lambda: sum(versions.values()) > 5)
-        serve.run(app.build({**now, "max_body": 2_000_000}), name=APPLICATION, route_prefix="/")
+        serve.run(
+            app.build({**now, "logs": {"sample": 1.0, "redact": ["changed"]}}), name=APPLICATION, route_prefix="/"
+        )
         seen = sum(versions.values())
         until(lambda: sum(versions.values()) > seen + 20)
     assert failures == []
