@@ -21,6 +21,7 @@ from ftlib.registry import Version
 from ftlib.runs import Run, Trial, read_json, write_json
 
 from .conftest import rows, write_jsonl
+from .test_adapters import ALL, with_adapter
 from .test_trial import setting, train
 
 
@@ -234,3 +235,12 @@ def test_one_model_at_a_time(run, file, monkeypatch):
     best, worst = best_and_worst(run)
     pass_gate(staged(best), "trial b", promoted(run, worst, "gate-memory"), Comparison(file))
     assert len(alive) == 2
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("name", "quantization"), ALL)
+def test_every_adapter_passes(tree, file, tmp_path, name, quantization):
+    done = setting(with_adapter(tree, name, quantization), tmp_path)
+    train(done)
+    trial = Run(Path(done.run)).trial("000")
+    assert pass_gate(staged(trial), "trial 000", None, Comparison(file))["passed"]
