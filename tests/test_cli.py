@@ -28,7 +28,21 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["config", "runs", "errors", "leaderboard", "tracking", "registry", "keys", "weights", "data"]
+    "module",
+    [
+        "config",
+        "runs",
+        "errors",
+        "leaderboard",
+        "tracking",
+        "registry",
+        "keys",
+        "weights",
+        "drift",
+        "profile",
+        "monitor",
+        "data",
+    ],
 )
 def test_words_and_shelves_import_nothing_heavy(module: str) -> None:
     assert not imported_by(f"import ftlib.{module}") & HEAVY

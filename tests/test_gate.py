@@ -21,12 +21,33 @@ from ftlib.registry import Version
 from ftlib.runs import Run, Trial, read_json, write_json
 
 from .conftest import rows, write_jsonl
+from .test_adapters import ALL, with_adapter
+from .test_trial import setting, train
+
+
+@pytest.fixture(scope="module")
+def two_trials(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """`000`, and `001` that learned less. Without Ray."""
+    tree = {
+        "name": "gate",
+        "model": {"name_or_path": str(base)},
+        "data": {"train": str(data_file), "max_length": 64, "eval_split": 0.2},
+        "method": {"type": "sft"},
+        "adapter": {"type": "lora", "r": 4, "lora_alpha": 8},
+        "train": {"learning_rate": 1e-2, "num_train_epochs": 1, "per_device_train_batch_size": 8},
+    }
+    done = setting(tree, tmp_path_factory.mktemp("gate"))
+    run = Run(Path(done.run))
+    for trial, rate in (("000", 1e-2), ("001", 1e-3)):
+        train(done, trial, {"train.learning_rate": rate})
+        run.trial(trial).set_state("finished")
+    return run
 
 
 @pytest.fixture
-def run(swept: tuple[Run, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A copy of the sweep, which a test may spoil."""
-    shutil.copytree(swept[0].path, tmp_path / "run")
+def run(two_trials: Run, tmp_path: Path) -> Run:
+    """A copy, which a test may spoil."""
+    shutil.copytree(two_trials.path, tmp_path / "run")
     return Run(tmp_path / "run")
 
 
@@ -214,3 +235,12 @@ def test_one_model_at_a_time(run, file, monkeypatch):
     best, worst = best_and_worst(run)
     pass_gate(staged(best), "trial b", promoted(run, worst, "gate-memory"), Comparison(file))
     assert len(alive) == 2
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("name", "quantization"), ALL)
+def test_every_adapter_passes(tree, file, tmp_path, name, quantization):
+    done = setting(with_adapter(tree, name, quantization), tmp_path)
+    train(done)
+    trial = Run(Path(done.run)).trial("000")
+    assert pass_gate(staged(trial), "trial 000", None, Comparison(file))["passed"]
