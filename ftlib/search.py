@@ -10,10 +10,11 @@ from typing import Any
 
 import optuna
 import ray.tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, PopulationBasedTraining
+from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule, PopulationBasedTraining
 from ray.tune.search.optuna import OptunaSearch
 
 from ftlib import config
+from ftlib.asha import SuccessiveHalving
 from ftlib.config import Experiment, SweepSection
 from ftlib.errors import ConfigError
 from ftlib.setting import Rungs
@@ -129,19 +130,16 @@ def make_search(experiment: Experiment, run: str) -> StudySearch:
         ) from error
 
 
-def make_scheduler(experiment: Experiment, rungs: Rungs) -> Any:
-    """The scheduler; its clock is the trial's `tokens` or `step`, and its marks are where trials evaluate."""
+def make_scheduler(experiment: Experiment, rungs: Rungs, packed: bool = False) -> Any:
+    """The scheduler; its clock is the trial's `tokens` or `step`, and its marks are where trials evaluate.
+
+    A packed trial can be stopped at any time; one in an actor of its own hears of it at its next report.
+    """
     sweep = _sweep(experiment)
     scheduler = sweep.scheduler
     clock = {"time_attr": "tokens" if rungs.unit == "tokens" else "step"}
     if isinstance(scheduler, config.Asha):
-        # max_t lies beyond the whole budget, so that a trial ends by itself and is then told apart from a stopped one.
-        return ASHAScheduler(
-            **clock,
-            grace_period=rungs.marks[0],
-            reduction_factor=scheduler.reduction_factor,
-            max_t=max(rungs.marks[-1] * 100, 100),
-        )
+        return SuccessiveHalving(clock["time_attr"], rungs.marks, scheduler.reduction_factor, calls_back=packed)
     if isinstance(scheduler, config.Median):
         return MedianStoppingRule(
             **clock,
@@ -195,16 +193,18 @@ def _within(experiment: Experiment) -> Callable[[dict[str, Any]], dict[str, Any]
 def rungs_for(scheduler: config.SchedulerSection | None, tokens: int, steps: int) -> Rungs:
     """The marks at which trials of a whole budget of `tokens` (or `steps`) evaluate for their scheduler.
 
-    ASHA: the budget divided by powers of the reduction factor. Others: `checks` marks, evenly spread.
+    ASHA: the first rung's share of the budget, times powers of the reduction factor. Others: `checks` marks, evenly
+    spread.
     """
     if scheduler is None or isinstance(scheduler, config.NoScheduler):
         return Rungs()
     budget = tokens if scheduler.unit == "tokens" else steps
     if isinstance(scheduler, config.Asha):
-        marks = {int(budget / scheduler.reduction_factor**power) for power in range(1, scheduler.rungs + 1)}
+        first, factor = budget * scheduler.first_rung, scheduler.reduction_factor
+        marks = {round(first * factor**power) for power in range(scheduler.rungs)}
     else:
         marks = {int(budget * part / scheduler.checks) for part in range(1, scheduler.checks)}
-    kept = tuple(sorted(mark for mark in marks if mark > 0))
+    kept = tuple(sorted(mark for mark in marks if 0 < mark < budget))
     if not kept:
         raise ConfigError(
             f"sweep.scheduler: a trial has only {budget} {scheduler.unit}, too few to compare: train longer."

@@ -33,10 +33,23 @@ class Sparing:
         return getattr(self._scheduler, name)
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """The scheduler's word, except that a spared trial goes on."""
-        decision: str = self._scheduler.on_trial_result(controller, trial, result)
+        """The scheduler's word, except that a spared trial goes on; it does not see the others that are spared."""
+        decision: str = self._scheduler.on_trial_result(_Unspared(controller, self._spared), trial, result)
         stops = decision == TrialScheduler.STOP and self._spared(str(trial))
         return TrialScheduler.CONTINUE if stops else decision
+
+
+class _Unspared:
+    """The controller as a scheduler may see it, that calls trials back at another's result (`asha`)."""
+
+    def __init__(self, controller: Any, spared: Callable[[str], bool]) -> None:
+        self._controller, self._spared = controller, spared
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._controller, name)
+
+    def get_live_trials(self) -> list[Any]:
+        return [trial for trial in self._controller.get_live_trials() if not self._spared(str(trial))]
 
 
 class Steering:

@@ -157,7 +157,7 @@ def _tuner(experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | No
             "metric": sweep.metric,
             "mode": sweep.mode,
             "search_alg": None if setting.copies_weights else make_search(experiment, run.name),
-            "scheduler": make_scheduler(experiment, setting.rungs),
+            "scheduler": make_scheduler(experiment, setting.rungs, packed=hosts is not None),
             "num_samples": sweep.number_of_trials,
             "time_budget_s": sweep.time_budget_s,
         }

@@ -150,11 +150,14 @@ def test_a_database_that_cannot_be_opened_is_named_without_its_password(tree: di
     assert "secret" not in str(raised.value)
 
 
-def test_rungs_are_the_budget_divided_by_powers() -> None:
+def test_rungs_begin_at_a_share_of_the_budget_and_grow_by_the_factor() -> None:
     from ftlib.config import PBT, Asha, Median
 
-    assert rungs_for(Asha(type="asha"), tokens=9000, steps=90) == Rungs("tokens", (1000, 3000))
-    assert rungs_for(Asha(type="asha", unit="steps", rungs=1), tokens=9000, steps=90) == Rungs("steps", (30,))
+    assert rungs_for(Asha(type="asha"), tokens=9000, steps=90) == Rungs("tokens", (750, 2250))
+    assert rungs_for(Asha(type="asha", rungs=9), tokens=9000, steps=90) == Rungs("tokens", (750, 2250, 6750))
+    steps = Asha(type="asha", unit="steps", first_rung=1 / 9, rungs=1)
+    assert rungs_for(steps, tokens=9000, steps=90) == Rungs("steps", (10,))
+    assert rungs_for(Asha(type="asha", unit="steps"), tokens=900, steps=5) == Rungs("steps", (1,))  # the first is at 0
     assert rungs_for(Median(type="median", checks=4), tokens=8000, steps=80) == Rungs("tokens", (2000, 4000, 6000))
     assert rungs_for(PBT(type="pbt", checks=2), tokens=8000, steps=80) == Rungs("tokens", (4000,))
     assert rungs_for(None, tokens=1, steps=1) == Rungs()

@@ -89,12 +89,13 @@ SearchSection = Annotated[OptunaSearch | RandomSearch | GridSearch, Field(discri
 
 
 class Asha(Section):
-    """Asynchronous successive halving (Li et al. 2018, arXiv:1810.05934). Rungs stand at the whole budget divided by
-    powers of `reduction_factor`, `rungs` of them below the end, and are counted in `unit`, so that trials of
-    different batch sizes meet at the same point."""
+    """Asynchronous successive halving (Li et al. 2018, arXiv:1810.05934). The first of `rungs` stands at `first_rung`, a
+    share of the whole budget, and each next one `reduction_factor` times later; those at or past the end are left out.
+    They are counted in `unit`, so that trials of different batch sizes meet at the same point."""
 
     type: Literal["asha"]
     reduction_factor: float = Field(default=3, gt=1)
+    first_rung: float = Field(default=1 / 12, gt=0, lt=1)
     rungs: int = Field(default=2, ge=1)
     unit: Literal["tokens", "steps"] = "tokens"
 

@@ -225,7 +225,8 @@ class Host:
     def next_report(self, trial_id: str) -> dict[str, Any]:
         """The trial's next evaluation; {"failed": why}, {"broken": why}, {"preempted": why}, or {"left": True} where Tune
         has stopped it meanwhile."""
-        return self.reports[trial_id].get()
+        reports = self.reports.get(trial_id)
+        return reports.get() if reports is not None else {"left": True}
 
     def leave(self, trial_id: str) -> None:
         """The trial's slot is free."""

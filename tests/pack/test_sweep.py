@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ftlib.leaderboard import leaderboard
+from ftlib.pack.host import Host
 from ftlib.runs import Run
 
 from ..conftest import ftlib, only_run, write_experiment
@@ -169,6 +170,26 @@ def test_asha_frees_slots_that_the_next_suggestions_take(sweep: dict[str, Any], 
     assert "by the scheduler" in stopped.status["reason"]
 
 
+def test_asha_calls_back_those_who_came_first_to_a_rung(sweep: dict[str, Any], tmp_path: Path) -> None:
+    """All eight reach the first rung in one tick, and Tune hears of the worst first: each goes on until it is beaten."""
+    rates = [1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-4, 1e-3, 1e-2]
+    sweep["train"].update(num_train_epochs=12)
+    sweep["sweep"] = {
+        "space": {"train.learning_rate": rates},
+        "search": {"type": "grid"},
+        "baseline": False,
+        "pack": 8,
+    }
+    run, _ = swept(sweep, tmp_path)
+    finished = {trial.params["train.learning_rate"] for trial in run.trials() if trial.state == "finished"}
+    assert 1e-2 in finished
+    assert len(finished) <= 3  # of the four that leave the first rung, two and one more leave the second
+    stopped = [trial for trial in run.trials() if trial.state == "stopped"]
+    assert len(stopped) == 8 - len(finished)
+    assert all("by the scheduler" in trial.status["reason"] for trial in stopped)
+    assert all(trial.weights is not None and not (trial.path / "error.txt").exists() for trial in stopped)
+
+
 @pytest.mark.parametrize("synch", [False, True])
 def test_pbt_copies_a_slot(sweep: dict[str, Any], tmp_path: Path, synch: bool) -> None:
     sweep["train"].update(num_train_epochs=4, lr_scheduler_type="constant")
@@ -233,3 +254,8 @@ def test_a_base_that_cannot_be_packed_is_said(
     status, output = ftlib("sweep", write_experiment(tmp_path / "asked.yaml", sweep), "sweep.pack=2")
     assert status == 1
     assert "use sweep.pack: off" in output
+
+
+def test_a_trial_that_was_called_back_before_it_asked_for_its_next_report_hears_so() -> None:
+    """Tune sends `train` and, at another trial's word, `stop`: the host's threads may take them in either order."""
+    assert Host().next_report("000") == {"left": True}
