@@ -37,7 +37,7 @@ def record(name: str, base: str, data: str) -> None:
     from ftlib.runs import Run
     from ftlib.setting import Rungs, Setting
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     tree = {
         "name": "curves",
         "model": {"name_or_path": base},

@@ -12,12 +12,13 @@ import torch
 
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.engine import Pack, out_of_memory
+from ftlib.pack.layout import Block
 from ftlib.runs import Run
 from ftlib.setting import Rungs, Setting
 
 SECONDS = 0.1  # of measuring, each width
 STRIDE = 4  # 1, 4, 16, 64: throughput rises and levels off, and each try costs steps of all its trials
-SLOWER = 0.9  # below this share of the best throughput, a wider pack is not tried
+LEVEL = 1.1  # a stride that raises throughput by less than this is the last: it has levelled off
 AS_GOOD = 0.97  # a smaller width that has this share of the best throughput is taken: fewer trials wait for each other
 
 
@@ -43,26 +44,27 @@ class Width:
 def measure(base: FrozenBase, setting: Setting, most: int, rank: int) -> Width:
     """Widens in strides while that pays and memory allows, up to `most`. Leaves the bank empty, with as many slots."""
     steps: dict[int, float] = {}
+    blocks: dict[int, list[Block]] = {}
     width = 1
     while True:
         try:
-            steps[width], _ = _step(base, setting, width, rank)
+            steps[width], blocks[width] = _step(base, setting, width, rank)
         except RuntimeError as error:
             if not out_of_memory(error) or width == 1:
                 raise
             break
         rates = [each / seconds for each, seconds in steps.items()]
-        if width >= most or rates[-1] < SLOWER * max(rates):
+        if width >= most or (width > 1 and rates[-1] < LEVEL * max(rates[:-1])):
             break
         width = min(STRIDE * width, most)
     best = min(each for each, seconds in steps.items() if each / seconds >= AS_GOOD * max(rates))
-    seconds, bound = _step(base, setting, best, rank, with_bound=True)
+    bound = timed(lambda: frozen(base, blocks[best]), base.device)
     base.bank.resize(best)
-    return Width(best, best / steps[best] * steps[1], min(1.0, bound / seconds), steps)
+    return Width(best, best / steps[best] * steps[1], min(1.0, bound / steps[best]), steps)
 
 
-def _step(base: FrozenBase, setting: Setting, width: int, rank: int, with_bound: bool = False) -> tuple[float, float]:
-    """(seconds of a step of `width` trials, and of the frozen base's forward and input gradient over the same)."""
+def _step(base: FrozenBase, setting: Setting, width: int, rank: int) -> tuple[float, list[Block]]:
+    """Seconds of a step of `width` trials, and their places: one batch again and again, since batches differ in size."""
     base.bank.resize(width)
     params: dict[str, Any] = {"adapter.r": rank, "train.max_steps": 10**6, "train.logging_steps": 10**6}
     params |= {"train.eval_strategy": "end", "train.eval_steps": None, "train.early_stopping_patience": None}
@@ -75,11 +77,16 @@ def _step(base: FrozenBase, setting: Setting, width: int, rank: int, with_bound:
             seed = {"train.seed": number} if own_order else {}
             pack.join(f"{number:03d}", {**params, **seed}, lambda row: None)
         blocks = [member.block() for member in pack.members.values()]
-        seconds = timed(pack.tick, base.device)
-        return seconds, timed(lambda: frozen(base, blocks), base.device) if with_bound else 0.0
+
+        def step() -> None:
+            pack.tick()
+            for member in pack.members.values():
+                member.step = 0  # the same batch again
+
+        return timed(step, base.device), blocks
 
 
-def frozen(base: FrozenBase, blocks: list[Any]) -> None:
+def frozen(base: FrozenBase, blocks: list[Block]) -> None:
     """Forward of the base alone over each trial's places, and the gradient of its embeddings: what LoRA cannot do without."""
     hook = base.model.get_input_embeddings().register_forward_hook(
         lambda module, args, out: out.detach().requires_grad_()
