@@ -1,6 +1,6 @@
 """ASHA over recorded learning curves: how many steps it saves, and how often it keeps the best trial.
 
-    python benchmarks/asha_replay.py record NAME BASE DATA     192 LoRA trials x 240 steps in a pack -> curves/NAME.json
+    python benchmarks/asha_replay.py record NAME BASE DATA      96 LoRA trials x 120 steps in a pack -> curves/NAME.json
     python benchmarks/asha_replay.py replay [--replays 200]    ftlib's own scheduler over every set of curves
 
 A replay draws 32 of the recorded trials in random order; 16 train at once, as in a pack, and the next takes the place
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 CURVES = Path(__file__).with_name("curves")
-TRIALS, STEPS = 192, 240
-MARKS = (10, 15, 20, 27, 30, 40, 60, 80, 90, 120, 180)  # evaluated besides the end: wherever a rung may be tried
+TRIALS, STEPS = 96, 120
+MARKS = (4, 5, 7, 8, 10, 13, 15, 20, 30, 40, 60, 90)  # evaluated besides the end: wherever a rung may be tried
 
 
 def record(name: str, base: str, data: str) -> None:
@@ -37,11 +37,11 @@ def record(name: str, base: str, data: str) -> None:
     from ftlib.runs import Run
     from ftlib.setting import Rungs, Setting
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     tree = {
         "name": "curves",
         "model": {"name_or_path": base},
-        "data": {"train": data, "max_length": 96, "eval_split": 0.1},
+        "data": {"train": data, "max_length": 64, "eval_split": 0.05},
         "method": {"type": "sft"},
         "adapter": {"type": "lora", "r": 8, "lora_alpha": 16},
         "train": {
