@@ -12,13 +12,16 @@ help: ## this list
 
 install: $(VENV)/.installed ## .venv with the pinned versions of constraints.txt
 
-$(VENV)/.installed: pyproject.toml constraints.txt tests/cluster/stores-requirements.txt
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftlib needs Python 3.11 or later, but $(PYTHON) is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,qlora,deepspeed]'
-	test -x $(VENV)/stores/bin/moto_server || $(BIN)/python -m venv $(VENV)/stores
-	$(VENV)/stores/bin/python -m pip install --quiet --disable-pip-version-check -r tests/cluster/stores-requirements.txt
+	touch $@
+
+$(VENV)/stores/.installed: tests/cluster/stores-requirements.txt | install
+	test -x $(VENV)/stores/bin/python || $(BIN)/python -m venv $(VENV)/stores
+	$(VENV)/stores/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 quickstart: install ## pretrain a small base, sweep LoRA, serve the winner, ask it (about five minutes, no GPU, no network)
@@ -30,10 +33,10 @@ check: install ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: install ## every test that needs no GPU
+test: install $(VENV)/stores/.installed ## every test that needs no GPU
 	$(BIN)/pytest
 
-test-all: install ## the same, and every combination (marked matrix): every experiment file with --smoke, among others
+test-all: install $(VENV)/stores/.installed ## the same, and every combination (marked matrix): every experiment file with --smoke, among others
 	$(BIN)/pytest -m ""
 
 bench: install ## the benchmarks; their results belong in docs/log.md
