@@ -28,6 +28,7 @@ from ftlib.pack.host import Opening
 from ftlib.pack.hosts import Hosts
 from ftlib.runs import Run, Trial, append_row
 from ftlib.setting import Rungs, Setting
+from ftlib.shares import Shares
 from ftlib.sweep import _quiet_tune, _tuner
 
 MARKS = (100, 300)
@@ -109,7 +110,7 @@ def sweep(trials: int, folder: str, nodes: int, slots: int) -> dict[str, float]:
     _quiet_tune()
     tuner = _tuner(experiment, run, setting, hosts)
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
-    with conducting(Conductor(run, setting, hosts), None):
+    with conducting(Conductor(run, setting, hosts, Shares(run.name, experiment.scale)), None):
         tuner.fit()
     after, seconds = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began
     hosts.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -17,11 +18,12 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ftlib import mirror, nodes
 from ftlib.cost import spent
 from ftlib.job import moved, workers_place
-from ftlib.pack.hosts import Hosts, Place
+from ftlib.pack.hosts import ANOTHER_WAITS, Hosts, Place
 from ftlib.pack.seam import host_of, kill
 from ftlib.runs import ENDED, POINT, Run, Trial, write_json
 from ftlib.search import FAILED
 from ftlib.setting import Setting
+from ftlib.shares import Shares
 
 LEAVING_SECONDS = 2.0  # between the end of a trial and that of its actor
 LOOK_SECONDS = 1.0  # between two looks at the cluster
@@ -31,13 +33,14 @@ COUNT_SECONDS = 5.0  # between two sums of what the run has cost
 class Conductor(ray.tune.Callback):
     """A Tune callback, and what the controller asks when something is lost. It is made anew by each driver."""
 
-    def __init__(self, run: Run, setting: Setting, hosts: Hosts | None) -> None:
-        self.run, self.setting, self.hosts = run, setting, hosts
+    def __init__(self, run: Run, setting: Setting, hosts: Hosts | None, shares: Shares) -> None:
+        self.run, self.setting, self.hosts, self.shares = run, setting, hosts, shares
         self.ended: list[tuple[float, PlacementGroup | None]] = []
         self.homes: dict[str, Place] = {}  # of trials in packs
         self.started: dict[str, float] = {}
         self.interrupted: dict[str, float] = {}
         self.warned: set[tuple[str, str]] = set()
+        self.giving: set[str] = set()  # trials that are asked to leave for another sweep
         self.ends: dict[str, str] = {}  # trials that are stopped by other than the scheduler, and by whom
         self.over: str | None = None  # which budget is over
         self.hung: dict[str, str] = {}
@@ -60,6 +63,7 @@ class Conductor(ray.tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self.run.trial(str(trial))
+        self.giving.discard(ours.id)
         place = host_of(trial.temporary_state.ray_actor)
         if place is not None:
             self.homes[ours.id] = place
@@ -127,8 +131,10 @@ class Conductor(ray.tune.Callback):
 
     @staticmethod
     def _saved_at(trial: Trial) -> float:
-        checkpoint = trial.checkpoint
-        return checkpoint.stat().st_mtime if checkpoint else 0.0
+        """When its checkpoint was written. The directory itself has the time of what was copied into it."""
+        with suppress(FileNotFoundError):  # it is replaced just now, or there is none
+            return max(file.stat().st_mtime for file in (trial.path / "checkpoint").iterdir())
+        return 0.0
 
     def _why(self, trial: Trial, home: Place | None, began: bool, error: Exception) -> str | None:
         """Why a trial goes on elsewhere; None where its own process crashed."""
@@ -193,6 +199,23 @@ class Conductor(ray.tune.Callback):
             if self.hosts is None and (node, trial.id) not in self.warned:
                 self.warned.add((node, trial.id))
                 trial.ask_to_leave(why)
+
+    def share(self, trials: Iterable[Any], to_go: int) -> None:
+        """Says what this sweep has and wants, and gives back what is above its share while another waits."""
+        shares, hosts = self.shares, self.hosts
+        if hosts is not None:
+            hosts.fit(to_go, shares.limit)
+            shares.has, shares.wants = len(hosts.loaded), hosts.wanted
+            return
+        running = [trial for trial in trials if trial.status == "RUNNING"]
+        shares.has, shares.wants = len(running), to_go
+        if shares.limit is None or self.setting.experiment().scale.strategy != "single":  # these give as trials end
+            return
+        running.sort(key=lambda trial: self.started.get(str(trial), 0.0))
+        for trial in running[shares.limit :]:
+            if str(trial) not in self.giving:
+                self.giving.add(str(trial))
+                self.ask_to_leave(trial, ANOTHER_WAITS)
 
     def ask_to_leave(self, trial: Any, why: str) -> None:
         """Asks a running trial to save where it stands and to leave its slot or process."""

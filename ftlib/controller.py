@@ -26,6 +26,7 @@ from ftlib.job import moved
 from ftlib.pack.seam import Slots
 from ftlib.runs import POINT, read_json
 from ftlib.search import StudySearch
+from ftlib.shares import bounded
 from ftlib.snapshot import keep, lay_out
 from ftlib.steering import Sparing, Steering, spared
 
@@ -53,8 +54,10 @@ class Controller(TuneController):
     def __init__(self, **arguments: Any) -> None:
         hosts = self.conductor.hosts
         arguments["callbacks"] = [*(arguments.get("callbacks") or []), self.conductor]
-        if hosts is not None:
-            arguments["resource_manager_factory"] = lambda: Slots(hosts)
+        shares = self.conductor.shares
+        arguments["resource_manager_factory"] = lambda: (
+            Slots(hosts) if hosts is not None else bounded(lambda: shares.limit)
+        )
         arguments["scheduler"] = Sparing(arguments.get("scheduler") or FIFOScheduler(), spared(self.conductor.run))
         super().__init__(**arguments)
         self._next_snapshot, self._ending = 0.0, False
@@ -131,10 +134,11 @@ class Controller(TuneController):
             self._ending = True
             self.steering.end_all(self.conductor.over)
         hosts = self.conductor.hosts
+        if hosts is not None:
+            hosts.look()
+        self.conductor.share(self._live_trials, self._to_go())
         if hosts is None:
             return
-        hosts.look()
-        hosts.fit(self._to_go())
         self._propose_for(hosts.slots)
         if not self._actor_manager.num_live_actors and not hosts.futures:
             time.sleep(IDLE_SECONDS)

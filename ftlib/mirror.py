@@ -29,13 +29,13 @@ from typing import Any
 
 from ftlib import signature, storage
 from ftlib.errors import FtlibError, InputError, TrialError, nearest
-from ftlib.runs import BASE, STAMP, Run, Trial, append_row, home, read_rows, settled, write_text
+from ftlib.runs import BASE, LINEAGE, POINT, STAMP, Run, Trial, append_row, home, read_rows, settled, write_text
 from ftlib.setting import Setting
 
 WAITS = "storage.jsonl"  # of a trial: when it waited for the URL, and how long
 WHOLE = ("checkpoint", "adapter", "model")  # of a trial
 OF_TRIAL = ("metrics.jsonl", "manifest.json", "error.txt", WAITS)
-OF_CONDUCTOR = ("params.json", "status.json")
+OF_CONDUCTOR = ("params.json", "status.json", POINT, LINEAGE)
 OF_RUN = (
     "experiment.yaml",
     "resolved.json",

@@ -193,6 +193,7 @@ class Steering:
 
     def _again(self, ours: Trial, point: dict[str, Any], spared: bool) -> None:
         """A trial that has ended is on again, from its checkpoint."""
+        self.leaving.pop(ours.id, None)  # the scheduler was faster than what was asked for then
         ours.set_state("pending")
         self._note(ours, spared=spared)
         write_json(ours.path / POINT, point)

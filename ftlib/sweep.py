@@ -32,6 +32,7 @@ from ftlib.pack.trainable import Slot
 from ftlib.runs import ENDED, Run, Trial
 from ftlib.search import draws, make_scheduler, make_search, rungs_for
 from ftlib.setting import Setting
+from ftlib.shares import Shares, shared
 from ftlib.snapshot import lay_out
 
 TUNE = "tune"
@@ -90,7 +91,7 @@ def fit(
     _quiet_tune()
     start_ray()
     setting = setting_for(experiment, run, data)
-    with run.locked():
+    with run.locked(), shared(Shares(run.name, experiment.scale)) as shares:
         run.log_event("resumed" if resume else "started", host=socket.gethostname(), pid=os.getpid())
         _sweep_up(run)
         packed = is_packed(run) if resume else True
@@ -100,7 +101,7 @@ def fit(
         started = time.monotonic()
         try:
             asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
-            conductor = Conductor(run, setting, hosts)
+            conductor = Conductor(run, setting, hosts, shares)
             with conducting(conductor, asked):
                 tuner.fit()
         except ray.tune.TuneError as error:

@@ -8,13 +8,15 @@ from typing import Any
 from ray.tune.experiment import Trial
 
 from ftlib.asha import SuccessiveHalving
+from ftlib.steering import Sparing
 
 
 class Controller:
     """What a scheduler asks of Tune's."""
 
-    def __init__(self, calls_back: bool = True, mode: str = "min") -> None:
-        self.scheduler = SuccessiveHalving("step", (10, 30), reduction_factor=3, calls_back=calls_back)
+    def __init__(self, calls_back: bool = True, mode: str = "min", spared: str | None = None) -> None:
+        halving = SuccessiveHalving("step", (10, 30), reduction_factor=3, calls_back=calls_back)
+        self.scheduler = Sparing(halving, f"name_{spared}".__eq__)
         self.scheduler.set_search_properties("score", mode)
         self.running: dict[str, Trial] = {}
 
@@ -53,6 +55,12 @@ BEST_FIRST = dict(reversed(WORST_FIRST.items()))
 def test_who_came_first_is_called_back_when_better_ones_come() -> None:
     assert Controller().hear_all(10, WORST_FIRST) == {"a", "b", "c"}  # the best third, and one more
     assert Controller().hear_all(10, BEST_FIRST) == {"a", "b"}  # of three that had come, c was beaten by two
+
+
+def test_a_spared_trial_is_neither_called_back_nor_stopped_when_it_comes() -> None:
+    tune = Controller(spared="f")
+    assert tune.hear_all(10, WORST_FIRST) == {"f", "a", "b", "c"}
+    assert tune.hear_all(30, {"a": 0.1, "b": 0.2, "c": 0.3, "f": 0.4}) == {"f", "a", "b"}
 
 
 def test_a_trial_that_cannot_be_called_back_is_compared_when_it_comes() -> None:

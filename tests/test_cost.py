@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ftlib.conductor import Conductor
 from ftlib.config import Experiment, ScaleSection
 from ftlib.cost import expected, spent
 from ftlib.errors import ConfigError
 from ftlib.leaderboard import leaderboard, to_csv
 from ftlib.runs import Run, append_row, write_json
+from ftlib.setting import Setting
+from ftlib.shares import Shares
 
 from .conftest import ftlib, write_experiment
 
@@ -111,6 +115,34 @@ def test_what_it_will_cost_is_judged_by_the_last_run_of_its_name(tree: dict[str,
     run.trial("000").path.mkdir()
     append_row(run.trial("000").metrics_path, {"step": 1, "tokens": 1000})
     assert str(expected(experiment, 500)).startswith("at most 30 for 0.0042 worker-hours, as fast as x-")
+
+
+@pytest.mark.parametrize(
+    ("budget", "over"),
+    [
+        ({"max_hours": 3}, None),
+        ({"max_hours": 2}, "budget.max_hours: 2 h are over"),
+        ({"max_hours": 3, "max_cost": 7200}, "budget.max_cost: 7200 is spent"),
+        ({"max_hours": 3, "max_cost": 9000}, None),
+    ],
+)
+def test_a_budget_is_of_hours_or_of_money(
+    tree: dict[str, Any], tmp_path: Path, budget: dict[str, float], over: str | None
+) -> None:
+    """Two hours of one worker, in two sessions with a day between them."""
+    now, hour, day = time.time(), 3600, 86400
+    run = run_of(
+        tmp_path,
+        at(now - day - hour, "started"),
+        at(now - day - hour, "trial_started", trial="000"),
+        at(now - day, "ended"),
+        at(now - hour - 1, "resumed"),
+        at(now - hour - 1, "trial_started", trial="000"),
+    )
+    tree |= {"scale": {"price_per_hour": 3600.0}, "budget": budget}
+    setting = Setting(run=str(run.path), data="", resolved=Experiment.parse(tree).to_dict())
+    conductor = Conductor(run, setting, None, Shares(run.name, ScaleSection()))
+    assert conductor._budget_over() == over
 
 
 @pytest.mark.usefixtures("ray_local")

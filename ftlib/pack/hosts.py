@@ -14,6 +14,7 @@ from ftlib import nodes
 from ftlib.errors import FtlibError
 from ftlib.pack.host import Opening
 
+ANOTHER_WAITS = "another sweep waits for its share of the cluster"
 DEATHS = 5  # of hosts in a row that have not loaded the base, before the sweep is given up
 Tell = Callable[..., None]  # an event and its details
 
@@ -28,7 +29,7 @@ class Place:
     width: int = 0
     node: str | None = None
     number: int = 0  # in the order of opening, in this driver
-    leaving: bool = False
+    leaving: str | None = None  # why
     machine_gone: bool = False  # known once the host is lost
     tenants: set[str] = field(default_factory=set)
 
@@ -47,6 +48,7 @@ class Hosts:
         self.new, self.opening, self.most, self.tell = new, opening, most, tell
         self.places: list[Place] = []
         self.opened = self.died = 0  # hosts that have loaded the base; and in a row, that died before
+        self.wanted = 1
 
     def open(self, handle: Any, opening: Opening) -> Place:
         """Lets a host load the base; it joins when it has."""
@@ -75,6 +77,11 @@ class Hosts:
         return sum(place.width for place in self.places if not place.leaving)
 
     @property
+    def loaded(self) -> list[Place]:
+        """Those that trials live in or may live in, the oldest first."""
+        return [place for place in self.places if place.width and not place.leaving]
+
+    @property
     def free(self) -> int:
         return sum(place.free for place in self.places)
 
@@ -92,17 +99,23 @@ class Hosts:
         for place in list(self.places):
             self._look_at(place)
 
-    def fit(self, trials: int) -> None:
-        """As many hosts as `trials` that have not ended can use: new ones for those that are lost, idle ones away."""
+    def fit(self, trials: int, limit: int | None = None) -> None:
+        """As many hosts as `trials` that have not ended can use: new ones for those that are lost, idle ones away.
+
+        Of more than `limit`, the newest are left, their trials saved where they stand.
+        """
         staying = [place for place in self.places if not place.leaving]
         width = max((place.width for place in staying), default=0) or self.opening.fixed or self.opening.most
-        wanted = min(self.most, math.ceil(trials / width))
+        self.wanted = min(self.most, math.ceil(trials / width))
+        wanted = self.wanted if limit is None else min(self.wanted, limit)
         for _ in range(wanted - len(staying)):
             self.open(self.new(), self.opening)
         idle = [place for place in staying if not place.tenants]
         idle.sort(key=lambda place: place.width)  # those that are still loading, or waiting for a machine, first
         for place in idle[: max(0, len(staying) - max(wanted, 1))]:
-            self._end(place, "no trial is left for it")
+            self._end(place, "no trial is left for it" if limit is None else ANOTHER_WAITS)
+        for place in self.loaded[limit:] if limit is not None else []:
+            self._leave(place, ANOTHER_WAITS)
 
     def _look_at(self, place: Place) -> None:
         if self._done(place.ends):
@@ -121,7 +134,7 @@ class Hosts:
                 age = round(time.time() - opened["since"], 3)
                 self.tell("host_opened", host=place.number, node=place.node, width=place.width, age_s=age)
         elif place.leaving and not place.tenants:
-            self._end(place, "its machine is about to go")
+            self._end(place, place.leaving)
 
     @staticmethod
     def _done(future: Any) -> bool:
@@ -152,8 +165,12 @@ class Hosts:
         """The machine is about to go: its trials are saved where they stand and sent away, and no other comes."""
         for place in self.places:
             if place.node == node and not place.leaving:
-                place.leaving = True
-                place.handle.evacuate.remote(why)
+                self._leave(place, why)
+
+    @staticmethod
+    def _leave(place: Place, why: str) -> None:
+        place.leaving = why
+        place.handle.evacuate.remote(why)
 
     def _end(self, place: Place, why: str) -> None:
         if place.width:  # else it never opened

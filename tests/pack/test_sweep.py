@@ -190,6 +190,14 @@ def test_asha_calls_back_those_who_came_first_to_a_rung(sweep: dict[str, Any], t
     assert all(trial.weights is not None and not (trial.path / "error.txt").exists() for trial in stopped)
 
 
+@pytest.mark.parametrize("pack", ["3", "off"])
+def test_no_more_trials_at_once_than_asked(sweep: dict[str, Any], tmp_path: Path, pack: str) -> None:
+    sweep["sweep"].update(space={"train.learning_rate": [1e-3, 1e-2, 2e-2]}, baseline=False, max_concurrent_trials=1)
+    run, _ = swept(sweep, tmp_path, f"sweep.pack={pack}")
+    events = [event["event"] for event in run.events() if "trial" in event]
+    assert events == ["trial_started", "trial_finished"] * 3
+
+
 @pytest.mark.parametrize("synch", [False, True])
 def test_pbt_copies_a_slot(sweep: dict[str, Any], tmp_path: Path, synch: bool) -> None:
     sweep["train"].update(num_train_epochs=4, lr_scheduler_type="constant")

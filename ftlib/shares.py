@@ -1,0 +1,163 @@
+"""Sweeps that share a cluster. Ray serves who came first: here, who has more gives to who waits.
+
+Each driver says in the cluster's own key-value store what its sweep has and wants. Where another has waited for a while
+with less, a sweep gives back one worker at a time and asks for no other, until what both have is equal, or a worker
+apart. Its trials leave as from a machine that is about to go: nothing is trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ray.air.execution.resources.placement_group import PlacementGroupResourceManager
+from ray.air.execution.resources.request import ResourceRequest
+from ray.experimental import internal_kv
+
+from ftlib.config import ScaleSection
+
+PATIENCE = float(os.environ.get("FTLIB_SHARE_PATIENCE_S", "60"))  # a cluster may grow, and a given worker has to load
+TELL_SECONDS = 1.0
+SILENT_SECONDS = 15.0  # a sweep that was not heard of for so long is gone
+NAMESPACE = "ftlib-shares"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a sweep has and wants of a resource; `unit` is a trial's or a host's, `waits` for how many seconds
+    it has had too little."""
+
+    resource: str
+    unit: float
+    has: float
+    wants: float
+    waits: float
+    told: float  # when
+
+
+def allowed(mine: Claim, others: Iterable[Claim], patience: float) -> float | None:
+    """How much this sweep may have: less than it has where another is to get of it; None where nobody waits with less."""
+    waiting = [each for each in others if each.resource == mine.resource and each.waits > patience]
+    poorest = min(waiting, key=lambda each: each.has, default=None)
+    if poorest is None or mine.has <= poorest.has:
+        return None
+    fewer = mine.has - mine.unit
+    return fewer if fewer >= poorest.has + poorest.unit else mine.has
+
+
+class Shares:
+    """One sweep's part in it, in trials, or hosts of packs: `has` and `wants` are set by who conducts, who keeps to `limit`."""
+
+    def __init__(self, run: str, scale: ScaleSection) -> None:
+        self.run = run
+        wanted = scale.resources_per_worker
+        self.resource = "GPU" if wanted.get("GPU") else "CPU"
+        self.unit = wanted.get(self.resource, 0.0) * scale.num_workers
+        self.has, self.wants = 0, 1
+        self.limit: int | None = None
+        self._had, self._since, self._gave = 0, time.monotonic(), -PATIENCE
+
+    def exchange(self) -> None:
+        """Says what this sweep has and wants, hears the others, and sets the limit."""
+        mine = self._claim()
+        internal_kv._internal_kv_put(self.run, json.dumps(asdict(mine)), namespace=NAMESPACE)
+        may = allowed(mine, self._others(), PATIENCE)
+        now = time.monotonic()
+        if may is not None and may < mine.has:
+            if now - self._gave < PATIENCE:
+                may = mine.has
+            else:
+                self._gave = now
+        self.limit = None if may is None else round(may / self.unit)
+
+    def _claim(self) -> Claim:
+        has, now = self.has, time.monotonic()
+        if has != self._had or has >= self.wants:
+            self._had, self._since = has, now
+        amounts = (has * self.unit, self.wants * self.unit)
+        return Claim(self.resource, self.unit, *amounts, waits=now - self._since, told=time.time())
+
+    def _others(self) -> Iterator[Claim]:
+        for name in internal_kv._internal_kv_list("", namespace=NAMESPACE):
+            told = internal_kv._internal_kv_get(name, namespace=NAMESPACE)
+            if told is not None and name.decode() != self.run:
+                claim = Claim(**json.loads(told))
+                if time.time() - claim.told < SILENT_SECONDS:
+                    yield claim
+
+
+@contextmanager
+def shared(shares: Shares) -> Iterator[Shares]:
+    """Within, the sweep has its part. One whose workers take nothing has none."""
+    if not shares.unit:
+        yield shares
+        return
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(TELL_SECONDS):
+            try:
+                shares.exchange()
+            except Exception:  # the cluster does not answer: without word of others, as if there were none
+                shares.limit = None
+
+    thread = threading.Thread(target=go_on, name="shares", daemon=True)
+    thread.start()
+    try:
+        yield shares
+    finally:
+        over.set()
+        thread.join()
+        with suppress(Exception):  # it falls silent, then
+            internal_kv._internal_kv_del(shares.run, namespace=NAMESPACE)
+
+
+class Bounded(PlacementGroupResourceManager):  # type: ignore[misc]
+    """Tune's placement groups, no more at once than `limit` says: the others are asked for when they may be."""
+
+    limit: Callable[[], int | None]
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:  # Ray's `clear` calls it again
+        super().__init__(*arguments, **keywords)
+        self.held_back: Counter[ResourceRequest] = Counter()
+
+    def request_resources(self, resource_request: ResourceRequest) -> None:
+        self.held_back[resource_request] += 1
+        self._fit()
+
+    def cancel_resource_request(self, resource_request: ResourceRequest) -> None:
+        if self.held_back[resource_request]:
+            self.held_back[resource_request] -= 1
+        else:
+            super().cancel_resource_request(resource_request)
+
+    def update_state(self) -> None:
+        self._fit()
+        super().update_state()
+
+    def _fit(self) -> None:
+        limit = self.limit()
+        for request in list(self.held_back):
+            while self.held_back[request] and (limit is None or len(self._pg_to_request) < limit):
+                self.held_back[request] -= 1
+                super().request_resources(request)
+            while limit is not None and len(self._pg_to_request) > limit and self._request_to_staged_pgs[request]:
+                super().cancel_resource_request(request)
+                self.held_back[request] += 1
+
+
+def bounded(limit: Callable[[], int | None]) -> Bounded:
+    """A manager for Tune."""
+    manager = Bounded()
+    manager.limit = limit
+    return manager
+
+
+__all__ = ["Bounded", "Claim", "Shares", "allowed", "bounded", "shared"]
