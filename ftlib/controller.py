@@ -31,6 +31,7 @@ from ftlib.snapshot import keep, lay_out
 from ftlib.steering import Sparing, Steering, spared
 
 NAME = "TuneController"
+OURS = ("steering", "_next_snapshot", "_ending")  # attributes that Tune's controller does not have
 IDLE_SECONDS = 0.05
 SNAPSHOT_SHARE = 0.05  # of the driver's time
 
@@ -67,6 +68,11 @@ class Controller(TuneController):
                 raise FtlibError(f"{self.conductor.run.path}: Tune's state cannot be read: run the experiment again.")
             self._adopt()
             self.steering.take_up()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune's own state alone: what is ours is made anew, and holds what cannot be written down."""
+        state: dict[str, Any] = super().__getstate__()
+        return {key: value for key, value in state.items() if key not in OURS}
 
     def _adopt(self) -> None:
         """The run directory is the truth: a trial that Tune's state does not know yet, or not any more, goes on."""

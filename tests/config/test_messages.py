@@ -37,7 +37,7 @@ from ftlib.errors import ConfigError
         ("scale.num_workers", 2, "use strategy: ddp"),
         ("model", None, "model is None, but must be a section"),
         ("name", "a/b", "must be letters, digits"),
-        ("storage", "s3://bucket/x", "only a local or mounted path"),
+        ("storage", "ftp://bucket/x", "use a path, s3://BUCKET/... or gs://BUCKET/..."),
         ("model.init", "random", "an adapter on random weights"),
         ("sweep", {"space": {}}, "sweep.space is empty"),
         ("sweep", {"space": {"adapter.r": 5}}, "5 is no dimension"),
