@@ -25,8 +25,9 @@ def replay() -> Replay:
     return found
 
 
-def test_in_a_pack_the_default_saves_four_times_the_steps_and_keeps_the_best(replay: Replay) -> None:
-    found = replay("docstrings", 200, {})
+@pytest.mark.parametrize("curves", ["docstrings", "alpaca"])
+def test_in_a_pack_the_default_saves_four_times_the_steps_and_keeps_the_best(replay: Replay, curves: str) -> None:
+    found = replay(curves, 200, {})
     assert found["times fewer steps"] >= 4
     assert found["kept"] >= 0.9
     assert found["within 1 %"] == 1
