@@ -34,7 +34,7 @@ from typing import Any
 from ftlib import storage
 from ftlib.errors import FtlibError
 from ftlib.lease import Lease
-from ftlib.runs import home, write_json
+from ftlib.runs import home, read_json, write_json
 
 VARIABLE = "FTLIB_REGISTRY"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -242,6 +242,8 @@ class Objects:
 
     def manifest(self, name: str, number: int) -> dict[str, Any]:
         """Of a version. Raises FtlibError when it is gone, or damaged."""
+        if (name, number) not in self._manifests and (brought := read_json(self.here(name, number) / "manifest.json")):
+            self._manifests[name, number] = brought
         if (name, number) not in self._manifests:
             url = self._version_at(name, number)
             with storage.within(PATIENCE):

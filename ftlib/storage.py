@@ -152,12 +152,15 @@ def put_bytes(content: bytes, url: str) -> None:
 
 
 def read(url: str) -> bytes | None:
-    """An object's bytes, or None when there is none."""
+    """An object's bytes, or None when there is none. pyarrow asks for its size and then for so many bytes: where it was
+    replaced in between, they are a part of the new one, so it is read again."""
 
     def load(filesystem: Any, path: str) -> bytes:
-        with filesystem.open_input_stream(path) as source:
-            content: bytes = source.read()
-        return content
+        while True:
+            with filesystem.open_input_stream(path) as source:
+                content: bytes = source.read()
+            if filesystem.get_file_info([path])[0].size in (len(content), None):  # None: it was removed since
+                return content
 
     try:
         return patiently(url, load)
