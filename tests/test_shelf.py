@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import secrets
 import threading
@@ -325,7 +326,7 @@ def test_a_store_that_is_away_leaves_what_is_served(
     catalog.refresh()
     assert catalog.route("support").id == "support@1"
     monkeypatch.setattr(shelf, "PATIENCE", 0.1)
-    back = storage.os.environ["AWS_ENDPOINT_URL"]
+    back = os.environ["AWS_ENDPOINT_URL"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
     storage._filesystem.cache_clear()
     caplog.clear()
