@@ -370,7 +370,7 @@ def cycle(adapters: int, rounds: int) -> None:
     from serve import app
 
     async def ask(names: list[str]) -> dict[str, str]:
-        client, places = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0), asyncio.Semaphore(8)
+        places = asyncio.Semaphore(8)
 
         async def one(number: int, name: str) -> tuple[str, str]:
             draw = random.Random(number)
@@ -379,7 +379,8 @@ def cycle(adapters: int, rounds: int) -> None:
                 answer = await client.completions.create(model=name, prompt=prompt, max_tokens=8, temperature=0)
             return name, answer.choices[0].text
 
-        return dict(await asyncio.gather(*(one(number, name) for number, name in enumerate(names))))
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            return dict(await asyncio.gather(*(one(number, name) for number, name in enumerate(names))))
 
     with tempfile.TemporaryDirectory() as folder:
         url, names = started(Path(folder), adapters, 4, max_rows=16, max_adapters=ADAPTERS)
