@@ -40,12 +40,14 @@ test-all: install $(VENV)/stores/.installed ## the same, and every combination (
 	$(BIN)/pytest -m ""
 
 bench: install ## the benchmarks; their results belong in docs/log.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/against_plain_tune.py
 	$(BIN)/python benchmarks/pack_step.py --shape small
 	$(BIN)/python benchmarks/pack_step.py --shape natural
 	$(BIN)/python benchmarks/asha_replay.py replay
 	$(BIN)/python benchmarks/serving.py engines
 	$(BIN)/python benchmarks/serving.py http
+	$(BIN)/python benchmarks/serving.py cycle
 
 gpu: install ## memory and speed of LoRA, QLoRA, full fine-tuning and DPO on one CUDA GPU (a 1B shape, random weights)
 	$(BIN)/python benchmarks/gpu.py

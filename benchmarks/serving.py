@@ -3,9 +3,10 @@
     python benchmarks/serving.py engines          in one process: the bank against PEFT's ways, same rows, same tokens
     python benchmarks/serving.py http             the endpoint over HTTP at concurrency 1 to 64 -> docs/serving.svg
     python benchmarks/serving.py soak             5 minutes at twice what it can do: no 5xx, flat memory, promote, rollback
+    python benchmarks/serving.py cycle            200 adapters in turn through 16 slots, five times: flat memory, same answers
 
 The base is a Llama of random weights (512 wide, 6 layers, 21M parameters), with 16 adapters of rank 16 on all its
-linear layers; every answer has 48 tokens to a prompt of about 24.
+linear layers; every answer has 48 tokens to a prompt of about 24. `http` needs the extra `bench`.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def model(seed: int = 0) -> Any:
     return made
 
 
-def lora(seed: int) -> Any:
+def lora(seed: int, rank: int = RANK) -> Any:
     """PEFT's adapter, with a B that says something."""
     import torch
     from peft import LoraConfig
 
     torch.manual_seed(seed)
-    return LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
+    return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear")
 
 
 # --- in one process ---------------------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ def engines(rows: int, repeats: int) -> None:
 # --- over HTTP --------------------------------------------------------------------------------------------------
 
 
-def world(folder: Path) -> list[str]:
+def world(folder: Path, adapters: int = ADAPTERS, rank: int = RANK) -> list[str]:
     """The base and its adapters in a registry; the names."""
     import torch
     from peft import get_peft_model
@@ -182,11 +183,14 @@ def world(folder: Path) -> list[str]:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="w0", eos_token="w1", pad_token="w1")
     fast.save_pretrained(base)
     run, names = Run.create(folder / "runs", "bench", "", {}), []
-    for number in range(ADAPTERS):
+    tuned = get_peft_model(plain, lora(0, rank))
+    for number in range(adapters):
         trial = run.trial(f"{number:03d}")
-        tuned = get_peft_model(model(), lora(number))
+        torch.manual_seed(number)
         for name, part in tuned.named_parameters():
-            if "lora_B" in name:
+            if "lora_A" in name:
+                torch.nn.init.kaiming_uniform_(part, a=5**0.5)
+            elif "lora_B" in name:
                 torch.nn.init.normal_(part, std=0.02)
         tuned.save_pretrained(trial.path / "adapter")
         fast.save_pretrained(trial.path / "adapter")
@@ -199,14 +203,14 @@ def world(folder: Path) -> list[str]:
     return names
 
 
-def started(folder: Path, **engine: Any) -> tuple[str, list[str]]:
+def started(folder: Path, adapters: int = ADAPTERS, rank: int = RANK, **engine: Any) -> tuple[str, list[str]]:
     import socket
 
     import ray
 
     from serve import app
 
-    names = world(folder)
+    names = world(folder, adapters, rank)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -316,7 +320,6 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
 
 def soak(seconds: float) -> None:
     """Twice the clients that have places; a promote and a rollback on the way."""
-    import psutil
     import ray
 
     from ftlib import registry
@@ -341,12 +344,7 @@ def soak(seconds: float) -> None:
                     registry.rollback("a0")
                 print(f"{move} a0 after {at * seconds:.0f} s", flush=True)
             if len(memory) < at * 60:
-                replicas = [
-                    each
-                    for each in psutil.process_iter(["cmdline"])
-                    if "ServeReplica" in " ".join(each.info["cmdline"] or [])
-                ]
-                memory.append(sum(each.memory_info().rss for each in replicas))
+                memory.append(replicas_memory())
 
         result = asyncio.run(load(url, names, 64, seconds, watch))
         app.stop()
@@ -363,21 +361,76 @@ def soak(seconds: float) -> None:
     assert not bad, result["statuses"]
 
 
+def cycle(adapters: int, rounds: int) -> None:
+    """All adapters once a round, eight requests at a time, each adapter with a prompt of its own."""
+    import httpx
+    import openai
+    import ray
+
+    from serve import app
+
+    async def ask(names: list[str]) -> dict[str, str]:
+        places = asyncio.Semaphore(8)
+
+        async def one(number: int, name: str) -> tuple[str, str]:
+            draw = random.Random(number)
+            prompt = " ".join(f"w{draw.randrange(2, 8000)}" for _ in range(PROMPT))
+            async with places:
+                answer = await client.completions.create(model=name, prompt=prompt, max_tokens=8, temperature=0)
+            return name, answer.choices[0].text
+
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            return dict(await asyncio.gather(*(one(number, name) for number, name in enumerate(names))))
+
+    with tempfile.TemporaryDirectory() as folder:
+        url, names = started(Path(folder), adapters, 4, max_rows=16, max_adapters=ADAPTERS)
+        said, memory = [], []
+        for number in range(rounds):
+            begin = time.monotonic()
+            said.append(asyncio.run(ask(names)))
+            memory.append(replicas_memory())
+            print(
+                f"round {number + 1}: {time.monotonic() - begin:.1f} s, replicas {memory[-1] / 1e6:.0f} MB, "
+                f"{sum(said[0][name] == said[-1][name] for name in names)} of {adapters} answers as in the first",
+                flush=True,
+            )
+        counted = httpx.get(f"{url}/metrics").text.splitlines()
+        print(*(line for line in counted if line.startswith("ftlib_engine_adapter")), sep="\n")
+        app.stop()
+        ray.shutdown()
+    growth = max(memory[1:]) / memory[0] - 1
+    print(f"{len(set(said[0].values()))} different answers; memory {growth:+.1%} at most after the first round")
+    assert all(each == said[0] for each in said)
+    assert max(abs(each / memory[0] - 1) for each in memory) < 0.05
+
+
+def replicas_memory() -> int:
+    """Bytes, of all processes of this machine's Serve that answer."""
+    import psutil
+
+    found = psutil.process_iter(["cmdline"])
+    return sum(each.memory_info().rss for each in found if "ServeReplica" in " ".join(each.info["cmdline"] or []))
+
+
 def _quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(int(len(values) * share), len(values) - 1)] if values else float("nan")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("engines", "http", "soak"))
+    parser.add_argument("action", choices=("engines", "http", "soak", "cycle"))
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=None)
+    parser.add_argument("--adapters", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if options.action == "engines":
         engines(options.rows, options.repeats)
     elif options.action == "http":
         http(options.seconds or 15)
+    elif options.action == "cycle":
+        cycle(options.adapters, options.rounds)
     else:
         soak(options.seconds or 300)
 

@@ -7,7 +7,6 @@ adapters at once. All use one loaded base, one after another.
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,14 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.utils.other import get_pattern_key  # how PEFT itself finds a layer's alpha
-from safetensors.torch import load_file
 from torch import Tensor
 
 import ftlib.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
-from ftlib.adapter_state import PEFT_WEIGHTS
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
-from ftlib.lora_bank import PREFIX, LoraBank, Route
+from ftlib.lora_bank import LoraBank, Route
 from ftlib.merge import MERGEABLE
+from ftlib.plain_lora import read_lora
 from ftlib.weights import adapter_config, is_plain_lora
 
 # How far the same adapter's logits may be apart, as a share of their size (2-norm). Measured on Llamas of 2 to 12 layers,
@@ -95,7 +92,7 @@ def ways_of(
     base = load()
     dtype, quantized = base.dtype, section.quantization is not None
     untuned = logits_of(base, probes)
-    bank = _in_bank(adapter, base, config, probes)
+    bank = _in_bank(adapter, base, config, probes, owner)
     model = beside_base(base, adapter, owner)
     own = logits_of(model, probes)
     check_finite(own, owner)
@@ -143,37 +140,27 @@ def check_finite(logits: Logits, owner: str) -> None:
         raise FtlibError(f"{owner}: some of its logits are no numbers (NaN or infinite): choose another trial.")
 
 
-def _in_bank(adapter: Path, base: Any, config: dict[str, Any], probes: Probes) -> Logits | None:
+def _in_bank(adapter: Path, base: Any, config: dict[str, Any], probes: Probes, owner: str) -> Logits | None:
     if not is_plain_lora(config):
         return None
-    state = load_file(adapter / PEFT_WEIGHTS)
-    ranks = {name.removesuffix(".lora_A.weight"): len(part) for name, part in state.items() if ".lora_A." in name}
-    names = [name.removeprefix(PREFIX) for name in ranks]
+    lora = read_lora(owner, adapter)
     known = dict(base.named_modules())
-    layers = [known.get(name) for name in names]
-    fits = all(state.get(f"{name}.lora_B.weight", NOTHING).shape[1:] == (rank,) for name, rank in ranks.items())
-    if 2 * len(ranks) != len(state) or not fits or not all(hasattr(layer, "in_features") for layer in layers):
+    layers = {name: known.get(name) for name in lora.ranks}
+    fits = all(lora.state.get(f"{name}.lora_B.weight", NOTHING).shape[1:] == (r,) for name, r in lora.ranks.items())
+    if (
+        2 * len(layers) != len(lora.state)
+        or not fits
+        or not all(hasattr(layer, "in_features") for layer in layers.values())
+    ):
         return None  # an embedding, GPT-2's Conv1D, or what PEFT will refuse
-    bank = LoraBank(base, names, slots=1, rank=max(ranks.values()))
+    bank = LoraBank(base, list(layers), slots=1, rank=lora.rank)
     bank.configure(0, bank.rank, 1.0)
-    bank.load_peft(0, _scaled(state, ranks, config))
+    bank.load(0, lora.state)
     try:
         with bank.routed(Route([0])):
             return logits_of(base, probes)
     finally:
-        for name, layer in zip(names, layers, strict=True):
-            parent, _, child = name.rpartition(".")
-            setattr(base.get_submodule(parent), child, layer)
-
-
-def _scaled(state: dict[str, Tensor], ranks: dict[str, int], config: dict[str, Any]) -> dict[str, Tensor]:
-    """Each layer's own scale put into its B: a slot of the bank has one scale for all layers."""
-    alphas, scaled = config.get("alpha_pattern") or {}, dict(state)
-    for name, rank in ranks.items():
-        alpha = alphas.get(get_pattern_key(alphas, name.removeprefix(PREFIX)), config["lora_alpha"])
-        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        scaled[f"{name}.lora_B.weight"] = state[f"{name}.lora_B.weight"] * scale
-    return scaled
+        bank.detach()
 
 
 def _merged_into_plain(adapter: Path, load: Callable[[], Any], owner: str) -> Any:

@@ -45,10 +45,8 @@ class Comparison:
     slack: float = 0.0
 
 
-def pass_gate(
-    staged: Version, owner: str, reference: Version | None = None, comparison: Comparison | None = None
-) -> dict[str, Any]:
-    """What was checked and found, for the manifest of the version that `staged` becomes. `owner` is its name in messages.
+def pass_gate(staged: Version, owner: str, comparison: Comparison | None = None) -> Passed:
+    """What was checked and found. `owner` is the name of what is staged in messages.
 
     Raises FtlibError, with a sentence for a person, for what must not be promoted, and DataError for a file to compare
     on that cannot be read.
@@ -57,11 +55,29 @@ def pass_gate(
     candidate = Candidate(staged, owner)
     found = {"passed": True, "chat_template": candidate.check_template()}
     agreement, loss = candidate.examine(comparison.file if comparison else None)
-    found |= agreement
-    if comparison is not None:
-        assert loss is not None
-        found["loss"] = _compare(candidate, loss, reference, comparison)
-    return {**found, "seconds": round(time.perf_counter() - started, 1)}
+    return Passed(
+        {**found, **agreement, "seconds": round(time.perf_counter() - started, 1)}, candidate, comparison, loss
+    )
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What passed the gate so far; `found` is for the manifest of the version that it becomes."""
+
+    found: dict[str, Any]
+    candidate: Candidate
+    comparison: Comparison | None
+    loss: Loss | None
+
+    def beside(self, reference: Version | None) -> dict[str, Any]:
+        """What was found, and how it compares with the version that the name means (with none, nothing can be worse).
+
+        Raises FtlibError when the comparison's loss is higher than its.
+        """
+        if self.comparison is None:
+            return self.found
+        assert self.loss is not None
+        return {**self.found, "loss": _compare(self.candidate, self.loss, reference, self.comparison)}
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _prompt(prompt: Any, tokenizer: Any) -> list[int]:
 
 
 def _part(tokens: Sequence[list[int]], tokenizer: Any) -> Part | None:
-    texts = [Texts.of(len(ids), tokenizer.decode(ids)) for ids in tokens if ids]
+    texts = [Texts.of(len(ids), tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens if ids]
     if len(texts) < HELD_OUT:
         return None
     held_out = texts[::HELD_OUT]

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftlib import registry, weights
 from ftlib.data import Prepared
@@ -15,6 +15,9 @@ from ftlib.profile import prepared_of, write_profile
 from ftlib.registry import Version
 from ftlib.runs import Run, Trial
 from ftlib.weights import Engine
+
+if TYPE_CHECKING:
+    from ftlib.gate import Passed
 
 Say = Callable[[str], None]
 
@@ -52,94 +55,102 @@ def promote(run: Run, trial: Trial, name: str, conditions: Conditions, say: Say)
     back. The registry is then as it was.
     """
 
-    def examine(staged: Version) -> dict[str, Any]:
-        return _Promotion(staged, f"trial {trial.id} of {run.name}", conditions, say).facts()
+    making = _Promotion(f"trial {trial.id} of {run.name}", conditions, say)
+    compare = making.compare if conditions.unless_worse_than is not None else None
+    return registry.promote(run, trial, name, conditions.canary, making.examine, compare)
 
-    return registry.promote(run, trial, name, conditions.canary, examine)
 
-
-@dataclass(frozen=True)
 class _Promotion:
-    staged: Version
-    owner: str
-    conditions: Conditions
-    say: Say
+    """One, from its staged copy on."""
 
-    def facts(self) -> dict[str, Any]:
+    def __init__(self, owner: str, conditions: Conditions, say: Say) -> None:
+        self.owner, self.conditions, self.say = owner, conditions, say
+        self.passed: Passed | None = None
+
+    def examine(self, staged: Version) -> dict[str, Any]:
         """What goes into the version's manifest. Changes the staged folder."""
         merging = self.conditions.merged
-        if merging and self.staged.kind == "model":
+        if merging and staged.kind == "model":
             raise InputError(f"{self.owner} is a whole model already: leave out --merged.")
         if not merging:
-            self._check_engine()
+            self._check_engine(staged)
         facts: dict[str, Any] = {"merged": True, "kind": "model"} if merging else {}
         if merging:
-            self._merge()
-        facts["gate"] = self._gate()
+            self._merge(staged)
+        facts["gate"] = self._gate(staged)
         if merging:
-            shutil.rmtree(self.staged.path / "adapter")
-            self._check_engine()
-        self._profile()
+            shutil.rmtree(staged.path / "adapter")
+            self._check_engine(staged)
+        self._profile(staged)
         return facts
 
-    def _check_engine(self) -> None:
-        weights.check(self.owner, self.staged.path, self.conditions.engine, self.conditions.max_rank)
+    def compare(self, reference: Version | None) -> dict[str, Any]:
+        """The same with the version that the name means."""
+        assert self.passed is not None
+        found = self.passed.beside(reference)
+        self.say(_of_losses(found["loss"]))
+        return {"gate": found}
 
-    def _merge(self) -> None:
+    def _check_engine(self, staged: Version) -> None:
+        weights.check(self.owner, staged.path, self.conditions.engine, self.conditions.max_rank)
+
+    def _merge(self, staged: Version) -> None:
         from ftlib.merge import merge
         from ftlib.models import base_of
 
-        merge(self.staged.weights, base_of(self.staged.manifest, self.owner), self.staged.path / "model")
+        merge(staged.weights, base_of(staged.manifest, self.owner), staged.path / "model")
         self.say("merged into its base")
 
-    def _gate(self) -> dict[str, Any]:
+    def _gate(self, staged: Version) -> dict[str, Any]:
         if not self.conditions.gate:
             self.say("warning: the gate was skipped (--no-gate), which the version's manifest says")
             return {"passed": None, "skipped": "--no-gate"}
         from ftlib.gate import Comparison, pass_gate
 
-        comparison, reference = None, None
-        if self.conditions.unless_worse_than is not None:
-            comparison = Comparison(self.conditions.unless_worse_than, self.conditions.slack)
-            reference = registry.current(self.staged.name) if self.staged.name in registry.names() else None
-        found = pass_gate(self.staged, self.owner, reference, comparison)
-        for sentence in _sentences(found):
+        file = self.conditions.unless_worse_than
+        comparison = Comparison(file, self.conditions.slack) if file is not None else None
+        self.passed = pass_gate(staged, self.owner, comparison)
+        for sentence in _sentences(self.passed.found):
             self.say(sentence)
-        return found
+        return self.passed.found
 
-    def _profile(self) -> None:
+    def _profile(self, staged: Version) -> None:
         """What `ftlib monitor` compares traffic with; a version without it is as good to serve."""
         try:
-            data = prepared_of(self.staged.manifest)
-            write_profile(self.staged.path, data, self._tokenizer(data))
+            data = prepared_of(staged.manifest)
+            write_profile(staged.path, data, _tokenizer(staged, data))
         except DataError as error:
             self.say(f"warning: no profile of its data, so 'ftlib monitor' can compare nothing with it ({error})")
 
-    def _tokenizer(self, data: Prepared) -> Any:
-        from ftlib.config import ModelSection
-        from ftlib.models import load_tokenizer
 
-        section = ModelSection(
-            name_or_path=str(self.staged.weights),
-            trust_remote_code=self.staged.manifest["experiment"]["model"].get("trust_remote_code", False),
-        )
-        return load_tokenizer(section, "sequence_classification" if data.report.rows == "labelled" else "causal_lm")
+def _tokenizer(staged: Version, data: Prepared) -> Any:
+    from ftlib.config import ModelSection
+    from ftlib.models import load_tokenizer
+
+    section = ModelSection(
+        name_or_path=str(staged.weights),
+        trust_remote_code=staged.manifest["experiment"]["model"].get("trust_remote_code", False),
+    )
+    return load_tokenizer(section, "sequence_classification" if data.report.rows == "labelled" else "causal_lm")
 
 
 def _sentences(found: dict[str, Any]) -> list[str]:
     """What the gate found, for a person."""
     lines = [f"gate: chat template {found['chat_template']}; {found['probes']} in {found['dtype']}, {_logits(found)}"]
-    if (loss := found.get("loss")) is not None:
-        against = (
-            f"{loss['reference']} has {loss['old']:.4f}" if loss["reference"] else "there is no version to compare with"
-        )
-        lines.append(f"gate: loss {loss['new']:.4f} on {loss['file']}, {against}")
     if found.get("effect") is not None and found["effect"] < found["tolerance"]:
         lines.append(
             f"warning: the adapter moves the logits by {found['effect']:.2g} of their size, less than what rounding does in "
             f"{found['dtype']} ({found['tolerance']:g}): that they agree says little"
         )
     return lines
+
+
+def _of_losses(loss: dict[str, Any]) -> str:
+    """How it compares with the version that the name means, for a person."""
+    against = (
+        f"{loss['reference']} has {loss['old']:.4f}" if loss["reference"] else "there is no version to compare with"
+    )
+    return f"gate: loss {loss['new']:.4f} on {loss['file']}, {against}"
 
 
 def _logits(found: dict[str, Any]) -> str:

@@ -1,26 +1,19 @@
 """The registry: winners under a name and a version that never changes.
 
-    $FTLIB_HOME/registry/<name>/
-      current.json   the alias: {"version": 3, "history": [1, 2, 3]}, which version the bare name means; while a new
-                     version is tried on a share of the traffic also "canary": {"version": 4, "share": 0.1}
-      <version>/     adapter/ (PEFT) or model/ (safetensors), and manifest.json: where the weights come from
+    a name     an alias: {"version": 3, "history": [1, 2, 3]}, which version the bare name means; while a new version is
+               tried on a share of the traffic also "canary": {"version": 4, "share": 0.1}
+    a version  adapter/ (PEFT) or model/ (safetensors), and manifest.json: where the weights come from
 
 `support` addresses what the alias points at, `support@2` one version for ever. Promoting writes the next number and
-then moves the alias; rolling back moves the alias alone. A move is one rename under a lock, so whoever reads the alias
-sees it before or after. A promotion cut short leaves a hidden directory, never a version.
+then moves the alias; rolling back moves the alias alone. A move is one write under a lock, so whoever reads the alias
+sees it before or after. A promotion cut short is never a version. `shelf.py` knows where all of it lies.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import itertools
-import os
-import re
-import secrets
+import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,32 +21,48 @@ from typing import Any, Literal
 
 from ftlib import weights
 from ftlib.errors import FtlibError, InputError, nearest
-from ftlib.runs import Run, Trial, home, read_json, write_json
+from ftlib.runs import Run, Trial, read_json, write_json
+from ftlib.shelf import NAME, Folder, Objects, Place, make_read_only, objects, shelf
 from ftlib.weights import Engine, moves_its_base, tensors
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 Kind = Literal["adapter", "model"]
 
 
 @dataclass(frozen=True)
 class Version:
-    """One promoted winner. `path` holds its weights and its manifest, and is never written again."""
+    """One promoted winner, which is never written again. `place` is its folder, or the URL of the registry that has it: then
+    its files are brought to whichever machine asks for its `path` or its `weights`, once."""
 
     name: str
     number: int
-    path: Path
+    place: Place
 
     @property
     def id(self) -> str:
         return f"{self.name}@{self.number}"
 
     @property
+    def path(self) -> Path:
+        """The folder with its weights and its manifest."""
+        return self.place if isinstance(self.place, Path) else objects(self.place).bring(self.name, self.number)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its files are on this machine."""
+        here = self.place if isinstance(self.place, Path) else objects(self.place).here(self.name, self.number)
+        return here.is_dir()
+
+    @property
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / "manifest.json") or {}
+        if isinstance(self.place, Path):
+            return read_json(self.place / "manifest.json") or {}
+        return objects(self.place).manifest(self.name, self.number)
 
     @property
     def kind(self) -> Kind:
-        return "adapter" if (self.path / "adapter").is_dir() else "model"
+        if isinstance(self.place, Path):
+            return "adapter" if (self.place / "adapter").is_dir() else "model"
+        return "adapter" if self.manifest["kind"] == "adapter" else "model"
 
     @property
     def weights(self) -> Path:
@@ -75,37 +84,44 @@ def promote(
     name: str,
     canary: float | None = None,
     examine: Callable[[Version], Mapping[str, Any]] = lambda staged: {},
+    compare: Callable[[Version | None], Mapping[str, Any]] | None = None,
 ) -> Version:
     """Copies a trial's best weights into the registry as the next version of `name`, which then means that version.
 
     With `canary`, a share between 0 and 1, `name` goes on meaning what it means, but for that share of the requests. A
     canary that was there ends either way. `examine` sees the copy before it has a number, may still change it, and
-    returns what goes into its manifest; whatever it raises ends the promotion.
+    returns what goes into its manifest; `compare` does so for the version that `name` means until then, or None, and again
+    when that is another by the time that the alias is moved. Whatever they raise ends the promotion.
 
     Raises InputError for a name that is not one, for a trial that failed or whose weights are missing or empty, for a
     share that is none, and for a canary of a name that has no version yet.
     """
-    folder = _folder(name)
+    _check_name(name)
     if canary is not None:
         _check_share(canary)
         alias(name)  # a canary needs a version beside it
     origin = _promotable(trial)
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = folder / f".staged-{secrets.token_hex(6)}"
-    try:
+    place = shelf()
+    with place.staging(name) as staged:
         _copy(trial, origin, staged / origin.name.removeprefix(".").removesuffix(".old"))
-        found = examine(Version(name, 0, staged))
-        _make_read_only(staged)
-        with _locked(folder):
-            version = _publish(staged, name, {**found, "run": str(run.path), "trial": trial.id})
-            state = _read(folder)
-            if canary is None:
-                _write(folder, [*state.get("history", []), version.number])
-            else:
-                _write(folder, state["history"], {"version": version.number, "share": canary})
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    return version
+        found = dict(examine(Version(name, 0, staged)))
+        make_read_only(staged)
+        before = _meant(place, name) if compare else None
+        found |= compare(before) if compare else {}
+        place.carry(name, staged)
+        while True:
+            with place.moving(name) as move:
+                now = _meant(place, name) if compare else None
+                if now == before:
+                    state = _read(place, name)
+                    version = _publish(place, name, staged, {**found, "run": str(run.path), "trial": trial.id})
+                    if canary is None:
+                        move(_state([*state.get("history", []), version.number]))
+                    else:
+                        move(_state(state["history"], {"version": version.number, "share": canary}))
+                    return version
+            assert compare is not None
+            found, before = {**found, **compare(now)}, now  # outside of the lock: it takes its time
 
 
 def canary(name: str, share: float) -> Alias:
@@ -114,16 +130,16 @@ def canary(name: str, share: float) -> Alias:
     Raises InputError when there is no canary, or for a share that is none.
     """
     _check_share(share, whole=True)
-    folder = _known(name)
-    with _locked(folder):
-        state = _read(folder)
+    place = _known(name)
+    with place.moving(name) as move:
+        state = _read(place, name)
         if state.get("canary") is None:
             raise InputError(f"'{name}' has no canary: start one with 'ftlib promote RUN --as {name} --canary SHARE'.")
         tried = state["canary"]["version"]
         if share in (0, 1):
-            _write(folder, [*state["history"], tried] if share else state["history"])
+            move(_state([*state["history"], tried] if share else state["history"]))
         else:
-            _write(folder, state["history"], {"version": tried, "share": share})
+            move(_state(state["history"], {"version": tried, "share": share}))
         return alias(name)
 
 
@@ -132,26 +148,37 @@ def rollback(name: str) -> Version:
 
     Raises InputError when there is neither.
     """
-    folder = _known(name)
-    with _locked(folder):
-        state = _read(folder)
+    place = _known(name)
+    with place.moving(name) as move:
+        state = _read(place, name)
         history = state["history"] if state.get("canary") else state["history"][:-1]
         if not history:
             raise InputError(
                 f"{name}@{state['version']} is the first version that '{name}' pointed at: there is none to roll back to."
             )
-        _write(folder, history)
+        move(_state(history))
         return alias(name).version
 
 
 def alias(name: str) -> Alias:
     """What the bare name means, read in one go. Raises InputError for an unknown name."""
-    folder = _known(name)
-    state = _read(folder)
-    tried = state.get("canary")
-    if tried is None:
-        return Alias(_version(folder, state["version"]))
-    return Alias(_version(folder, state["version"]), _version(folder, tried["version"]), tried["share"])
+    _check_name(name)
+    place = shelf()
+    content = place.alias(name)
+    if content is None:
+        raise _unknown(place, name)
+    return _alias(place, name, content)
+
+
+def aliases() -> dict[str, Alias | FtlibError]:
+    """What every name means, in one look; of a damaged one, what is wrong with it."""
+    place, found = shelf(), dict[str, Alias | FtlibError]()
+    for name, content in place.aliases().items():
+        try:
+            found[name] = _alias(place, name, content)
+        except FtlibError as error:
+            found[name] = error
+    return found
 
 
 def check_loadable(version: Version, *, engine: Engine = "bank", max_rank: int | None = None) -> None:
@@ -162,12 +189,13 @@ def check_loadable(version: Version, *, engine: Engine = "bank", max_rank: int |
 
 def names() -> list[str]:
     """The names that have a version, in order."""
-    return sorted(path.parent.name for path in _root().glob("*/current.json") if NAME.fullmatch(path.parent.name))
+    return shelf().names()
 
 
 def versions(name: str) -> list[Version]:
     """The versions of a name, oldest first. Raises InputError for an unknown name."""
-    return [Version(name, number, _known(name) / str(number)) for number in _numbers(_known(name))]
+    place = _known(name)
+    return [Version(name, number, place.at(name, number)) for number in place.numbers(name)]
 
 
 def current(name: str) -> Version:
@@ -187,60 +215,80 @@ def resolve(reference: str) -> Version:
     raise InputError(f"'{name}' has no version '{number}': there is {', '.join(version.id for version in found)}.")
 
 
-def _root() -> Path:
-    return home() / "registry"
-
-
-def _folder(name: str) -> Path:
-    """Where a name lives. The pattern leaves no room for a separator, so a name is never a path."""
+def _check_name(name: str) -> None:
+    """The pattern leaves no room for a separator, so a name is never a path."""
     if not NAME.fullmatch(name):
         raise InputError(
             f"'{name}' cannot be a registry name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit."
         )
-    return _root() / name
 
 
-def _known(name: str) -> Path:
-    folder = _folder(name)
-    if not (folder / "current.json").is_file():
-        known = names()
-        there = (
-            f" There is {', '.join(known)}."
-            if known
-            else " It is empty: promote a trial with 'ftlib promote RUN --as NAME'."
-        )
-        raise InputError(f"'{name}' is not in the registry.{nearest(name, known) or there}")
-    return folder
+def _known(name: str) -> Folder | Objects:
+    """Where a name lies. Raises InputError when it does not."""
+    _check_name(name)
+    place = shelf()
+    if place.alias(name) is None:
+        raise _unknown(place, name)
+    return place
 
 
-def _numbers(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+def _unknown(place: Folder | Objects, name: str) -> InputError:
+    known = place.names()
+    there = (
+        f" There is {', '.join(known)}."
+        if known
+        else " It is empty: promote a trial with 'ftlib promote RUN --as NAME'."
+    )
+    return InputError(f"'{name}' is not in the registry.{nearest(name, known) or there}")
 
 
-def _version(folder: Path, number: int) -> Version:
-    version = Version(folder.name, number, folder / str(number))
-    if not version.path.is_dir():
-        raise FtlibError(f"{version.id} is what current.json names, but {version.path} is gone: put it back there.")
-    return version
+def _meant(place: Folder | Objects, name: str) -> Version | None:
+    """The version that a name means, if it means one."""
+    content = place.alias(name)
+    return None if content is None else _alias(place, name, content).version
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    """The alias file; empty before the first promotion. Raises FtlibError when somebody damaged it."""
-    file = folder / "current.json"
+def _alias(place: Folder | Objects, name: str, content: bytes) -> Alias:
+    state = _parsed(place, name, content)
+
+    def version(number: int) -> Version:
+        place.check(name, number)
+        return Version(name, number, place.at(name, number))
+
+    tried = state.get("canary")
+    if tried is None:
+        return Alias(version(state["version"]))
+    return Alias(version(state["version"]), version(tried["version"]), tried["share"])
+
+
+def _read(place: Folder | Objects, name: str) -> dict[str, Any]:
+    """The state of a name; empty before the first promotion. Raises FtlibError when somebody damaged it."""
+    content = place.alias(name)
+    return {} if content is None else _parsed(place, name, content)
+
+
+def _parsed(place: Folder | Objects, name: str, content: bytes) -> dict[str, Any]:
     try:
-        state = read_json(file)
-        if state is None or _is_alias(state):
-            return state or {}
+        state: dict[str, Any] = json.loads(content)
+        if _is_alias(state):
+            return state
     except (InputError, ValueError, LookupError, TypeError, AttributeError):
         pass
-    newest = max(_numbers(folder), default=1)
+    newest = max(place.numbers(name), default=1)
     raise FtlibError(
-        f'{file} is damaged: write {{"version": {newest}, "history": [{newest}]}} into it to serve its newest version.'
+        f'{place.alias_at(name)} is damaged: write {{"version": {newest}, "history": [{newest}]}} into it to serve its '
+        "newest version."
     )
 
 
+def _state(history: list[int], tried: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What an alias holds."""
+    state = {"version": history[-1], "history": history}
+    return {**state, "canary": tried} if tried else state
+
+
 def _is_alias(state: dict[str, Any]) -> bool:
-    """Whether it is what `_write` writes. Raises LookupError, TypeError or AttributeError for what is none at all."""
+    """Whether it is what `_state` makes. Raises LookupError, TypeError or AttributeError for what is none at all."""
     numbers, tried = [state["version"], *state["history"]], state.get("canary")
     if tried is not None:
         numbers.append(tried["version"])
@@ -248,23 +296,10 @@ def _is_alias(state: dict[str, Any]) -> bool:
     return state["history"][-1] == state["version"] and all(type(number) is int for number in numbers)
 
 
-def _write(folder: Path, history: list[int], tried: dict[str, Any] | None = None) -> None:
-    state = {"version": history[-1], "history": history}
-    write_json(folder / "current.json", {**state, "canary": tried} if tried else state)
-
-
 def _check_share(share: float, whole: bool = False) -> None:
     if not (0 <= share <= 1 if whole else 0 < share < 1):  # NaN is neither
         ends = "from 0 (ends the canary) to 1 (makes it the version)" if whole else "between 0 and 1, for example 0.1"
         raise InputError(f"{share} is no share of the requests for a canary: give a number {ends}.")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time moves the alias; the kernel frees the lock when its holder dies."""
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _promotable(trial: Trial) -> Path:
@@ -296,24 +331,13 @@ def _copy(trial: Trial, origin: Path, target: Path) -> None:
     write_json(target.parent / "manifest.json", trial.manifest)
 
 
-def _make_read_only(staged: Path) -> None:
-    for file in staged.rglob("*"):
-        if file.is_file():
-            file.chmod(0o444)
+def _publish(place: Folder | Objects, name: str, staged: Path, facts: Mapping[str, Any]) -> Version:
+    """What is staged and carried, under the next number."""
+    told = read_json(staged / "manifest.json")
+    kind, promoted = Version(name, 0, staged).kind, datetime.now(UTC).isoformat(timespec="seconds")
 
+    def manifest(number: int) -> dict[str, Any]:
+        return {**told, **facts, "kind": kind, "name": name, "version": number, "promoted": promoted}
 
-def _publish(staged: Path, name: str, facts: Mapping[str, Any]) -> Version:
-    """Renames `staged` to the next number. Renaming onto a version that exists fails, so no number is given twice."""
-    folder = staged.parent
-    manifest = read_json(staged / "manifest.json")
-    for number in itertools.count(max(_numbers(folder), default=0) + 1):
-        stamp = {"name": name, "version": number, "promoted": datetime.now(UTC).isoformat(timespec="seconds")}
-        write_json(staged / "manifest.json", {**manifest, **facts, **stamp})
-        try:
-            os.rename(staged, folder / str(number))
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            continue
-        return Version(name, number, folder / str(number))
-    raise AssertionError("numbers do not end")
+    number = place.publish(name, staged, manifest)
+    return Version(name, number, place.at(name, number))

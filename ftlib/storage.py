@@ -28,6 +28,7 @@ CHUNK = 2**22
 
 Result = TypeVar("Result")
 _listener: ContextVar[Callable[[str], None]] = ContextVar("listener", default=lambda why: None)
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)
 
 
 def is_url(text: str) -> bool:
@@ -77,12 +78,24 @@ def telling(listener: Callable[[str], None]) -> Iterator[None]:
         _listener.reset(token)
 
 
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """While the block lasts, a store that is away is waited for so long instead of `PATIENCE`: somebody else waits too."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
 def patiently(url: str, work: Callable[[Any, str], Result]) -> Result:
     """`work(filesystem, path)`, tried again while the store is away.
 
-    Raises FtlibError when it is still away after `PATIENCE` seconds, and at once where it refuses.
+    Raises FtlibError when it is still away after `PATIENCE` seconds (or those of `within`), and at once where it refuses.
     """
-    deadline, pause, told = time.monotonic() + PATIENCE, AT_FIRST, False
+    own = _patience.get()
+    patience = PATIENCE if own is None else own
+    deadline, pause, told = time.monotonic() + patience, AT_FIRST, False
     while True:
         try:
             return work(*_at(url))
@@ -93,7 +106,7 @@ def patiently(url: str, work: Callable[[Any, str], Result]) -> Result:
             if _refused(reason):
                 raise FtlibError(f"{url} refuses: {reason}: check the credentials and the bucket's name.") from None
             if time.monotonic() > deadline:
-                raise FtlibError(f"{url} has not answered for {PATIENCE:.0f} s: {reason}.") from None
+                raise FtlibError(f"{url} has not answered for {patience:.0f} s: {reason}.") from None
             if not told:
                 told = True
                 _listener.get()(reason)
@@ -139,12 +152,15 @@ def put_bytes(content: bytes, url: str) -> None:
 
 
 def read(url: str) -> bytes | None:
-    """An object's bytes, or None when there is none."""
+    """An object's bytes, or None when there is none. pyarrow asks for its size and then for so many bytes: where it was
+    replaced in between, they are a part of the new one, so it is read again."""
 
     def load(filesystem: Any, path: str) -> bytes:
-        with filesystem.open_input_stream(path) as source:
-            content: bytes = source.read()
-        return content
+        while True:
+            with filesystem.open_input_stream(path) as source:
+                content: bytes = source.read()
+            if filesystem.get_file_info([path])[0].size in (len(content), None):  # None: it was removed since
+                return content
 
     try:
         return patiently(url, load)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -54,29 +53,14 @@ def why_not_banked(version: Version) -> str | None:
 
 def read_adapter(version: Version) -> Adapter:
     """A version's adapter. Raises FtlibError for what a bank cannot hold."""
-    from peft import LoraConfig
-    from peft.utils.other import get_pattern_key
-    from safetensors.torch import load_file
-
-    from ftlib.lora_bank import PREFIX
+    from ftlib.plain_lora import read_lora
 
     registry.check_loadable(version)
     reason = why_not_banked(version)
     if reason:
         raise FtlibError(f"{version.id} cannot stand beside others in a bank: {reason}.")
-    config = LoraConfig.from_pretrained(str(version.weights))
-    state, rank, targets = {}, 0, set()
-    for name, tensor in load_file(version.weights / "adapter_model.safetensors").items():
-        module, _, part = name.removeprefix(PREFIX).rpartition(".lora_")
-        targets.add(module)
-        if part == "A.weight":
-            rank = max(rank, tensor.shape[0])
-        else:
-            own = tensor.shape[1]
-            alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
-            tensor = tensor.float() * (alpha / (math.sqrt(own) if config.use_rslora else own))
-        state[name.removeprefix(PREFIX)] = tensor
-    return Adapter(version.id, rank, frozenset(targets), state)
+    lora = read_lora(version.id, version.weights)
+    return Adapter(version.id, lora.rank, frozenset(lora.ranks), lora.state)
 
 
 class Shelf:

@@ -24,6 +24,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from ftlib.keys import Key
 from ftlib.registry import Version
+from ftlib.shelf import VARIABLE
 from serve.books import Books
 from serve.catalog import Catalog, Entry, labels_of
 from serve.classifier import MAX_TEXTS, Label
@@ -62,8 +63,9 @@ log = logging.getLogger("ray.serve")
 class Api:
     """The deployment behind the routes. `engines` are the handles that it was deployed with, by name."""
 
-    def __init__(self, endpoint: Endpoint, home: str, engines: dict[str, Any]) -> None:
+    def __init__(self, endpoint: Endpoint, home: str, registry: str, engines: dict[str, Any]) -> None:
         os.environ["FTLIB_HOME"] = home  # of whoever started the endpoint, wherever this replica runs
+        os.environ[VARIABLE] = registry  # nothing: in that home
         self._limit = endpoint.max_body
         self._guard = Guard(endpoint.api_key, Path(endpoint.keys) if endpoint.keys else None)
         self._engines = Engines(endpoint, engines)
@@ -161,11 +163,11 @@ class Api:
             raise Refused(Refusal(f"model: {version.id} sorts texts and writes none: use /v1/classify.", "model"))
         ask, sampled = asked.ask(version), self._books.wants_sample()
         visit.stream, hidden = ask.stream, sampled and ask.logprobs is None
-        if hidden:  # how sure the model was belongs to a sample
-            ask = replace(ask, logprobs=0)
+        if sampled:  # what the model read belongs to it, and how sure it was
+            ask = replace(ask, logprobs=ask.logprobs or 0, tells_prompt=True)
         first, rest = await self._begin(ask)
         reply = Reply(asked.chat, asked.model, version.id)
-        answering = self._heard(visit, ask if sampled else None, first, rest)
+        answering = self._heard(visit, sampled, first, rest)
         if ask.stream:
             events = self._events(visit, reply, answering, asked.wants_usage, hidden)
             return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
@@ -207,7 +209,7 @@ class Api:
             return first, pieces
         raise AssertionError
 
-    async def _heard(self, visit: Visit, sampled: Ask | None, first: Piece, rest: Any) -> AsyncIterator[Piece]:
+    async def _heard(self, visit: Visit, sampled: bool, first: Piece, rest: Any) -> AsyncIterator[Piece]:
         """The pieces, as they come. The engine is told when nobody wants the rest, and the books are kept."""
         tally = Tally()
         try:
@@ -221,8 +223,8 @@ class Api:
         finally:
             rest.cancel()
             visit.take(tally)
-            if sampled is not None:
-                self._books.sample(visit, sampled, tally)
+            if sampled:
+                self._books.sample(visit, tally)
 
     async def _events(
         self, visit: Visit, reply: Reply, answering: AsyncIterator[Piece], with_usage: bool, hidden: bool

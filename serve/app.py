@@ -20,7 +20,7 @@ import yaml
 from pydantic import ValidationError
 from ray import serve
 
-from ftlib import registry
+from ftlib import registry, shelf
 from ftlib.config.messages import explain
 from ftlib.errors import FtlibError, InputError
 from ftlib.registry import Version
@@ -54,7 +54,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         graceful_shutdown_timeout_s=endpoint.engine.deadline,  # what it has begun ends by then
         logging_config=QUIET,
     )
-    return api.bind(endpoint, str(home()), engines)
+    return api.bind(endpoint, str(home()), shelf.given(), engines)
 
 
 def parse(args: dict[str, Any]) -> Endpoint:

@@ -8,7 +8,7 @@ from ftlib.runs import home
 from serve.logs import Access, AccessLog, SampleLog
 from serve.metrics import Visit
 from serve.options import LogOptions
-from serve.protocol import Ask, Tally
+from serve.protocol import Tally
 
 
 class Books:
@@ -29,13 +29,13 @@ class Books:
         if self._access is not None:
             self._access.write(_line(visit))
 
-    def sample(self, visit: Visit, ask: Ask, tally: Tally) -> None:
+    def sample(self, visit: Visit, tally: Tally) -> None:
         """What was asked and said, redacted; the first choice stands for all. Never raises."""
-        if self._samples is None or not tally.choices:
+        if self._samples is None or tally.prompt is None:
             return
         first = tally.in_order[0]
         said = [each.logprob for each in first.logprobs]
-        self._samples.write(_line(visit), _prompt(ask), first.text, sum(said) / len(said) if said else None)
+        self._samples.write(_line(visit), tally.prompt, first.text, sum(said) / len(said) if said else None)
 
 
 def _line(visit: Visit) -> Access:
@@ -54,10 +54,3 @@ def _line(visit: Visit) -> Access:
         finish_reason=visit.finish_reason,
         error=visit.code,
     )
-
-
-def _prompt(ask: Ask) -> str:
-    if ask.messages is not None:
-        return "\n".join(f"{each['role']}: {each['content']}" for each in ask.messages)
-    first = ask.prompts[0]
-    return first if isinstance(first, str) else " ".join(map(str, first))

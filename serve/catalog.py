@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ftlib import registry
 from ftlib.errors import FtlibError, nearest
-from ftlib.registry import Version
+from ftlib.registry import Alias, Version
 from ftlib.runs import read_json
 from serve.adapters import why_not_banked
 from serve.protocol import Refusal, Refused
@@ -47,16 +47,25 @@ class Catalog:
         self._draw = random.Random()
 
     def refresh(self) -> None:
-        """Reads the registry again. Trouble with one name (said once) leaves it as it was, and the others go on."""
+        """Looks at the registry again. Trouble with one name (said once) leaves it as it was, and the others go on; so does
+        trouble with all of it, unless it is the first look: then it is raised."""
+        try:
+            told = registry.aliases()
+        except FtlibError as error:
+            if not self._entries:
+                raise
+            self._complain("Every name", str(error))
+            return
+        self._troubles.pop("Every name", None)
         entries = {}
-        for name in self._names or registry.names():
+        for name in self._names or sorted(told):
             before = self._entries.get(name)
             try:
-                entries[name] = self._told(name, before)
+                entries[name] = self._told(name, before, told.get(name))
                 self._troubles.pop(name, None)
             except FtlibError as error:
                 self._complain(name, str(error))
-                if before is not None and before.version.path.is_dir():
+                if before is not None and before.version.is_here:
                     entries[name] = before
         self._entries = entries  # in one move: whoever reads meanwhile has the old ones
 
@@ -83,13 +92,18 @@ class Catalog:
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
 
-    def _told(self, name: str, before: Entry | None) -> Entry:
+    def _told(self, name: str, before: Entry | None, alias: Alias | FtlibError | None) -> Entry:
         if "@" in name:
+            if before is not None and before.version.is_here:
+                return before
             version = registry.resolve(name)
-            if before is None and not self._ready(version):
+            if not self._ready(version):
                 raise FtlibError(f"nothing answers for {version.id} yet.")
-            return before or Entry(name, version, created(version))
-        alias = registry.alias(name)
+            return Entry(name, version, created(version))
+        if isinstance(alias, FtlibError):
+            raise alias
+        if alias is None:
+            alias = registry.alias(name)  # which says what there is instead
         if before is not None and (alias.version, alias.canary, alias.share) == (
             before.version,
             before.canary,

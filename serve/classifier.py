@@ -59,10 +59,13 @@ class Classifier:
     @serve.batch(max_batch_size=TOGETHER, batch_wait_timeout_s=PATIENCE)  # type: ignore[untyped-decorator]
     async def classify(self, requests: list[list[str]]) -> list[list[Label] | Refusal]:
         """Each request's texts, labelled in order; a Refusal for one that has a text too long."""
+        return await asyncio.to_thread(self._answers, requests)
+
+    def _answers(self, requests: list[list[str]]) -> list[list[Label] | Refusal]:
         encoded = [[self._tokenizer(text)["input_ids"] for text in texts] for texts in requests]
         refused = [self._refusal(each) for each in encoded]
         rows = [ids for texts, no in zip(encoded, refused, strict=True) if no is None for ids in texts]
-        labels = iter(await asyncio.to_thread(self._label, rows)) if rows else iter(())
+        labels = iter(self._label(rows)) if rows else iter(())
         return [no or [next(labels) for _ in texts] for texts, no in zip(encoded, refused, strict=True)]
 
     def _refusal(self, texts: list[list[int]]) -> Refusal | None:

@@ -21,6 +21,7 @@ from typing import Any
 from ray import serve
 
 from ftlib.registry import Version
+from serve.arrivals import Arrivals
 from serve.fair_queue import FairQueue
 from serve.options import APPLICATION, EngineOptions
 from serve.protocol import Ask, Piece, Refusal, Refused
@@ -59,7 +60,7 @@ class Engine:
         self._banked = version.kind == "adapter" and not why_not_banked(version)
         self._slots = Slots(self._loaded.model, options.max_adapters, self._loaded.dtype)
         self._batch = Batch(self._loaded.model, self._slots, self._loaded.reads)
-        self._shelf, self._tokenizers = Shelf(2 * options.max_adapters), Tokenizers()
+        self._arrivals, self._shelf, self._tokenizers = Arrivals(), Shelf(2 * options.max_adapters), Tokenizers()
         self._cells = _cells(options.cache_gb, self._loaded)
         self._queue: FairQueue[Waiting] = FairQueue(options.max_waiting)
         self._active: dict[Any, Waiting] = {}  # by sequence
@@ -82,13 +83,16 @@ class Engine:
         def tell(piece: Piece | Refusal) -> None:
             loop.call_soon_threadsafe(heard.put_nowait, piece)
 
+        seconds = min(ask.seconds or math.inf, self._options.deadline)
+        until = time.monotonic() + seconds
         try:
+            await self._arrivals.wait(ask.version, seconds)
             sequences = await asyncio.to_thread(self._sequences, ask)
+            read = await asyncio.to_thread(sequences[0].decode, sequences[0].prompt) if ask.tells_prompt else None
         except Refused as refused:
             yield refused.refusal
             return
-        seconds = min(ask.seconds or math.inf, self._options.deadline)
-        waiting = [Waiting(each, ask.version.id, time.monotonic() + seconds, tell) for each in sequences]
+        waiting = [Waiting(each, ask.version.id, until, tell) for each in sequences]
         prompt_tokens = sum(len(each.prompt) for each in sequences[:: ask.n])
         self._enter(waiting)
         left = len(waiting)
@@ -98,7 +102,8 @@ class Engine:
                     if isinstance(piece, Refusal):
                         yield piece
                         return
-                    yield replace(piece, prompt_tokens=prompt_tokens)
+                    yield replace(piece, prompt_tokens=prompt_tokens, prompt=read)
+                    read = None
                     left -= piece.finish_reason is not None
         finally:
             self._abandon(waiting)

@@ -134,7 +134,9 @@ def sentences(version: Version) -> Iterator[None]:
         yield
     except FtlibError as error:
         log.error("%s cannot be loaded.", version.id, exc_info=error)
-        message = str(error).replace(str(version.path), version.id)
+        message = str(error)
+        for where in (str(version.path) if version.is_here else version.id, str(version.place)):
+            message = message.replace(where, version.id)
         raise Refused(Refusal(message, "model", "model_not_loadable", 422)) from error
 
 

@@ -57,6 +57,7 @@ class Ask:
     logit_bias: dict[int, float] = field(default_factory=dict)
     seed: int | None = None
     logprobs: int | None = None  # how many alternatives are told beside each token; None: nothing is told
+    tells_prompt: bool = False  # whether the first piece tells what the model read
 
     def sampling(self, choice: int) -> dict[str, Any]:
         """The fields that say how a token is drawn. Each choice has a seed of its own."""
@@ -79,7 +80,8 @@ class Piece:
     """What comes back of one choice: text with what is told of its tokens; in its last piece why it ended.
 
     `completion_tokens` are the choice's so far, `prompt_tokens` those of all prompts. In seconds since the request came
-    to the engine: `queued` until its prompt was read, `waited` until its first token was there.
+    to the engine: `queued` until its prompt was read, `waited` until its first token was there. `prompt` is the first one as
+    the model read it, template and all but for special tokens: in the first piece, where that was asked for.
     """
 
     text: str = ""
@@ -90,6 +92,7 @@ class Piece:
     prompt_tokens: int = 0
     queued: float = 0.0
     waited: float = 0.0
+    prompt: str | None = None
 
     def after(self, before: Piece) -> Piece:
         """The two as one; `before` is an earlier piece of the same choice."""
@@ -342,9 +345,11 @@ class Tally:
     prompt_tokens: int = 0
     queued: float = 0.0
     waited: float = 0.0
+    prompt: str | None = None
     choices: dict[int, Piece] = field(default_factory=dict)
 
     def add(self, piece: Piece) -> None:
+        self.prompt = self.prompt if piece.prompt is None else piece.prompt
         self.prompt_tokens, self.queued = piece.prompt_tokens, piece.queued
         self.waited = self.waited or piece.waited
         before = self.choices.get(piece.index, Piece(index=piece.index))

@@ -11,11 +11,13 @@ import math
 import uuid
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from ftlib.errors import FtlibError
 from ftlib.registry import Version
 from serve.adapters import why_not_banked
+from serve.arrivals import Arrivals
 from serve.options import EngineOptions
 from serve.protocol import Ask, Piece, Refusal, Refused, TokenLogprob
 
@@ -46,7 +48,7 @@ class VllmEngine:
         if reason:
             raise FtlibError(f"vLLM cannot serve {version.id}: {reason}. Promote it merged, or use the bank.")
         section = base_of(version.manifest, version.id) if adapter else in_folder(version)
-        self._options, self._tokenizers = options, Tokenizers()
+        self._options, self._arrivals, self._tokenizers = options, Arrivals(), Tokenizers()
         lora = {"enable_lora": True, "max_loras": options.max_adapters, "max_lora_rank": MAX_RANK} if adapter else {}
         self._engine: Any = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
@@ -64,11 +66,14 @@ class VllmEngine:
 
     async def generate(self, ask: Ask) -> AsyncIterator[Piece | Refusal]:
         """One Refusal, or pieces of each choice up to its last one."""
-        from serve.model import encode, sentences
+        from serve.model import decoding, encode, sentences
 
         try:
+            await self._arrivals.wait(ask.version, min(ask.seconds or math.inf, self._options.deadline))
             with sentences(ask.version):
-                prompts = encode(ask, self._tokenizers.get(ask.version), self._context)
+                tokenizer = self._tokenizers.get(ask.version)
+                prompts = encode(ask, tokenizer, self._context)
+                read = decoding(tokenizer)(prompts[0]) if ask.tells_prompt else None
         except Refused as refused:
             yield refused.refusal
             return
@@ -90,6 +95,7 @@ class VllmEngine:
                         raise piece
                     if isinstance(piece, Piece):
                         left -= piece.finish_reason is not None
+                        piece, read = replace(piece, prompt=read), None
                     yield piece
         except TimeoutError:
             yield LATE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ftlib import agreement, gate, registry
 from ftlib.answer_loss import Loss
 from ftlib.errors import DataError, FtlibError
 from ftlib.gate import Comparison, pass_gate
+from ftlib.plain_lora import PlainLora
 from ftlib.registry import Version
 from ftlib.runs import Run, Trial, read_json, write_json
 
@@ -73,7 +75,7 @@ def spoil(trial: Trial, change: Any) -> None:
 
 
 def test_a_trained_adapter_agrees_in_every_way(run):
-    found = pass_gate(staged(run.trial("000")), "trial 000")
+    found = pass_gate(staged(run.trial("000")), "trial 000").found
     assert found["passed"] is True
     assert found["chat_template"] == "as in training"
     assert found["probes"] == "4 evaluation rows"
@@ -84,12 +86,17 @@ def test_a_trained_adapter_agrees_in_every_way(run):
 def test_without_its_data_built_in_texts_are_the_probes(run):
     manifest = run.trial("000").manifest
     write_json(run.trial("000").path / "manifest.json", manifest | {"data_hash": "gone"})
-    assert pass_gate(staged(run.trial("000")), "trial 000")["probes"] == "4 built-in texts"
+    assert pass_gate(staged(run.trial("000")), "trial 000").found["probes"] == "4 built-in texts"
 
 
 def test_a_bank_that_computes_something_else_is_found(run, monkeypatch):
-    scaled = agreement._scaled
-    monkeypatch.setattr(agreement, "_scaled", lambda *given: {k: v * 1.01 for k, v in scaled(*given).items()})
+    read = agreement.read_lora
+
+    def read_wrongly(*given: Any) -> PlainLora:
+        lora = read(*given)
+        return replace(lora, state={name: part * 1.01 for name, part in lora.state.items()})
+
+    monkeypatch.setattr(agreement, "read_lora", read_wrongly)
     with pytest.raises(FtlibError, match=r"trial 000: in the bank that serves it, the adapter gives other logits"):
         pass_gate(staged(run.trial("000")), "trial 000")
 
@@ -119,7 +126,7 @@ def test_layers_of_their_own_rank_and_scale_agree(run):
         }
 
     spoil(run.trial("000"), change)
-    found = pass_gate(staged(run.trial("000")), "trial 000")
+    found = pass_gate(staged(run.trial("000")), "trial 000").found
     assert max(found["bank"], found["merged"]) < 1e-5
 
 
@@ -176,7 +183,7 @@ def by_hand(trial: Trial, base: Path, file: Path) -> float:
 
 
 def test_the_loss_is_the_mean_of_the_answers_tokens(run, file, base):
-    found = pass_gate(staged(run.trial("000")), "trial 000", None, Comparison(file))
+    found = pass_gate(staged(run.trial("000")), "trial 000", Comparison(file)).beside(None)
     assert found["loss"]["new"] == pytest.approx(by_hand(run.trial("000"), base, file), rel=1e-5)
     assert found["loss"]["reference"] is None
 
@@ -184,30 +191,30 @@ def test_the_loss_is_the_mean_of_the_answers_tokens(run, file, base):
 def test_a_worse_version_is_held_back_and_both_losses_are_named(run, file):
     best, worst = best_and_worst(run)
     current = promoted(run, best, "gate-worse")
-    new, old = (pass_gate(staged(each), "x", None, Comparison(file))["loss"]["new"] for each in (worst, best))
+    new, old = (pass_gate(staged(each), "x", Comparison(file)).beside(None)["loss"]["new"] for each in (worst, best))
     assert new > old
     with pytest.raises(
         FtlibError, match=rf"is worse than gate-worse@1 on .*: its loss is {new:.4f}, .* has {old:.4f}"
     ) as error:
-        pass_gate(staged(worst), "trial w", current, Comparison(file))
+        pass_gate(staged(worst), "trial w", Comparison(file)).beside(current)
     assert error.value.exit_status == 1
     slack = new / old - 1 + 1e-4
-    assert pass_gate(staged(worst), "trial w", current, Comparison(file, slack))["loss"]["old"] == old
+    assert pass_gate(staged(worst), "trial w", Comparison(file, slack)).beside(current)["loss"]["old"] == old
     with pytest.raises(FtlibError, match="slack"):
-        pass_gate(staged(worst), "trial w", current, Comparison(file, slack / 2))
+        pass_gate(staged(worst), "trial w", Comparison(file, slack / 2)).beside(current)
 
 
 def test_a_better_version_and_the_same_one_pass(run, file):
     best, worst = best_and_worst(run)
-    found = pass_gate(staged(best), "trial b", promoted(run, worst, "gate-better"), Comparison(file))
+    found = pass_gate(staged(best), "trial b", Comparison(file)).beside(promoted(run, worst, "gate-better"))
     assert found["loss"]["new"] < found["loss"]["old"]
-    found = pass_gate(staged(best), "trial b", promoted(run, best, "gate-same"), Comparison(file))
+    found = pass_gate(staged(best), "trial b", Comparison(file)).beside(promoted(run, best, "gate-same"))
     assert found["loss"]["new"] == found["loss"]["old"]
 
 
 def test_a_file_that_is_none(run, tmp_path):
     with pytest.raises(DataError, match=r"other\.jsonl: .*its columns \(x\) fit no format"):
-        pass_gate(staged(run.trial("000")), "x", None, Comparison(write_jsonl(tmp_path / "other.jsonl", [{"x": 1}])))
+        pass_gate(staged(run.trial("000")), "x", Comparison(write_jsonl(tmp_path / "other.jsonl", [{"x": 1}])))
 
 
 def test_losses_on_other_tokens_are_compared_by_the_answer():
@@ -233,7 +240,7 @@ def test_one_model_at_a_time(run, file, monkeypatch):
 
     monkeypatch.setattr(gate, "load_model", counted)
     best, worst = best_and_worst(run)
-    pass_gate(staged(best), "trial b", promoted(run, worst, "gate-memory"), Comparison(file))
+    pass_gate(staged(best), "trial b", Comparison(file)).beside(promoted(run, worst, "gate-memory"))
     assert len(alive) == 2
 
 
@@ -243,4 +250,4 @@ def test_every_adapter_passes(tree, file, tmp_path, name, quantization):
     done = setting(with_adapter(tree, name, quantization), tmp_path)
     train(done)
     trial = Run(Path(done.run)).trial("000")
-    assert pass_gate(staged(trial), "trial 000", None, Comparison(file))["passed"]
+    assert pass_gate(staged(trial), "trial 000", Comparison(file)).found["passed"]

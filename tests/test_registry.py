@@ -3,24 +3,69 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ftlib import registry
+from ftlib import lease, registry, shelf, storage
 from ftlib.errors import FtlibError, InputError
 from ftlib.runs import Run, Trial, write_json
+from ftlib.shelf import Folder
 
+from .cluster.conftest import free_ports
+from .cluster.stores import BUCKET, s3_server
+
+ONLY_A_FOLDER = pytest.mark.parametrize("home", ["folder"], indirect=True)
 KEY = "model.layers.0.self_attn.q_proj.lora_{}.weight"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Of a real S3-compatible server."""
+    with s3_server(*free_ports(1)) as variables, pytest.MonkeyPatch.context() as patch:
+        for key, value in variables.items():
+            patch.setenv(key, value)
+        storage._filesystem.cache_clear()
+        yield f"s3://{BUCKET}"
+    storage._filesystem.cache_clear()
+
+
+@pytest.fixture(autouse=True, params=["folder", "s3"])
+def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where versions are; the registry is there too, or at a store."""
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
+    if request.param == "s3":
+        monkeypatch.setattr(lease, "SETTLES", 0.1)
+        monkeypatch.setenv(shelf.VARIABLE, f"{request.getfixturevalue('bucket')}/{secrets.token_hex(4)}")
     return tmp_path / "home"
+
+
+def in_folder() -> bool:
+    return isinstance(shelf.shelf(), Folder)
+
+
+def left_behind() -> list[str]:
+    """What the registry holds of `support` besides its alias, its lock and the versions; and copies that nobody needs."""
+    place = shelf.shelf()
+    if isinstance(place, Folder):
+        known = {".lock", "current.json", *map(str, place.numbers("support"))}
+        return sorted({path.name for path in (place.root / "support").iterdir()} - known)
+    files = {name.split("/")[1] for name in storage.listing(place.url) if name.startswith("files/")}
+    staged = [path.name for path in place._cache.glob(".*")]
+    return sorted(files - {place.manifest("support", each)["files"] for each in place.numbers("support")}) + staged
+
+
+def write_alias(text: str) -> None:
+    where = shelf.shelf().alias_at("support")
+    if in_folder():
+        Path(where).write_text(text)
+    else:
+        storage.put_bytes(text.encode(), where)
 
 
 @pytest.fixture
@@ -46,7 +91,9 @@ def trained(run: Run, trial_id: str = "a", b: float = 0.5, state: str = "finishe
 def test_a_promotion_is_a_copy_with_its_origin(run, home):
     trial = trained(run)
     version = registry.promote(run, trial, "support")
-    assert (version.id, version.kind, version.path) == ("support@1", "adapter", home / "registry" / "support" / "1")
+    assert (version.id, version.kind) == ("support@1", "adapter")
+    assert version.path.is_relative_to(home)
+    assert (version.path == home / "registry" / "support" / "1") == in_folder()
     assert version.manifest["step"] == 7
     assert (version.manifest["name"], version.manifest["version"]) == ("support", 1)
     assert (version.manifest["run"], version.manifest["trial"]) == (str(run.path), "a")
@@ -54,7 +101,7 @@ def test_a_promotion_is_a_copy_with_its_origin(run, home):
     trained(run, b=9)
     assert (version.weights / "adapter_model.safetensors").read_bytes() == before
     assert not (version.weights / "adapter_model.safetensors").stat().st_mode & 0o222
-    assert sorted(path.name for path in version.path.parent.iterdir()) == [".lock", "1", "current.json"]
+    assert left_behind() == []
 
 
 def test_a_full_model_is_a_version_too(run):
@@ -166,12 +213,13 @@ def test_weights_replaced_while_they_are_copied_are_refused(run, monkeypatch):
     monkeypatch.setattr(registry.shutil, "copytree", slow_copy)
     with pytest.raises(InputError, match="promote it again"):
         registry.promote(run, trial, "support")
-    assert not list((registry.home() / "registry" / "support").iterdir())
+    assert left_behind() == []
 
 
+@ONLY_A_FOLDER
 def test_promotions_at_once_get_different_numbers(run, monkeypatch):
     """Also without the lock, as on a file system that has none: renaming alone keeps numbers apart."""
-    monkeypatch.setattr(registry.fcntl, "flock", lambda *_: None)
+    monkeypatch.setattr(shelf.fcntl, "flock", lambda *_: None)
     trials = [trained(run, f"t{number}", b=number + 1) for number in range(12)]
     barrier, numbers = threading.Barrier(len(trials)), []
 
@@ -191,14 +239,15 @@ def test_promotions_at_once_get_different_numbers(run, monkeypatch):
 
 
 def test_locked_promotions_leave_a_whole_history(run):
-    trials = [trained(run, f"t{number}") for number in range(12)]
+    count = 12 if in_folder() else 4
+    trials = [trained(run, f"t{number}") for number in range(count)]
     threads = [threading.Thread(target=registry.promote, args=[run, trial, "support"]) for trial in trials]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    alias = json.loads((registry.home() / "registry" / "support" / "current.json").read_text())
-    assert alias == {"version": 12, "history": list(range(1, 13))}
+    alias = json.loads(shelf.shelf().alias("support") or b"")
+    assert alias == {"version": count, "history": list(range(1, count + 1))}
 
 
 def test_a_canary_is_tried_then_is_all_or_nothing(run):
@@ -257,7 +306,7 @@ def test_a_reader_never_sees_half_a_move(run):
     errors = []
     reader = threading.Thread(target=lambda: errors.extend(_error_of(read)))
     reader.start()
-    for _ in range(20):
+    for _ in range(20 if in_folder() else 2):
         registry.promote(run, trained(run), "support", canary=0.1)
         registry.canary("support", 0.7)
         registry.canary("support", 1)
@@ -294,7 +343,33 @@ def test_what_examines_a_promotion_sees_the_copy_and_can_end_it(run):
 
     with pytest.raises(InputError, match="worse"):
         registry.promote(run, trial, "support", examine=refuse)
-    assert sorted(path.name for path in version.path.parent.iterdir()) == [".lock", "1", "current.json"]
+    assert left_behind() == []
+    assert [each.number for each in registry.versions("support")] == [1]
+
+
+def test_what_compares_sees_the_version_that_it_replaces(run):
+    """Another promotion is faster: it is compared again, with that one, and refused all the same where that is right."""
+    registry.promote(run, trained(run), "support")
+    seen: list[str] = []
+
+    def compare(reference: registry.Version | None) -> dict[str, object]:
+        assert reference is not None
+        seen.append(reference.id)
+        if len(seen) == 1:
+            registry.promote(run, trained(run, "faster"), "support")
+        if len(seen) == 4:
+            raise FtlibError("worse than that one")
+        return {"compared": reference.id}
+
+    version = registry.promote(run, trained(run), "support", compare=compare)
+    assert (version.id, seen) == ("support@3", ["support@1", "support@2"])
+    assert version.manifest["compared"] == "support@2"
+    assert registry.promote(run, trained(run), "support", compare=compare).number == 4
+    with pytest.raises(FtlibError, match="worse than that one"):
+        registry.promote(run, trained(run), "support", compare=compare)
+    assert seen == ["support@1", "support@2", "support@3", "support@4"]
+    assert registry.current("support").number == 4
+    assert left_behind() == []
 
 
 @pytest.mark.parametrize(
@@ -309,12 +384,12 @@ def test_what_examines_a_promotion_sees_the_copy_and_can_end_it(run):
     ],
 )
 def test_a_damaged_alias_says_how_to_mend_it(run, text):
-    version = registry.promote(run, trained(run), "support")
-    alias = version.path.parent / "current.json"
-    alias.write_text(text)
+    registry.promote(run, trained(run), "support")
+    write_alias(text)
     with pytest.raises(FtlibError, match=r'write \{"version": 1, "history": \[1\]\}') as error:
         registry.alias("support")
     assert isinstance(error.value, FtlibError)
-    alias.write_text('{"version": 9, "history": [9]}')
-    with pytest.raises(FtlibError, match="support@9 is what current.json names"):
+    assert str(registry.aliases()["support"]) == str(error.value)
+    write_alias('{"version": 9, "history": [9]}')
+    with pytest.raises(FtlibError, match="support@9 is what 'support' means, but .* is gone"):
         registry.alias("support")

@@ -156,3 +156,23 @@ def test_urls_that_cannot_be_used(tree: dict[str, Any], storage_url: str, said: 
 def test_data_that_is_not_there(store: str) -> None:
     with pytest.raises(ConfigError, match="data.train: there is nothing at"):
         storage.local_copy("data.train", f"{store}/none.jsonl")
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_read_whole(store: str) -> None:
+    url, over, wrong = f"{store}/replaced", threading.Event(), list[bytes]()
+
+    def replace() -> None:
+        while not over.is_set():
+            for size in (3, 3000):
+                storage.put_bytes(b"<" + b"x" * size + b">", url)
+
+    storage.put_bytes(b"<>", url)
+    writer = threading.Thread(target=replace)
+    writer.start()
+    for _ in range(100):
+        content = storage.read(url) or b""
+        if not (content.startswith(b"<") and content.endswith(b">")):
+            wrong.append(content)
+    over.set()
+    writer.join()
+    assert wrong == []

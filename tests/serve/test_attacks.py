@@ -241,7 +241,7 @@ def test_serves_own_tools_bind_wide_and_a_keyless_endpoint_answers_this_machine_
 ) -> None:
     async def ask() -> httpx.Response:
         http = make_app()
-        http.dependency_overrides[this_api] = lambda: Api(Endpoint(), str(tmp_path / "home"), {})
+        http.dependency_overrides[this_api] = lambda: Api(Endpoint(), str(tmp_path / "home"), "", {})
         transport = httpx.ASGITransport(app=http, client=(peer, 5))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.get("/v1/models")

@@ -57,7 +57,8 @@ class Handle:
 def post(handle: Handle, **options) -> httpx.Response:
     async def send() -> httpx.Response:
         http = make_app()
-        api = Api(Endpoint(names=["one"]), os.environ["FTLIB_HOME"], {engine_name(registry.resolve("one")): handle})
+        handles = {engine_name(registry.resolve("one")): handle}
+        api = Api(Endpoint(names=["one"]), os.environ["FTLIB_HOME"], "", handles)
         http.dependency_overrides[this_api] = lambda: api
         transport = httpx.ASGITransport(app=http, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
