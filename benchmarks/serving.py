@@ -398,10 +398,12 @@ def cycle(adapters: int, rounds: int) -> None:
         print(*(line for line in counted if line.startswith("ftlib_engine_adapter")), sep="\n")
         app.stop()
         ray.shutdown()
-    growth = max(memory[1:]) / memory[0] - 1
-    print(f"{len(set(said[0].values()))} different answers; memory {growth:+.1%} at most after the first round")
+    growth = max(memory) / memory[0] - 1
+    late = memory[rounds // 2 :]  # caches and the allocator's arenas have filled by then: a leak would go on
+    slope = max(late) / min(late) - 1
+    print(f"{len(set(said[0].values()))} different answers; memory {growth:+.1%} in all, {slope:.1%} in the second half")
     assert all(each == said[0] for each in said)
-    assert max(abs(each / memory[0] - 1) for each in memory) < 0.05
+    assert slope < 0.05
 
 
 def replicas_memory() -> int:
