@@ -401,7 +401,9 @@ def cycle(adapters: int, rounds: int) -> None:
     growth = max(memory) / memory[0] - 1
     late = memory[rounds // 2 :]  # caches and the allocator's arenas have filled by then: a leak would go on
     slope = max(late) / min(late) - 1
-    print(f"{len(set(said[0].values()))} different answers; memory {growth:+.1%} in all, {slope:.1%} in the second half")
+    print(
+        f"{len(set(said[0].values()))} different answers; memory {growth:+.1%} in all, {slope:.1%} in the second half"
+    )
     assert all(each == said[0] for each in said)
     assert slope < 0.05
 
