@@ -125,6 +125,16 @@ class Controller(TuneController):
             now = time.monotonic()
             self._next_snapshot = now + (now - began) / SNAPSHOT_SHARE
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What Tune saves of it: no part of ours, which each driver makes anew (and which holds handles of this one)."""
+        state: dict[str, Any] = super().__getstate__()
+        state.pop("steering", None)
+        return state
+
+    def is_finished(self) -> bool:
+        """Not while a trial is on its way to something else."""
+        return bool(super().is_finished()) and not self.steering.leaving
+
     def on_step_begin(self) -> None:
         super().on_step_begin()
         self.conductor.look(self._live_trials)

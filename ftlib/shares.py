@@ -63,18 +63,20 @@ class Shares:
         self.has, self.wants = 0, 1
         self.limit: int | None = None
         self._had, self._since, self._gave = 0, time.monotonic(), -PATIENCE
+        self._gifts: dict[str, float] = {}  # what others had when this sweep gave
 
     def exchange(self) -> None:
         """Says what this sweep has and wants, hears the others, and sets the limit."""
         mine = self._claim()
         internal_kv._internal_kv_put(self.run, json.dumps(asdict(mine)), namespace=NAMESPACE)
-        may = allowed(mine, self._others(), PATIENCE)
+        others = {name: each for name, each in self._others() if self._takes(name, each)}
+        may = allowed(mine, others.values(), PATIENCE)
         now = time.monotonic()
         if may is not None and may < mine.has:
             if now - self._gave < PATIENCE:
                 may = mine.has
             else:
-                self._gave = now
+                self._gave, self._gifts = now, {name: each.has for name, each in others.items()}
         self.limit = None if may is None else round(may / self.unit)
 
     def _claim(self) -> Claim:
@@ -84,13 +86,20 @@ class Shares:
         amounts = (has * self.unit, self.wants * self.unit)
         return Claim(self.resource, self.unit, *amounts, waits=now - self._since, told=time.time())
 
-    def _others(self) -> Iterator[Claim]:
+    def _takes(self, name: str, claim: Claim) -> bool:
+        """Whether a gift is of use to another: not where it has had nothing of the last, as it waits for something else."""
+        if self._gifts.get(name) != claim.has:
+            self._gifts.pop(name, None)
+            return True
+        return time.monotonic() - self._gave < PATIENCE
+
+    def _others(self) -> Iterator[tuple[str, Claim]]:
         for name in internal_kv._internal_kv_list("", namespace=NAMESPACE):
             told = internal_kv._internal_kv_get(name, namespace=NAMESPACE)
             if told is not None and name.decode() != self.run:
                 claim = Claim(**json.loads(told))
                 if time.time() - claim.told < SILENT_SECONDS:
-                    yield claim
+                    yield name.decode(), claim
 
 
 @contextmanager

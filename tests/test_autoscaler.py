@@ -1,4 +1,4 @@
-"""Ray's autoscaler brings machines for a sweep that waits and takes them away after it. The script that measures it is the test."""
+"""Ray's autoscaler brings machines for a sweep that waits and takes them away after it: what the benchmark measures."""
 
 from __future__ import annotations
 
