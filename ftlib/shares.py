@@ -128,7 +128,7 @@ def shared(shares: Shares) -> Iterator[Shares]:
             internal_kv._internal_kv_del(shares.run, namespace=NAMESPACE)
 
 
-class Bounded(PlacementGroupResourceManager):  # type: ignore[misc]
+class Bounded(PlacementGroupResourceManager):
     """Tune's placement groups, no more at once than `limit` says: the others are asked for when they may be."""
 
     limit: Callable[[], int | None]
