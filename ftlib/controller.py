@@ -131,6 +131,10 @@ class Controller(TuneController):
             now = time.monotonic()
             self._next_snapshot = now + (now - began) / SNAPSHOT_SHARE
 
+    def is_finished(self) -> bool:
+        """Not while a trial is on its way to something else."""
+        return bool(super().is_finished()) and not self.steering.leaving
+
     def on_step_begin(self) -> None:
         super().on_step_begin()
         self.conductor.look(self._live_trials)

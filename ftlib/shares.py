@@ -19,14 +19,14 @@ from typing import Any
 
 from ray.air.execution.resources.placement_group import PlacementGroupResourceManager
 from ray.air.execution.resources.request import ResourceRequest
-from ray.experimental import internal_kv
+from ray._private.worker import global_worker
 
 from ftlib.config import ScaleSection
 
 PATIENCE = float(os.environ.get("FTLIB_SHARE_PATIENCE_S", "60"))  # a cluster may grow, and a given worker has to load
 TELL_SECONDS = 1.0
 SILENT_SECONDS = 15.0  # a sweep that was not heard of for so long is gone
-NAMESPACE = "ftlib-shares"
+NAMESPACE = b"ftlib-shares"
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,20 @@ class Shares:
         self.has, self.wants = 0, 1
         self.limit: int | None = None
         self._had, self._since, self._gave = 0, time.monotonic(), -PATIENCE
+        self._gifts: dict[str, float] = {}  # what others had when this sweep gave
 
     def exchange(self) -> None:
         """Says what this sweep has and wants, hears the others, and sets the limit."""
         mine = self._claim()
-        internal_kv._internal_kv_put(self.run, json.dumps(asdict(mine)), namespace=NAMESPACE)
-        may = allowed(mine, self._others(), PATIENCE)
+        _store().internal_kv_put(self.run.encode(), json.dumps(asdict(mine)).encode(), True, NAMESPACE)
+        others = {name: each for name, each in self._others() if self._takes(name, each)}
+        may = allowed(mine, others.values(), PATIENCE)
         now = time.monotonic()
         if may is not None and may < mine.has:
             if now - self._gave < PATIENCE:
                 may = mine.has
             else:
-                self._gave = now
+                self._gave, self._gifts = now, {name: each.has for name, each in others.items()}
         self.limit = None if may is None else round(may / self.unit)
 
     def _claim(self) -> Claim:
@@ -84,13 +86,25 @@ class Shares:
         amounts = (has * self.unit, self.wants * self.unit)
         return Claim(self.resource, self.unit, *amounts, waits=now - self._since, told=time.time())
 
-    def _others(self) -> Iterator[Claim]:
-        for name in internal_kv._internal_kv_list("", namespace=NAMESPACE):
-            told = internal_kv._internal_kv_get(name, namespace=NAMESPACE)
+    def _takes(self, name: str, claim: Claim) -> bool:
+        """Whether a gift is of use to another: not where it has had nothing of the last, as it waits for something else."""
+        if self._gifts.get(name) != claim.has:
+            self._gifts.pop(name, None)
+            return True
+        return time.monotonic() - self._gave < PATIENCE
+
+    def _others(self) -> Iterator[tuple[str, Claim]]:
+        for name in _store().internal_kv_keys(b"", NAMESPACE):
+            told = _store().internal_kv_get(name, NAMESPACE)
             if told is not None and name.decode() != self.run:
                 claim = Claim(**json.loads(told))
                 if time.time() - claim.told < SILENT_SECONDS:
-                    yield claim
+                    yield name.decode(), claim
+
+
+def _store() -> Any:
+    """The cluster's key-value store. Ray's module for it forgets its client when any test cluster of a process ends."""
+    return global_worker.gcs_client
 
 
 @contextmanager
@@ -116,7 +130,7 @@ def shared(shares: Shares) -> Iterator[Shares]:
         over.set()
         thread.join()
         with suppress(Exception):  # it falls silent, then
-            internal_kv._internal_kv_del(shares.run, namespace=NAMESPACE)
+            _store().internal_kv_del(shares.run.encode(), False, NAMESPACE)
 
 
 class Bounded(PlacementGroupResourceManager):

@@ -7,6 +7,7 @@ stopped, or goes on with other values. What was done to a trial stands in its `l
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
@@ -60,9 +61,11 @@ class Steering:
         self.run: Run = controller.conductor.run
         self.experiment: Experiment = controller.conductor.setting.experiment()
         self.leaving: dict[str, Callable[[Any], None]] = {}  # trials on their way out, and what is done then
+        self.too_late: dict[str, Callable[[], None]] = {}  # what is done where they end before they hear of it
 
     def take_up(self) -> None:
         """Does what is waiting. A command that cannot be done is answered with the reason."""
+        self._see_who_ended()
         for name, command in waiting(self.run):
             try:
                 sentence = getattr(self, f"_{command.do}")(command)
@@ -75,6 +78,7 @@ class Steering:
     def has_left(self, trial: Any) -> bool:
         """Whether a trial that was interrupted was asked to: then what it was asked for is done."""
         act = self.leaving.pop(str(trial), None)
+        self.too_late.pop(str(trial), None)
         if act is not None:
             self.run.log_event("trial_moved", trial=str(trial))
             act(trial)
@@ -118,7 +122,8 @@ class Steering:
         if live is None:
             self._again(ours, point, spared=True)
         elif command.changes:
-            self._when_it_has_left(live, lambda trial: self.controller.go_on_with(trial, point))
+            again = partial(self._again, ours, point, spared=True)
+            self._when_it_has_left(live, lambda trial: self.controller.go_on_with(trial, point), again)
         self._note(ours, spared=True, changed=command.changes)
         longer = "".join(f", with {path} = {value}" for path, value in command.changes.items())
         return f"trial {ours.id} is trained to its end{longer}"
@@ -183,17 +188,28 @@ class Steering:
         if reason is not None:
             raise InputError(f"this trial cannot join the pack: {reason}.")
 
-    def _when_it_has_left(self, live: Any, act: Callable[[Any], None]) -> None:
+    def _when_it_has_left(
+        self, live: Any, act: Callable[[Any], None], too_late: Callable[[], None] | None = None
+    ) -> None:
         spread = self.experiment.scale.strategy != "single"  # its workers would have to agree on a step: it is cut off
         if live.status != "RUNNING" or spread:
             act(live)
             return
         self.leaving[str(live)] = act
+        if too_late is not None:
+            self.too_late[str(live)] = too_late
         self.controller.conductor.ask_to_leave(live, "asked for by hand")
+
+    def _see_who_ended(self) -> None:
+        """A trial may come to its end, or be stopped by the scheduler, before it hears that it should leave."""
+        for name in [name for name in self.leaving if self._live(name) is None]:
+            del self.leaving[name]
+            act = self.too_late.pop(name, None)
+            if act is not None and self.run.trial(name).state in ("stopped", "finished"):
+                act()
 
     def _again(self, ours: Trial, point: dict[str, Any], spared: bool) -> None:
         """A trial that has ended is on again, from its checkpoint."""
-        self.leaving.pop(ours.id, None)  # the scheduler was faster than what was asked for then
         ours.set_state("pending")
         self._note(ours, spared=spared)
         write_json(ours.path / POINT, point)

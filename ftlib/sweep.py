@@ -72,7 +72,7 @@ def start_ray(cpus: int | None = None) -> None:
         ray.init(**quiet)
     else:
         guard_local_cluster()
-        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
 
 
 def fit(

@@ -47,6 +47,8 @@ def test_sweeps_hear_of_each_other_until_they_end(monkeypatch: pytest.MonkeyPatc
         poor.exchange()
         rich.exchange()
         assert rich.limit == 2
+        rich.exchange()
+        assert rich.limit is None  # it had nothing of it: it waits for something else
         poor.has = 1  # it has what it wants
         poor.exchange()
         rich.exchange()
@@ -58,7 +60,7 @@ def test_sweeps_hear_of_each_other_until_they_end(monkeypatch: pytest.MonkeyPatc
 def test_a_sweep_that_comes_later_gets_its_share(
     tree: dict[str, Any], tmp_path: Path, pack: int | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FTLIB_SHARE_PATIENCE_S", "2")
+    monkeypatch.setenv("FTLIB_SHARE_PATIENCE_S", "4")
     tree["train"].update(
         num_train_epochs=120 if pack == 2 else 40, eval_strategy="steps", eval_steps=40, logging_steps=1
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +17,10 @@ import pytest
 from ftlib import mirror, storage
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError, FtlibError, TrialError
+from ftlib.runs import Run, home
 from ftlib.setting import Setting
 
+from ..conftest import write_experiment
 from .conftest import free_ports
 from .stores import BUCKET, gs_server, s3_server
 
@@ -112,6 +118,49 @@ def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(FtlibError, match="s3://tests/late has not answered for 0 s"):
         storage.read(url)
     storage._filesystem.cache_clear()
+
+
+@pytest.mark.matrix
+def test_a_packed_run_goes_on_by_its_url_after_its_driver_and_its_disk_were_lost(
+    store: str, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    """Killed once a trial has finished and the URL knows it, while others train; `ftlib resume` of the URL."""
+    tree["train"].update(num_train_epochs=30, eval_strategy="steps", eval_steps=16)
+    space = {"train.learning_rate": {"min": 1e-3, "max": 1e-1, "log": True}}
+    tree["sweep"] = {"space": space, "num_samples": 6, "scheduler": {"type": "none"}, "baseline": False, "pack": 2}
+    tree["storage"] = f"{store}/driver"
+
+    def start(*arguments: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ftlib.cli", *map(str, arguments)]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+
+    driver = start("sweep", write_experiment(tmp_path / "x.yaml", tree))
+    finished: list[str] = []
+    while not finished:
+        assert driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.5)
+        states = [name for name in storage.listing(tree["storage"]) if name.endswith("/status.json")]
+        finished = [name for name in states if b'"finished"' in (storage.read(f"{tree['storage']}/{name}") or b"")]
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    name = finished[0].partition("/")[0]
+    before = storage.read(f"{tree['storage']}/{finished[0].replace('status.json', 'metrics.jsonl')}")
+    (home() / "runs" / name).rename(tmp_path / "lost")
+    assert any(trial.state == "running" for trial in Run(tmp_path / "lost").trials())
+
+    driver = start("resume", f"{tree['storage']}/{name}")
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
+    run = Run(home() / "runs" / name)
+    assert [trial.state for trial in run.trials()] == ["finished"] * 6
+    for trial in run.trials():
+        steps = [row["step"] for row in trial.metrics() if "loss" in row]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 8 * 30
+    assert storage.read(f"{tree['storage']}/{finished[0].replace('status.json', 'metrics.jsonl')}") == before
+    assert any(event["event"] == "trial_continued" for event in run.events())
 
 
 def test_a_bucket_that_is_not_there_is_said_at_once(store: str) -> None:
