@@ -141,6 +141,7 @@ def test_a_packed_sweep_loses_nothing_with_its_machines(tree: dict[str, Any], tm
     packed(tree, tmp_path, rounds=2, seed=1, epochs=8)
 
 
+@pytest.mark.matrix
 def test_a_solo_sweep_loses_nothing_with_its_machines(tree: dict[str, Any], tmp_path: Path) -> None:
     solo(tree, tmp_path, rounds=2, seed=2, epochs=8)
 

@@ -56,13 +56,14 @@ def test_sweeps_hear_of_each_other_until_they_end(monkeypatch: pytest.MonkeyPatc
     assert list(rich._others()) == []
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("pack", [2, "off"])
 def test_a_sweep_that_comes_later_gets_its_share(
     tree: dict[str, Any], tmp_path: Path, pack: int | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FTLIB_SHARE_PATIENCE_S", "4")
+    monkeypatch.setenv("FTLIB_SHARE_PATIENCE_S", "3")
     tree["train"].update(
-        num_train_epochs=120 if pack == 2 else 40, eval_strategy="steps", eval_steps=40, logging_steps=1
+        num_train_epochs=300 if pack == 2 else 100, eval_strategy="steps", eval_steps=40, logging_steps=1
     )
     space = {"train.learning_rate": {"min": 1e-3, "max": 1e-2, "log": True}}
     section = {"space": space, "scheduler": {"type": "none"}, "pack": pack, "baseline": False}

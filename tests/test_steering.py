@@ -34,7 +34,7 @@ def evaluated(run: Run, name: str, times: int = 1) -> bool:
     return len(run.trial(name).evaluations("eval_loss")) >= times
 
 
-@pytest.mark.parametrize("pack", [2, "off"])
+@pytest.mark.parametrize("pack", [2, pytest.param("off", marks=pytest.mark.matrix)])
 def test_a_live_sweep_is_steered(tree: dict[str, Any], tmp_path: Path, nodes: Machines, pack: int | str) -> None:
     epochs = 20 if pack == 2 else 10
     tree["train"].update(num_train_epochs=epochs, eval_strategy="steps", eval_steps=EPOCH, logging_steps=1)
