@@ -124,7 +124,8 @@ def trains(run: Run, process: subprocess.Popen[str]) -> int:
     return int(read_json(run.trial("000").path / PLACE)["pid"])
 
 
-@pytest.mark.parametrize("pack", [2, pytest.param("off", marks=pytest.mark.matrix)])
+@pytest.mark.matrix
+@pytest.mark.parametrize("pack", [2, "off"])
 def test_a_trial_that_falls_silent_is_started_again(
     tree: dict[str, Any], tmp_path: Path, nodes: Machines, pack: int | str
 ) -> None:

@@ -281,6 +281,7 @@ def _kill_a_worker(storage: str, killed: list[int], over: threading.Event) -> No
 
 
 @pytest.mark.usefixtures("ray_local")
+@pytest.mark.matrix
 def test_a_killed_worker_of_two_costs_no_step(tree: dict[str, Any], tmp_path: Path) -> None:
     """`ftlib train` with FSDP on Ray; one of its two workers is killed once there is a checkpoint."""
     tree["train"].update(num_train_epochs=10, per_device_train_batch_size=4, eval_strategy="steps", eval_steps=20)
@@ -301,6 +302,7 @@ def test_a_killed_worker_of_two_costs_no_step(tree: dict[str, Any], tmp_path: Pa
 
 
 @pytest.mark.usefixtures("ray_local")
+@pytest.mark.matrix
 def test_asha_stops_trials_of_two_workers(tree: dict[str, Any], tmp_path: Path) -> None:
     """A stopped trial's workers are given back: the next trial starts, although Ray leaves their place standing."""
     tree["train"].update(num_train_epochs=6, per_device_train_batch_size=4)

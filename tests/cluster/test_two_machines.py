@@ -64,6 +64,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         storage._filesystem.cache_clear()
 
 
+@pytest.mark.matrix
 def test_a_trial_goes_on_from_its_checkpoint_on_a_new_machine(
     machines: Machines, tree: dict[str, Any], tmp_path: Path, data_file: Path
 ) -> None:

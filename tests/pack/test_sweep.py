@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from ftlib.leaderboard import leaderboard
+from ftlib.nodes import PLACE
 from ftlib.pack.host import Host
-from ftlib.runs import Run
+from ftlib.runs import Run, read_json
 
 from ..conftest import ftlib, only_run, write_experiment
 from ..test_sweep import start, wait_for
@@ -132,11 +132,11 @@ def test_a_killed_host_costs_no_trial_and_no_bit(tree: dict[str, Any], tmp_path:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not killed:
             time.sleep(0.05)
-            begun = list((tmp_path / "runs").glob("*/trials/*/checkpoint"))
-            hosts = [each for each in psutil.process_iter(["cmdline"]) if _is_host(each)]
-            if begun and hosts:
-                hosts[0].kill()
-                killed.append(hosts[0].pid)
+            for checkpoint in list((tmp_path / "runs").glob("*/trials/*/checkpoint"))[:1]:
+                place = read_json(checkpoint.parent / PLACE)
+                if place is not None:
+                    os.kill(place["pid"], signal.SIGKILL)
+                    killed.append(place["pid"])
 
     thread = threading.Thread(target=kill_one)
     thread.start()
@@ -145,11 +145,6 @@ def test_a_killed_host_costs_no_trial_and_no_bit(tree: dict[str, Any], tmp_path:
     assert killed, output
     assert any(event["event"] == "trial_started" and event["failures"] for event in run.events())
     assert_like(run, uninterrupted)
-
-
-def _is_host(process: psutil.Process) -> bool:
-    ours = {os.getpid()} & {parent.pid for parent in process.parents()}
-    return bool(ours) and any("ray::Host" in part for part in process.info["cmdline"] or [])
 
 
 def test_asha_frees_slots_that_the_next_suggestions_take(sweep: dict[str, Any], tmp_path: Path) -> None:
