@@ -16,6 +16,8 @@ from ftlib.pack.host import Opening
 
 ANOTHER_WAITS = "another sweep waits for its share of the cluster"
 DEATHS = 5  # of hosts in a row that have not loaded the base, before the sweep is given up
+NEVER_RAN = "never ran"  # Ray's words: it waited for room in the queue of a machine that is lost, and died of that
+PAUSE_SECONDS = 1.0  # after each of them, before the next: what kills them may be a cluster that is just changing
 Tell = Callable[..., None]  # an event and its details
 
 
@@ -48,6 +50,7 @@ class Hosts:
         self.new, self.opening, self.most, self.tell = new, opening, most, tell
         self.places: list[Place] = []
         self.opened = self.died = 0  # hosts that have loaded the base; and in a row, that died before
+        self.paused_until = 0.0
         self.wanted = 1
 
     def open(self, handle: Any, opening: Opening) -> Place:
@@ -67,6 +70,7 @@ class Hosts:
                 said: dict[str, Any] = ray.get(place.opened)
             except ray.exceptions.RayActorError as error:
                 self.lose(place, str(error))
+                time.sleep(max(0.0, self.paused_until - time.monotonic()))
                 handle = self.new()
             else:
                 return said
@@ -108,7 +112,7 @@ class Hosts:
         width = max((place.width for place in staying), default=0) or self.opening.fixed or self.opening.most
         self.wanted = min(self.most, math.ceil(trials / width))
         wanted = self.wanted if limit is None else min(self.wanted, limit)
-        for _ in range(wanted - len(staying)):
+        for _ in range(wanted - len(staying) if time.monotonic() >= self.paused_until else 0):
             self.open(self.new(), self.opening)
         idle = [place for place in staying if not place.tenants]
         idle.sort(key=lambda place: place.width)  # those that are still loading, or waiting for a machine, first
@@ -119,7 +123,7 @@ class Hosts:
 
     def _look_at(self, place: Place) -> None:
         if self._done(place.ends):
-            self.lose(place)
+            self.lose(place, _why_it_ended(place))
         elif not place.width and self._done(place.opened):
             try:
                 opened = ray.get(place.opened)
@@ -155,7 +159,9 @@ class Hosts:
         line = why.strip().splitlines()[-1].strip() if why.strip() else None
         self.tell("host_lost", host=place.number, node=place.node, trials=len(place.tenants), why=line)
         self._kill(place)  # one that is only out of reach must not go on writing
-        self.died += not place.width
+        if not place.width and NEVER_RAN not in why:
+            self.died += 1
+            self.paused_until = time.monotonic() + PAUSE_SECONDS * self.died
         if self.died >= DEATHS:
             raise FtlibError(
                 f"{DEATHS} hosts in a row died while they loaded the base ({line}): is memory enough for it?"
@@ -185,3 +191,12 @@ class Hosts:
         """Ends all hosts."""
         for place in list(self.places):
             self._end(place, "the sweep is over")
+
+
+def _why_it_ended(place: Place) -> str:
+    """What Ray says of a host that is gone."""
+    try:
+        ray.get(place.ends)
+    except Exception as error:
+        return str(error)
+    return ""
