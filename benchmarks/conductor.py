@@ -58,7 +58,7 @@ class Idle:
         return True
 
     def call(self, key: str, method: str, args: Any, keywords: Any) -> Any:
-        resident = self.residents[key] if method != "stop" else self.residents.pop(key, None)
+        resident = self.residents.get(key) if method != "stop" else self.residents.pop(key, None)
         return getattr(resident, method)(*args, **keywords) if resident is not None else None
 
     def rent(self, trial_id: str, params: Any, donor: str | None) -> None:

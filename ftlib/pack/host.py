@@ -244,8 +244,8 @@ class Host:
         return True
 
     def call(self, key: str, method: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """A resident's method. `stop` is its last."""
-        resident = self.residents[key] if method != "stop" else self.residents.pop(key, None)
+        """A resident's method. `stop` is its last: what was asked of it meanwhile, by threads that came later, is nothing."""
+        resident = self.residents.get(key) if method != "stop" else self.residents.pop(key, None)
         return getattr(resident, method)(*args, **keywords) if resident is not None else None
 
 
