@@ -187,6 +187,7 @@ def _steer(run: Run, command: Command) -> None:
 
 def _add_trials(path: str, count: int) -> None:
     """More trials for a run that is at work, or that is resumed with them."""
+    from ftlib import signature
     from ftlib.commands import Command, send
     from ftlib.config import Experiment
     from ftlib.runs import Run
@@ -195,9 +196,10 @@ def _add_trials(path: str, count: int) -> None:
     if run.conducted:
         _steer(run, command)
         return
+    signature.check(run)  # before anything is left in it: resuming loads what it holds
     send(run, command)
     experiment = Experiment.parse(run.resolved["experiment"], f"{run.path}/resolved.json")
-    _conduct(experiment, run, resumed=True)
+    go_on(experiment, run)
 
 
 @cli.command("leaderboard")

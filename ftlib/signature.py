@@ -71,5 +71,5 @@ def check(run: Run) -> None:
         return
     raise InputError(
         f"{run.path} was not made by you on this machine, and resuming it can run any code that its maker has put there: "
-        "use --trust if you know where it comes from."
+        "'ftlib resume --trust' takes it all the same, if you know where it comes from."
     )

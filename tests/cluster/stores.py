@@ -41,7 +41,9 @@ def gs_server(port: int) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _server(port: int, program: str, *options: str) -> Iterator[str]:
-    assert (SERVERS / program).exists(), "run `make install`: it installs the object stores of the tests"
+    assert (SERVERS / program).exists(), (
+        "run `make .venv/stores/.installed`, which `make test` does: the object stores of the tests"
+    )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     process = subprocess.Popen(
         [str(SERVERS / program), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment

@@ -56,9 +56,11 @@ def test_a_foreign_pickle_is_not_loaded_without_trust(swept: tuple[Run, str], tm
     foreign = Path(shutil.copytree(run.path, tmp_path / run.name))
     for file in (foreign / "tune").glob("*.pkl"):
         file.write_bytes(pickle.dumps(Attack(mark)))
-    status, output = ftlib("resume", foreign)
-    assert (status, output.count("\n")) == (2, 1)
-    assert "use --trust" in output
-    assert not mark.exists()
+    for command in (("resume", foreign), ("sweep", foreign, "--add-trials", 1)):
+        status, output = ftlib(*command)
+        assert (status, output.count("\n")) == (2, 1)
+        assert "--trust" in output
+        assert not mark.exists()
+    assert not (foreign / "commands").exists()
     ftlib("resume", foreign, "--trust")
     assert mark.exists()  # so the refusal is what kept it from running
