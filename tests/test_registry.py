@@ -18,7 +18,7 @@ from ftlib.runs import Run, Trial, write_json
 from ftlib.shelf import Folder
 
 from .cluster.conftest import free_ports
-from .cluster.stores import BUCKET, s3_server
+from .cluster.stores import BUCKET, s3_here
 
 ONLY_A_FOLDER = pytest.mark.parametrize("home", ["folder"], indirect=True)
 KEY = "model.layers.0.self_attn.q_proj.lora_{}.weight"
@@ -27,12 +27,8 @@ KEY = "model.layers.0.self_attn.q_proj.lora_{}.weight"
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """Of a real S3-compatible server."""
-    with s3_server(*free_ports(1)) as variables, pytest.MonkeyPatch.context() as patch:
-        for key, value in variables.items():
-            patch.setenv(key, value)
-        storage._filesystem.cache_clear()
+    with s3_here(*free_ports(1)):
         yield f"s3://{BUCKET}"
-    storage._filesystem.cache_clear()
 
 
 @pytest.fixture(autouse=True, params=["folder", "s3"])

@@ -22,19 +22,15 @@ from ftlib.shelf import Folder, Objects
 from serve.catalog import Catalog
 
 from .cluster.conftest import free_ports
-from .cluster.stores import BUCKET, s3_server
+from .cluster.stores import BUCKET, s3_here
 from .test_registry import trained
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of an S3-compatible server."""
-    with s3_server(*free_ports(1)) as variables, pytest.MonkeyPatch.context() as patch:
-        for key, value in variables.items():
-            patch.setenv(key, value)
-        storage._filesystem.cache_clear()
+    with s3_here(*free_ports(1)) as variables:
         yield variables["AWS_ENDPOINT_URL"]
-    storage._filesystem.cache_clear()
 
 
 @pytest.fixture

@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from ftlib import storage
+
 SERVERS = Path(sys.prefix) / "stores" / "bin"
 BUCKET = "tests"
 S3_VARIABLES = {
@@ -29,6 +33,17 @@ def s3_server(port: int) -> Iterator[dict[str, str]]:
     with _server(port, "moto_server", "-H", "127.0.0.1", "-p", str(port)) as url:
         _make_bucket(url)
         yield {**S3_VARIABLES, "AWS_ENDPOINT_URL": url}
+
+
+@contextmanager
+def s3_here(port: int) -> Iterator[dict[str, str]]:
+    """An S3-compatible server that this process reaches, and its variables."""
+    with s3_server(port) as variables, pytest.MonkeyPatch.context() as patch:
+        for key, value in variables.items():
+            patch.setenv(key, value)
+        storage._filesystem.cache_clear()
+        yield variables
+    storage._filesystem.cache_clear()
 
 
 @contextmanager
