@@ -24,6 +24,7 @@ from ftlib.conductor import Conductor
 from ftlib.errors import FtlibError
 from ftlib.job import moved
 from ftlib.pack.seam import Slots
+from ftlib.population import Population
 from ftlib.runs import POINT, read_json
 from ftlib.search import StudySearch
 from ftlib.shares import bounded
@@ -59,7 +60,10 @@ class Controller(TuneController):
         arguments["resource_manager_factory"] = lambda: (
             Slots(hosts) if hosts is not None else bounded(lambda: shares.limit)
         )
-        arguments["scheduler"] = Sparing(arguments.get("scheduler") or FIFOScheduler(), spared(self.conductor.run))
+        scheduler = arguments.get("scheduler") or FIFOScheduler()
+        if isinstance(scheduler, Population):
+            scheduler.run = self.conductor.run
+        arguments["scheduler"] = Sparing(scheduler, spared(self.conductor.run))
         super().__init__(**arguments)
         self._next_snapshot, self._ending = 0.0, False
         self.steering = Steering(self)

@@ -6,6 +6,7 @@ then the checkpoint. Only then is the evaluation reported, so whoever stops the 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -22,6 +23,7 @@ from ftlib.setting import Setting, versions
 
 Report = Callable[[dict[str, Any]], None]
 POSITION = "position.json"  # in a pack's checkpoint: where it stands
+GIVEN = ".given-by-{}"  # a donor's position, put aside for this trial
 
 
 class Record:
@@ -181,22 +183,44 @@ def closing_evaluation(trial: Trial, metric: str) -> dict[str, Any] | None:
 
 
 def copy_checkpoint(donor: Trial, trial: Trial, tries: int = 10) -> None:
-    """Takes over the donor's position. The donor goes on training: a copy during which it moved is taken again."""
-    staged = trial.path / ".donated"
+    """Takes over the donor's position: the one that was `put_aside`, or else its latest, while it trains on."""
+    staged, aside = trial.path / ".donated", _aside(donor, trial)
     for _ in range(tries):
-        source = donor.checkpoint
-        shutil.rmtree(staged, ignore_errors=True)
         try:
-            if source is None:
-                raise FileNotFoundError(donor.path / "checkpoint")
-            inode = source.stat().st_ino
-            shutil.copytree(source, staged)
-            if source.stat().st_ino == inode:
-                replace_directory(staged, trial.path / "checkpoint")
-                return
+            _copy(aside if aside.exists() else donor.checkpoint, staged)
         except OSError:
             time.sleep(0.2)
+        else:
+            replace_directory(staged, trial.path / "checkpoint")
+            return
     raise TrialError(f"the checkpoint of trial {donor.id}, to go on from, could not be copied.")
+
+
+def put_aside(donor: Trial, trial: Trial) -> None:
+    """Keeps the donor's position for `trial`, whose process has yet to start. Where it cannot be kept (the donor is on
+    another machine), the trial takes the donor's latest."""
+    aside = _aside(donor, trial)
+    for earlier in trial.path.glob(GIVEN.format("*")):
+        shutil.rmtree(earlier, ignore_errors=True)
+    staged = aside.with_name(f"{aside.name}.new")
+    with contextlib.suppress(OSError):
+        _copy(donor.checkpoint, staged)
+        replace_directory(staged, aside)
+
+
+def _aside(donor: Trial, trial: Trial) -> Path:
+    return trial.path / GIVEN.format(donor.id)
+
+
+def _copy(checkpoint: Path | None, staged: Path) -> None:
+    """Raises OSError where there is none, or where another took its place meanwhile."""
+    if checkpoint is None:
+        raise FileNotFoundError
+    shutil.rmtree(staged, ignore_errors=True)
+    inode = checkpoint.stat().st_ino
+    shutil.copytree(checkpoint, staged, copy_function=link)
+    if checkpoint.stat().st_ino != inode:
+        raise FileNotFoundError
 
 
 def not_finite(name: str, value: float, step: int, experiment: Experiment) -> str:

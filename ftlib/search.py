@@ -10,13 +10,14 @@ from typing import Any
 
 import optuna
 import ray.tune
-from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule, PopulationBasedTraining
+from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule
 from ray.tune.search.optuna import OptunaSearch
 
 from ftlib import config
 from ftlib.asha import SuccessiveHalving
 from ftlib.config import Experiment, SweepSection
 from ftlib.errors import ConfigError
+from ftlib.population import Population
 from ftlib.setting import Rungs
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def make_scheduler(experiment: Experiment, rungs: Rungs, packed: bool = False) -
             hard_stop=True,
         )
     if isinstance(scheduler, config.PBT):
-        return PopulationBasedTraining(
+        return Population(
             **clock,
             perturbation_interval=rungs.marks[0],
             hyperparam_mutations={

@@ -71,6 +71,7 @@ class Pack:
         run = Run(Path(self.setting.run))
         trial = run.trial(trial_id)
         if donor and donor != trial_id:
+            arrive(self.setting, donor)
             copy_checkpoint(run.trial(donor), trial)
         done = None if donor else closing_evaluation(trial, self.setting.metric)
         if done:  # whoever conducts died between our last report and its own notes
