@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE := -n 2 --dist loadgroup # tests/conftest.py says which with which
 
 .PHONY: help install quickstart test test-all check bench gpu kuberay clean
 
@@ -34,10 +35,10 @@ check: install ## ruff, mypy, import-linter
 	$(BIN)/lint-imports --no-logo
 
 test: install $(VENV)/stores/.installed ## every test that needs no GPU
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test-all: install $(VENV)/stores/.installed ## the same, and every combination (marked matrix): every experiment file with --smoke, among others
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m ""
 
 bench: install ## the benchmarks; their results belong in docs/log.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -50,6 +50,18 @@ def write_jsonl(path: Path, values: list[Any]) -> Path:
     return path
 
 
+OWN_RAY = ("test_autoscaler", "test_chaos", "test_failures", "test_shares", "test_spine", "test_steering")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers (`make test`): what starts processes on one, one after the other, and the rest, file by file, beside it."""
+    for item in items:
+        file = item.path
+        on_ray = "ray_local" in getattr(item, "fixturenames", ()) or file.parent.name in ("serve", "cluster")
+        group = "ray" if on_ray or file.stem in OWN_RAY else f"{file.parent.name}/{file.stem}"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ftlib_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")

@@ -219,6 +219,7 @@ def test_two_workers_compute_what_one_does(tree: dict[str, Any], tmp_path: Path)
     assert losses["ddp"] == pytest.approx(losses["single"], rel=1e-4)
 
 
+@pytest.mark.matrix  # in `make test` a budget ends one: tests/test_cost.py
 def test_a_sweep_whose_time_is_over_ends_with_its_leaderboard(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["train"].update(num_train_epochs=100000, eval_strategy="steps", eval_steps=8)
     status, output, run = sweep(tree, tmp_path, num_samples=4, scheduler={"type": "none"}, time_budget_s=25, pack=1)

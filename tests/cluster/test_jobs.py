@@ -74,7 +74,7 @@ def test_stop_and_resume_with_a_secret(cluster: TokenCluster, client: Client, tr
     assert "interrupted with" in log
     assert "W&B cannot be reached" in log  # so the driver has the key
     assert "Traceback" not in log
-    status, resumed = client("submit", file, "--resume", job, "--follow")
+    status, resumed = client("submit", file, "--resume", job, "--follow", *named, **secrets)
     assert status == 0, resumed
     assert [trial.state for trial in run.trials()] == ["finished"] * 2
     steps = [row["step"] for row in run.trials()[0].metrics() if "loss" in row]
