@@ -147,7 +147,7 @@ def replay(
 ) -> dict[str, float]:
     """Shares and ratios over all replays of a `sweep.scheduler` section."""
     from ftlib.config import Experiment
-    from ftlib.search import make_scheduler, rungs_for
+    from ftlib.sweep.search import make_scheduler, rungs_for
 
     experiment = Experiment.parse(
         {

@@ -21,15 +21,15 @@ from typing import Any
 
 import ray
 
-from ftlib.conductor import Conductor
 from ftlib.config import Experiment
-from ftlib.controller import conducting
 from ftlib.pack.host import Opening
 from ftlib.pack.hosts import Hosts
 from ftlib.runs import Run, Trial, append_row
 from ftlib.setting import Rungs, Setting
-from ftlib.shares import Shares
-from ftlib.sweep import _quiet_tune, _tuner
+from ftlib.sweep.conductor import Conductor
+from ftlib.sweep.controller import conducting
+from ftlib.sweep.shares import Shares
+from ftlib.sweep.sweep import _quiet_tune, _tuner
 
 MARKS = (100, 300)
 

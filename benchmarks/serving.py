@@ -169,8 +169,8 @@ def world(folder: Path, adapters: int = ADAPTERS, rank: int = RANK) -> list[str]
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from ftlib import registry
     from ftlib.models import fingerprint
+    from ftlib.registry import registry
     from ftlib.runs import Run, write_json
 
     os.environ["FTLIB_HOME"] = str(folder / "home")
@@ -322,7 +322,7 @@ def soak(seconds: float) -> None:
     """Twice the clients that have places; a promote and a rollback on the way."""
     import ray
 
-    from ftlib import registry
+    from ftlib.registry import registry
     from ftlib.runs import Run
     from serve import app
 

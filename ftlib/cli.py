@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ftlib.commands import Command
     from ftlib.config import Experiment
     from ftlib.data import Prepared
-    from ftlib.registry import Alias
+    from ftlib.registry.registry import Alias
+    from ftlib.registry.weights import Engine
     from ftlib.runs import Run
-    from ftlib.weights import Engine
+    from ftlib.sweep.commands import Command
 
 EXPERIMENT = click.argument("file", type=click.Path())
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -56,8 +56,8 @@ def check(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
     """Validate FILE, fill in every default, estimate parameters, memory and steps. Starts nothing."""
     import yaml
 
-    from ftlib.cost import expected
     from ftlib.estimate import estimate
+    from ftlib.sweep.cost import expected
 
     experiment = load(file, overrides, smoke)
     console = _console()
@@ -130,7 +130,7 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool, add_trials: int | 
 def resume(run: str, trust: bool) -> None:
     """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
     from ftlib.config import Experiment
-    from ftlib.mirror import open_run
+    from ftlib.storage.mirror import open_run
 
     opened = open_run(run)
     experiment = Experiment.parse(opened.resolved["experiment"], f"{opened.path}/resolved.json")
@@ -146,9 +146,9 @@ def _steers(deed: Literal["stop", "resume", "clone", "boost"], help: str) -> Non
     """Adds `ftlib trial DEED RUN TRIAL`."""
 
     def steer(run: str, trial: str, overrides: tuple[str, ...] = ()) -> None:
-        from ftlib.commands import Command
         from ftlib.config.loader import parse_override
         from ftlib.runs import Run
+        from ftlib.sweep.commands import Command
 
         changes = dict(parse_override(override) for override in overrides)
         _steer(Run.open(run), Command(deed, trial, changes))
@@ -167,8 +167,8 @@ _steers("boost", "Train TRIAL of RUN to its end whatever the scheduler says, or 
 
 def _steer(run: Run, command: Command) -> None:
     """Sends a command to the driver of a run and prints what came of it."""
-    from ftlib.commands import answer, send
     from ftlib.errors import FtlibError, InputError, nearest
+    from ftlib.sweep.commands import answer, send
 
     known = [each.id for each in run.trials()]
     if command.trial is not None and command.trial not in known:
@@ -187,10 +187,10 @@ def _steer(run: Run, command: Command) -> None:
 
 def _add_trials(path: str, count: int) -> None:
     """More trials for a run that is at work, or that is resumed with them."""
-    from ftlib import signature
-    from ftlib.commands import Command, send
+    from ftlib.cluster import signature
     from ftlib.config import Experiment
     from ftlib.runs import Run
+    from ftlib.sweep.commands import Command, send
 
     run, command = Run.open(path), Command("add", count=count)
     if run.conducted:
@@ -208,7 +208,7 @@ def _add_trials(path: str, count: int) -> None:
 def show_leaderboard(run: str, as_csv: bool) -> None:
     """The trials of RUN, best first, with the untuned base above them."""
     from ftlib.leaderboard import to_csv, to_table, write_leaderboard
-    from ftlib.mirror import open_run
+    from ftlib.storage.mirror import open_run
 
     board = write_leaderboard(open_run(run))
     if as_csv:
@@ -244,10 +244,10 @@ def promote(
     no_gate: bool,
 ) -> None:
     """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME, once it is checked."""
-    from ftlib import promotion, registry
     from ftlib.errors import InputError, nearest
     from ftlib.leaderboard import leaderboard
-    from ftlib.mirror import bring_weights, open_run
+    from ftlib.registry import promotion, registry
+    from ftlib.storage.mirror import bring_weights, open_run
 
     conditions = promotion.Conditions(canary, engine, max_rank, merged, not no_gate, file, slack)
     opened = open_run(run)
@@ -278,7 +278,7 @@ def show_registry() -> None:
     from rich import box
     from rich.table import Table
 
-    from ftlib import registry
+    from ftlib.registry import registry
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("version", "served", "kind", "base", "eval_loss", "from"):
@@ -307,7 +307,7 @@ def show_registry() -> None:
 @click.argument("share", type=float)
 def move_canary(name: str, share: float) -> None:
     """Try the canary of NAME on another SHARE of its requests; 0 ends it, 1 makes it what NAME means."""
-    from ftlib import registry
+    from ftlib.registry import registry
 
     _say_alias(registry.canary(name, share))
 
@@ -316,7 +316,7 @@ def move_canary(name: str, share: float) -> None:
 @click.argument("name")
 def rollback(name: str) -> None:
     """End the canary of NAME; where there is none, serve the version that was served before the current one."""
-    from ftlib import registry
+    from ftlib.registry import registry
 
     click.echo(f"{name} is now {registry.rollback(name).id}")
 
@@ -337,7 +337,7 @@ def keys() -> None:
 @click.option("--requests-per-minute", type=int, metavar="N", help="No limit, unless given.")
 def add_key(name: str, adapters: str, requests_per_minute: int | None) -> None:
     """Make a key called NAME and print it: it is kept nowhere, and cannot be shown again."""
-    from ftlib import keys, registry
+    from ftlib.registry import keys, registry
 
     allowed = [each.strip() for each in adapters.split(",") if each.strip()]
     token = keys.add(name, allowed, requests_per_minute)
@@ -352,7 +352,7 @@ def list_keys() -> None:
     from rich import box
     from rich.table import Table
 
-    from ftlib.keys import Keys
+    from ftlib.registry.keys import Keys
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("key", "adapters", "requests a minute", "created"):
@@ -369,7 +369,7 @@ def list_keys() -> None:
 @click.argument("name")
 def remove_key(name: str) -> None:
     """Forget the key NAME: requests with it are refused from then on."""
-    from ftlib import keys
+    from ftlib.registry import keys
 
     keys.remove(name)
     click.echo(f"key {name} is gone")
@@ -380,8 +380,8 @@ def remove_key(name: str) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 def merge_adapter(adapter: str, out: Path) -> None:
     """Compute ADAPTER (NAME, NAME@VERSION, or a trial's adapter folder) into its base, and write the model to OUT."""
-    from ftlib import registry
     from ftlib.errors import InputError
+    from ftlib.registry import registry
     from ftlib.runs import read_json
 
     folder = Path(adapter) if Path(adapter).is_dir() else registry.resolve(adapter).weights
@@ -390,7 +390,7 @@ def merge_adapter(adapter: str, out: Path) -> None:
         raise InputError(f"{folder} has no manifest.json beside it, which would name its base.")
     if manifest.get("kind") == "model":
         raise InputError(f"{adapter} is a whole model already: there is nothing to merge.")
-    from ftlib.merge import merge
+    from ftlib.adapters.merge import merge
     from ftlib.models import base_of
 
     merge(folder, base_of(manifest, adapter), out)
@@ -413,8 +413,8 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     import signal
     from importlib import import_module
 
-    from ftlib.keys import default_path
-    from ftlib.sweep import start_ray
+    from ftlib.registry.keys import default_path
+    from ftlib.sweep.sweep import start_ray
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was begun is answered
     application = import_module("serve.app")  # the application imports ftlib, never the reverse
@@ -443,7 +443,7 @@ def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json:
     """Compare the traffic of NAME (or NAME@VERSION) with the data that it was trained on, and say what drifted."""
     import json
 
-    from ftlib.monitor import monitor, to_table
+    from ftlib.registry.monitor import monitor, to_table
 
     report = monitor(name, files, hours)
     if as_json:
@@ -519,9 +519,9 @@ def _fail(message: str, status: int, debug: bool) -> None:
 
 def load(file: str, overrides: tuple[str, ...], smoke: bool = False) -> Experiment:
     """The experiment in a file, its paths absolute and what it names of the registry found. Raises InputError."""
-    from ftlib import registry
     from ftlib.config import Experiment
     from ftlib.errors import ConfigError
+    from ftlib.registry import registry
 
     experiment = Experiment.load(file, overrides, smoke)
     name = experiment.model.name_or_path
@@ -547,7 +547,7 @@ def load(file: str, overrides: tuple[str, ...], smoke: bool = False) -> Experime
 
 
 def _prepare(experiment: Experiment, console: Console) -> Prepared:
-    from ftlib.adapters import empty_model
+    from ftlib.adapters.build import empty_model
     from ftlib.data import prepare
     from ftlib.methods import check as check_method
     from ftlib.models import load_tokenizer
@@ -579,10 +579,10 @@ def start(experiment: Experiment, text: str, run_name: str | None = None, parcel
 
     `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from.
     """
-    from ftlib import signature
-    from ftlib.mirror import local_storage
+    from ftlib.cluster import signature
     from ftlib.runs import Run
-    from ftlib.sweep import check_resources, first_host, start_ray
+    from ftlib.storage.mirror import local_storage
+    from ftlib.sweep.sweep import check_resources, first_host, start_ray
     from ftlib.tracking import wandb_mode
 
     if experiment.track.wandb is not None:
@@ -600,7 +600,7 @@ def start(experiment: Experiment, text: str, run_name: str | None = None, parcel
 
 def go_on(experiment: Experiment, run: Run, trust: bool = False) -> None:
     """Resumes a run. Raises InputError for one that was made elsewhere and is not trusted."""
-    from ftlib import signature
+    from ftlib.cluster import signature
 
     if not trust:
         signature.check(run)
@@ -619,7 +619,7 @@ def _packed(experiment: Experiment) -> str:
 
 
 def _import_libraries() -> None:
-    import ftlib.adapters
+    import ftlib.adapters.build
     import ftlib.data  # noqa: F401
 
 
@@ -651,9 +651,9 @@ def _conduct(
     """Runs or resumes, with the live view and the trackers beside it, and closes with the leaderboard."""
     from ftlib.errors import FtlibError
     from ftlib.leaderboard import to_table, write_leaderboard
-    from ftlib.mirror import mirrored, url_of
     from ftlib.runs import BASE
-    from ftlib.sweep import fit, unfinished
+    from ftlib.storage.mirror import mirrored, url_of
+    from ftlib.sweep.sweep import fit, unfinished
     from ftlib.tracking import following
     from ftlib.watch import watching
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ftlib.jobs import Cluster, Job
+    from ftlib.cluster.jobs import Cluster, Job
 
 ADDRESS = click.option(
     "--address",
@@ -48,10 +48,10 @@ def submit(
 ) -> None:
     """Send FILE, its small local files and this ftlib to a cluster, and run it there. It goes on without us."""
     from ftlib.cli import as_written, load
-    from ftlib.parcel import LIMIT, make_parcel
+    from ftlib.cluster.parcel import LIMIT, make_parcel
+    from ftlib.cluster.sealed import from_environment
     from ftlib.runs import new_name
-    from ftlib.sealed import from_environment
-    from ftlib.storage import is_url
+    from ftlib.storage.storage import is_url
 
     values = from_environment(secrets)
     experiment = load(file, overrides, smoke)
@@ -105,7 +105,7 @@ def jobs(address: str) -> None:
     from rich.table import Table
 
     from ftlib.cli import print_table
-    from ftlib.storage import is_url
+    from ftlib.storage.storage import is_url
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("job", "state", "started", "took", "storage"):
@@ -155,12 +155,12 @@ def stop(job: str, address: str) -> None:
 @click.option("--weights", type=click.Choice(["all", "best", "none"]), default="all", show_default=True)
 def pull(job: str, address: str, folder: Path, weights: str) -> None:
     """Bring the run of JOB, or of a URL, here: leaderboard, metrics, report, adapters or models. It can be running."""
-    from ftlib.archive import pull_run
     from ftlib.cli import print_table
+    from ftlib.cluster.archive import pull_run
+    from ftlib.cluster.parcel import code_alone
     from ftlib.errors import InputError
     from ftlib.leaderboard import leaderboard, to_table
-    from ftlib.parcel import code_alone
-    from ftlib.storage import is_url
+    from ftlib.storage.storage import is_url
 
     if is_url(job):
         name, source = job.rstrip("/").rpartition("/")[2], None
@@ -194,7 +194,7 @@ CLUSTER_FILE = click.argument("file", type=click.Path(), default="cluster.yaml")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def up(file: str, yes: bool) -> None:
     """Start the cluster of FILE, or bring it in line with FILE, with your token on it. Asks first: it costs."""
-    from ftlib.cluster import ClusterFile
+    from ftlib.cluster.launcher import ClusterFile
 
     loaded = ClusterFile.load(file)
     least, most = loaded.hourly
@@ -209,7 +209,7 @@ def up(file: str, yes: bool) -> None:
 @CLUSTER_FILE
 def status(file: str) -> None:
     """Nodes, what they hold, and what waits."""
-    from ftlib.cluster import ClusterFile
+    from ftlib.cluster.launcher import ClusterFile
 
     ClusterFile.load(file).ray("exec", "RAY_AUTH_MODE=token ray status -v")
 
@@ -219,7 +219,7 @@ def status(file: str) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def down(file: str, yes: bool) -> None:
     """End every node of FILE. Runs on their disks end with them: pull them first."""
-    from ftlib.cluster import ClusterFile
+    from ftlib.cluster.launcher import ClusterFile
 
     ClusterFile.load(file).ray("down", *(["--yes"] if yes else []))
 
@@ -229,7 +229,7 @@ def down(file: str, yes: bool) -> None:
 @click.option("--port", default=8265, show_default=True, help="Of this machine.")
 def dashboard(file: str, port: int) -> None:
     """Hold a tunnel to the cluster's dashboard, which --address of other commands goes through, until Ctrl-C."""
-    from ftlib.cluster import ClusterFile
+    from ftlib.cluster.launcher import ClusterFile
 
     loaded = ClusterFile.load(file)
     click.echo(f"http://127.0.0.1:{port} is the cluster's dashboard while this runs; it asks for the token.")
@@ -244,7 +244,7 @@ def price(file: str) -> None:
     from rich.table import Table
 
     from ftlib.cli import print_table
-    from ftlib.cluster import ClusterFile
+    from ftlib.cluster.launcher import ClusterFile
 
     loaded = ClusterFile.load(file)
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
@@ -275,7 +275,7 @@ def _follow(cluster: Cluster, job: Job) -> None:
 
 
 def _cluster(address: str) -> Cluster:
-    from ftlib.jobs import Cluster
+    from ftlib.cluster.jobs import Cluster
 
     return Cluster(address)
 

@@ -66,7 +66,7 @@ class Estimate:
 
 def estimate(experiment: Experiment, data: DataReport) -> Estimate:
     """The cost of one trial. Reads the model's config, not its weights."""
-    from ftlib.adapters import empty_model
+    from ftlib.adapters.build import empty_model
     from ftlib.models import count_parameters, freeze_body
 
     shape = empty_model(experiment.model, experiment.adapter, experiment.method.head)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ftlib.adapter_state import STATE_FILE, digest, publish_as_plain
+from ftlib.adapters.state import STATE_FILE, digest, publish_as_plain
 from ftlib.config import Experiment
 from ftlib.data import Prepared
 from ftlib.errors import Preempted, TrialError

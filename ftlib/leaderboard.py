@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config import ScaleSection
-from ftlib.cost import spent
 from ftlib.runs import BASE, Run, Trial, write_text
+from ftlib.sweep.cost import spent
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -24,7 +24,7 @@ from transformers import (
 
 from ftlib.config import Head, ModelSection
 from ftlib.errors import ConfigError, FtlibError, nearest
-from ftlib.storage import local_copy
+from ftlib.storage.storage import local_copy
 
 CLASSES: dict[str, Any] = {
     "causal_lm": AutoModelForCausalLM,

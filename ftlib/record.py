@@ -16,10 +16,10 @@ from typing import Any
 
 from ftlib.config import Experiment
 from ftlib.errors import TrialError
-from ftlib.mirror import leave
-from ftlib.patience import patiently
 from ftlib.runs import Run, Trial, append_row, link, read_json, replace_directory, write_json
 from ftlib.setting import Setting, versions
+from ftlib.storage.mirror import leave
+from ftlib.storage.patience import patiently
 
 Report = Callable[[dict[str, Any]], None]
 POSITION = "position.json"  # in a pack's checkpoint: where it stands

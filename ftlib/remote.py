@@ -30,7 +30,7 @@ KEPT = 900.0  # seconds that an archive waits to be fetched
 def storage_of(storage: str) -> str:
     """Where a job's run goes: a URL as it is; a path of the client's machine means the driver's own disk."""
     from ftlib.runs import home
-    from ftlib.storage import is_url
+    from ftlib.storage.storage import is_url
 
     return storage if is_url(storage) else str(home() / "runs")
 
@@ -53,7 +53,7 @@ def resume(name: str, job: str, secrets: bool, trust: bool) -> None:
     """Goes on with the run `name`; its inputs lie where this job's parcel has them."""
     from ftlib import cli
     from ftlib.config import Experiment
-    from ftlib.mirror import open_run
+    from ftlib.storage.mirror import open_run
 
     vault = _begin(job, secrets)
     tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
@@ -65,14 +65,14 @@ def resume(name: str, job: str, secrets: bool, trust: bool) -> None:
 
 def _begin(job: str, secrets: bool) -> Any:
     _check_versions()
-    from ftlib.sweep import start_ray
+    from ftlib.sweep.sweep import start_ray
 
     start_ray()
     return _take_secrets(job) if secrets else None
 
 
 def _check_versions() -> None:
-    from ftlib.parcel import differing
+    from ftlib.cluster.parcel import differing
 
     sent = _parcel()["versions"]
     other = differing(sent, _installed(sent))
@@ -99,8 +99,8 @@ def _take_secrets(job: str) -> Any:
     """Shows a key, waits for the box, empties it into a vault. Raises FtlibError when none comes."""
     from ray.experimental import internal_kv
 
-    from ftlib.sealed import KEY, Receiver, box
-    from ftlib.vault import open_vault
+    from ftlib.cluster.sealed import KEY, Receiver, box
+    from ftlib.cluster.vault import open_vault
 
     receiver = Receiver()
     print(f"{KEY}{receiver.public}", flush=True)
@@ -121,8 +121,8 @@ def archive(name: str, job: str, storage: str, weights: str) -> None:
     (the client stops this job) or after `KEPT` seconds."""
     import ray
 
-    from ftlib.archive import READY, write_archive
-    from ftlib.sweep import start_ray
+    from ftlib.cluster.archive import READY, write_archive
+    from ftlib.sweep.sweep import start_ray
 
     opened = _whole(f"{storage_of(storage)}/{name}")
     start_ray()
@@ -138,7 +138,7 @@ def archive(name: str, job: str, storage: str, weights: str) -> None:
 
 def _whole(place: str) -> Run:
     """A run with the weights that other machines have carried to its URL."""
-    from ftlib.mirror import bring_weights, open_run
+    from ftlib.storage.mirror import bring_weights, open_run
 
     opened = open_run(place)
     for trial in opened.trials():
@@ -147,7 +147,7 @@ def _whole(place: str) -> Run:
 
 
 def main() -> None:
-    """`run|resume RUN JOB [--secrets] [--trust]`, `archive RUN JOB STORAGE WEIGHTS`: written by `ftlib.jobs` alone."""
+    """`run|resume RUN JOB [--secrets] [--trust]`, `archive RUN JOB STORAGE WEIGHTS`: written by `ftlib.cluster.jobs` alone."""
     from ftlib import cli
 
     verb, name, job, *rest = sys.argv[1:]

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftlib.errors import FtlibError, InputError, nearest
-from ftlib.patience import patiently
+from ftlib.storage.patience import patiently
 
 State = Literal["pending", "running", "finished", "stopped", "failed", "preempted"]
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")

@@ -16,17 +16,17 @@ from transformers import (
 )
 
 from ftlib import methods
-from ftlib.adapter_state import state_callbacks
-from ftlib.adapters import add_adapter, calibration, kept_precision, make_optimizer
+from ftlib.adapters.build import add_adapter, calibration, kept_precision, make_optimizer
+from ftlib.adapters.state import state_callbacks
 from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared, load_prepared, prepare
 from ftlib.errors import TrialError
 from ftlib.journal import OURS, Journal
-from ftlib.mirror import arrive, leave
 from ftlib.models import load_model, load_tokenizer
 from ftlib.record import Report, closing_evaluation, copy_checkpoint
 from ftlib.runs import BASE, ENDED, FIRST, Run, Trial, append_row
 from ftlib.setting import Setting
+from ftlib.storage.mirror import arrive, leave
 from ftlib.strategies import strategy_of
 
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftlib import registry, weights
 from ftlib.errors import FtlibError, InputError
-from ftlib.registry import Version
+from ftlib.registry import registry, weights
+from ftlib.registry.registry import Version
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ def why_not_banked(version: Version) -> str | None:
 
 def read_adapter(version: Version) -> Adapter:
     """A version's adapter. Raises FtlibError for what a bank cannot hold."""
-    from ftlib.plain_lora import read_lora
+    from ftlib.adapters.plain_lora import read_lora
 
     registry.check_loadable(version)
     reason = why_not_banked(version)

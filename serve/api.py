@@ -22,9 +22,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from ftlib.keys import Key
-from ftlib.registry import Version
-from ftlib.shelf import VARIABLE
+from ftlib.registry.keys import Key
+from ftlib.registry.registry import Version
+from ftlib.registry.shelf import VARIABLE
 from serve.books import Books
 from serve.catalog import Catalog, Entry, labels_of
 from serve.classifier import MAX_TEXTS, Label

@@ -20,10 +20,10 @@ import yaml
 from pydantic import ValidationError
 from ray import serve
 
-from ftlib import registry, shelf
 from ftlib.config.messages import explain
 from ftlib.errors import FtlibError, InputError
-from ftlib.registry import Version
+from ftlib.registry import registry, shelf
+from ftlib.registry.registry import Version
 from ftlib.runs import home
 from serve.api import Api
 from serve.catalog import engine_name

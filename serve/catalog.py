@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from ftlib import registry
 from ftlib.errors import FtlibError, nearest
-from ftlib.registry import Alias, Version
+from ftlib.registry import registry
+from ftlib.registry.registry import Alias, Version
 from ftlib.runs import read_json
 from serve.adapters import why_not_banked
 from serve.protocol import Refusal, Refused

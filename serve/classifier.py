@@ -8,8 +8,8 @@ from typing import Any
 
 from ray import serve
 
-from ftlib import registry
-from ftlib.registry import Version
+from ftlib.registry import registry
+from ftlib.registry.registry import Version
 from serve.options import EngineOptions
 from serve.protocol import Refusal
 
@@ -35,8 +35,8 @@ class Classifier:
         import torch
         from peft import PeftModel
 
+        from ftlib.adapters.merge import head_of
         from ftlib.config import ModelSection
-        from ftlib.merge import head_of
         from ftlib.models import base_of, load_model, load_tokenizer
         from serve.model import in_folder
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from ray import serve
 
-from ftlib.registry import Version
+from ftlib.registry.registry import Version
 from serve.arrivals import Arrivals
 from serve.fair_queue import FairQueue
 from serve.options import APPLICATION, EngineOptions

@@ -10,8 +10,8 @@ from typing import Any
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from ftlib import registry
-from ftlib.registry import Version
+from ftlib.registry import registry
+from ftlib.registry.registry import Version
 from serve.catalog import engine_name, labels_of
 from serve.options import APPLICATION, Endpoint
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ftlib.keys import Key, Keys
+from ftlib.registry.keys import Key, Keys
 from serve.protocol import Refusal, Refused
 
 NOBODY = Key("anonymous", "")

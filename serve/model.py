@@ -13,14 +13,14 @@ import torch
 from jinja2 import TemplateError
 from peft import PeftModel
 
-import ftlib.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
-from ftlib import registry
+import ftlib.adapters.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
+from ftlib.adapters.merge import MERGEABLE
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
-from ftlib.merge import MERGEABLE
 from ftlib.models import base_of, load_model, load_tokenizer
 from ftlib.onednn import freeze_linears
-from ftlib.registry import Version
+from ftlib.registry import registry
+from ftlib.registry.registry import Version
 from serve.adapters import Adapter, why_not_banked
 from serve.protocol import Ask, Refusal, Refused
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from ftlib.registry import Version
+from ftlib.registry.registry import Version
 
 FinishReason = Literal["stop", "length"]
 Shape = TypeVar("Shape", bound="Request")

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from ftlib.errors import FtlibError
-from ftlib.registry import Version
+from ftlib.registry.registry import Version
 from serve.adapters import why_not_banked
 from serve.arrivals import Arrivals
 from serve.options import EngineOptions

@@ -138,7 +138,7 @@ def ray_local() -> Iterator[None]:
     """One Ray of two CPUs for all tests of a session."""
     import ray
 
-    from ftlib.sweep import start_ray
+    from ftlib.sweep.sweep import start_ray
 
     start_ray(cpus=2)
     yield

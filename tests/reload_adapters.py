@@ -15,7 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
-import ftlib.bottleneck  # noqa: F401 (the one tuner that PEFT does not bring)
+import ftlib.adapters.bottleneck  # noqa: F401 (the one tuner that PEFT does not bring)
 from ftlib.models import keep_unpacked
 
 

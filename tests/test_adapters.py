@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ftlib.adapters import BUILDERS, add_adapter, empty_model
+from ftlib.adapters.build import BUILDERS, add_adapter, empty_model
+from ftlib.adapters.merge import merge
 from ftlib.config import Experiment, ModelSection
 from ftlib.errors import ConfigError, InputError, TrialError
 from ftlib.journal import Journal
-from ftlib.merge import merge
 from ftlib.models import count_parameters, load_model
 from ftlib.runs import Run, read_json
 from ftlib.trial import run_trial
@@ -349,7 +349,7 @@ def test_merge_says_what_it_cannot(tree: dict[str, Any], tmp_path: Path) -> None
 def test_the_command_merges_a_trial_and_a_name(tree: dict[str, Any], tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ftlib import registry
+    from ftlib.registry import registry
 
     trial, computed = trained(with_adapter(tree, "dora"), tmp_path)
     run = Run(trial.parent.parent)

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ftlib import trial as trial_module
+from ftlib.adapters.merge import merge
 from ftlib.config import Experiment
 from ftlib.config.compat import RULES
 from ftlib.errors import ConfigError
-from ftlib.merge import merge
 from ftlib.runs import Run
 
 from .conftest import COLOURS, rows, write_jsonl

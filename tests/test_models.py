@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from ftlib.adapters import add_adapter
+from ftlib.adapters.build import add_adapter
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError
 from ftlib.models import bare_model, count_parameters, fingerprint, identity, load_model, load_tokenizer

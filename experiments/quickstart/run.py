@@ -78,7 +78,7 @@ def words(command: str) -> list[str]:
 
 def base_is_promoted() -> bool:
     """Whether an earlier quickstart has left its base: pretraining is done once."""
-    from ftlib import registry
+    from ftlib.registry import registry
 
     if "quickstart-base" not in registry.names():
         return False

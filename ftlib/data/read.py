@@ -20,7 +20,7 @@ from typing import Any
 
 from ftlib.config.data import DataSection
 from ftlib.errors import DataError, nearest
-from ftlib.storage import local_copy
+from ftlib.storage.storage import local_copy
 
 PEEK = 20  # rows whose columns stand for the columns of the data
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import set_seed
 
-from ftlib.adapters import empty_model
+from ftlib.adapters.build import empty_model
 from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError

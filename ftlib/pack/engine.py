@@ -23,13 +23,13 @@ from ftlib.errors import FtlibError, TrialError
 from ftlib.lora_bank import Route
 from ftlib.methods.objectives import Objective
 from ftlib.methods.objectives.base import Split
-from ftlib.mirror import arrive
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.member import Member
 from ftlib.record import Record, Report, closing_evaluation, copy_checkpoint
 from ftlib.runs import BASE, ENDED, Run, append_row
 from ftlib.setting import Setting
+from ftlib.storage.mirror import arrive
 
 Failed = Callable[[str], None]
 BLOCKS_KEPT = 4096

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError, StorageError
-from ftlib.nodes import here
 from ftlib.runs import BASE, write_text
 from ftlib.setting import Setting
+from ftlib.sweep.nodes import here
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ class Host:
         asked = time.perf_counter()
         import torch
 
-        from ftlib import vault
+        from ftlib.cluster import vault
         from ftlib.config.packs import largest_rank
         from ftlib.data import load_prepared
         from ftlib.methods.objectives import objective
-        from ftlib.mirror import arrive, leave
         from ftlib.pack.base import FrozenBase
         from ftlib.pack.engine import Pack
         from ftlib.pack.width import Width, measure
+        from ftlib.storage.mirror import arrive, leave
 
         vault.receive()
         started = time.perf_counter()

@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
-from ftlib import nodes
 from ftlib.errors import FtlibError
 from ftlib.pack.host import Opening
+from ftlib.sweep import nodes
 
 ANOTHER_WAITS = "another sweep waits for its share of the cluster"
 DEATHS = 5  # of hosts in a row that have not loaded the base, before the sweep is given up

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import get_scheduler, set_seed
 
-from ftlib.adapter_state import PEFT_WEIGHTS
-from ftlib.adapters import TASKS
+from ftlib.adapters.build import TASKS
+from ftlib.adapters.state import PEFT_WEIGHTS
 from ftlib.config import Experiment, Lora
 from ftlib.errors import TrialError
 from ftlib.lora_bank import Dropout
@@ -23,9 +23,9 @@ from ftlib.methods.objectives import Objective, objective
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
-from ftlib.patience import patiently
 from ftlib.record import EMPTY, POSITION, Record, Report, not_finite
 from ftlib.runs import Trial, link, read_json, write_json
+from ftlib.storage.patience import patiently
 
 OPTIMIZER = "optimizer.safetensors"
 STATE_FILES = (OPTIMIZER, POSITION)  # what a checkpoint holds beyond the weights

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import ray.tune
 
 from ftlib.errors import FtlibError
-from ftlib.job import DONOR_FILE, moved, reported_again
-from ftlib.nodes import note_place
 from ftlib.runs import ENDED, Run, read_json, write_json, write_text
-from ftlib.search import FAILED
 from ftlib.setting import Setting
+from ftlib.sweep.job import DONOR_FILE, moved, reported_again
+from ftlib.sweep.nodes import note_place
+from ftlib.sweep.search import FAILED
 
 
 class Landlord(Protocol):

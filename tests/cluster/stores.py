@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlib import storage
+from ftlib.storage import storage
 
 SERVERS = Path(sys.prefix) / "stores" / "bin"
 BUCKET = "tests"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlib import access
+from ftlib.cluster import access
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ftlib.archive import read_archive, write_archive
+from ftlib.cluster.archive import read_archive, write_archive
 from ftlib.errors import FtlibError
 from ftlib.leaderboard import leaderboard
 from ftlib.runs import Run, replace_directory

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ftlib.jobs import Cluster
+from ftlib.cluster.jobs import Cluster
 from ftlib.runs import ENDED, Run
 
 from ..conftest import write_experiment

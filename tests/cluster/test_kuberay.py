@@ -12,9 +12,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ftlib.cluster import ClusterFile
+from ftlib.cluster.kuberay import manifests, write_manifests
+from ftlib.cluster.launcher import ClusterFile
 from ftlib.errors import ConfigError
-from ftlib.kuberay import manifests, write_manifests
 from serve.app import Endpoint
 
 from .conftest import ROOT

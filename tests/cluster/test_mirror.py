@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from ftlib import mirror, storage
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError, FtlibError, TrialError
 from ftlib.runs import Run, home
 from ftlib.setting import Setting
+from ftlib.storage import mirror, storage
 
 from ..conftest import write_experiment
 from .conftest import free_ports

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ftlib import parcel
+from ftlib.cluster import parcel
+from ftlib.cluster.parcel import differing, make_parcel
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError
-from ftlib.parcel import differing, make_parcel
 from ftlib.setting import versions
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ftlib import signature
+from ftlib.cluster import signature
 from ftlib.errors import InputError
 from ftlib.runs import Run, home
 

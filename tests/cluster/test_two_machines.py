@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from ftlib import storage
 from ftlib.runs import Run
+from ftlib.storage import storage
 
 from ..conftest import write_experiment
 from .conftest import Client, TokenCluster, clean_environment, end, free_ports, head, make_client, start_machine

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from ftlib.leaderboard import leaderboard
-from ftlib.nodes import PLACE
 from ftlib.pack.host import Host
 from ftlib.runs import Run, read_json
+from ftlib.sweep.nodes import PLACE
 
 from ..conftest import ftlib, only_run, write_experiment
-from ..test_sweep import start, wait_for
+from ..sweep.test_sweep import start, wait_for
 from .conftest import assert_same_bits, left_behind
 
 

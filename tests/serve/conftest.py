@@ -26,9 +26,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ftlib import registry
 from ftlib.models import fingerprint
-from ftlib.registry import Version
+from ftlib.registry import registry
+from ftlib.registry.registry import Version
 from ftlib.runs import Run, Trial, write_json
 from serve import app
 

@@ -12,11 +12,11 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from ftlib import registry
-from ftlib.adapters import add_adapter
+from ftlib.adapters.build import add_adapter
 from ftlib.config import AdapterSection, ModelSection
 from ftlib.models import load_model
-from ftlib.registry import Version
+from ftlib.registry import registry
+from ftlib.registry.registry import Version
 from ftlib.runs import Run, read_json, write_json
 from serve.adapters import Adapter, Shelf, Slots, read_adapter, why_not_banked
 from serve.batch import Batch

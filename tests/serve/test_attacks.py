@@ -18,8 +18,8 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 
-from ftlib import registry
 from ftlib.errors import InputError
+from ftlib.registry import registry
 from ftlib.runs import read_json, write_json
 from serve import app
 from serve.api import Api

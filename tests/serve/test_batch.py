@@ -21,7 +21,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from ftlib.registry import Version
+from ftlib.registry.registry import Version
 from serve.adapters import Adapter, Shelf, Slots
 from serve.batch import CHUNK, Batch
 from serve.model import Loaded

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ftlib import registry
-from ftlib.registry import Version
+from ftlib.registry import registry
+from ftlib.registry.registry import Version
 from ftlib.runs import Run
 from serve.catalog import Catalog
 from serve.protocol import Refused

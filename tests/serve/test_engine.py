@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ftlib.registry import Version
+from ftlib.registry.registry import Version
 from serve.engine import Engine
 from serve.options import EngineOptions
 from serve.protocol import Ask, Piece, Refusal, Tally

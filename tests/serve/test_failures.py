@@ -12,8 +12,8 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from ftlib import registry
 from ftlib.errors import FtlibError, InputError
+from ftlib.registry import registry
 from ftlib.runs import write_json
 from serve import app
 from serve.api import Api

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlib import keys
+from ftlib.registry import keys
 from serve.guard import Bucket, Guard
 from serve.protocol import Refused
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from ftlib import registry
+from ftlib.registry import registry
 
 from .conftest import TEMPLATE, World, adapter_trial, finish, tiny_model, tiny_tokenizer
 

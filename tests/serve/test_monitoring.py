@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from ftlib import registry
-from ftlib.monitor import monitor
-from ftlib.profile import write_profile
+from ftlib.registry import registry
+from ftlib.registry.monitor import monitor
+from ftlib.registry.profile import write_profile
 
 from .conftest import TEMPLATE, World, adapter_trial, tiny_tokenizer
 from .test_life import until

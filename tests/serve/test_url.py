@@ -12,8 +12,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from ftlib import registry, shelf, storage
+from ftlib.registry import registry, shelf
 from ftlib.runs import Run
+from ftlib.storage import storage
 
 from ..cluster.conftest import clean_environment
 from ..cluster.stores import BUCKET, s3_server

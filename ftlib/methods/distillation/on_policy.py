@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from trl import DistillationConfig, DistillationTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from ftlib.adapters import make_optimizer
+from ftlib.adapters.build import make_optimizer
 from ftlib.config import Experiment
 from ftlib.methods.arguments import training_arguments
 

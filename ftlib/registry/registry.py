@@ -1,0 +1,343 @@
+"""The registry: winners under a name and a version that never changes.
+
+    a name     an alias: {"version": 3, "history": [1, 2, 3]}, which version the bare name means; while a new version is
+               tried on a share of the traffic also "canary": {"version": 4, "share": 0.1}
+    a version  adapter/ (PEFT) or model/ (safetensors), and manifest.json: where the weights come from
+
+`support` addresses what the alias points at, `support@2` one version for ever. Promoting writes the next number and
+then moves the alias; rolling back moves the alias alone. A move is one write under a lock, so whoever reads the alias
+sees it before or after. A promotion cut short is never a version. `shelf.py` knows where all of it lies.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from ftlib.errors import FtlibError, InputError, nearest
+from ftlib.registry import weights
+from ftlib.registry.shelf import NAME, Folder, Objects, Place, make_read_only, objects, shelf
+from ftlib.registry.weights import Engine, moves_its_base, tensors
+from ftlib.runs import Run, Trial, read_json, write_json
+
+Kind = Literal["adapter", "model"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One promoted winner, which is never written again. `place` is its folder, or the URL of the registry that has it: then
+    its files are brought to whichever machine asks for its `path` or its `weights`, once."""
+
+    name: str
+    number: int
+    place: Place
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.number}"
+
+    @property
+    def path(self) -> Path:
+        """The folder with its weights and its manifest."""
+        return self.place if isinstance(self.place, Path) else objects(self.place).bring(self.name, self.number)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its files are on this machine."""
+        here = self.place if isinstance(self.place, Path) else objects(self.place).here(self.name, self.number)
+        return here.is_dir()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        if isinstance(self.place, Path):
+            return read_json(self.place / "manifest.json") or {}
+        return objects(self.place).manifest(self.name, self.number)
+
+    @property
+    def kind(self) -> Kind:
+        if isinstance(self.place, Path):
+            return "adapter" if (self.place / "adapter").is_dir() else "model"
+        return "adapter" if self.manifest["kind"] == "adapter" else "model"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / self.kind
+
+
+@dataclass(frozen=True)
+class Alias:
+    """What a bare name means: `version`, and while `canary` is tried, that one for `share` of the requests."""
+
+    version: Version
+    canary: Version | None = None
+    share: float = 0.0
+
+
+def promote(
+    run: Run,
+    trial: Trial,
+    name: str,
+    canary: float | None = None,
+    examine: Callable[[Version], Mapping[str, Any]] = lambda staged: {},
+    compare: Callable[[Version | None], Mapping[str, Any]] | None = None,
+) -> Version:
+    """Copies a trial's best weights into the registry as the next version of `name`, which then means that version.
+
+    With `canary`, a share between 0 and 1, `name` goes on meaning what it means, but for that share of the requests. A
+    canary that was there ends either way. `examine` sees the copy before it has a number, may still change it, and
+    returns what goes into its manifest; `compare` does so for the version that `name` means until then, or None, and again
+    when that is another by the time that the alias is moved. Whatever they raise ends the promotion.
+
+    Raises InputError for a name that is not one, for a trial that failed or whose weights are missing or empty, for a
+    share that is none, and for a canary of a name that has no version yet.
+    """
+    _check_name(name)
+    if canary is not None:
+        _check_share(canary)
+        alias(name)  # a canary needs a version beside it
+    origin = _promotable(trial)
+    place = shelf()
+    with place.staging(name) as staged:
+        _copy(trial, origin, staged / origin.name.removeprefix(".").removesuffix(".old"))
+        found = dict(examine(Version(name, 0, staged)))
+        make_read_only(staged)
+        before = _meant(place, name) if compare else None
+        found |= compare(before) if compare else {}
+        place.carry(name, staged)
+        while True:
+            with place.moving(name) as move:
+                now = _meant(place, name) if compare else None
+                if now == before:
+                    state = _read(place, name)
+                    version = _publish(place, name, staged, {**found, "run": str(run.path), "trial": trial.id})
+                    if canary is None:
+                        move(_state([*state.get("history", []), version.number]))
+                    else:
+                        move(_state(state["history"], {"version": version.number, "share": canary}))
+                    return version
+            assert compare is not None
+            found, before = {**found, **compare(now)}, now  # outside of the lock: it takes its time
+
+
+def canary(name: str, share: float) -> Alias:
+    """Moves the canary of `name` to another share of the requests: 0 ends it, 1 makes it what the name means.
+
+    Raises InputError when there is no canary, or for a share that is none.
+    """
+    _check_share(share, whole=True)
+    place = _known(name)
+    with place.moving(name) as move:
+        state = _read(place, name)
+        if state.get("canary") is None:
+            raise InputError(f"'{name}' has no canary: start one with 'ftlib promote RUN --as {name} --canary SHARE'.")
+        tried = state["canary"]["version"]
+        if share in (0, 1):
+            move(_state([*state["history"], tried] if share else state["history"]))
+        else:
+            move(_state(state["history"], {"version": tried, "share": share}))
+        return alias(name)
+
+
+def rollback(name: str) -> Version:
+    """Ends the canary of `name`, or without one points it back at the version it meant before; returns what it means.
+
+    Raises InputError when there is neither.
+    """
+    place = _known(name)
+    with place.moving(name) as move:
+        state = _read(place, name)
+        history = state["history"] if state.get("canary") else state["history"][:-1]
+        if not history:
+            raise InputError(
+                f"{name}@{state['version']} is the first version that '{name}' pointed at: there is none to roll back to."
+            )
+        move(_state(history))
+        return alias(name).version
+
+
+def alias(name: str) -> Alias:
+    """What the bare name means, read in one go. Raises InputError for an unknown name."""
+    _check_name(name)
+    place = shelf()
+    content = place.alias(name)
+    if content is None:
+        raise _unknown(place, name)
+    return _alias(place, name, content)
+
+
+def aliases() -> dict[str, Alias | FtlibError]:
+    """What every name means, in one look; of a damaged one, what is wrong with it."""
+    place, found = shelf(), dict[str, Alias | FtlibError]()
+    for name, content in place.aliases().items():
+        try:
+            found[name] = _alias(place, name, content)
+        except FtlibError as error:
+            found[name] = error
+    return found
+
+
+def check_loadable(version: Version, *, engine: Engine = "bank", max_rank: int | None = None) -> None:
+    """Raises InputError for a version that must not be loaded (links, pickles, damaged files, a rank above `max_rank`)
+    or that `engine` cannot serve. Reads headers alone: it takes milliseconds."""
+    weights.check(version.id, version.path, engine, max_rank)
+
+
+def names() -> list[str]:
+    """The names that have a version, in order."""
+    return shelf().names()
+
+
+def versions(name: str) -> list[Version]:
+    """The versions of a name, oldest first. Raises InputError for an unknown name."""
+    place = _known(name)
+    return [Version(name, number, place.at(name, number)) for number in place.numbers(name)]
+
+
+def current(name: str) -> Version:
+    """The version that the bare name means. Raises InputError for an unknown name."""
+    return alias(name).version
+
+
+def resolve(reference: str) -> Version:
+    """`support` or `support@3` as a version. Raises InputError, with the nearest name or the versions there are."""
+    name, at, number = reference.partition("@")
+    if not at:
+        return current(name)
+    found = versions(name)
+    for version in found:
+        if number == str(version.number):
+            return version
+    raise InputError(f"'{name}' has no version '{number}': there is {', '.join(version.id for version in found)}.")
+
+
+def _check_name(name: str) -> None:
+    """The pattern leaves no room for a separator, so a name is never a path."""
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"'{name}' cannot be a registry name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit."
+        )
+
+
+def _known(name: str) -> Folder | Objects:
+    """Where a name lies. Raises InputError when it does not."""
+    _check_name(name)
+    place = shelf()
+    if place.alias(name) is None:
+        raise _unknown(place, name)
+    return place
+
+
+def _unknown(place: Folder | Objects, name: str) -> InputError:
+    known = place.names()
+    there = (
+        f" There is {', '.join(known)}."
+        if known
+        else " It is empty: promote a trial with 'ftlib promote RUN --as NAME'."
+    )
+    return InputError(f"'{name}' is not in the registry.{nearest(name, known) or there}")
+
+
+def _meant(place: Folder | Objects, name: str) -> Version | None:
+    """The version that a name means, if it means one."""
+    content = place.alias(name)
+    return None if content is None else _alias(place, name, content).version
+
+
+def _alias(place: Folder | Objects, name: str, content: bytes) -> Alias:
+    state = _parsed(place, name, content)
+
+    def version(number: int) -> Version:
+        place.check(name, number)
+        return Version(name, number, place.at(name, number))
+
+    tried = state.get("canary")
+    if tried is None:
+        return Alias(version(state["version"]))
+    return Alias(version(state["version"]), version(tried["version"]), tried["share"])
+
+
+def _read(place: Folder | Objects, name: str) -> dict[str, Any]:
+    """The state of a name; empty before the first promotion. Raises FtlibError when somebody damaged it."""
+    content = place.alias(name)
+    return {} if content is None else _parsed(place, name, content)
+
+
+def _parsed(place: Folder | Objects, name: str, content: bytes) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(content)
+        if _is_alias(state):
+            return state
+    except (InputError, ValueError, LookupError, TypeError, AttributeError):
+        pass
+    newest = max(place.numbers(name), default=1)
+    raise FtlibError(
+        f'{place.alias_at(name)} is damaged: write {{"version": {newest}, "history": [{newest}]}} into it to serve its '
+        "newest version."
+    )
+
+
+def _state(history: list[int], tried: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What an alias holds."""
+    state = {"version": history[-1], "history": history}
+    return {**state, "canary": tried} if tried else state
+
+
+def _is_alias(state: dict[str, Any]) -> bool:
+    """Whether it is what `_state` makes. Raises LookupError, TypeError or AttributeError for what is none at all."""
+    numbers, tried = [state["version"], *state["history"]], state.get("canary")
+    if tried is not None:
+        numbers.append(tried["version"])
+        _check_share(tried["share"])
+    return state["history"][-1] == state["version"] and all(type(number) is int for number in numbers)
+
+
+def _check_share(share: float, whole: bool = False) -> None:
+    if not (0 <= share <= 1 if whole else 0 < share < 1):  # NaN is neither
+        ends = "from 0 (ends the canary) to 1 (makes it the version)" if whole else "between 0 and 1, for example 0.1"
+        raise InputError(f"{share} is no share of the requests for a canary: give a number {ends}.")
+
+
+def _promotable(trial: Trial) -> Path:
+    """The folder of the trial's weights, once they have been looked at. Raises InputError, saying what is wrong with them."""
+    if trial.state == "failed":
+        reason = trial.status.get("reason") or "see its status.json"
+        raise InputError(f"{trial.id} failed ({reason}), so it cannot be promoted: choose another trial.")
+    folder = trial.weights
+    if folder is None:
+        raise InputError(f"{trial.id} has saved no weights (it is {trial.state}), so there is nothing to promote.")
+    if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
+        raise InputError(f"{folder} holds a symbolic link: put the file itself there, since a version must not change.")
+    files = sorted(folder.glob("*.safetensors"))
+    if not any(tensors(file)[0] for file in files):
+        raise InputError(f"{folder} holds no tensors in safetensors files, so there is nothing to promote.")
+    if (folder / "adapter_config.json").exists() and not any(moves_its_base(file) for file in files):
+        raise InputError(
+            f"{trial.id}'s adapter changes nothing (its lora_B matrices are all zero): it was never trained."
+        )
+    return folder
+
+
+def _copy(trial: Trial, origin: Path, target: Path) -> None:
+    """Real copies, not links. A running trial may replace its weights meanwhile, which mixes two states: refused."""
+    before = origin.stat().st_ino
+    shutil.copytree(origin, target)
+    if trial.weights is None or trial.weights.stat().st_ino != before:
+        raise InputError(f"{trial.id} saved new weights while they were being copied: promote it again.")
+    write_json(target.parent / "manifest.json", trial.manifest)
+
+
+def _publish(place: Folder | Objects, name: str, staged: Path, facts: Mapping[str, Any]) -> Version:
+    """What is staged and carried, under the next number."""
+    told = read_json(staged / "manifest.json")
+    kind, promoted = Version(name, 0, staged).kind, datetime.now(UTC).isoformat(timespec="seconds")
+
+    def manifest(number: int) -> dict[str, Any]:
+        return {**told, **facts, "kind": kind, "name": name, "version": number, "promoted": promoted}
+
+    number = place.publish(name, staged, manifest)
+    return Version(name, number, place.at(name, number))

@@ -1,0 +1,356 @@
+"""Where the registry lies: a folder, or objects behind a URL. `FTLIB_REGISTRY` says which; unset, $FTLIB_HOME/registry.
+
+    a folder                                      behind a URL
+    <name>/current.json        the alias          current/<name>.json
+    <name>/<n>/manifest.json   a version          versions/<name>/<n>.json, which names the folder of its files:
+    <name>/<n>/adapter/ ...    its files          files/<name>-<random>/adapter/ ...
+    <name>/.lock               who moves it       locks/<name>.json
+
+A folder has renames and the kernel's locks: a version appears in one move, with a number that nobody else has. An object
+store has neither, and only one thing is relied on: an object is written whole or not at all. So the files go up first,
+under a name that nobody else has; then the one object that makes them a version; then the alias. What is cut short is
+no version, and two promotions never mix their files. All aliases lie together, so that one short listing tells which
+of them have changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ftlib.errors import FtlibError
+from ftlib.registry.lease import Lease
+from ftlib.runs import home, read_json, write_json
+from ftlib.storage import storage
+
+VARIABLE = "FTLIB_REGISTRY"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+FILES = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")  # no separator: a folder below files/, and no other
+PATIENCE = 15.0  # seconds that a store may be away: a person or a request waits
+BRINGING = 60.0  # the same, while files are brought
+RACY = 2.0  # seconds in which a store may give two writes the same time
+AGAIN = 5.0  # seconds after which what could not be brought is asked for again
+
+Place = Path | str  # of a version: its folder, or the URL of its registry
+Manifest = Callable[[int], dict[str, Any]]  # of a version, once it has a number
+Move = Callable[[dict[str, Any]], None]  # writes an alias
+
+
+def given() -> str:
+    """`FTLIB_REGISTRY`: a path, a URL, or nothing. Raises ConfigError for a URL that is none."""
+    where = os.environ.get(VARIABLE, "").strip()
+    if storage.is_url(where):
+        storage.check_url(VARIABLE, where)
+        return where.rstrip("/")
+    return str(Path(where).expanduser().absolute()) if where else ""
+
+
+def shelf() -> Folder | Objects:
+    """The registry's."""
+    where = given()
+    return objects(where) if storage.is_url(where) else Folder(Path(where) if where else home() / "registry")
+
+
+@lru_cache(maxsize=8)
+def objects(url: str) -> Objects:
+    """What lies below a URL: one for the whole process, since it remembers what it has read."""
+    return Objects(url)
+
+
+class Folder:
+    """A registry on a disk, or on one that machines share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Those that have an alias, in order."""
+        return sorted(file.parent.name for file in self.root.glob("*/current.json") if NAME.fullmatch(file.parent.name))
+
+    def numbers(self, name: str) -> list[int]:
+        """Of the versions of a name, in order."""
+        folder = self.root / name
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted(int(path.name) for path in found if path.name.isdecimal() and path.is_dir())
+
+    def at(self, name: str, number: int) -> Place:
+        """Where a version is, if it is."""
+        return self.root / name / str(number)
+
+    def check(self, name: str, number: int) -> None:
+        """Raises FtlibError for a version that is gone."""
+        if not (path := self.root / name / str(number)).is_dir():
+            raise _gone(name, number, path)
+
+    def alias_at(self, name: str) -> str:
+        """Where a person finds it."""
+        return str(self.root / name / "current.json")
+
+    def alias(self, name: str) -> bytes | None:
+        """What is written there, or None."""
+        try:
+            return Path(self.alias_at(name)).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def aliases(self) -> dict[str, bytes]:
+        """All of them."""
+        return {name: content for name in self.names() if (content := self.alias(name)) is not None}
+
+    @contextlib.contextmanager
+    def moving(self, name: str) -> Iterator[Move]:
+        """One process at a time moves the alias, by one rename; the kernel frees the lock when its holder dies."""
+        with _locked(self.root / name / ".lock"):
+            yield lambda state: write_json(Path(self.alias_at(name)), state)
+
+    @contextlib.contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        """The folder in which a version is put together. It is gone afterwards, unless it was published."""
+        staged = self.root / name / f".staged-{secrets.token_hex(6)}"
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    def carry(self, name: str, staged: Path) -> None:
+        """Takes the staged files to where they will be. They are there."""
+
+    def publish(self, name: str, staged: Path, manifest: Manifest) -> int:
+        """Renames `staged` to the next number. Renaming onto a version that exists fails, so none is given twice."""
+        for number in itertools.count(max(self.numbers(name), default=0) + 1):
+            write_json(staged / "manifest.json", manifest(number))
+            try:
+                os.rename(staged, self.root / name / str(number))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                continue
+            return number
+        raise AssertionError("numbers do not end")
+
+
+class Objects:
+    """A registry at an object store. What never changes is read once: manifests by this process, and files by this machine,
+    where they lie whole below $FTLIB_HOME/cache/registry."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._manifests: dict[tuple[str, int], dict[str, Any]] = {}
+        self._aliases: dict[str, tuple[tuple[int, int], float, bytes]] = {}  # (size, time), first seen, content
+        self._carried: set[Path] = set()  # not yet published
+        self._failed: dict[tuple[str, int], tuple[float, FtlibError]] = {}
+
+    def names(self) -> list[str]:
+        """Those that have an alias, in order."""
+        return sorted(self._listed())
+
+    def numbers(self, name: str) -> list[int]:
+        """Of the versions of a name, in order."""
+        with storage.within(PATIENCE):
+            found = storage.listing(f"{self.url}/versions/{name}")
+        stems = [file.removesuffix(".json") for file in found if file.endswith(".json")]
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+    def at(self, name: str, number: int) -> Place:
+        """Where a version is, if it is."""
+        return self.url
+
+    def check(self, name: str, number: int) -> None:
+        """Raises FtlibError for a version that is gone."""
+        self.manifest(name, number)
+
+    def alias_at(self, name: str) -> str:
+        """Where a person finds it."""
+        return f"{self.url}/current/{name}.json"
+
+    def alias(self, name: str) -> bytes | None:
+        """What is written there, or None."""
+        with storage.within(PATIENCE):
+            return storage.read(self.alias_at(name))
+
+    def aliases(self) -> dict[str, bytes]:
+        """All of them: one listing, and those read that have changed. A store's times are coarse, so an alias that is new is
+        read again until another change of it must have had another time."""
+        found = {}
+        for name, mark in self._listed().items():
+            known = self._aliases.get(name)
+            first = known[1] if known is not None and known[0] == mark else time.monotonic()
+            if known is not None and known[0] == mark and time.monotonic() - first > RACY:
+                found[name] = known[2]
+            elif (content := self.alias(name)) is not None:
+                found[name] = content
+                self._aliases[name] = (mark, first, content)
+        return found
+
+    @contextlib.contextmanager
+    def moving(self, name: str) -> Iterator[Move]:
+        """One process at a time moves the alias, as far as `Lease` can see to that. Where it cannot, the later move stands:
+        the version of the other is there and whole, and the name does not mean it."""
+        with storage.within(PATIENCE), Lease(f"{self.url}/locks/{name}.json") as lease:
+
+            def move(state: dict[str, Any]) -> None:
+                lease.check()
+                storage.put_bytes(_json(state), self.alias_at(name))
+
+            yield move
+
+    @contextlib.contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        """The folder in which a version is put together, on this machine. It is gone afterwards."""
+        staged = self._cache / f".staged-{secrets.token_hex(6)}"
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+            if staged in self._carried:
+                self._carried.remove(staged)
+                with contextlib.suppress(FtlibError), storage.within(PATIENCE):  # they are in nobody's way
+                    storage.remove(self._files_at(_files(name, staged)))
+
+    def carry(self, name: str, staged: Path) -> None:
+        """Takes the staged files to where they will be, which is no version yet."""
+        self._carried.add(staged)
+        storage.put_folder(staged, self._files_at(_files(name, staged)))
+
+    def publish(self, name: str, staged: Path, manifest: Manifest) -> int:
+        """Writes the object that makes the carried files the next version. It is read back: whoever took the same number
+        since, against the lock, keeps it."""
+        for number in itertools.count(max(self.numbers(name), default=0) + 1):
+            content = _json({**manifest(number), "files": _files(name, staged)})
+            storage.put_bytes(content, self._version_at(name, number))
+            if storage.read(self._version_at(name, number)) == content:
+                self._carried.discard(staged)
+                return number
+        raise AssertionError("numbers do not end")
+
+    # --- versions on this machine ------------------------------------------------------------------------------
+
+    def manifest(self, name: str, number: int) -> dict[str, Any]:
+        """Of a version. Raises FtlibError when it is gone, or damaged."""
+        if (name, number) not in self._manifests and (brought := read_json(self.here(name, number) / "manifest.json")):
+            self._manifests[name, number] = brought
+        if (name, number) not in self._manifests:
+            url = self._version_at(name, number)
+            with storage.within(PATIENCE):
+                content = storage.read(url)
+            if content is None:
+                raise _gone(name, number, url)
+            try:
+                found = json.loads(content)
+                whole = isinstance(found["files"], str) and FILES.fullmatch(found["files"]) is not None
+            except (ValueError, LookupError, TypeError):
+                whole = False
+            if not whole:
+                raise FtlibError(f"{url} is damaged, and a version is never written again: promote another.")
+            self._manifests[name, number] = found
+        return self._manifests[name, number]
+
+    def here(self, name: str, number: int) -> Path:
+        """Where the files of a version are on this machine, once they have been brought."""
+        return self._cache / name / str(number)
+
+    def bring(self, name: str, number: int) -> Path:
+        """The same, brought when they are not there: whole, and once, while other threads and processes wait for them.
+
+        Raises FtlibError when that is not possible, and for a while again without trying.
+        """
+        target = self.here(name, number)
+        if target.is_dir():
+            return target
+        with _locked(target.parent / f".{number}.lock"):
+            since, error = self._failed.get((name, number), (-AGAIN, None))
+            if error is not None and time.monotonic() - since < AGAIN:
+                raise error
+            if not target.is_dir():
+                try:
+                    self._bring(name, number, target)
+                except FtlibError as failure:
+                    self._failed[name, number] = (time.monotonic(), failure)
+                    raise
+        return target
+
+    def _bring(self, name: str, number: int, target: Path) -> None:
+        manifest = self.manifest(name, number)
+        url = self._files_at(manifest["files"])
+        staged = target.with_name(f".{number}.{secrets.token_hex(6)}")
+        try:
+            with storage.within(BRINGING):
+                _check_inside(url, storage.listing(url))
+                storage.get_folder(url, staged)
+            write_json(staged / "manifest.json", manifest)
+            make_read_only(staged)
+            os.rename(staged, target)
+        except FileNotFoundError:
+            raise FtlibError(
+                f"the files of {name}@{number} are gone from {url}: put them back, or promote another."
+            ) from None
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    @property
+    def _cache(self) -> Path:
+        return home() / "cache" / "registry" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
+
+    def _listed(self) -> dict[str, tuple[int, int]]:
+        """The aliases, each with its size and time."""
+        with storage.within(PATIENCE):
+            found = storage.listing(f"{self.url}/current")
+        marks = {file.removesuffix(".json"): mark for file, mark in found.items() if file.endswith(".json")}
+        return {name: mark for name, mark in marks.items() if NAME.fullmatch(name)}
+
+    def _version_at(self, name: str, number: int) -> str:
+        return f"{self.url}/versions/{name}/{number}.json"
+
+    def _files_at(self, files: str) -> str:
+        return f"{self.url}/files/{files}"
+
+
+def make_read_only(folder: Path) -> None:
+    """All files of a version, which is never written again."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o444)
+
+
+def _files(name: str, staged: Path) -> str:
+    """What the folder of the staged files is called at a store: nobody else calls one so."""
+    return f"{name}-{staged.name.removeprefix('.staged-')}"
+
+
+def _gone(name: str, number: int, where: Place) -> FtlibError:
+    return FtlibError(f"{name}@{number} is what '{name}' means, but {where} is gone: put it back there.")
+
+
+def _check_inside(url: str, names: dict[str, tuple[int, int]]) -> None:
+    """Raises FtlibError for an object whose name would be a path out of the folder that it is brought to."""
+    for name in names:
+        if not all(part not in ("", ".", "..") for part in name.split("/")):
+            raise FtlibError(f"{url} holds an object called '{name}', which is no file of a version: remove it.")
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=2, default=str).encode() + b"\n"
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """The kernel's lock on a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield

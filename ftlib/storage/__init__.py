@@ -1,0 +1,1 @@
+"""Files that may be far away or fail for a while."""

@@ -1,0 +1,254 @@
+"""The conductor: one sweep, or one training, on Ray Tune, with the run directory as its truth.
+
+Ray Tune asks the searcher for points, starts trials, lets the scheduler stop them and keeps its own state under
+`<run>/tune`. What people and later commands read is written by the `Conductor` and by the trials.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ray
+import ray.tune
+
+from ftlib.cluster.access import guard_local_cluster
+from ftlib.config import PBT, Experiment
+from ftlib.data import Prepared
+from ftlib.errors import ConfigError, FtlibError, StorageError
+from ftlib.estimate import budget as shortest_budget
+from ftlib.pack.hosts import Hosts
+from ftlib.pack.packing import first_host, is_packed, open_packs
+from ftlib.pack.trainable import Slot
+from ftlib.runs import ENDED, Run, Trial
+from ftlib.setting import Setting
+from ftlib.sweep.conductor import Conductor, give_back
+from ftlib.sweep.controller import conducting
+from ftlib.sweep.job import run_tune_trial, workers_place
+from ftlib.sweep.search import draws, make_scheduler, make_search, rungs_for
+from ftlib.sweep.shares import Shares, shared
+from ftlib.sweep.snapshot import lay_out
+
+TUNE = "tune"
+
+
+def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
+    """What every trial of this run shares, the scheduler's rungs among it."""
+    sweep = experiment.sweep
+    tuned = experiment.model.init == "pretrained"  # random weights are no base to compare with
+    metric, mode = experiment.objective
+    setting = Setting(
+        run=str(run.path),
+        data=str(data.path),
+        resolved=experiment.to_dict(),
+        metric=metric,
+        mode=mode,
+        baseline=tuned,
+    )
+    if sweep is None:
+        return setting
+    tokens, steps = shortest_budget(experiment, data.report)
+    return replace(
+        setting,
+        baseline=tuned and sweep.baseline,
+        rungs=rungs_for(sweep.scheduler, tokens, steps),
+        copies_weights=isinstance(sweep.scheduler, PBT),
+    )
+
+
+def start_ray(cpus: int | None = None) -> None:
+    """Connects to the cluster in `RAY_ADDRESS`, or starts a quiet local one."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        guard_local_cluster()
+        ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+
+
+def fit(
+    experiment: Experiment,
+    run: Run,
+    data: Prepared,
+    resume: bool = False,
+    first: list[Any] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> None:
+    """Runs all trials of `experiment` into `run`, or, with `resume`, those that have not ended.
+
+    `first` is what `first_host` gave, where it was asked for earlier. `say` gets a sentence on how trials are packed.
+    Raises FtlibError when Tune itself fails. That trials failed is in their `status.json`, not raised.
+    """
+    _quiet_tune()
+    start_ray()
+    setting = setting_for(experiment, run, data)
+    with run.locked(), shared(Shares(run.name, experiment.scale)) as shares:
+        run.log_event("resumed" if resume else "started", host=socket.gethostname(), pid=os.getpid())
+        _sweep_up(run)
+        packed = is_packed(run) if resume else True
+        first = first_host(experiment) if first is None and packed else first or []
+        hosts = open_packs(first, experiment, data, run, setting, say)
+        tuner = _restored(run, setting, hosts) if resume else _tuner(experiment, run, setting, hosts)
+        started = time.monotonic()
+        try:
+            asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
+            conductor = Conductor(run, setting, hosts, shares)
+            with conducting(conductor, asked):
+                tuner.fit()
+        except ray.tune.TuneError as error:
+            raise _why_it_ended(str(error).strip().splitlines()[-1]) from error
+        finally:
+            if hosts is not None:
+                hosts.close()
+            give_back(workers_place(run.path, trial.id) for trial in run.trials())
+        budget = experiment.sweep.time_budget_s if experiment.sweep else None
+        _sweep_up(run)
+        over = conductor.over
+        if budget and time.monotonic() - started >= budget:
+            over = "sweep.time_budget_s was over"
+        if over is not None:
+            _close(run, over)
+        run.log_event("ended", states={trial.id: trial.state for trial in run.trials()})
+
+
+def _sweep_up(run: Run) -> None:
+    """Nobody writes now: what killed processes have left half written goes."""
+    freed = sum(trial.sweep_up() for trial in run.trials())
+    if freed:
+        run.log_event("orphans_removed", bytes=freed)
+
+
+def _why_it_ended(line: str) -> FtlibError:
+    """Tune hands on the last line of a traceback."""
+    kind, _, sentence = line.partition(": ")
+    if kind.endswith(StorageError.__name__):
+        return StorageError(sentence)
+    return FtlibError(f"Ray Tune ended the sweep: {line}")
+
+
+def unfinished(run: Run) -> list[Trial]:
+    """The trials that a `resume` would go on with."""
+    return [trial for trial in run.trials() if trial.state not in ENDED]
+
+
+def _close(run: Run, over: str) -> None:
+    """A budget is over: what had not begun is forgotten; of time, Tune has ended what ran without a word to callbacks."""
+    for trial in unfinished(run):
+        if trial.state == "pending":
+            shutil.rmtree(trial.path)
+        else:
+            trial.set_state("stopped", over)
+            run.log_event("trial_stopped", trial=trial.id, reason=over)
+
+
+def _tuner(experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | None) -> ray.tune.Tuner:
+    sweep = experiment.sweep
+    tuned: dict[str, Any] = {}
+    if sweep is not None:
+        tuned = {
+            "metric": sweep.metric,
+            "mode": sweep.mode,
+            "search_alg": None if setting.copies_weights else make_search(experiment, run.name),
+            "scheduler": make_scheduler(experiment, setting.rungs, packed=hosts is not None),
+            "num_samples": sweep.number_of_trials,
+            "time_budget_s": sweep.time_budget_s,
+        }
+    return ray.tune.Tuner(
+        _trainable(setting, hosts),
+        param_space=draws(experiment) if setting.copies_weights else None,
+        tune_config=ray.tune.TuneConfig(
+            **tuned,
+            max_concurrent_trials=_concurrency(experiment, hosts),
+            # Imports are paid once an actor, not once a trial. Of other strategies the actor only waits for workers: a
+            # stopped trial's actor that is kept would keep them too.
+            reuse_actors=experiment.scale.strategy == "single" and hosts is None,
+            trial_name_creator=_Names(run),
+        ),
+        run_config=ray.tune.RunConfig(
+            name=TUNE,
+            storage_path=str(run.path),
+            failure_config=ray.tune.FailureConfig(max_failures=experiment.scale.max_failures),
+            verbose=0,
+        ),
+    )
+
+
+def _restored(run: Run, setting: Setting, hosts: Hosts | None) -> ray.tune.Tuner:
+    path = run.path / TUNE
+    lay_out(path)
+    trainable = _trainable(setting, hosts)
+    return ray.tune.Tuner.restore(str(path), trainable, resume_unfinished=True, resume_errored=False)
+
+
+def _trainable(setting: Setting, hosts: Hosts | None) -> Any:
+    scale = setting.experiment().scale
+    if hosts is not None:  # the hosts have the resources
+        return ray.tune.with_resources(Slot, ray.tune.PlacementGroupFactory([{"memory": 2**20}]))
+    # Tune takes no empty bundle, and the workers of a nested trainer ask for their own resources.
+    bundle = dict(scale.resources_per_worker) if scale.strategy == "single" else {"memory": 2**20}
+    trainable = ray.tune.with_parameters(run_tune_trial, setting=setting)
+    return ray.tune.with_resources(trainable, ray.tune.PlacementGroupFactory([bundle]))
+
+
+def _concurrency(experiment: Experiment, hosts: Hosts | None) -> int | None:
+    """How many trials at once. Tune does not reserve the workers of a nested TorchTrainer: without a bound, trials
+    would wait for each other's workers for ever."""
+    asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
+    scale = experiment.scale
+    if hosts is not None:
+        return max(1, hosts.slots)  # it changes as hosts come and go: `Controller`
+    if scale.strategy == "single":
+        return asked
+    have = ray.cluster_resources()
+    fits = min(int(have.get(name, 0) // (amount * scale.num_workers)) for name, amount in _wanted(experiment).items())
+    return max(1, min(fits, asked or fits))  # a cluster may have to grow for its first trial
+
+
+def _wanted(experiment: Experiment) -> dict[str, float]:
+    return {name: amount for name, amount in experiment.scale.resources_per_worker.items() if amount}
+
+
+def check_resources(experiment: Experiment) -> None:
+    """A trial that fits nowhere would wait for ever: said now, unless a cluster may still grow."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    have = ray.cluster_resources()
+    for name, amount in _wanted(experiment).items():
+        total = amount * experiment.scale.num_workers
+        if have.get(name, 0) < total:
+            raise ConfigError(
+                f"scale.resources_per_worker.{name}: a trial needs {total:g} {name}, but this machine has "
+                f"{have.get(name, 0):g}: lower it, or set RAY_ADDRESS to a cluster."
+            )
+
+
+class _Names:
+    """Trials are called after their directories, also after a resume."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self, trial: Any) -> str:
+        return self.run.new_trial().id
+
+
+def _quiet_tune() -> None:
+    """Tune's own tables and warnings stand aside for ours."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's report has no metric
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+__all__ = ["check_resources", "first_host", "fit", "setting_for", "start_ray", "unfinished"]
