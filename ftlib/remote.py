@@ -37,7 +37,7 @@ def storage_of(storage: str) -> str:
 
 def run(name: str, job: str, secrets: bool) -> None:
     """Conducts the parcel's experiment as the run `name`. Raises FtlibError where the cluster has other versions."""
-    from ftlib import cli
+    from ftlib.cli.conduct import start
     from ftlib.config import Experiment
 
     vault = _begin(job, secrets)
@@ -45,13 +45,13 @@ def run(name: str, job: str, secrets: bool) -> None:
     tree["storage"] = storage_of(tree["storage"])
     experiment = Experiment.parse(tree).anchored()
     parcel = {"root": os.getcwd(), "inputs": _parcel()["inputs"]}
-    cli.start(experiment, Path("experiment.yaml").read_text(encoding="utf-8"), run_name=name, parcel=parcel)
+    start(experiment, Path("experiment.yaml").read_text(encoding="utf-8"), run_name=name, parcel=parcel)
     del vault
 
 
 def resume(name: str, job: str, secrets: bool, trust: bool) -> None:
     """Goes on with the run `name`; its inputs lie where this job's parcel has them."""
-    from ftlib import cli
+    from ftlib.cli.conduct import go_on
     from ftlib.config import Experiment
     from ftlib.storage.mirror import open_run
 
@@ -59,7 +59,7 @@ def resume(name: str, job: str, secrets: bool, trust: bool) -> None:
     tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
     opened = open_run(f"{storage_of(tree['storage'])}/{name}")
     resolved = {**opened.resolved["experiment"], **{key: tree[key] for key in ("model", "data", "method")}}
-    cli.go_on(Experiment.parse(resolved).anchored(), opened, trust)
+    go_on(Experiment.parse(resolved).anchored(), opened, trust)
     del vault
 
 

@@ -47,7 +47,7 @@ def submit(
     any_versions: bool,
 ) -> None:
     """Send FILE, its small local files and this ftlib to a cluster, and run it there. It goes on without us."""
-    from ftlib.cli import as_written, load
+    from ftlib.cli.conduct import as_written, load
     from ftlib.cluster.parcel import LIMIT, make_parcel
     from ftlib.cluster.sealed import from_environment
     from ftlib.runs import new_name
@@ -104,7 +104,7 @@ def jobs(address: str) -> None:
     from rich import box
     from rich.table import Table
 
-    from ftlib.cli import print_table
+    from ftlib.cli.output import print_table
     from ftlib.storage.storage import is_url
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
@@ -155,7 +155,7 @@ def stop(job: str, address: str) -> None:
 @click.option("--weights", type=click.Choice(["all", "best", "none"]), default="all", show_default=True)
 def pull(job: str, address: str, folder: Path, weights: str) -> None:
     """Bring the run of JOB, or of a URL, here: leaderboard, metrics, report, adapters or models. It can be running."""
-    from ftlib.cli import print_table
+    from ftlib.cli.output import print_table
     from ftlib.cluster.archive import pull_run
     from ftlib.cluster.parcel import code_alone
     from ftlib.errors import InputError
@@ -243,7 +243,7 @@ def price(file: str) -> None:
     from rich import box
     from rich.table import Table
 
-    from ftlib.cli import print_table
+    from ftlib.cli.output import print_table
     from ftlib.cluster.launcher import ClusterFile
 
     loaded = ClusterFile.load(file)

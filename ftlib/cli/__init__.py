@@ -1,0 +1,105 @@
+"""The doors: each command parses, makes one call, prints. Heavy imports stand inside the commands.
+
+Exit status: 0 worked, 1 the work failed, 2 the input was wrong, 130 interrupted (and can be resumed).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from ftlib.cli import clusters, experiments, winners
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ftlib")
+@click.option("--debug", is_flag=True, help="Show tracebacks and the libraries' own logs.")
+def cli(debug: bool) -> None:
+    """One YAML file and one command: from a base model and data to the best fine-tune of it, served.
+
+    Any key of an experiment can be overridden: ftlib sweep x.yaml sweep.num_samples=8 train.learning_rate=1e-4
+    """
+    if not debug:
+        quiet_libraries()
+
+
+for door in (*experiments.DOORS, *winners.DOORS, *clusters.DOORS):
+    cli.add_command(door)
+
+
+def program() -> None:
+    """The console script: `main`, and out at once. Python would take torch and the others down piece by piece, which
+    takes it two seconds."""
+    try:
+        main()
+    except SystemExit as ended:
+        with suppress(KeyboardInterrupt, OSError):
+            if "ray" in sys.modules:
+                import ray
+
+                ray.shutdown()  # as it would be at exit, but without its pause
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else 1)
+
+
+def main() -> None:
+    """Turns every failure into one sentence and an exit status."""
+    guarded(lambda: cli.main(standalone_mode=False), debug="--debug" in sys.argv)
+
+
+def guarded(work: Callable[[], Any], debug: bool) -> None:
+    """Does the work of a process and exits with its status; every failure is one sentence."""
+    from ftlib.errors import FtlibError
+
+    try:
+        status = work()
+        sys.exit(status if isinstance(status, int) else 0)
+    except FtlibError as error:
+        _fail(str(error), error.exit_status, debug)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted.", 130, debug)
+    except Exception as error:
+        _fail(
+            f"{type(error).__name__}: {error}\nThis is a defect of ftlib, or of a library: --debug shows where.",
+            1,
+            debug,
+        )
+
+
+def _fail(message: str, status: int, debug: bool) -> None:
+    if debug and sys.exc_info()[0]:
+        import traceback
+
+        traceback.print_exc()
+    click.secho(f"error: {message}", fg="red", err=True)
+    sys.exit(status)
+
+
+def quiet_libraries() -> None:
+    """The libraries' banners, progress bars and warnings are for developers; errors still come through."""
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "DATASETS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "PYTHONWARNINGS": "ignore",
+        "BITSANDBYTES_NOWELCOME": "1",
+    }.items():
+        os.environ.setdefault(name, value)

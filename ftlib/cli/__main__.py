@@ -1,0 +1,5 @@
+"""`python -m ftlib.cli`."""
+
+from ftlib.cli import program
+
+program()

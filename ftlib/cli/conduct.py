@@ -1,0 +1,199 @@
+"""From an experiment's file to a closed run: what `sweep`, `train`, `resume` and a cluster's driver have in common."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftlib.cli.output import console, print_table, width
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ftlib.config import Experiment
+    from ftlib.data import Prepared
+    from ftlib.runs import Run
+
+
+def load(file: str, overrides: tuple[str, ...], smoke: bool = False) -> Experiment:
+    """The experiment in a file, its paths absolute and what it names of the registry found. Raises InputError."""
+    from ftlib.config import Experiment
+    from ftlib.errors import ConfigError
+    from ftlib.registry import registry
+
+    experiment = Experiment.load(file, overrides, smoke)
+    name = experiment.model.name_or_path
+    if name.startswith("registry:"):  # a promoted full model as the base of the next experiment
+        version = registry.resolve(name.removeprefix("registry:"))
+        if version.kind != "model":
+            raise ConfigError(f"model.name_or_path: {version.id} is an adapter, and a base must be a whole model.")
+        model = experiment.model.model_copy(update={"name_or_path": str(version.weights)})
+        experiment = experiment.model_copy(update={"model": model})
+    teacher = getattr(experiment.method, "teacher", "")
+    if teacher.startswith("registry:"):  # an adapter too: it is put on its base
+        version = registry.resolve(teacher.removeprefix("registry:"))
+        method = experiment.method.model_copy(update={"teacher": str(version.path)})
+        experiment = experiment.model_copy(update={"method": method})
+    for index, reward in enumerate(getattr(experiment.method, "rewards", [])):
+        name = reward.arguments.get("model")
+        if isinstance(name, str) and name.startswith("registry:"):  # a promoted reward model, whole or an adapter
+            folder = str(registry.resolve(name.removeprefix("registry:")).weights)
+            tree = experiment.to_dict()
+            tree["method"]["rewards"][index]["arguments"]["model"] = folder
+            experiment = Experiment.parse(tree)
+    return experiment.anchored()
+
+
+def prepared(experiment: Experiment, out: Console) -> Prepared:
+    """The data as it is trained on. What is wrong with the method, the base or the adapter is said before it."""
+    from ftlib.adapters.build import empty_model
+    from ftlib.data import prepare
+    from ftlib.methods import check as check_method
+    from ftlib.models import load_tokenizer
+
+    with out.status("preparing data"):
+        check_method(experiment)
+        # A wrong config key or target module is said now.
+        empty_model(experiment.model, experiment.adapter, experiment.method.head)
+        tokenizer = load_tokenizer(experiment.model, experiment.method.head)
+        data = prepare(experiment.data, experiment.method.rows, tokenizer)
+    out.print(data.report.summary(), highlight=False, soft_wrap=True)
+    return data
+
+
+def as_written(file: str, overrides: tuple[str, ...], smoke: bool) -> str:
+    """The text of an experiment's file, and what was set beside it."""
+    text = Path(file).read_text(encoding="utf-8")
+    if smoke:
+        text += "# --smoke\n"
+    return text + "".join(f"# override: {override}\n" for override in overrides)
+
+
+def start(experiment: Experiment, text: str, run_name: str | None = None, parcel: dict[str, Any] | None = None) -> None:
+    """A new run: everything that can be wrong is found before its directory exists.
+
+    `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from.
+    """
+    from ftlib.cluster import signature
+    from ftlib.runs import Run
+    from ftlib.storage.mirror import local_storage
+    from ftlib.sweep.sweep import check_resources, first_host, start_ray
+    from ftlib.tracking import wandb_mode
+
+    if experiment.track.wandb is not None:
+        wandb_mode(experiment.track.wandb)
+    Thread(target=_import_libraries, daemon=True).start()  # Ray's processes start meanwhile
+    start_ray()
+    check_resources(experiment)
+    hosts = first_host(experiment)  # it imports its libraries while the data is prepared
+    data = prepared(experiment, console())
+    resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
+    run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
+    signature.sign(run)
+    _conduct(experiment, run, data=data, hosts=hosts)
+
+
+def go_on(experiment: Experiment, run: Run, trust: bool = False) -> None:
+    """Resumes a run. Raises InputError for one that was made elsewhere and is not trusted."""
+    from ftlib.cluster import signature
+
+    if not trust:
+        signature.check(run)
+    signature.sign(run)
+    _conduct(experiment, run, resumed=True)
+
+
+def _import_libraries() -> None:
+    import ftlib.adapters.build
+    import ftlib.data  # noqa: F401
+
+
+def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
+    import subprocess
+    from dataclasses import asdict
+
+    from ftlib.setting import versions
+
+    command = ["git", "rev-parse", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    return {
+        "experiment": experiment.to_dict(),
+        "objective": experiment.objective,
+        "data": {"hash": data.hash, **asdict(data.report)},
+        "seed": experiment.train.seed,
+        "versions": versions(),
+        "git_commit": commit,
+    }
+
+
+def _conduct(
+    experiment: Experiment,
+    run: Run,
+    data: Prepared | None = None,
+    resumed: bool = False,
+    hosts: list[Any] | None = None,
+) -> None:
+    """Runs or resumes, with the live view and the trackers beside it, and closes with the leaderboard."""
+    from ftlib.errors import FtlibError
+    from ftlib.leaderboard import to_table, write_leaderboard
+    from ftlib.runs import BASE
+    from ftlib.storage.mirror import mirrored, url_of
+    from ftlib.sweep.sweep import fit, unfinished
+    from ftlib.tracking import following
+    from ftlib.watch import watching
+
+    out = console()
+    data = data or prepared(experiment, out)
+    total = experiment.sweep.number_of_trials if experiment.sweep else 1
+    place = url_of(run) or run.path
+    out.print(f"run {place}", soft_wrap=True, highlight=False)
+
+    def warn(sentence: str) -> None:
+        out.print(f"warning: {sentence}", style="yellow", soft_wrap=True, highlight=False)
+
+    def say(sentence: str) -> None:
+        out.print(sentence, soft_wrap=True, highlight=False)
+
+    interrupted = False
+    with (
+        mirrored(run, data.path, warn) as mirror,
+        following(run, experiment.track, warn),
+        watching(run, total, out),
+    ):
+        try:
+            fit(experiment, run, data, resume=resumed, first=hosts, say=say)
+        except KeyboardInterrupt:
+            interrupted = True
+        mirror()
+        board = write_leaderboard(run)
+    print_table(to_table(board, width=width()))
+    base = run.trial(BASE).status
+    if base["state"] == "failed":
+        warn(f"the untuned base could not be evaluated, so nothing is compared with it: {base['reason']}")
+    begun = unfinished(run)  # a sweep whose time is over has none: Tune ends what is running
+    left = total + run.added - len(run.trials()) + len(begun)
+    timed = experiment.sweep is not None and experiment.sweep.time_budget_s
+    over = [event["why"] for event in run.events() if event["event"] == "budget_over"]
+    out_of_time = (timed or over) and not (begun or interrupted)
+    if left and not out_of_time:
+        click.secho(f"interrupted with {left} trials to go; to go on:", fg="yellow")
+        click.echo(f"  ftlib resume {place}")
+        sys.exit(130)
+    failed = [row for row in board.rows if row.state == "failed"]
+    for row in failed:
+        click.secho(f"trial {row.trial} failed: {row.reason}", fg="red", err=True)
+    if board.best is None and left:
+        why = over[-1] if over else "sweep.time_budget_s was over"
+        raise FtlibError(f"{why} before a trial was evaluated: raise it.")
+    if board.best is None:
+        raise FtlibError(f"all {len(failed)} trials failed: see {run.path}/trials/*/error.txt.")
+    if over:
+        click.secho(f"the sweep ended early: {over[-1]}", fg="yellow")
+    if board.cost is not None:
+        click.echo(f"cost: {board.cost:.4g} in all, {board.best.cost or 0.0:.4g} of it the winner's")
+    click.echo("promote the winner:")
+    click.echo(f"  ftlib promote {place} {board.best.trial} --as {experiment.name}")

@@ -1,0 +1,202 @@
+"""The doors to an experiment: look at it, run it, steer it, read its leaderboard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from ftlib.cli.conduct import as_written, go_on, load, prepared, start
+from ftlib.cli.output import console, print_table, width
+
+if TYPE_CHECKING:
+    from ftlib.config import Experiment
+    from ftlib.runs import Run
+    from ftlib.sweep.commands import Command
+
+EXPERIMENT = click.argument("file", type=click.Path())
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+SMOKE = click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
+ANSWER_SECONDS = 60
+
+
+@click.command()
+@EXPERIMENT
+@OVERRIDES
+@SMOKE
+def check(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
+    """Validate FILE, fill in every default, estimate parameters, memory and steps. Starts nothing."""
+    import yaml
+
+    from ftlib.estimate import estimate
+    from ftlib.sweep.cost import expected
+
+    experiment = load(file, overrides, smoke)
+    out = console()
+    out.print(yaml.safe_dump(experiment.to_dict(), sort_keys=False, width=110), highlight=False, soft_wrap=True)
+    data = prepared(experiment, out)
+    found = estimate(experiment, data.report)
+    out.print(found.summary(), highlight=False, soft_wrap=True)
+    price = expected(experiment, found.tokens)
+    if price is not None:
+        out.print(f"cost:       {price}", highlight=False, soft_wrap=True)
+    if experiment.sweep is not None:
+        out.print(f"a sweep:    {experiment.sweep.number_of_trials} trials, {_packed(experiment)}")
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="Print docs/compatibility.md.")
+def methods(markdown: bool) -> None:
+    """Print which methods, adapters, quantizations and backends go together, and why others do not."""
+    from rich import box
+    from rich.table import Table
+
+    from ftlib import compatibility
+    from ftlib.config.compat import RULES
+
+    if markdown:
+        click.echo(compatibility.markdown(), nl=False)
+        return
+    for each in compatibility.tables():
+        table = Table(title=each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("method", *each.columns):
+            table.add_column(heading, no_wrap=True)
+        for name, cells in each.rows.items():
+            table.add_row(name, *map(compatibility.cell, cells))
+        print_table(table)
+    for number, rule in enumerate(RULES, 1):
+        click.echo(f"{number:3}  {rule.sentence}")
+
+
+@click.command()
+@EXPERIMENT
+@OVERRIDES
+@SMOKE
+def train(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
+    """Train FILE once, as it stands (its sweep section is left aside)."""
+    experiment = load(file, overrides, smoke)
+    start(experiment.model_copy(update={"sweep": None}), as_written(file, overrides, smoke))
+
+
+@click.command()
+@EXPERIMENT
+@OVERRIDES
+@SMOKE
+@click.option("--add-trials", type=click.IntRange(1), metavar="N", help="FILE is a run: N trials more for it.")
+def sweep(file: str, overrides: tuple[str, ...], smoke: bool, add_trials: int | None) -> None:
+    """Run the sweep of FILE; ends with the leaderboard and the command that promotes the winner."""
+    from ftlib.errors import ConfigError
+
+    if add_trials is not None:
+        _add_trials(file, add_trials)
+        return
+    experiment = load(file, overrides, smoke)
+    if experiment.sweep is None:
+        raise ConfigError(f"{file}: there is no sweep section: add one, or use 'ftlib train {file}'.")
+    start(experiment, as_written(file, overrides, smoke))
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--trust", is_flag=True, help="Load a run that was made elsewhere: it can run any code of its maker's.")
+def resume(run: str, trust: bool) -> None:
+    """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
+    from ftlib.config import Experiment
+    from ftlib.storage.mirror import open_run
+
+    opened = open_run(run)
+    experiment = Experiment.parse(opened.resolved["experiment"], f"{opened.path}/resolved.json")
+    go_on(experiment, opened, trust)
+
+
+@click.group()
+def trial() -> None:
+    """Steer a running sweep, from any terminal: stop, resume, clone or boost one of its trials."""
+
+
+def _steers(deed: Literal["stop", "resume", "clone", "boost"], help: str) -> None:
+    """Adds `ftlib trial DEED RUN TRIAL`."""
+
+    def steer(run: str, trial: str, overrides: tuple[str, ...] = ()) -> None:
+        from ftlib.config.loader import parse_override
+        from ftlib.runs import Run
+        from ftlib.sweep.commands import Command
+
+        changes = dict(parse_override(override) for override in overrides)
+        _steer(Run.open(run), Command(deed, trial, changes))
+
+    if deed in ("clone", "boost"):
+        steer = OVERRIDES(steer)
+    steer = click.argument("trial")(steer)
+    trial.command(deed, help=help)(click.argument("run", type=click.Path())(steer))
+
+
+_steers("stop", "Stop TRIAL of RUN where it stands; what it has learned is kept.")
+_steers("resume", "Go on with the stopped TRIAL of RUN; the scheduler stops it no more.")
+_steers("clone", "One more trial for RUN: TRIAL with other values, from its weights where its shape stays the same.")
+_steers("boost", "Train TRIAL of RUN to its end whatever the scheduler says, or longer: train.num_train_epochs=6")
+
+
+def _steer(run: Run, command: Command) -> None:
+    """Sends a command to the driver of a run and prints what came of it."""
+    from ftlib.errors import FtlibError, InputError, nearest
+    from ftlib.sweep.commands import answer, send
+
+    known = [each.id for each in run.trials()]
+    if command.trial is not None and command.trial not in known:
+        raise InputError(f"{run.path} has no trial '{command.trial}'.{nearest(command.trial, known)}")
+    if not run.conducted:
+        raise InputError(f"{run.path} is not running: 'ftlib resume {run.path}' goes on with it.")
+    name = send(run, command)
+    answered = answer(run, name, ANSWER_SECONDS)
+    if answered is None:
+        raise FtlibError(f"the sweep has not answered for {ANSWER_SECONDS} s; it will do it when it comes to it.")
+    worked, sentence = answered
+    if not worked:
+        raise InputError(sentence)
+    click.echo(sentence)
+
+
+def _add_trials(path: str, count: int) -> None:
+    """More trials for a run that is at work, or that is resumed with them."""
+    from ftlib.cluster import signature
+    from ftlib.config import Experiment
+    from ftlib.runs import Run
+    from ftlib.sweep.commands import Command, send
+
+    run, command = Run.open(path), Command("add", count=count)
+    if run.conducted:
+        _steer(run, command)
+        return
+    signature.check(run)  # before anything is left in it: resuming loads what it holds
+    send(run, command)
+    experiment = Experiment.parse(run.resolved["experiment"], f"{run.path}/resolved.json")
+    go_on(experiment, run)
+
+
+@click.command("leaderboard")
+@click.argument("run", type=click.Path())
+@click.option("--csv", "as_csv", is_flag=True, help="Print the CSV instead of the table.")
+def show_leaderboard(run: str, as_csv: bool) -> None:
+    """The trials of RUN, best first, with the untuned base above them."""
+    from ftlib.leaderboard import to_csv, to_table, write_leaderboard
+    from ftlib.storage.mirror import open_run
+
+    board = write_leaderboard(open_run(run))
+    if as_csv:
+        click.echo(to_csv(board), nl=False)
+    else:
+        print_table(to_table(board, width=width()))
+
+
+def _packed(experiment: Experiment) -> str:
+    from ftlib.config.packs import why_not_packed
+
+    assert experiment.sweep is not None
+    if experiment.sweep.pack == "off":
+        return "one by one (sweep.pack: off)"
+    reason = why_not_packed(experiment)
+    return f"one by one: {reason}" if reason else "in packs on one shared base"
+
+
+DOORS = (check, methods, train, sweep, resume, trial, show_leaderboard)

@@ -1,0 +1,257 @@
+"""The doors to winners: promote, try, roll back, merge, serve, watch, and say who may ask."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ftlib.cli.output import print_table, say
+
+if TYPE_CHECKING:
+    from ftlib.registry.registry import Alias
+    from ftlib.registry.weights import Engine
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.argument("trial", required=False)
+@click.option("--as", "name", required=True, metavar="NAME", help="The name to serve it under.")
+@click.option("--canary", type=float, metavar="SHARE", help="Try it on this share of NAME's requests, 0.1 for example.")
+@click.option(
+    "--engine", type=click.Choice(["bank", "vllm"]), default="bank", show_default=True, help="What serves it."
+)
+@click.option("--max-rank", type=click.IntRange(1), metavar="R", help="The largest rank that the engine is set up for.")
+@click.option("--merged", is_flag=True, help="Promote the model that the adapter gives, computed into its base.")
+@click.option("--unless-worse-than", "file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Only if its loss on FILE is no higher than that of the version NAME means now.")  # fmt: skip
+@click.option("--slack", type=float, default=0.0, metavar="X", help="How much higher it may be: 0.01 for one per cent.")
+@click.option("--no-gate", is_flag=True, help="Skip the checks of logits, chat template and loss.")
+def promote(
+    run: str,
+    trial: str | None,
+    name: str,
+    canary: float | None,
+    engine: Engine,
+    max_rank: int | None,
+    merged: bool,
+    file: Path | None,
+    slack: float,
+    no_gate: bool,
+) -> None:
+    """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME, once it is checked."""
+    from ftlib.errors import InputError, nearest
+    from ftlib.leaderboard import leaderboard
+    from ftlib.registry import promotion, registry
+    from ftlib.storage.mirror import bring_weights, open_run
+
+    conditions = promotion.Conditions(canary, engine, max_rank, merged, not no_gate, file, slack)
+    opened = open_run(run)
+    best = leaderboard(opened).best
+    if trial is None and best is None:
+        raise InputError(f"{opened.path} has no trial with an evaluation yet: nothing can be promoted.")
+    chosen = trial or (best.trial if best else "")
+    known = [each.id for each in opened.trials()]
+    if chosen not in known:
+        raise InputError(f"{opened.path} has no trial '{chosen}'.{nearest(chosen, known)}")
+    bring_weights(opened, opened.trial(chosen))
+    version = promotion.promote(opened, opened.trial(chosen), name, conditions, say)
+    click.echo(f"trial {chosen} of {opened.name} is now {version.id}")
+    if canary is None:
+        click.echo(f"serve it:  ftlib serve {name}")
+    else:
+        _say_alias(registry.alias(name))
+        click.echo(f"all of it: ftlib canary {name} 1        none of it: ftlib rollback {name}")
+
+
+@click.command("registry")
+def show_registry() -> None:
+    """List the names, their versions, and which version each name serves."""
+    from rich import box
+    from rich.table import Table
+
+    from ftlib.registry import registry
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("version", "served", "kind", "base", "eval_loss", "from"):
+        table.add_column(heading, no_wrap=True)
+    for name in registry.names():
+        alias = registry.alias(name)
+        served = {alias.version: "yes", alias.canary: f"canary {alias.share:.3g}"}
+        for version in registry.versions(name):
+            manifest = version.manifest
+            table.add_row(
+                version.id,
+                served.get(version, ""),
+                version.kind,
+                manifest["base"]["name_or_path"],
+                f"{manifest['metrics'].get('eval_loss', float('nan')):.4f}",
+                f"{Path(manifest['run']).name}/{manifest['trial']}",
+            )
+    if not table.row_count:
+        click.echo("the registry is empty: promote a trial with 'ftlib promote RUN --as NAME'")
+        return
+    print_table(table)
+
+
+@click.command("canary")
+@click.argument("name")
+@click.argument("share", type=float)
+def move_canary(name: str, share: float) -> None:
+    """Try the canary of NAME on another SHARE of its requests; 0 ends it, 1 makes it what NAME means."""
+    from ftlib.registry import registry
+
+    _say_alias(registry.canary(name, share))
+
+
+@click.command()
+@click.argument("name")
+def rollback(name: str) -> None:
+    """End the canary of NAME; where there is none, serve the version that was served before the current one."""
+    from ftlib.registry import registry
+
+    click.echo(f"{name} is now {registry.rollback(name).id}")
+
+
+def _say_alias(alias: Alias) -> None:
+    tried = f", and {alias.canary.id} for {alias.share:.3g} of its requests" if alias.canary else ""
+    click.echo(f"{alias.version.name} is now {alias.version.id}{tried}")
+
+
+@click.group()
+def keys() -> None:
+    """The keys that the endpoint asks for: make, list and remove them."""
+
+
+@keys.command("add")
+@click.argument("name")
+@click.option("--adapters", default="", metavar="NAME,...", help="The only names it may ask for (all, unless given).")
+@click.option("--requests-per-minute", type=int, metavar="N", help="No limit, unless given.")
+def add_key(name: str, adapters: str, requests_per_minute: int | None) -> None:
+    """Make a key called NAME and print it: it is kept nowhere, and cannot be shown again."""
+    from ftlib.registry import keys, registry
+
+    allowed = [each.strip() for each in adapters.split(",") if each.strip()]
+    token = keys.add(name, allowed, requests_per_minute)
+    for each in sorted(set(allowed) - set(registry.names())):
+        click.secho(f"warning: '{each}' is not in the registry yet", fg="yellow", err=True)
+    click.echo(token)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List the keys: their names, what each may ask for, and how often."""
+    from rich import box
+    from rich.table import Table
+
+    from ftlib.registry.keys import Keys
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("key", "adapters", "requests a minute", "created"):
+        table.add_column(heading, no_wrap=True)
+    for key in Keys.load():
+        table.add_row(key.name, ", ".join(key.adapters) or "all", str(key.requests_per_minute or "any"), key.created)
+    if not table.row_count:
+        click.echo("there are no keys: make one with 'ftlib keys add NAME'")
+        return
+    print_table(table)
+
+
+@keys.command("remove")
+@click.argument("name")
+def remove_key(name: str) -> None:
+    """Forget the key NAME: requests with it are refused from then on."""
+    from ftlib.registry import keys
+
+    keys.remove(name)
+    click.echo(f"key {name} is gone")
+
+
+@click.command("merge")
+@click.argument("adapter")
+@click.argument("out", type=click.Path(path_type=Path))
+def merge_adapter(adapter: str, out: Path) -> None:
+    """Compute ADAPTER (NAME, NAME@VERSION, or a trial's adapter folder) into its base, and write the model to OUT."""
+    from ftlib.errors import InputError
+    from ftlib.registry import registry
+    from ftlib.runs import read_json
+
+    folder = Path(adapter) if Path(adapter).is_dir() else registry.resolve(adapter).weights
+    manifest = read_json(folder.parent / "manifest.json")
+    if manifest is None:
+        raise InputError(f"{folder} has no manifest.json beside it, which would name its base.")
+    if manifest.get("kind") == "model":
+        raise InputError(f"{adapter} is a whole model already: there is nothing to merge.")
+    from ftlib.adapters.merge import merge
+    from ftlib.models import base_of
+
+    merge(folder, base_of(manifest, adapter), out)
+    click.echo(f"merged into {out}")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME | KEY=VALUE]...")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--api-key", envvar="FTLIB_API_KEY", help="Ask for this key. Needed, or --keys, to bind wider than loopback."
+)
+@click.option("--keys", is_flag=True, help="Ask for a key of 'ftlib keys'.")
+def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, keys: bool) -> None:
+    """Serve the winners NAMES (all, unless given) side by side behind an OpenAI-compatible API, until Ctrl-C.
+
+    Promotions and rollbacks are followed while it runs. Options by path: engine.max_rows=64 replicas.max=4
+    """
+    import signal
+    from importlib import import_module
+
+    from ftlib.registry.keys import default_path
+    from ftlib.sweep.sweep import start_ray
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was begun is answered
+    application = import_module("serve.app")  # the application imports ftlib, never the reverse
+    options = application.options([each for each in names if "=" in each])
+    if keys:
+        options["keys"] = str(default_path())
+    start_ray()
+    try:
+        url = application.start([each for each in names if "=" not in each], host, port, api_key=api_key, **options)
+        served = ", ".join(each for each in names if "=" not in each) or "all that is promoted"
+        click.echo(f"serving {served} at {url}/v1 (Ctrl-C stops)")
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        click.echo("stopping")
+        application.stop()
+
+
+@click.command("monitor")
+@click.argument("name")
+@click.option("--log", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="A log to read, again for more (the endpoint's own, unless given).")  # fmt: skip
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="Only the last H hours.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json: bool) -> None:
+    """Compare the traffic of NAME (or NAME@VERSION) with the data that it was trained on, and say what drifted."""
+    import json
+
+    from ftlib.registry.monitor import monitor, to_table
+
+    report = monitor(name, files, hours)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+        return
+    statuses = ", ".join(f"{count} x {status}" for status, count in report.statuses.items())
+    click.echo(f"{report.version}: {report.requests} requests ({statuses}), {report.samples} of them sampled")
+    print_table(to_table(report))
+    if report.damaged:
+        say(f"warning: {report.damaged} lines of the logs are no JSON, and were left out")
+    for note in report.notes:
+        say(f"warning: {note}")
+    drifted = ", ".join(finding.what for finding in report.drifted)
+    say(f"warning: drifted: {drifted}" if drifted else "nothing drifted")
+
+
+DOORS = (promote, show_registry, move_canary, rollback, keys, merge_adapter, serve, show_drift)
