@@ -53,6 +53,7 @@ def write_jsonl(path: Path, values: list[Any]) -> Path:
 OWN_RAY = ("test_autoscaler", "test_chaos", "test_failures", "test_shares", "test_spine", "test_steering")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers (`make test`): what starts processes on one, one after the other, and the rest, file by file, beside it."""
     for item in items:
