@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SIDE_BY_SIDE := -n 2 --dist loadgroup # tests/conftest.py says which with which
+SIDE_BY_SIDE := -n 2 --dist loadscope # tests/conftest.py says what runs beside what
 
 .PHONY: help install quickstart test test-all check bench gpu kuberay clean
 

@@ -23,6 +23,7 @@ os.environ.pop("WANDB_API_KEY", None)
 os.environ.pop("RAY_ADDRESS", None)
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
@@ -50,17 +51,21 @@ def write_jsonl(path: Path, values: list[Any]) -> Path:
     return path
 
 
-OWN_RAY = ("test_autoscaler", "test_chaos", "test_failures", "test_shares", "test_spine", "test_steering")
+ON_RAY = ("serve/", "cluster/", "sweep/", "pack/test_sweep", "registry/test_promotion")
+ON_RAY += ("test_autoscaler", "test_cli", "test_experiments", "test_spine", "test_tracking")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers (`make test`): what starts processes on one, one after the other, and the rest, file by file, beside it."""
-    for item in items:
-        file = item.path
-        on_ray = "ray_local" in getattr(item, "fixturenames", ()) or file.parent.name in ("serve", "cluster")
-        group = "ray" if on_ray or file.stem in OWN_RAY else f"{file.parent.name}/{file.stem}"
-        item.add_marker(pytest.mark.xdist_group(group))
+class _Turns(LoadScopeScheduling):
+    """What starts processes shares one worker and one Ray, one test after the other; beside it the rest, file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0].removeprefix("tests/")
+        return "on Ray" if file.startswith(ON_RAY) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Turns:
+    """Used with `-n 2` (`make test`)."""
+    return _Turns(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
