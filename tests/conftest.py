@@ -51,16 +51,19 @@ def write_jsonl(path: Path, values: list[Any]) -> Path:
     return path
 
 
-ON_RAY = ("serve/", "cluster/", "sweep/", "pack/test_sweep", "registry/test_promotion")
-ON_RAY += ("test_autoscaler", "test_cli", "test_experiments", "test_spine", "test_tracking")
+SERVING = ("serve/", "cluster/", "test_spine", "test_autoscaler")
+SWEEPING = ("sweep/", "pack/test_sweep", "registry/test_promotion", "test_cli", "test_experiments", "test_tracking")
 
 
 class _Turns(LoadScopeScheduling):
-    """What starts processes shares one worker and one Ray, one test after the other; beside it the rest, file by file."""
+    """Two Rays at most: one worker serves, one sweeps, each one test after the other; then the rest, file by file.
+
+    There is one Ray Serve: its tests kill its processes by name.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0].removeprefix("tests/")
-        return "on Ray" if file.startswith(ON_RAY) else file
+        return "serving" if file.startswith(SERVING) else "sweeping" if file.startswith(SWEEPING) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Turns:
