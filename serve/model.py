@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections import OrderedDict
@@ -25,7 +26,8 @@ from serve.adapters import Adapter, why_not_banked
 from serve.protocol import Ask, Refusal, Refused
 
 log = logging.getLogger("ray.serve")
-TOKENIZERS = 64  # kept, the last used
+TOKENIZERS = 16  # kept, the last used
+NO_TOKENIZER = ("adapter_config.json", "README.md")
 
 
 class Loaded:
@@ -81,24 +83,37 @@ class Loaded:
 
 
 class Tokenizers:
-    """Each version's own, loaded at its first request. Used from several threads."""
+    """Each version's own, loaded at its first request. Versions whose tokenizers are the same files share one: a hundred
+    adapters of one base mostly do, and a large vocabulary takes a hundred megabytes. Used from several threads."""
 
     def __init__(self, size: int = TOKENIZERS) -> None:
         self._size = size
-        self._loaded: OrderedDict[str, Any] = OrderedDict()
+        self._contents: dict[str, str] = {}  # by version, which is never written again
+        self._loaded: OrderedDict[str, Any] = OrderedDict()  # by content
         self._lock = threading.Lock()
 
     def get(self, version: Version) -> Any:
+        content = self._contents.get(version.id) or _content(version)
         with self._lock:
-            if version.id in self._loaded:
-                self._loaded.move_to_end(version.id)
-                return self._loaded[version.id]
+            self._contents[version.id] = content
+            if content in self._loaded:
+                self._loaded.move_to_end(content)
+                return self._loaded[content]
         tokenizer = load_tokenizer(in_folder(version))
         with self._lock:
-            self._loaded[version.id] = tokenizer
+            self._loaded[content] = tokenizer
             while len(self._loaded) > self._size:
                 self._loaded.popitem(last=False)
         return tokenizer
+
+
+def _content(version: Version) -> str:
+    """A digest of all that a tokenizer is read from: what a version holds besides its weights and what they are."""
+    seen = hashlib.sha256(str(version.manifest["experiment"]["model"].get("trust_remote_code")).encode())
+    for file in sorted(version.weights.glob("*")):
+        if file.is_file() and file.suffix != ".safetensors" and file.name not in NO_TOKENIZER:
+            seen.update(f"{file.name}:{file.stat().st_size}:".encode() + file.read_bytes())
+    return seen.hexdigest()
 
 
 def encode(ask: Ask, tokenizer: Any, context: int | None) -> list[list[int]]:

@@ -210,3 +210,14 @@ def test_virtual_tokens_take_room(base: Path, tmp_path: Path) -> None:
     assert len(ids) == 4091
     with pytest.raises(Refused, match="at most 4091 before its answer"):
         encode(Ask(version, ([5] * 4092,)), tokenizer, loaded.context)
+
+
+def test_versions_with_the_same_tokenizer_share_it(base: Path, tmp_path: Path) -> None:
+    one, same, other = (promoted(name, {"type": "ia3"}, base, tmp_path) for name in ("one", "same", "other"))
+    (other.weights / "chat_template.jinja").write_text("{{ messages[0]['content'] }}!")
+    tokenizers = Tokenizers(size=1)
+    assert tokenizers.get(one) is tokenizers.get(same)
+    assert tokenizers.get(other).chat_template.endswith("!")
+    kept = tokenizers.get(same)  # read again: there was room for one
+    assert kept.chat_template == tiny_tokenizer(None).chat_template
+    assert tokenizers.get(one) is kept
