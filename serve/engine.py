@@ -23,6 +23,7 @@ from ray import serve
 from ftlib.registry.registry import Version
 from serve.arrivals import Arrivals
 from serve.fair_queue import FairQueue
+from serve.memory import SECONDS, give_back
 from serve.options import APPLICATION, EngineOptions
 from serve.protocol import Ask, Piece, Refusal, Refused
 
@@ -134,12 +135,16 @@ class Engine:
             self._telling = asyncio.get_running_loop().create_task(self._tell())
 
     async def _tell(self) -> None:
-        """Tells the HTTP side once a second how it goes, for its /metrics."""
+        """Tells the HTTP side once a second how it goes, for its /metrics; where adapters were read, freed memory goes back."""
         context = serve.get_replica_context()
         api = serve.get_deployment_handle("Api", APPLICATION)
+        read, due = 0, 0.0
         while True:
             with contextlib.suppress(Exception):  # an HTTP side that is away hears it next time
                 await api.hear.remote(context.deployment, context.replica_id.unique_id, self.stats())
+            if self._slots.misses > read and time.monotonic() > due:
+                read, due = self._slots.misses, time.monotonic() + SECONDS
+                await asyncio.to_thread(give_back)
             await asyncio.sleep(1)
 
     def _sequences(self, ask: Ask) -> list[Any]:
