@@ -23,7 +23,7 @@ from ray import serve
 from ftlib.registry.registry import Version
 from serve.arrivals import Arrivals
 from serve.fair_queue import FairQueue
-from serve.memory import SECONDS, give_back
+from serve.memory import SECONDS, bound_caches, give_back
 from serve.options import APPLICATION, EngineOptions
 from serve.protocol import Ask, Piece, Refusal, Refused
 
@@ -52,6 +52,7 @@ class Engine:
 
     def __init__(self, version: Version, options: EngineOptions, threads: int = 1) -> None:
         """Raises FtlibError when the base is not the one that the version was trained on."""
+        bound_caches(options.max_rows)
         from serve.adapters import Shelf, Slots, why_not_banked
         from serve.batch import Batch
         from serve.model import Loaded, Tokenizers
