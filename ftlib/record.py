@@ -6,7 +6,6 @@ then the checkpoint. Only then is the evaluation reported, so whoever stops the 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import time
@@ -196,16 +195,19 @@ def copy_checkpoint(donor: Trial, trial: Trial, tries: int = 10) -> None:
     raise TrialError(f"the checkpoint of trial {donor.id}, to go on from, could not be copied.")
 
 
-def put_aside(donor: Trial, trial: Trial) -> None:
-    """Keeps the donor's position for `trial`, whose process has yet to start. Where it cannot be kept (the donor is on
-    another machine), the trial takes the donor's latest."""
+def put_aside(donor: Trial, trial: Trial) -> bool:
+    """Keeps the donor's position for `trial`, whose process has yet to start. False where it cannot be kept (the donor is
+    on another machine, the disk is full): the trial takes the donor's latest then."""
     aside = _aside(donor, trial)
     for earlier in trial.path.glob(GIVEN.format("*")):
         shutil.rmtree(earlier, ignore_errors=True)
     staged = aside.with_name(f"{aside.name}.new")
-    with contextlib.suppress(OSError):
+    try:
         _copy(donor.checkpoint, staged)
-        replace_directory(staged, aside)
+    except OSError:
+        return False
+    replace_directory(staged, aside)
+    return True
 
 
 def _aside(donor: Trial, trial: Trial) -> Path:

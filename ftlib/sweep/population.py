@@ -44,5 +44,7 @@ class Population(PopulationBasedTraining):
             self._next_perturbation_sync = reached + self._perturbation_interval
 
     def _exploit(self, tune_controller: Any, trial: Trial, trial_to_clone: Trial) -> None:
-        put_aside(self.run.trial(str(trial_to_clone)), self.run.trial(str(trial)))
+        donor, taker = self.run.trial(str(trial_to_clone)), self.run.trial(str(trial))
+        if not put_aside(donor, taker):
+            self.run.log_event("position_not_kept", trial=taker.id, donor=donor.id)
         super()._exploit(tune_controller, trial, trial_to_clone)

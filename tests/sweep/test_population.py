@@ -112,6 +112,7 @@ def test_a_taker_gets_the_position_that_its_donor_had_when_it_was_given(run: Run
     save(run, "000", "at 20")
     copy_checkpoint(run.trial("000"), run.trial("001"))
     assert (run.trial("001").path / "checkpoint" / "weights").read_text() == "at 10"
+    assert run.events() == []
     assert (run.trial("000").path / "checkpoint" / "weights").read_text() == "at 20"
 
 
@@ -128,3 +129,11 @@ def test_what_was_given_earlier_is_not_given_again(run: Run) -> None:
     save(run, "000", "at 30")
     copy_checkpoint(run.trial("000"), run.trial("001"))  # on another machine, nothing was put aside
     assert (run.trial("001").path / "checkpoint" / "weights").read_text() == "at 30"
+
+
+def test_a_position_that_cannot_be_kept_is_told(run: Run) -> None:
+    tune = Controller(run)
+    tune.hears(0, 10, 1.0)  # its checkpoint is on another machine
+    tune.hears(1, 10, 2.0)
+    (event,) = run.events()
+    assert (event["event"], event["trial"], event["donor"]) == ("position_not_kept", "001", "000")
