@@ -48,7 +48,6 @@ def test_its_arguments_are_the_defaults_that_it_says(config: dict[str, Any]) -> 
         app.parse(application["args"])
 
 
-@pytest.mark.matrix
 def test_a_deploy_over_a_running_endpoint_drops_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `serve deploy` does with a changed file: a new HTTP side, while the old one ends what it has begun."""
     monkeypatch.setenv("FTLIB_HOME", str(world.home))

@@ -94,7 +94,6 @@ def test_asha_stops_trials_at_a_rung(tree: dict[str, Any], tmp_path: Path) -> No
     assert stopped.weights is not None  # a stopped trial can still be promoted
 
 
-@pytest.mark.matrix  # in `make test` in a pack, and without a cluster: test_population.py
 def test_pbt_copies_the_better_trials_weights(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["train"].update(num_train_epochs=4, lr_scheduler_type="constant")
     scheduler = {"type": "pbt", "checks": 4, "quantile_fraction": 0.5, "resample_probability": 0.0, "synch": True}
