@@ -55,7 +55,8 @@ class Journal(TrainerCallback):
         """Goes on where the checkpoint ends; its optimizer takes this trial's rate."""
         strategy_of(self.experiment).prove(self.trainer)
         in_tokens = self.record.setting.rungs.unit == "tokens"
-        self.record.begin(state.global_step, self._tokens(state) if in_tokens else state.global_step)
+        count = self._tokens(state) if in_tokens else state.global_step
+        self.record.begin(state.global_step, count, state.epoch or 0.0)
         if state.global_step:
             self._use_learning_rate(args.learning_rate)
 
@@ -71,8 +72,12 @@ class Journal(TrainerCallback):
         self._ask(state, control, epoch_ended=True)
 
     def _ask(self, state: TrainerState, control: TrainerControl, epoch_ended: bool) -> None:
-        if self.record.due(state.global_step, self._tokens(state), state.max_steps, epoch_ended):
-            control.should_log = control.should_evaluate = control.should_save = True
+        step, epoch = state.global_step, state.epoch or 0.0
+        if self.record.due(step, epoch, self._tokens(state), state.max_steps, epoch_ended):
+            control.should_log = control.should_save = True
+            control.should_evaluate = self.record.held_out
+        elif not epoch_ended and self.record.saves(step):  # an epoch's last step has been asked about already
+            control.should_save = True
 
     def _tokens(self, state: TrainerState) -> int:
         """As the trainer counts them; by the share of the data, where it does not (ORPO, GRPO, RLOO)."""
@@ -110,10 +115,11 @@ class Journal(TrainerCallback):
         self.trainer.accelerator.wait_for_everyone()  # each worker has its own files in the checkpoint
         evaluated = self.record.evaluated_at == state.global_step
         staged = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if not evaluated:
-            self.record.keep(staged)
-        elif state.is_world_process_zero:
-            self._publish(staged)
+        if state.is_world_process_zero:
+            if evaluated:
+                self._publish(staged)
+            else:
+                self.record.keep(staged)
         self.trainer.accelerator.wait_for_everyone()
         if evaluated:
             self.report({**self.record.evaluation, "finished": False})

@@ -34,16 +34,18 @@ class Record:
     def __init__(self, trial: Trial, experiment: Experiment, setting: Setting, data: Any, writes: bool = True) -> None:
         self.trial, self.experiment, self.setting, self.data = trial, experiment, setting, data
         self.writes = writes
+        self.held_out = data.held_out is not None
         self.sign = 1 if setting.mode == "min" else -1
         self.evaluation: dict[str, Any] = {}
         self.evaluated_at = -1
         self.rungs_passed = 0
+        self.parts_passed = 0  # of epochs, `train.evals_per_epoch` in each
         self.best = math.inf
         self.bar, self.evaluations_waited = math.inf, 0  # of early stopping: the score to beat, and for how long
         self.seconds = 0.0
         self.started = time.perf_counter()
 
-    def begin(self, step: int, count: int) -> None:
+    def begin(self, step: int, count: int, epoch: float) -> None:
         """Goes on where a checkpoint ends: rows after it are forgotten. `count` is in the unit of the rungs."""
         known = self.trial.metrics()
         rows = [row for row in known if row["step"] <= step]
@@ -60,17 +62,32 @@ class Record:
         for row in rows:
             self._waits_in_vain(row)
         self.rungs_passed = self.setting.rungs.passed(count)
+        self.parts_passed = self._parts(epoch)
         self.evaluated_at = step if step else -1
         self.started = time.perf_counter()
 
-    def due(self, step: int, tokens: int, last_step: int, epoch_ended: bool = False) -> bool:
+    def _parts(self, epoch: float) -> int:
+        """How many evaluations `train.evals_per_epoch` asks for in so many epochs."""
+        return math.floor(epoch * (self.experiment.train.evals_per_epoch or 0) + 1e-6)
+
+    def saves(self, step: int) -> bool:
+        """Whether `train.save_steps` asks for a checkpoint of this step, evaluated or not."""
+        every = self.experiment.train.save_steps
+        return every is not None and step > 0 and step % every == 0
+
+    def due(self, step: int, epoch: float, tokens: int, last_step: int, epoch_ended: bool = False) -> bool:
         """Whether the trial evaluates now: at a rung, where `train.eval_strategy` says so, and at its end. Asked once."""
         train = self.experiment.train
         passed = self.setting.rungs.passed(tokens if self.setting.rungs.unit == "tokens" else step)
         asked = train.eval_strategy == "steps" and step % (train.eval_steps or 1) == 0
         asked = asked or (train.eval_strategy == "epoch" and epoch_ended)
+        parts = self._parts(epoch)
+        asked = asked or parts > self.parts_passed
+        self.parts_passed = max(self.parts_passed, parts)
         due = passed > self.rungs_passed or asked or step >= last_step
         self.rungs_passed = max(self.rungs_passed, passed)
+        if not self.held_out:  # with nothing to evaluate on, the weights of the end are kept
+            due = step >= last_step
         if not due or step in (0, self.evaluated_at):
             return False
         self.evaluated_at = step
@@ -86,6 +103,8 @@ class Record:
             "progress": round(step / max(last_step, 1), 4),
             **values,
         }
+        if not self.held_out and step == self.evaluated_at and "loss" in values:
+            row["train_loss"] = values["loss"]
         in_vain = self._waits_in_vain(row)
         if in_vain:
             row["progress"] = 1.0  # whoever resumes, or conducts, sees a trial at its end
@@ -94,7 +113,7 @@ class Record:
         for name in ("loss", "eval_loss", "grad_norm"):
             if name in row and not math.isfinite(row[name]):
                 raise TrialError(not_finite(name, row[name], step, self.experiment))
-        if "eval_loss" in row:
+        if "eval_loss" in row or "train_loss" in row:
             self.evaluation = row
         return in_vain
 

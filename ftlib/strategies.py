@@ -20,9 +20,11 @@ import torch
 import torch.distributed
 from torch.utils.cpp_extension import get_default_build_root
 from transformers import Trainer
+from transformers.utils import is_torch_tf32_available
+from transformers.utils.import_utils import enable_tf32
 
-from ftlib.config import SAID_ELSEWHERE, Experiment, ScaleSection
-from ftlib.errors import TrialError
+from ftlib.config import SAID_ELSEWHERE, Experiment, ScaleSection, TrainSection
+from ftlib.errors import FtlibError, TrialError
 
 # What each strategy leaves in a checkpoint beside the weights that a person can load.
 STATE_FILES = ("optimizer.bin", "pytorch_model_fsdp.bin", "global_step*", "latest", "zero_to_*.py")
@@ -192,6 +194,14 @@ def computes_in_bf16(experiment: Experiment) -> bool:
     if experiment.train.bf16 is not None:
         return experiment.train.bf16
     return experiment.scale.use_gpu and torch.cuda.is_bf16_supported()
+
+
+def use_tf32(train: TrainSection) -> None:
+    """`train.tf32` for this process, as `TrainingArguments` sets it. Raises FtlibError where the GPU has none."""
+    if train.tf32 and not is_torch_tf32_available():
+        raise FtlibError("train.tf32 needs an Ampere GPU or a newer one: set it to null.")
+    if train.tf32 is not None:
+        enable_tf32(train.tf32)
 
 
 def _use_fsdp_on_cpu(trainer: Trainer) -> None:

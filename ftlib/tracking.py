@@ -177,8 +177,10 @@ class _Wandb:
         return wandb.init(
             project=self.settings.project,
             entity=self.settings.entity,
-            group=self.run.name,
-            name=f"{resolved['name']}-{trial.id}",
+            group=self.settings.group or self.run.name,
+            name=f"{self.settings.name or resolved['name']}-{trial.id}",
+            tags=self.settings.tags or None,
+            notes=self.settings.notes,
             id=wandb_id(self.run, trial),
             resume="allow",
             reinit="create_new",

@@ -216,7 +216,10 @@ def swept(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory,
             "num_samples": 4,
             "scheduler": {"type": "none"},
         },
-        "track": {"wandb": {"project": "tests"}, "tensorboard": True},
+        "track": {
+            "wandb": {"project": "tests", "name": "try", "group": "colours", "tags": ["a", "b"], "notes": "a note"},
+            "tensorboard": True,
+        },
         "storage": str(storage),
     }
     status, output = ftlib("sweep", write_experiment(tmp_path_factory.mktemp("yaml") / "swept.yaml", tree))

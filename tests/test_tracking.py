@@ -50,7 +50,8 @@ def test_wandb_offline_files_agree_with_metrics_jsonl(swept: tuple[Run, str]) ->
         seen[header.run_id] = (header, config, history, summary)
     for trial in run.trials():
         header, config, history, summary = seen.pop(wandb_id(run, trial))
-        assert header.run_group == run.name
+        assert (header.run_group, header.display_name) == ("colours", f"try-{trial.id}")
+        assert (list(header.tags), header.notes) == (["a", "b"], "a note")
         assert header.project == "tests"
         assert config["params"] == trial.params
         assert config["experiment"]["adapter"]["r"] == trial.params["adapter.r"]

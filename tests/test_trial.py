@@ -16,7 +16,8 @@ from ftlib.runs import Run
 from ftlib.setting import Rungs, Setting
 from ftlib.trial import run_trial
 
-from .conftest import rows
+from .conftest import rows, write_jsonl
+from .methods.conftest import labelled, pairs
 
 
 def setting(tree: dict[str, Any], tmp_path: Path, **more: Any) -> Setting:
@@ -304,3 +305,26 @@ def test_patience_outlives_an_interruption(tree: dict[str, Any], tmp_path: Path)
 def test_a_trial_that_improves_goes_on(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["train"]["learning_rate"] = 1e-3
     assert train(setting(stopping(tree, threshold=0.0), tmp_path))[-1]["step"] == 20
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "reward", "classify"])
+def test_without_held_out_rows_the_last_weights_are_kept(method: str, tree: dict[str, Any], tmp_path: Path) -> None:
+    values = {"dpo": pairs(16), "reward": pairs(16), "classify": labelled(16)}
+    if method == "kto":
+        kto = [
+            {"prompt": row["prompt"], "completion": row["chosen"], "label": n % 2} for n, row in enumerate(pairs(16))
+        ]
+        values["kto"] = kto
+    tree["data"] |= {"train": str(write_jsonl(tmp_path / "x.jsonl", values.get(method) or rows(16))), "eval_split": 0}
+    tree["method"] = {"type": method}
+    tree["train"]["logging_steps"] = 1
+    experiment = Experiment.parse(tree)
+    assert experiment.objective == ("train_loss", "min")
+    done = setting(tree, tmp_path, metric="train_loss")
+    reports = train(done)
+    trial = Run(Path(done.run)).trial("000")
+    assert [report["finished"] for report in reports] == [False, True]
+    last = trial.metrics()[-1]
+    assert (last["train_loss"], trial.manifest["step"]) == (last["loss"], 2)
+    assert trial.manifest["metrics"] == {}
+    assert train(done)[-1]["finished"]  # it is not trained again

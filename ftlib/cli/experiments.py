@@ -74,8 +74,7 @@ def methods(markdown: bool) -> None:
 @SMOKE
 def train(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
     """Train FILE once, as it stands (its sweep section is left aside)."""
-    experiment = load(file, overrides, smoke)
-    start(experiment.model_copy(update={"sweep": None}), as_written(file, overrides, smoke))
+    start(load(file, (*overrides, "sweep=null"), smoke), as_written(file, overrides, smoke))
 
 
 @click.command()

@@ -110,6 +110,12 @@ RULES: tuple[Rule, ...] = (
         "activation_checkpointing: false, or adapter: {type: prompt}",
     ),
     Rule(
+        "train.tf32",
+        lambda e: e.train.tf32 is not None and not e.scale.use_gpu,
+        "TF32 is a mode of GPUs, and scale.resources_per_worker has none",
+        "tf32: null, or resources_per_worker: {GPU: 1}",
+    ),
+    Rule(
         "scale.strategy",
         lambda e: e.scale.strategy == "fsdp" and e.model.quantization,
         "FSDP leaves 4-bit weights whole on every worker, and loses the scales of 8-bit ones",
@@ -168,6 +174,24 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.data.train_on_prompt and e.method.rows != "answers",
         "this method has no loss on prompts",
         "train_on_prompt: false",
+    ),
+    Rule(
+        "data.eval_split",
+        lambda e: e.sweep and not e.data.held_out,
+        "a sweep compares its trials on rows that are held out, and 0 holds none out",
+        "0.1, or a file in data.eval (ftlib train goes without)",
+    ),
+    Rule(
+        "data.eval_split",
+        lambda e: isinstance(e.method, Distill) and not e.data.held_out,
+        "what a student keeps of its teacher is measured on rows that are held out, and 0 holds none out",
+        "0.1, or a file in data.eval",
+    ),
+    Rule(
+        "train.early_stopping_patience",
+        lambda e: e.train.early_stopping_patience is not None and not e.data.held_out,
+        "it waits for a better evaluation, and data.eval_split 0 leaves nothing to evaluate on",
+        "early_stopping_patience: null, or eval_split: 0.1",
     ),
     Rule(
         "data.packing",

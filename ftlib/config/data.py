@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ftlib.config.section import Section
 
@@ -25,12 +25,51 @@ class Replay(Section):
     hub_split: str = "train"
 
 
-class DataSection(Section):
-    """`train` and `eval` each name a file, a folder of files, or a data set on the Hub."""
+READING = ("format", "columns", "hub_config", "hub_split")  # how one set of rows is read
 
-    train: str = Field(min_length=1)
+
+class TrainSource(Section):
+    """One of several training sets. `weight` is how often each of its rows is met in an epoch: 2 is twice, 0.5 is a
+    half of the rows, 1.5 all of them and a half of them again; which half is drawn by `data.split_seed`."""
+
+    path: str = Field(min_length=1)
+    weight: float = Field(default=1.0, gt=0, le=100)
+    format: FormatName = "auto"
+    columns: dict[str, str] = Field(default_factory=dict)
+    hub_config: str | None = None
+    hub_split: str = "train"
+
+    def reading(self) -> dict[str, Any]:
+        """What takes the place of the section's own keys when this set is read."""
+        return {"train": self.path} | {key: getattr(self, key) for key in READING}
+
+
+def _kind_of_train(value: Any) -> str | None:
+    """Names in brackets are left out of the path in a message."""
+    return "[one]" if isinstance(value, str) else "[several]" if isinstance(value, list) else None
+
+
+def _named(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+Sources = Annotated[list[Annotated[TrainSource, BeforeValidator(_named)]], Field(min_length=1)]
+Train = Annotated[
+    Annotated[str, Field(min_length=1), Tag("[one]")] | Annotated[Sources, Tag("[several]")],
+    Discriminator(
+        _kind_of_train,
+        custom_error_type="neither",
+        custom_error_message="must be the name of a file, a folder or a data set, or a list of them",
+    ),
+]
+
+
+class DataSection(Section):
+    """`train` and `eval` each name a file, a folder of files, or a data set on the Hub; `train` may list several."""
+
+    train: Train
     eval: str | None = None
-    eval_split: float = Field(default=0.1, gt=0, lt=1)  # the share held out when there is no `eval`
+    eval_split: float = Field(default=0.1, ge=0, lt=1)  # the share held out when there is no `eval`; 0: none is
     split_seed: int = 42
     hub_config: str | None = None
     hub_split: str = "train"
@@ -43,3 +82,27 @@ class DataSection(Section):
     replay: Replay | None = None
     max_rows: int | None = Field(default=None, ge=2)
     on_bad_row: Literal["error", "skip"] = "error"
+
+    @model_validator(mode="after")
+    def _each_source_says_how_it_is_read(self) -> DataSection:
+        for key in READING:
+            if isinstance(self.train, list) and self.eval is None and key in self.model_fields_set:
+                default = DataSection.model_fields[key].get_default(call_default_factory=True)
+                if getattr(self, key) != default:
+                    raise ValueError(f"{key} is said by each member of train where that is a list: set it there")
+        return self
+
+    @property
+    def held_out(self) -> bool:
+        """Whether there are rows to evaluate on."""
+        return self.eval is not None or self.eval_split > 0
+
+    @property
+    def sources(self) -> list[tuple[str, float, DataSection]]:
+        """The training sets: the key of each, its weight, and the section that says how it is read."""
+        if isinstance(self.train, str):
+            return [("train", 1.0, self)]
+        return [
+            (f"train[{number}].path", each.weight, self.model_copy(update=each.reading()))
+            for number, each in enumerate(self.train)
+        ]

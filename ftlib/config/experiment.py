@@ -29,6 +29,7 @@ PATHS = (
     "model.name_or_path",
     "model.tokenizer",
     "data.train",
+    "data.train.*.path",
     "data.eval",
     "data.replay.train",
     "method.teacher",
@@ -111,6 +112,8 @@ class Experiment(Section):
     @property
     def objective(self) -> tuple[str, Literal["min", "max"]]:
         """The metric that trials are compared by, and which way is better."""
+        if not self.data.held_out:
+            return "train_loss", "min"
         return (self.sweep.metric, self.sweep.mode) if self.sweep else self.method.metric
 
     def to_dict(self) -> dict[str, Any]:
@@ -236,9 +239,13 @@ def _sections(tree: Any, parents: list[str]) -> list[dict[str, Any]]:
     """The mappings at a path, as far as there are any."""
     found = [tree]
     for part in parents:
-        inner = [each if part == "*" else [each.get(part)] for each in found]
+        inner = [_members(each) if part == "*" else [each.get(part)] for each in found]
         found = [each for each in itertools.chain(*inner) if each]
-    return found
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _members(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _absolute(value: str) -> str:

@@ -11,6 +11,8 @@ import yaml
 from ftlib.errors import ConfigError
 
 MAX_BYTES = 1_000_000
+SPACE = "sweep.space."
+DIMENSION_KEYS = ("min", "max", "log", "q", "choices", "ratio_of")
 MAX_NODES = 20_000  # after aliases are expanded: far above any experiment, far below a "billion laughs"
 
 
@@ -102,9 +104,18 @@ def parse_override(text: str) -> tuple[str, Any]:
     return path.strip(), parse_yaml(value)
 
 
+def _parts(path: str) -> list[str]:
+    if not path.startswith(SPACE):
+        return path.split(".")
+    key, _, last = path.removeprefix(SPACE).rpartition(".")
+    within = [key, last] if key and last in DIMENSION_KEYS else [path.removeprefix(SPACE)]
+    return ["sweep", "space", *within]
+
+
 def set_dotted(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Sets `tree[a][b][c]` for the path `a.b.c`, making the mappings on the way."""
-    *parents, last = path.split(".")
+    """Sets `tree[a][b][c]` for the path `a.b.c`, making the mappings on the way. A sweep's space has whole paths as its
+    keys, so `sweep.space.train.learning_rate` is the key `train.learning_rate` there."""
+    *parents, last = _parts(path)
     for depth, part in enumerate(parents):
         below = tree.get(part)
         if below is None:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from ftlib.config.loader import DIMENSION_KEYS
 from ftlib.errors import nearest
 
 # Axolotl, LLaMA-Factory, TRL / TrainingArguments and Ludwig -> ours.
@@ -72,8 +73,6 @@ FOREIGN = {
     "run_name": "name",
 }
 
-DIMENSION_KEYS = ("min", "max", "log", "q", "choices", "ratio_of")
-
 WORDS = {
     "missing": "is missing",
     "int_type": "must be a whole number",
@@ -107,6 +106,7 @@ def unknown_key(path: str, root: type[BaseModel], within: str) -> str:
 def _sentence(finding: dict[str, Any], root: type[BaseModel]) -> str:
     kind, context, value = finding["type"], finding.get("ctx", {}), finding.get("input")
     parts = [str(part) for part in finding["loc"] if not _is_tag(part, root, finding["loc"])]
+    parts = [part for part in parts if not part.startswith("[")]  # which of two shapes pydantic read a value as
     path = ".".join(parts)
     if kind == "extra_forbidden":
         return f"there is no key '{path}'.{_better_name(parts, root)}"
@@ -148,7 +148,8 @@ def _better_name(parts: list[str], root: type[BaseModel]) -> str:
     if parts[:2] == ["sweep", "space"] and len(parts) > 3:
         return nearest(leaf, DIMENSION_KEYS) or f" Known here: {', '.join(DIMENSION_KEYS)}."
     known = list(_paths(root))
-    siblings = [path for path in known if path.rpartition(".")[0] == ".".join(parts[:-1])]
+    section = ".".join(part for part in parts[:-1] if not part.isdecimal())  # a list's members are all alike
+    siblings = [path for path in known if path.rpartition(".")[0] == section]
     if leaf in FOREIGN and FOREIGN[leaf] != ".".join(parts):
         return f" Here it is called {FOREIGN[leaf]}."
     elsewhere = [path for path in known if path.rpartition(".")[2] == leaf]

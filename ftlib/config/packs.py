@@ -31,7 +31,13 @@ PER_TRIAL = (
     "method.temperature",
     "method.alpha",
 )
-SHARED_TRAIN = ("train.optim", "train.bf16", "train.activation_checkpointing", "train.neftune_noise_alpha")
+SHARED_TRAIN = (
+    "train.optim",
+    "train.bf16",
+    "train.tf32",
+    "train.activation_checkpointing",
+    "train.neftune_noise_alpha",
+)
 
 
 def _plain_lora(e: Experiment) -> bool:
@@ -79,6 +85,10 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
     (
         lambda e: e.train.bf16 is True and e.model.dtype != "bfloat16",
         "a pack computes in the base's dtype: use model.dtype: bfloat16",
+    ),
+    (
+        lambda e: e.train.dataloader_num_workers > 0,
+        "a pack reads its rows itself: use train.dataloader_num_workers: 0",
     ),
     (lambda e: e.data.packing, "a pack computes no padding anyway: use data.packing: false"),
 )

@@ -14,6 +14,10 @@ class Wandb(Section):
 
     project: str = Field(default="ftlib", min_length=1)
     entity: str | None = None
+    name: str | None = Field(default=None, min_length=1)  # a trial's run is NAME-TRIAL; null: the experiment's name
+    group: str | None = Field(default=None, min_length=1)  # null: the run directory's name
+    tags: list[str] = Field(default_factory=list)
+    notes: str | None = None
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
 
 

@@ -34,11 +34,15 @@ class TrainSection(Section):
     optim_args: str | None = None  # what this optimizer takes besides, as "rank=64, update_proj_gap=100"
     optim_target_modules: str | list[str] | None = None  # GaLore, APOLLO: which linear layers
     bf16: bool | None = None  # null: where the GPU has it
+    tf32: bool | None = None  # float32 products on tensor cores, rounded to 10 bits; null: torch's own choice
+    dataloader_num_workers: int = Field(default=0, ge=0)  # processes that read batches ahead; 0: the trainer itself
     activation_checkpointing: bool = False
     neftune_noise_alpha: float | None = Field(default=None, gt=0)  # noise on embeddings (arXiv:2310.05914); try 5
     logging_steps: int = Field(default=10, ge=1)
     eval_strategy: Literal["steps", "epoch", "end"] = "epoch"  # the end is always evaluated
     eval_steps: int | None = Field(default=None, ge=1)
+    evals_per_epoch: int | None = Field(default=None, ge=1)  # with eval_strategy 'epoch': so many, evenly spread
+    save_steps: int | None = Field(default=None, ge=1)  # a checkpoint every so many steps, besides one an evaluation
     early_stopping_patience: int | None = Field(default=None, ge=1)  # evaluations in a row without improvement
     early_stopping_threshold: float = Field(default=0.0, ge=0)  # how much better the metric must be to count
     seed: int = Field(default=42, ge=0)
@@ -50,6 +54,10 @@ class TrainSection(Section):
         if self.eval_strategy != "steps" and self.eval_steps is not None:
             raise ValueError(
                 f"eval_steps has no effect while eval_strategy is '{self.eval_strategy}': set it to 'steps'"
+            )
+        if self.eval_strategy != "epoch" and self.evals_per_epoch is not None:
+            raise ValueError(
+                f"evals_per_epoch has no effect while eval_strategy is '{self.eval_strategy}': set it to 'epoch'"
             )
         if self.early_stopping_patience is not None and self.eval_strategy == "end":
             raise ValueError(

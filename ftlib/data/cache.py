@@ -41,6 +41,11 @@ class Prepared:
     report: DataReport
     chat_template: str | None  # the Jinja text that the rows were written with; None where none was used
 
+    @property
+    def held_out(self) -> datasets.Dataset | None:
+        """`eval`, or None where it has no rows."""
+        return self.eval if len(self.eval) else None
+
 
 def cache_key(sources: Iterable[Source], data: DataSection, rows: Rows, tokenizer: Any) -> str:
     """The SHA-256, in hex, of all that the tokens depend on: contents, settings, kind of rows and tokenizer."""
@@ -81,7 +86,8 @@ def store(
     try:
         with _quiet():
             train.save_to_disk(str(staged / "train"))
-            held_out.save_to_disk(str(staged / "eval"))
+            # A table without rows is otherwise written as no file at all, which cannot be read back.
+            held_out.save_to_disk(str(staged / "eval"), num_shards=None if len(held_out) else 1)
         if template is not None:
             (staged / "chat_template.jinja").write_bytes(template.encode())
         runs.write_json(staged / "report.json", report.to_json())

@@ -73,6 +73,11 @@ class Part:
     format: str
     items: list[list[Any]]
     whole: bool
+    source: list[int] = field(default_factory=list)  # which training set each row is of
+
+    def pick(self, rows: Sequence[int]) -> Part:
+        """Some of the rows, in the order asked for."""
+        return replace(self, items=[self.items[row] for row in rows], source=[self.source[row] for row in rows])
 
     def all_items(self) -> list[Any]:
         return [item for items in self.items for item in items]
@@ -99,11 +104,14 @@ def prepare(data: DataSection, rows: Rows, tokenizer: Any, *, cache: Path | None
 
 
 def _sources(data: DataSection) -> list[tuple[Source, DataSection]]:
-    """The training rows, those to evaluate on and those to mix in, as far as they are named, and how to read each."""
-    sources = [(find_source(key, data), data) for key in ("train", "eval") if getattr(data, key)]
+    """The training sets, then the rows to evaluate on and those to mix in, as far as they are named, and how to read
+    each."""
+    sources = [(find_source("train", section, called), section) for called, _, section in data.sources]
+    if data.eval:
+        sources.append((find_source("eval", data), data))
     if data.replay is not None:
         section = data.model_copy(update=dict(data.replay.model_copy()))
-        sources.append((find_source("train", section, within="replay."), section))
+        sources.append((find_source("train", section, "replay.train"), section))
     return sources
 
 
@@ -118,7 +126,10 @@ def _build(
     template = _template(parsed, data, tokenizer)
     parts = [_rendered(kind, name, records, tokenizer, template, bad) for name, records in parsed]
     replay = parts.pop() if data.replay is not None else None
-    train, held_out = parts if len(parts) == 2 else _split(parts[0], data)
+    sets = len(data.sources)
+    joined = _joined(parts[:sets])
+    train, held_out = (joined, parts[sets]) if data.eval else _split(joined, data)
+    train = _weighted(train, [weight for _, weight, _ in data.sources], data.split_seed)
     if replay is not None and data.replay is not None:
         train = _mixed(train, replay, data.replay.fraction, data.split_seed)
     labels = label_names(train.all_items(), held_out.all_items()) if rows == "labelled" else ()
@@ -126,7 +137,9 @@ def _build(
     tally, held_out_tally = Tally(), Tally()
     encoding = Encoding(tokenizer, data.max_length, train.whole, data.train_on_prompt, labels)
     train_rows = _tokens(kind, train, encoding, tally)
-    held_out_rows = _tokens(kind, held_out, replace(encoding, whole=held_out.whole), held_out_tally)
+    held_out_rows = train_rows.select([])
+    if data.held_out:
+        held_out_rows = _tokens(kind, held_out, replace(encoding, whole=held_out.whole), held_out_tally)
     report = DataReport(
         rows=rows,
         format=train.format,
@@ -181,19 +194,47 @@ def _rendered(
     return Part(name, [items for _, items in rendered], whole=template is None or "text" in records[0][1])
 
 
+def _joined(parts: Sequence[Part]) -> Part:
+    """The rows of all training sets, one set after another."""
+    if len({part.whole for part in parts}) > 1:
+        raise DataError("data.train: plain text and conversations do not mix: give all training sets the same shape.")
+    return replace(
+        parts[0],
+        format=" + ".join(dict.fromkeys(part.format for part in parts)),
+        items=[items for part in parts for items in part.items],
+        source=[number for number, part in enumerate(parts) for _ in part.items],
+    )
+
+
+def _weighted(train: Part, weights: Sequence[float], seed: int) -> Part:
+    """Each row as often as the weight of its set says; the broken part of a weight is a drawn share of the set's rows."""
+    if all(weight == 1 for weight in weights):
+        return train
+    drawn, rows = random.Random(seed), []
+    for number, weight in enumerate(weights):
+        of_set = [row for row, source in enumerate(train.source) if source == number]
+        whole, share = divmod(weight, 1)
+        once_more = set(drawn.sample(of_set, round(len(of_set) * share)))
+        rows += [row for row in of_set for _ in range(int(whole) + (row in once_more))]
+    if not rows:
+        raise DataError("data.train: the weights leave no row to train on: raise them.")
+    return train.pick(rows)
+
+
 def _split(part: Part, data: DataSection) -> tuple[Part, Part]:
     """A seeded share of the rows for evaluation, and the rest; both in the order of the file."""
     count = len(part.items)
+    if not data.eval_split:
+        return part, part.pick([])
     if count < 2:
+        names = "', '".join(str(section.train) for _, _, section in data.sources)
         raise DataError(
-            f"data.train: '{data.train}' needs at least 2 rows, one to train on and one to evaluate on, "
+            f"data.train: '{names}' needs at least 2 rows, one to train on and one to evaluate on, "
             "or a file of its own in data.eval."
         )
     held_out = min(max(1, round(count * data.eval_split)), count - 1)
     chosen = set(random.Random(data.split_seed).sample(range(count), held_out))
-    train = [items for index, items in enumerate(part.items) if index not in chosen]
-    evaluation = [items for index, items in enumerate(part.items) if index in chosen]
-    return replace(part, items=train), replace(part, items=evaluation)
+    return part.pick([row for row in range(count) if row not in chosen]), part.pick(sorted(chosen))
 
 
 def _mixed(train: Part, replay: Part, fraction: float, seed: int) -> Part:

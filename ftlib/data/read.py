@@ -68,13 +68,13 @@ class Source:
                 yield Row(f"{self.name}: row {number}", fields)
 
 
-def find_source(key: str, data: DataSection, within: str = "") -> Source:
+def find_source(key: str, data: DataSection, called: str = "") -> Source:
     """What the key `train` or `eval` of `data` names. Raises DataError for no file, no folder and nothing on the Hub.
 
-    `within` stands before the key in messages: 'replay.' for the rows that `data.replay` mixes in.
+    `called` stands for the key in messages: 'replay.train' for the rows that `data.replay` mixes in.
     """
     name = getattr(data, key)
-    key = within + key
+    key = called or key
     path = Path(local_copy(f"data.{key}", name)).expanduser()
     if path.is_dir():
         inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in READERS and each.is_file())

@@ -34,7 +34,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         args=TrainingArguments(**arguments, label_names=["labels"]),
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=data.train,
-        eval_dataset=data.eval,
+        eval_dataset=data.held_out,
         processing_class=tokenizer,
     )
 

@@ -32,7 +32,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         model=model,
         args=config,
         train_dataset=data.train,
-        eval_dataset=data.eval,
+        eval_dataset=data.held_out,
         processing_class=tokenizer,
     )
 

@@ -27,7 +27,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         **training_arguments(experiment, output_dir), max_length=experiment.data.max_length, beta=method.beta
     )
     return _ORPOTrainer(
-        model=model, args=config, train_dataset=data.train, eval_dataset=data.eval, processing_class=tokenizer
+        model=model, args=config, train_dataset=data.train, eval_dataset=data.held_out, processing_class=tokenizer
     )
 
 

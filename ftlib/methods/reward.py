@@ -26,7 +26,10 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         center_rewards_coefficient=method.center_rewards_coefficient,
     )
     columns = data.train.column_names
-    train, held_out = (part.map(_whole, batched=True, remove_columns=columns) for part in (data.train, data.eval))
+    train, held_out = (
+        None if part is None else part.map(_whole, batched=True, remove_columns=columns)
+        for part in (data.train, data.held_out)
+    )
     return RewardTrainer(
         model=model, args=config, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
     )

@@ -33,6 +33,6 @@ def trainer(
         model=model,
         args=config,
         train_dataset=data.train,
-        eval_dataset=data.eval,
+        eval_dataset=data.held_out,
         processing_class=tokenizer,
     )

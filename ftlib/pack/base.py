@@ -30,6 +30,7 @@ from ftlib.methods.reference import reference_of
 from ftlib.models import identity, load_model, load_tokenizer
 from ftlib.onednn import FrozenLinear, freeze_linears
 from ftlib.pack.layout import ATTENTION, Block, Layout, laid_out, pick
+from ftlib.strategies import use_tf32
 from ftlib.teacher import cached, check_tokenizers, teacher_of
 
 LOGITS_AT_ONCE = 2**27  # numbers; beyond, the vocabulary's logits are made a trial at a time, and again backward
@@ -51,6 +52,7 @@ class FrozenBase:
         adapter = experiment.adapter
         assert isinstance(adapter, Lora)
         self.experiment, self.data, self.device = experiment, data, torch.device(device)
+        use_tf32(experiment.train)
         self.tokenizer = load_tokenizer(experiment.model, experiment.method.head)
         self.pad_token_id = self.tokenizer.pad_token_id
         head = experiment.method.head

@@ -87,7 +87,8 @@ class Member:
         else:
             self._restore(checkpoint)
         in_tokens = self.record.setting.rungs.unit == "tokens"
-        self.record.begin(self.step, self.tokens if in_tokens else self.step)
+        count = self.tokens if in_tokens else self.step
+        self.record.begin(self.step, count, self.order.epoch(self.step))
         self.rows_of_step: list[list[int]] = []
         self.items: int | None = None
 
@@ -165,7 +166,8 @@ class Member:
 
     def evaluates(self) -> bool:
         """Whether an evaluation is due after this step; logs the loss where that is due."""
-        due = self.record.due(self.step, self.tokens, self.order.steps, self.order.ends_epoch(self.step))
+        order = self.order
+        due = self.record.due(self.step, order.epoch(self.step), self.tokens, order.steps, order.ends_epoch(self.step))
         if due or self.step % self.train.logging_steps == 0:
             values = {
                 "loss": float(self.loss) / max(self.step - self.logged_at, 1),
@@ -175,6 +177,8 @@ class Member:
             self._add(values)
             self.loss.zero_()
             self.logged_at = self.step
+        if not due and self.record.saves(self.step):
+            self.record.keep(self._stage())
         return due
 
     def _add(self, values: dict[str, float]) -> bool:

@@ -63,11 +63,15 @@ def measure(base: FrozenBase, setting: Setting, most: int, rank: int) -> Width:
     return Width(best, best / steps[best] * steps[1], min(1.0, bound / steps[best]), steps)
 
 
+# What would interrupt the steps that are timed.
+STOPS = ("eval_steps", "evals_per_epoch", "save_steps", "early_stopping_patience")
+
+
 def _step(base: FrozenBase, setting: Setting, width: int, rank: int) -> tuple[float, list[Block]]:
     """Seconds of a step of `width` trials, and their places: one batch again and again, since batches differ in size."""
     base.bank.resize(width)
     params: dict[str, Any] = {"adapter.r": rank, "train.max_steps": 10**6, "train.logging_steps": 10**6}
-    params |= {"train.eval_strategy": "end", "train.eval_steps": None, "train.early_stopping_patience": None}
+    params |= {"train.eval_strategy": "end"} | {f"train.{key}": None for key in STOPS}
     sweep = setting.experiment().sweep
     own_order = sweep is not None and "train.seed" in sweep.space
     with tempfile.TemporaryDirectory() as folder:

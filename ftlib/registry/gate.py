@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -176,12 +177,14 @@ class Candidate:
         return ModelSection.model_validate({"name_or_path": str(folder), **kept})
 
     def _probes(self) -> tuple[Probes, str]:
-        """Held-out rows of the run's own data, or built-in texts where that is gone."""
-        try:
+        """Held-out rows of the run's own data, or built-in texts where that is gone, or has none."""
+        data = None
+        with suppress(DataError):
             data = prepared_of(self.manifest)
-        except DataError:
+        held_out = data.held_out if data is not None else None
+        if data is None or held_out is None:
             return [self.tokenizer(text)["input_ids"] for text in BUILT_IN], "built-in texts"
-        rows = data.eval.select(range(min(PROBES, len(data.eval))))
+        rows = held_out.select(range(min(PROBES, len(held_out))))
         found = [prompt + answer for prompt, answer in turns(rows, data.report.rows, self.tokenizer)]
         return [ids[:PROBE_TOKENS] for ids in found[:PROBES]], "evaluation rows"
 

@@ -25,6 +25,7 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     ("adapter.init_lora_weights", {"adapter": {**LORA, "init_lora_weights": "loftq"}}),
     ("adapter.use_dora", {"model": {"quantization": "int8"}, "adapter": {**LORA, "use_dora": True}}),
     ("train.activation_checkpointing", {"train": {"activation_checkpointing": True}, "adapter": {"type": "prefix"}}),
+    ("train.tf32", {"train": {"tf32": True}}),
     ("scale.strategy", {"model": NF4, "adapter": LORA, "scale": {"strategy": "fsdp", "num_workers": 2}}),
     ("scale.strategy", {"adapter": {**LORA, "lora_fa": True}, "scale": {"strategy": "fsdp", "num_workers": 2}}),
     ("method.freeze", {"method": {"type": "classify", "freeze": "encoder"}, "adapter": LORA}),
@@ -56,6 +57,9 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("model.init", {"model": {"init": "random"}, "method": {"type": "dpo"}}),
+    ("data.eval_split", {"data": {"eval_split": 0}, "sweep": SPACE}),
+    ("data.eval_split", {"data": {"eval_split": 0}, "method": DISTILL}),
+    ("train.early_stopping_patience", {"data": {"eval_split": 0}, "train": {"early_stopping_patience": 2}}),
 ]
 
 

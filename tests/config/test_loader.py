@@ -73,6 +73,9 @@ def test_set_dotted_makes_sections_and_names_a_wrong_one() -> None:
     tree: dict[str, object] = {"train": {"seed": 1}, "name": "x"}
     set_dotted(tree, "train.learning_rate", 1.0)
     set_dotted(tree, "scale.num_workers", 2)
+    set_dotted(tree, "sweep.space.train.learning_rate", [1, 2])
+    set_dotted(tree, "sweep.space.adapter.r.max", 8)
+    assert tree.pop("sweep") == {"space": {"train.learning_rate": [1, 2], "adapter.r": {"max": 8}}}
     assert tree == {"train": {"seed": 1, "learning_rate": 1.0}, "name": "x", "scale": {"num_workers": 2}}
     with pytest.raises(ConfigError, match="'name' is 'x', not a section"):
         set_dotted(tree, "name.first", 1)

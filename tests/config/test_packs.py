@@ -40,6 +40,7 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"train": {"neftune_noise_alpha": 5.0}}, "neftune_noise_alpha"),
     ({"train": {"bf16": True}}, "dtype: bfloat16"),
     ({"data": {"packing": True}}, "packing: false"),
+    ({"train": {"dataloader_num_workers": 2}}, "dataloader_num_workers: 0"),
     ({"sweep": {"space": {"data.max_length": [64, 128]}}}, "trials differ in data.max_length"),
     (
         {"sweep": {"space": {"adapter.target_modules": [["q_proj"], ["v_proj"]]}}},

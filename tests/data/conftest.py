@@ -79,8 +79,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return write_file
 
 
-def section(path: Path | str, **settings: Any) -> DataSection:
-    return DataSection(train=str(path), **settings)
+def section(path: Path | str | list[Any], **settings: Any) -> DataSection:
+    return DataSection(train=path if isinstance(path, list) else str(path), **settings)
 
 
 def alpaca(count: int) -> list[dict[str, str]]:

@@ -337,3 +337,67 @@ def test_a_replay_that_is_not_there_is_named(write, tokenizer) -> None:
     data = section(write("new.jsonl", alpaca(4)), replay={"train": "old.jsonl"})
     with pytest.raises(DataError, match=r"data.replay.train: no such file"):
         prepare(data, "answers", tokenizer)
+
+
+def lines(count: int, word: str) -> list[dict[str, str]]:
+    return [{"prompt": f"Say {word} {number}.", "completion": f"{word} {number}"} for number in range(count)]
+
+
+def test_several_training_sets_are_mixed_by_weight(write, tokenizer) -> None:
+    cats, dogs = write("cats.jsonl", lines(20, "cat")), write("dogs.jsonl", alpaca(10))
+    held_out = str(write("held.jsonl", lines(2, "held")))
+
+    def prepared(*weights: float, seed: int = 1):
+        paths = zip((cats, dogs), weights, strict=True)
+        train = [{"path": str(path), "weight": weight} for path, weight in paths]
+        return prepare(section(train, eval=held_out, split_seed=seed), "answers", tokenizer)
+
+    once = prepared(1, 1)
+    assert (len(once.train), once.report.rows_read) == (30, 32)
+    assert once.report.format == "prompt_completion + alpaca"
+    mixed = prepared(0.5, 2.5)
+    seen = trained_texts(mixed.train, tokenizer)
+    of_dogs = [seen.count(text) for text in sorted(answers(10))]
+    assert len(set(seen) - answers(10)) == 10  # a half of the cats, each once
+    assert sorted(of_dogs) == [2] * 5 + [3] * 5
+    again, other = prepared(0.5, 2.5), prepared(0.5, 2.5, seed=2)
+    assert (again.hash, mixed.hash) == (mixed.hash, prepared(0.5, 2.5).hash)
+    assert trained_texts(other.train, tokenizer) != seen
+    assert len({once.hash, mixed.hash, other.hash}) == 3
+    with pytest.raises(DataError, match="the weights leave no row"):
+        prepared(0.01, 0.01)
+
+
+def test_rows_are_held_out_before_they_are_repeated(write, tokenizer) -> None:
+    train = [{"path": str(write("cats.jsonl", lines(20, "cat"))), "weight": 3}]
+    prepared = prepare(section(train, eval_split=0.2), "answers", tokenizer)
+    trained, held_out = (trained_texts(rows, tokenizer) for rows in (prepared.train, prepared.eval))
+    assert (len(trained), len(held_out)) == (48, 4)
+    assert not set(trained) & set(held_out)
+
+
+def test_each_training_set_has_a_format_and_columns_of_its_own(write, tokenizer) -> None:
+    named = [{"question": f"{number}?", "answer": str(number)} for number in range(4)]
+    columns = {"prompt": "question", "completion": "answer"}
+    path = str(write("named.jsonl", named))
+    train = [{"path": path, "columns": columns}, {"path": str(write("x.jsonl", alpaca(4)))}]
+    assert prepare(section(train), "answers", tokenizer).report.rows_read == 8
+    with pytest.raises(DataError, match=r"data\.train\[0\]\.path: .*named.jsonl: its columns .* fit no format"):
+        prepare(section([path]), "answers", tokenizer)
+    with pytest.raises(DataError, match=r"data\.train\[0\]\.path: no such file or folder: 'nowhere.jsonl'"):
+        prepare(section(["nowhere.jsonl"]), "answers", tokenizer)
+    text = write("text.jsonl", [{"text": "a plain text"}])
+    with pytest.raises(DataError, match="plain text and conversations do not mix"):
+        prepare(section([str(text), {"path": path, "columns": columns}]), "answers", tokenizer)
+
+
+@pytest.mark.parametrize("rows", ["answers", "pairs", "labelled"])
+def test_nothing_need_be_held_out(rows, write, tokenizer) -> None:
+    values = {
+        "answers": alpaca(3),
+        "pairs": [{"prompt": "a?", "chosen": f"b{n}", "rejected": "c"} for n in range(3)],
+        "labelled": [{"text": f"t{n}", "label": n % 2} for n in range(3)],
+    }
+    prepared = prepare(section(write("x.jsonl", values[rows]), eval_split=0), rows, tokenizer)
+    assert (len(prepared.train), len(prepared.eval), prepared.held_out) == (3, 0, None)
+    assert prepared.train.column_names == prepared.eval.column_names

@@ -84,5 +84,7 @@ def test_what_cannot_train_is_said_before(
 def test_keys_reach_transformers(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["adapter"] = None
     tree["train"] |= {"neftune_noise_alpha": 5.0, "optim": "rmsprop", "optim_args": "momentum=0.5"}
+    tree["train"]["dataloader_num_workers"] = 2
     arguments = training_arguments(Experiment.parse(tree), tmp_path)
+    assert (arguments["dataloader_num_workers"], arguments["tf32"]) == (2, None)
     assert (arguments["neftune_noise_alpha"], arguments["optim_args"]) == (5.0, "momentum=0.5")

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ftlib.record import Record
+
 from .. import test_trial as solo
 from ..conftest import rows, write_jsonl
 from ..methods.conftest import labelled, pairs
@@ -97,6 +99,28 @@ def test_a_trial_of_a_pack_is_the_trial_alone(case: str, tree: dict[str, Any], t
         assert learned.keys() == theirs_learned.keys()
         for name, tensor in learned.items():
             assert torch.allclose(tensor, theirs_learned[name], atol=2e-3), name
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_evaluations_within_an_epoch_and_checkpoints_between(
+    packed: bool, tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 rows by 8 are 8 steps an epoch; of two epochs, the second begins after a kill at its first evaluation."""
+    kept: list[str] = []
+    keep = Record.keep
+    monkeypatch.setattr(Record, "keep", lambda self, staged: (kept.append(staged.name), keep(self, staged)))
+    tree["train"] |= {"eval_strategy": "epoch", "evals_per_epoch": 3, "save_steps": 2, "num_train_epochs": 2}
+    made = solo.setting(tree, tmp_path)
+    if packed:
+        train(pack_of(made), {"000": {}}, lambda pack, tick: pack.leave("000") if tick == 9 else None)
+        train(pack_of(made), {"000": {}})
+    else:
+        solo.train(made)
+    evaluated = [row["step"] for row in trial(made, "000").evaluations("eval_loss")]
+    assert evaluated == [3, 6, 8, 11, 14, 16]
+    assert sorted(set(kept), key=lambda name: int(name.rpartition("-")[2])) == [
+        f"checkpoint-{step}" for step in (2, 4, 10, 12)
+    ]
 
 
 SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
