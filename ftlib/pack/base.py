@@ -54,6 +54,8 @@ class FrozenBase:
         self.experiment, self.data, self.device = experiment, data, torch.device(device)
         use_tf32(experiment.train)
         self.tokenizer = load_tokenizer(experiment.model, experiment.method.head)
+        if data.chat_template:
+            self.tokenizer.chat_template = data.chat_template  # saved with the weights, so that serving uses the same
         self.pad_token_id = self.tokenizer.pad_token_id
         head = experiment.method.head
         section = experiment.model.model_copy(update={"attn_implementation": ATTENTION})

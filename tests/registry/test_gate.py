@@ -23,6 +23,8 @@ from ftlib.registry.registry import Version
 from ftlib.runs import Run, Trial, read_json, write_json
 
 from ..conftest import rows, write_jsonl
+from ..pack.conftest import pack_of
+from ..pack.conftest import train as train_packed
 from ..test_adapters import ALL, with_adapter
 from ..test_trial import setting, train
 
@@ -154,6 +156,21 @@ def test_another_chat_template_is_found(run):
     file.write_text(text.replace("<|assistant|>", "<|user|>"))
     with pytest.raises(FtlibError, match="chat template that is saved with its weights is not the one"):
         pass_gate(staged(run.trial("000")), "trial 000")
+
+
+def test_a_packed_trial_of_a_base_without_a_template_passes(base: Path, tree: dict[str, Any], tmp_path: Path) -> None:
+    """Packs save the tokenizer with the template that training used, as solo trials do."""
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare, ignore=shutil.ignore_patterns("chat_template.jinja"))
+    assert AutoTokenizer.from_pretrained(bare).chat_template is None
+    tree["model"]["name_or_path"] = str(bare)
+    short = write_jsonl(tmp_path / "short.jsonl", [{"prompt": f"{n}?", "completion": "It is."} for n in range(40)])
+    tree["data"] |= {"train": str(short), "max_length": 128}
+    packed = setting(tree, tmp_path)
+    assert train_packed(pack_of(packed), {"000": {}}) == {}
+    trial = Run(Path(packed.run)).trial("000")
+    assert trial.manifest["packed"] is True
+    assert pass_gate(staged(trial), "trial 000").found["chat_template"] == "as in training"
 
 
 # --- no worse on a file -----------------------------------------------------------------------------------------
