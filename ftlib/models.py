@@ -24,6 +24,7 @@ from transformers import (
 
 from ftlib.config import Head, ModelSection
 from ftlib.errors import ConfigError, FtlibError, nearest
+from ftlib.runs import read_json
 from ftlib.storage.storage import local_copy
 
 CLASSES: dict[str, Any] = {
@@ -32,6 +33,7 @@ CLASSES: dict[str, Any] = {
     "reward": AutoModelForSequenceClassification,
 }
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+LINEAGE = "lineage.json"  # in a folder that was made of a version: which it was, and its base
 HEADS = ["lm_head", "embed_out", "score", "classifier"]  # never quantized: they are small, or trained
 
 
@@ -172,7 +174,32 @@ def identity(model: ModelSection, loaded: PreTrainedModel | PeftModel) -> dict[s
     if not path.is_dir():
         commit = getattr(loaded.config, "_commit_hash", None)
         return {"name_or_path": model.name_or_path, "revision": commit or model.revision, "fingerprint": None}
-    return {"name_or_path": str(path.absolute()), "revision": None, "fingerprint": fingerprint(path)}
+    parent = parent_of(path)
+    known = {"name_or_path": str(path.absolute()), "revision": None, "fingerprint": fingerprint(path)}
+    return {**known, "parent": parent} if parent else known
+
+
+def parent_of(folder: Path) -> dict[str, Any] | None:
+    """Which version of the registry a folder of weights is, or was made of, and the base of that version; None for any
+    other folder."""
+    lineage = read_json(folder / LINEAGE)
+    if lineage is not None:
+        return {key: lineage[key] for key in ("version", "adapter", "base")}
+    manifest = read_json(folder.parent / "manifest.json") or {}
+    if not {"name", "version", "base"} <= manifest.keys():
+        return None
+    return {"version": f"{manifest['name']}@{manifest['version']}", "base": manifest["base"]}
+
+
+def unlike(base: Mapping[str, Any], model: ModelSection) -> str | None:
+    """Which base was another one than `model` names, for a person; None where they are the same."""
+    path = Path(model.name_or_path).expanduser()
+    if base["fingerprint"] is not None and path.is_dir():
+        return None if fingerprint(path) == base["fingerprint"] else f"other weights ({base['name_or_path']})"
+    if base["name_or_path"] == model.name_or_path and (model.revision or base["revision"]) == base["revision"]:
+        return None
+    at = f" at revision {base['revision']}" if base["revision"] else ""
+    return f"{base['name_or_path']}{at}, and this is {model.name_or_path}"
 
 
 def base_of(manifest: Mapping[str, Any], owner: str) -> ModelSection:

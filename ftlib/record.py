@@ -15,6 +15,7 @@ from typing import Any
 
 from ftlib.config import Experiment
 from ftlib.errors import TrialError
+from ftlib.models import parent_of
 from ftlib.runs import Run, Trial, append_row, link, read_json, replace_directory, write_json
 from ftlib.setting import Setting, versions
 from ftlib.storage.mirror import leave
@@ -172,6 +173,7 @@ class Record:
             "experiment": self.experiment.to_dict(),
             "data_hash": self.data.hash,
             "chat_template": self.data.chat_template,
+            "parent": self._parent(facts),
             "seed": self.experiment.train.seed,
             "step": row["step"],
             "tokens": row["tokens"],
@@ -180,6 +182,12 @@ class Record:
             "versions": versions(),
             **facts,
         }
+
+    def _parent(self, facts: dict[str, Any]) -> str | None:
+        """The version of the registry that training began with: the adapter's, or the base's."""
+        start = getattr(self.experiment.adapter, "start", None)
+        found = parent_of(Path(start)) if start else facts["base"].get("parent")
+        return found["version"] if found else None
 
     def score(self) -> float:
         """The latest evaluation's metric, lower being better. Raises TrialError where an evaluation does not give it."""

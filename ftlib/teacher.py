@@ -23,6 +23,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ftlib import runs
+from ftlib.adapters.start import adapter_fingerprint
 from ftlib.config import Distill, Experiment, Head, ModelSection
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.models import fingerprint, load_config, load_model, load_tokenizer
@@ -52,7 +53,7 @@ class Teacher:
             "name_or_path": self.name,
             "revision": revision,
             "fingerprint": fingerprint(folder) if folder.is_dir() else None,
-            "adapter_fingerprint": _adapter_fingerprint(self.adapter) if self.adapter else None,
+            "adapter_fingerprint": adapter_fingerprint(self.adapter) if self.adapter else None,
         }
 
     def key(self) -> dict[str, Any]:
@@ -144,15 +145,6 @@ def _labels(folder: Path, model: ModelSection) -> tuple[str, ...]:
     return tuple(manifest.get("labels") or (named[number] for number in sorted(named)))
 
 
-def _adapter_fingerprint(folder: Path) -> str:
-    """sha256 over an adapter's config and weights."""
-    digest = hashlib.sha256()
-    for file in (folder / "adapter_config.json", *sorted(folder.glob("*.safetensors"))):
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()
-
-
 def same_tokenizer(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> bool:
     """Whether every id means the same token to both. (Models pad their vocabularies beyond that, each in its way.)"""
     return bool(student.get_vocab() == teacher.get_vocab())
@@ -178,13 +170,13 @@ def _number(token_id: int | None) -> str:
     return "no token" if token_id is None else f"token {token_id}"
 
 
-def cached(parts: dict[str, Any], build: Callable[[Path], None]) -> Path:
+def cached(parts: dict[str, Any], build: Callable[[Path], None], shelf: str = "teacher") -> Path:
     """The directory that holds what `build` makes of `parts`, made once: others that need it meanwhile wait.
 
     Where the file system has no locks two may make it at once; the first to finish is taken.
     """
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    target = runs.home() / "cache" / "teacher" / key
+    target = runs.home() / "cache" / shelf / key
     if target.is_dir():
         return target
     try:
@@ -193,9 +185,7 @@ def cached(parts: dict[str, Any], build: Callable[[Path], None]) -> Path:
             if not target.is_dir():
                 _make(target, build)
     except OSError as error:
-        raise FtlibError(
-            f"cannot write the teacher's outputs to {target.parent}: {error.strerror or error}; FTLIB_HOME moves it."
-        ) from error
+        raise FtlibError(f"cannot write to {target.parent}: {error.strerror or error}; FTLIB_HOME moves it.") from error
     return target
 
 

@@ -37,7 +37,8 @@ class Classifier:
 
         from ftlib.adapters.merge import head_of
         from ftlib.config import ModelSection
-        from ftlib.models import base_of, load_model, load_tokenizer
+        from ftlib.models import load_model, load_tokenizer
+        from ftlib.registry.bases import base_of
         from serve.model import in_folder
 
         torch.set_num_threads(threads)

@@ -18,9 +18,10 @@ import ftlib.adapters.bottleneck  # noqa: F401 (registers the one tuner that PEF
 from ftlib.adapters.merge import MERGEABLE
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
-from ftlib.models import base_of, load_model, load_tokenizer
+from ftlib.models import load_model, load_tokenizer
 from ftlib.onednn import freeze_linears
 from ftlib.registry import registry
+from ftlib.registry.bases import base_of
 from ftlib.registry.registry import Version
 from serve.adapters import Adapter, why_not_banked
 from serve.protocol import Ask, Refusal, Refused

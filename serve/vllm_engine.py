@@ -40,7 +40,7 @@ class VllmEngine:
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError:
             raise FtlibError("engine.type is 'vllm', which is not installed: pip install 'ftlib[vllm]'.") from None
-        from ftlib.models import base_of
+        from ftlib.registry.bases import base_of
         from serve.model import Tokenizers, in_folder
 
         adapter = version.kind == "adapter"

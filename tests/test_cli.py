@@ -135,13 +135,13 @@ def test_a_defect_is_one_sentence_and_a_traceback_on_request(tmp_path: Path, mon
     assert "Traceback" in output
 
 
-def test_a_registry_model_as_base(tree: dict[str, Any], tmp_path: Path, swept: tuple[Run, str]) -> None:
+def test_a_registry_version_as_base(tree: dict[str, Any], tmp_path: Path, swept: tuple[Run, str]) -> None:
     run, _ = swept
     ftlib("promote", run.path, "--as", "adapter-only")
     tree["model"]["name_or_path"] = "registry:adapter-only"
     status, output = ftlib("check", write_experiment(tmp_path / "x.yaml", tree))
-    assert status == 2
-    assert "is an adapter, and a base must be a whole model" in output
+    assert status == 0, output
+    assert "adapter-only@1 merged into" in output
     tree["model"]["name_or_path"] = "registry:adapter-onyl"
     status, output = ftlib("check", write_experiment(tmp_path / "x.yaml", tree))
     assert status == 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ftlib.adapters.bottleneck import BottleneckConfig
+from ftlib.adapters.start import load_start
 from ftlib.adapters.state import remember_start
 from ftlib.config import AdaLora, AdapterSection, Bottleneck, Experiment, Head, Layers, Lora, ModelSection, Prompt
 from ftlib.errors import ConfigError, nearest
@@ -87,7 +89,7 @@ def add_adapter(
 def empty_model(model: ModelSection, adapter: AdapterSection | None, head: Head = "causal_lm") -> Any:
     """The adapted model's shape on the meta device: it takes no memory and reads no weights."""
     if isinstance(adapter, Lora):  # the other initializations compute from weights, which a shape has not
-        adapter = adapter.model_copy(update={"init_lora_weights": True})
+        adapter = adapter.model_copy(update={"init_lora_weights": True, "from": None})
     if isinstance(adapter, Prompt):
         adapter = adapter.model_copy(update={"prompt_tuning_init": "RANDOM"})
     return add_adapter(bare_model(model, head), adapter, head)
@@ -164,7 +166,11 @@ def _by_peft(config: type[PeftConfig]) -> Callable[..., Any]:
 
 
 def _lora(model: Any, adapter: Lora, task: TaskType, batches: Sequence[Batch]) -> Any:
-    config = LoraConfig(task_type=task, **_keys(adapter, "lora_plus_ratio", "lora_fa", "init_lora_weights"))
+    config = LoraConfig(task_type=task, **_keys(adapter, "from", "lora_plus_ratio", "lora_fa", "init_lora_weights"))
+    if adapter.start is not None:
+        begun = get_peft_model(model, config)
+        load_start(begun, Path(adapter.start))
+        return begun
     if adapter.init_lora_weights == "loftq":
         return _start_from_quantization_error(get_peft_model(model, config))
     config.init_lora_weights = adapter.init_lora_weights

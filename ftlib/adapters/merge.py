@@ -64,14 +64,16 @@ def check_mergeable(adapter: Path) -> str:
 
 
 def head_of(adapter: Path) -> tuple[Head, list[str]]:
-    """The head that the adapter was trained under, and for a classifier as many names as it has classes."""
+    """The head that the adapter was trained under, and for a classifier the names of its classes."""
     if read_json(adapter / PEFT_CONFIG).get("task_type") != "SEQ_CLS":
         return "causal_lm", []
     with safe_open(adapter / PEFT_WEIGHTS, framework="pt") as file:
         names = file.keys()
         heads = [name for name in names if name.endswith(("score.weight", "classifier.weight", "out_proj.weight"))]
         classes = file.get_slice(heads[-1]).get_shape()[0] if heads else 2
-    return "sequence_classification", [f"LABEL_{number}" for number in range(classes)]
+    manifest = read_json(adapter.parent / "manifest.json") or {}
+    named = manifest.get("labels") or []
+    return "sequence_classification", named if len(named) == classes else [f"LABEL_{n}" for n in range(classes)]
 
 
 def _of_adapter(adapter: Path, base: ModelSection) -> ModelSection:

@@ -54,7 +54,7 @@ def submit(
     from ftlib.storage.storage import is_url
 
     values = from_environment(secrets)
-    experiment = load(file, overrides, smoke)
+    experiment = load(file, overrides, smoke, whole=True)
     parcel = make_parcel(experiment, as_written(file, overrides, smoke))
     there = _cluster(address)
     if there.is_open():

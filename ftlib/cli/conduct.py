@@ -19,33 +19,22 @@ if TYPE_CHECKING:
     from ftlib.runs import Run
 
 
-def load(file: str, overrides: tuple[str, ...], smoke: bool = False) -> Experiment:
-    """The experiment in a file, its paths absolute and what it names of the registry found. Raises InputError."""
+def load(file: str, overrides: tuple[str, ...], smoke: bool = False, whole: bool = False) -> Experiment:
+    """The experiment in a file, its paths absolute and what it names of the registry found; `whole`: without adapters
+    whose bases stay here. Raises InputError."""
     from ftlib.config import Experiment
-    from ftlib.errors import ConfigError
-    from ftlib.registry import registry
 
     experiment = Experiment.load(file, overrides, smoke)
-    name = experiment.model.name_or_path
-    if name.startswith("registry:"):  # a promoted full model as the base of the next experiment
-        version = registry.resolve(name.removeprefix("registry:"))
-        if version.kind != "model":
-            raise ConfigError(f"model.name_or_path: {version.id} is an adapter, and a base must be a whole model.")
-        model = experiment.model.model_copy(update={"name_or_path": str(version.weights)})
-        experiment = experiment.model_copy(update={"model": model})
-    teacher = getattr(experiment.method, "teacher", "")
-    if teacher.startswith("registry:"):  # an adapter too: it is put on its base
-        version = registry.resolve(teacher.removeprefix("registry:"))
-        method = experiment.method.model_copy(update={"teacher": str(version.path)})
-        experiment = experiment.model_copy(update={"method": method})
-    for index, reward in enumerate(getattr(experiment.method, "rewards", [])):
-        name = reward.arguments.get("model")
-        if isinstance(name, str) and name.startswith("registry:"):  # a promoted reward model, whole or an adapter
-            folder = str(registry.resolve(name.removeprefix("registry:")).weights)
-            tree = experiment.to_dict()
-            tree["method"]["rewards"][index]["arguments"]["model"] = folder
-            experiment = Experiment.parse(tree)
+    if names_versions(experiment):
+        from ftlib.registry import bases
+
+        experiment = bases.resolved(experiment, whole)
     return experiment.anchored()
+
+
+def names_versions(experiment: Experiment) -> bool:
+    """Whether the registry has to be asked for something that the experiment names."""
+    return "registry:" in str(experiment.to_dict()) or getattr(experiment.adapter, "start", None) is not None
 
 
 def prepared(experiment: Experiment, out: Console) -> Prepared:
@@ -53,8 +42,13 @@ def prepared(experiment: Experiment, out: Console) -> Prepared:
     from ftlib.adapters.build import empty_model
     from ftlib.data import prepare
     from ftlib.methods import check as check_method
-    from ftlib.models import load_tokenizer
+    from ftlib.models import load_tokenizer, parent_of
+    from ftlib.registry.registry import root_of
 
+    parent = parent_of(Path(experiment.model.name_or_path))
+    if parent is not None:
+        how = f" merged into {root_of(parent['base'])}" if "adapter" in parent else ""
+        out.print(f"base {parent['version']}{how}", soft_wrap=True, highlight=False)
     with out.status("preparing data"):
         check_method(experiment)
         # A wrong config key or target module is said now.
@@ -104,6 +98,12 @@ def go_on(experiment: Experiment, run: Run, trust: bool = False) -> None:
     if not trust:
         signature.check(run)
     signature.sign(run)
+    base = run.resolved.get("base") or {}
+    if base.get("parent") and not Path(base["name_or_path"]).is_dir():
+        from ftlib.registry import bases
+
+        found = bases.found(base, run.name)["name_or_path"]
+        experiment = experiment.with_paths(lambda key, value: found if key == "model.name_or_path" else value)
     _conduct(experiment, run, resumed=True)
 
 
@@ -123,11 +123,20 @@ def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
     return {
         "experiment": experiment.to_dict(),
         "objective": experiment.objective,
+        "base": _base(experiment),
         "data": {"hash": data.hash, **asdict(data.report)},
         "seed": experiment.train.seed,
         "versions": versions(),
         "git_commit": commit,
     }
+
+
+def _base(experiment: Experiment) -> dict[str, Any]:
+    """The base by name, and which version of the registry it was made of, so that it can be made again."""
+    from ftlib.models import parent_of
+
+    name = experiment.model.name_or_path
+    return {"name_or_path": name, "parent": parent_of(Path(name))}
 
 
 def _conduct(

@@ -75,7 +75,7 @@ def show_registry() -> None:
     from ftlib.registry import registry
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for heading in ("version", "served", "kind", "base", "eval_loss", "from"):
+    for heading in ("version", "served", "kind", "base", "parent", "eval_loss", "from"):
         table.add_column(heading, no_wrap=True)
     for name in registry.names():
         alias = registry.alias(name)
@@ -86,7 +86,8 @@ def show_registry() -> None:
                 version.id,
                 served.get(version, ""),
                 version.kind,
-                manifest["base"]["name_or_path"],
+                version.base,
+                version.parent or "",
                 f"{manifest['metrics'].get('eval_loss', float('nan')):.4f}",
                 f"{Path(manifest['run']).name}/{manifest['trial']}",
             )
@@ -178,14 +179,14 @@ def merge_adapter(adapter: str, out: Path) -> None:
     from ftlib.registry import registry
     from ftlib.runs import read_json
 
-    folder = Path(adapter) if Path(adapter).is_dir() else registry.resolve(adapter).weights
+    folder = Path(adapter) if Path(adapter).is_dir() else registry.resolve(adapter.removeprefix("registry:")).weights
     manifest = read_json(folder.parent / "manifest.json")
     if manifest is None:
         raise InputError(f"{folder} has no manifest.json beside it, which would name its base.")
     if manifest.get("kind") == "model":
         raise InputError(f"{adapter} is a whole model already: there is nothing to merge.")
     from ftlib.adapters.merge import merge
-    from ftlib.models import base_of
+    from ftlib.registry.bases import base_of
 
     merge(folder, base_of(manifest, adapter), out)
     click.echo(f"merged into {out}")

@@ -8,9 +8,9 @@ the adapter can be computed into its base (`ftlib merge`).
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from ftlib.config.section import Section
 from ftlib.errors import nearest
@@ -59,7 +59,15 @@ class Adapter(Section):
         return False
 
 
-class Lora(Adapter):
+if TYPE_CHECKING:
+
+    class _Begun(Adapter):
+        """An adapter with the key `from`."""
+else:  # a word of Python's, so a class body has no way to write it
+    _Begun = create_model("_Begun", __base__=Adapter, **{"from": (str | None, None)})
+
+
+class Lora(_Begun):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) and what grew from them.
 
     `use_dora` (arXiv:2402.09353) trains magnitude and direction apart; `use_rslora` (arXiv:2312.03732) scales by the
@@ -67,6 +75,7 @@ class Lora(Adapter):
     freezes A. `init_lora_weights`: gaussian, orthogonal, olora (arXiv:2406.01775), pissa (arXiv:2404.02948) and
     pissa_niter_N (its fast SVD), corda (arXiv:2406.05223), eva (arXiv:2410.07170), loftq (arXiv:2310.08659), mica
     (arXiv:2604.01694). A part of the model can have its own rank and alpha: `rank_pattern: {q_proj: 32}`.
+    `from: registry:NAME` (or a folder) goes on with a trained adapter, whose shape it has.
     """
 
     type: Literal["lora"]
@@ -86,6 +95,8 @@ class Lora(Adapter):
     def _variants_fit(self) -> Lora:
         if self.lora_fa and self.lora_plus_ratio is not None:
             raise ValueError("lora_fa freezes A, so lora_plus_ratio has nothing to be the ratio to: drop one of them")
+        if self.start is not None and self.init_lora_weights is not True:
+            raise ValueError("from brings the first weights, and so does init_lora_weights: drop one of them")
         if self.lora_fa and self.use_dora:
             raise ValueError("lora_fa updates pairs of A and B, and use_dora adds a third weight: drop one of them")
         if self.lora_fa and self.init_lora_weights == "mica":
@@ -99,6 +110,12 @@ class Lora(Adapter):
         if self.init_lora_weights == "orthogonal" and any(rank % 2 for rank in ranks):
             raise ValueError(f"init_lora_weights 'orthogonal' needs an even r, but r is {self.r}: use {self.r + 1}")
         return self
+
+    @property
+    def start(self) -> str | None:
+        """The key `from`: the adapter that training begins with."""
+        found: str | None = getattr(self, "from")
+        return found
 
     @property
     def moves_base(self) -> bool:

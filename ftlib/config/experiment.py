@@ -32,6 +32,7 @@ PATHS = (
     "data.train.*.path",
     "data.eval",
     "data.replay.train",
+    "adapter.from",
     "method.teacher",
     "method.rewards.*.function",
     "method.rewards.*.arguments.model",

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
+from ftlib.adapters.start import adapter_fingerprint
 from ftlib.config import Experiment, Lora
 from ftlib.models import identity
 
@@ -17,8 +19,18 @@ def _starts_as_base(experiment: Experiment) -> bool:
     """Whether the untrained adapter changes nothing: TRL's reference is the base with the adapter's first weights."""
     adapter = experiment.adapter
     if isinstance(adapter, Lora):
-        return adapter.init_lora_weights in (True, "gaussian")
+        return adapter.start is None and adapter.init_lora_weights in (True, "gaussian")
     return adapter is None or adapter.saves == "model" or adapter.type in NEUTRAL
+
+
+def _start(experiment: Experiment) -> Any:
+    """What else than the base the reference is: the adapter as training begins with it."""
+    adapter = experiment.adapter
+    if _starts_as_base(experiment):
+        return None
+    if isinstance(adapter, Lora) and adapter.start is not None:
+        return adapter_fingerprint(Path(adapter.start))
+    return experiment.to_dict()["adapter"], experiment.train.seed
 
 
 def reference_of(experiment: Experiment, model: Any) -> str:
@@ -30,7 +42,7 @@ def reference_of(experiment: Experiment, model: Any) -> str:
         "seed": experiment.train.seed if base.init == "random" else None,
         "dtype": str(next(model.parameters()).dtype),
         "method": experiment.method.type,
-        "start": None if _starts_as_base(experiment) else (experiment.to_dict()["adapter"], experiment.train.seed),
+        "start": _start(experiment),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import set_seed
 
 from ftlib.adapters.build import empty_model
+from ftlib.adapters.start import read_start
 from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError
@@ -84,6 +85,7 @@ class FrozenBase:
             self.model.train()  # transformers checkpoints in training only; dropout is the bank's, never the base's
         self._without_dropout()
         self._expand_at_first_adapted()
+        self.start = read_start(Path(adapter.start)) if adapter.start else None
         self._references: dict[tuple[str, str], Tensor] = {}
         self._check()
 
@@ -173,8 +175,28 @@ class FrozenBase:
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _sums(self, tokens: Sequence[Tokens]) -> Tensor:
-        with self.computing([Block.of(tokens)], None) as (scored,):
+        with self._as_begun() as route, self.computing([Block.of(tokens)], route) as (scored,):
             return scored.sums()
+
+    @contextmanager
+    def _as_begun(self) -> Iterator[Route | None]:
+        """What trials begin with: the base alone, or with the adapter of `adapter.from`, which takes the first slot for
+        the moment. A backward pass that is under way reads that slot's weights after it has them back."""
+        if self.start is None:
+            yield None
+            return
+        bank, kept = self.bank, (self.bank.weights[0].clone(), self.bank.scales[0].clone())
+        bank.load_peft(0, self.start)
+        bank.scales[0] = self.scale(self.experiment.adapter)
+        try:
+            yield Route([0])
+        finally:
+            bank.weights[0], bank.scales[0] = kept
+
+    @staticmethod
+    def scale(adapter: Any) -> float:
+        """What the product of a slot's A and B is multiplied by."""
+        return float(adapter.lora_alpha / (adapter.r**0.5 if adapter.use_rslora else adapter.r))
 
     def teacher(self, experiment: Experiment) -> tuple[Targets, int, Callable[[dict[str, Any]], dict[str, Any]]]:
         """The teacher's lines of the training rows, how many classes they speak of, and, of an evaluation, what of the

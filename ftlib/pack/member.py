@@ -52,7 +52,7 @@ class Member:
         self.adapter, self.train = adapter, experiment.train
         self.objective = objective(experiment, base.data, base)
         self.order = Order(len(base.data.train), experiment.train, self.objective.shuffles)
-        base.bank.configure(slot, adapter.r, adapter.lora_alpha / (adapter.r**0.5 if adapter.use_rslora else adapter.r))
+        base.bank.configure(slot, adapter.r, base.scale(adapter))
         self.weights = torch.nn.Parameter(base.bank.weights[slot])
         self.weights.grad = base.bank.grads[slot]
         self.optimizer = torch.optim.AdamW(
@@ -93,7 +93,11 @@ class Member:
         self.items: int | None = None
 
     def _draw(self) -> None:
-        """The weights that a solo trial of this seed begins with: a head first, as the model is loaded, then the adapter."""
+        """The weights that a solo trial of this seed begins with: those of `adapter.from`, or drawn: a head first, as the
+        model is loaded, then the adapter."""
+        if self.base.start is not None:
+            self.base.bank.load_peft(self.slot, self.base.start)
+            return
         set_seed(self.train.seed)
         head = {}
         if self.base.head:

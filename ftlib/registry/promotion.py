@@ -96,7 +96,7 @@ class _Promotion:
 
     def _merge(self, staged: Version) -> None:
         from ftlib.adapters.merge import merge
-        from ftlib.models import base_of
+        from ftlib.registry.bases import base_of
 
         merge(staged.weights, base_of(staged.manifest, self.owner), staged.path / "model")
         self.say("merged into its base")

@@ -68,6 +68,18 @@ class Version:
     def weights(self) -> Path:
         return self.path / self.kind
 
+    @property
+    def base(self) -> str:
+        """The name of the model that all of its training began with."""
+        return root_of(self.manifest["base"])
+
+    @property
+    def parent(self) -> str | None:
+        """The version that its training began with, as NAME@NUMBER; None where that was a model from elsewhere."""
+        manifest = self.manifest
+        found: str | None = manifest.get("parent") or (manifest["base"].get("parent") or {}).get("version")
+        return found
+
 
 @dataclass(frozen=True)
 class Alias:
@@ -300,6 +312,13 @@ def _check_share(share: float, whole: bool = False) -> None:
     if not (0 <= share <= 1 if whole else 0 < share < 1):  # NaN is neither
         ends = "from 0 (ends the canary) to 1 (makes it the version)" if whole else "between 0 and 1, for example 0.1"
         raise InputError(f"{share} is no share of the requests for a canary: give a number {ends}.")
+
+
+def root_of(base: Mapping[str, Any]) -> str:
+    """The name of the first base in a manifest's lineage."""
+    while base.get("parent"):
+        base = base["parent"]["base"]
+    return str(base["name_or_path"])
 
 
 def _promotable(trial: Trial) -> Path:
