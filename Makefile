@@ -11,7 +11,8 @@ SIDE_BY_SIDE := -n 2 --dist loadscope # tests/conftest.py says what runs beside 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(VENV)/.installed ## .venv with the pinned versions of constraints.txt
+install: $(VENV)/.installed ## .venv with the pinned versions of constraints.txt, and two small models in .cache/models
+	@$(BIN)/python experiments/models/fetch.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftlib needs Python 3.11 or later, but $(PYTHON) is " + sys.version.split()[0])'

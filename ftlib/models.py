@@ -1,4 +1,4 @@
-"""Base models and tokenizers: loaded by name or path, safetensors only, remote code only when asked."""
+"""Base models and tokenizers: by name or path, from safetensors or a GGUF file, remote code only when asked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 
+from ftlib import gguf
 from ftlib.config import Head, ModelSection
 from ftlib.errors import ConfigError, FtlibError, nearest
 from ftlib.runs import read_json
@@ -42,11 +43,14 @@ def load_tokenizer(model: ModelSection, head: Head = "causal_lm") -> PreTrainedT
 
     Raises ConfigError where a model that writes could not end what it writes.
     """
-    source = model.tokenizer or model.name_or_path
-    local = local_copy("model.tokenizer" if model.tokenizer else "model.name_or_path", source)
-    with _named("model.tokenizer" if model.tokenizer else "model.name_or_path", source):
+    if model.tokenizer:
+        model = model.model_copy(update={"name_or_path": model.tokenizer, "gguf_file": None, "revision": None})
+    key, source = "model.tokenizer" if model.tokenizer else "model.name_or_path", model.name_or_path
+    local = where(model, key)
+    gguf.check_tokenizer(key, Path(local))
+    with _named(key, source):
         tokenizer = AutoTokenizer.from_pretrained(
-            local, revision=None if model.tokenizer else model.revision, trust_remote_code=model.trust_remote_code
+            local, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     if tokenizer.eos_token_id is None and (head == "causal_lm" or tokenizer.pad_token_id is None):
         raise ConfigError(
@@ -57,9 +61,27 @@ def load_tokenizer(model: ModelSection, head: Head = "causal_lm") -> PreTrainedT
     return tokenizer
 
 
+def where(model: ModelSection, key: str = "model.name_or_path") -> str:
+    """What `from_pretrained` reads for a base: an ordinary folder of this machine, or a name on the Hub.
+
+    What is at a URL is brought here, and a GGUF file dequantized, once. Raises ConfigError where that cannot be.
+    """
+    local = local_copy(key, model.name_or_path)
+    file = _gguf_file(key, model, local)
+    return local if file is None else str(gguf.as_folder(key, file))
+
+
+def _gguf_file(key: str, model: ModelSection, local: str) -> Path | None:
+    """The GGUF file that the base is in, brought here where it is on the Hub; None for an ordinary model."""
+    if model.gguf_file is None or Path(local).expanduser().exists():
+        return gguf.gguf_file(key, local, model.gguf_file)
+    with _named(key, model.name_or_path):
+        return Path(cached_file(local, model.gguf_file, revision=model.revision))
+
+
 def load_config(model: ModelSection) -> Any:
     """The model's `config.json` with the experiment's overrides. Raises ConfigError for a key it does not know."""
-    local = local_copy("model.name_or_path", model.name_or_path)
+    local = where(model)
     with _named("model.name_or_path", model.name_or_path):
         config = AutoConfig.from_pretrained(local, revision=model.revision, trust_remote_code=model.trust_remote_code)
     for key, value in model.config.items():
@@ -86,7 +108,7 @@ def load_model(model: ModelSection, head: Head = "causal_lm", labels: Sequence[s
         return CLASSES[head].from_config(config, dtype=torch.float32 if dtype == "auto" else dtype, **kwargs)
     if model.quantization is not None:
         kwargs["quantization_config"] = quantization(model, config)
-    local = local_copy("model.name_or_path", model.name_or_path)
+    local = where(model)
     with _named("model.name_or_path", model.name_or_path):
         loaded = CLASSES[head].from_pretrained(
             local, config=config, revision=model.revision, dtype=dtype, use_safetensors=True, **kwargs
@@ -168,20 +190,22 @@ def bare_model(model: ModelSection, head: Head = "causal_lm") -> PreTrainedModel
 
 
 def identity(model: ModelSection, loaded: PreTrainedModel | PeftModel) -> dict[str, Any]:
-    """What says later that a base is the same base: name, revision (the commit, from the Hub) and, for a folder, a
-    fingerprint of its config and its weights."""
+    """What says later that a base is the same base: name, revision (the commit, from the Hub) and, for what is on this
+    machine, a fingerprint of its config and its weights."""
     path = Path(model.name_or_path).expanduser()
-    if not path.is_dir():
+    if not path.exists():
         commit = getattr(loaded.config, "_commit_hash", None)
         return {"name_or_path": model.name_or_path, "revision": commit or model.revision, "fingerprint": None}
     parent = parent_of(path)
-    known = {"name_or_path": str(path.absolute()), "revision": None, "fingerprint": fingerprint(path)}
+    known = {"name_or_path": str(path.absolute()), "revision": None, "fingerprint": fingerprint(path, model.gguf_file)}
     return {**known, "parent": parent} if parent else known
 
 
 def parent_of(folder: Path) -> dict[str, Any] | None:
     """Which version of the registry a folder of weights is, or was made of, and the base of that version; None for any
     other folder."""
+    if not folder.is_dir():
+        return None
     lineage = read_json(folder / LINEAGE)
     if lineage is not None:
         return {key: lineage[key] for key in ("version", "adapter", "base")}
@@ -194,8 +218,12 @@ def parent_of(folder: Path) -> dict[str, Any] | None:
 def unlike(base: Mapping[str, Any], model: ModelSection) -> str | None:
     """Which base was another one than `model` names, for a person; None where they are the same."""
     path = Path(model.name_or_path).expanduser()
-    if base["fingerprint"] is not None and path.is_dir():
-        return None if fingerprint(path) == base["fingerprint"] else f"other weights ({base['name_or_path']})"
+    if base["fingerprint"] is not None and path.exists():
+        return (
+            None
+            if fingerprint(path, model.gguf_file) == base["fingerprint"]
+            else f"other weights ({base['name_or_path']})"
+        )
     if base["name_or_path"] == model.name_or_path and (model.revision or base["revision"]) == base["revision"]:
         return None
     at = f" at revision {base['revision']}" if base["revision"] else ""
@@ -206,29 +234,25 @@ def base_of(manifest: Mapping[str, Any], owner: str) -> ModelSection:
     """How to load the base that `owner`, an adapter, was trained on. Raises FtlibError when it is another one by now."""
     base = manifest["base"]
     path = Path(base["name_or_path"])
-    if base["fingerprint"] is not None:
-        if not path.is_dir():
-            raise FtlibError(f"{owner} was trained on the base in {path}, which is gone: put it back there.")
-        if fingerprint(path) != base["fingerprint"]:
-            raise FtlibError(f"The base in {path} changed since {owner} was trained on it: put the old one back.")
     section = ModelSection.model_validate(manifest["experiment"]["model"])
+    if base["fingerprint"] is not None:
+        if not path.exists():
+            raise FtlibError(f"{owner} was trained on the base in {path}, which is gone: put it back there.")
+        if fingerprint(path, section.gguf_file) != base["fingerprint"]:
+            raise FtlibError(f"The base in {path} changed since {owner} was trained on it: put the old one back.")
     return section.model_copy(update={"name_or_path": base["name_or_path"], "revision": base["revision"]})
 
 
-def fingerprint(path: Path) -> str:
-    """sha256 over a model folder's config and weight files."""
+def fingerprint(path: Path, gguf_named: str | None = None) -> str:
+    """sha256 over a model folder's config and weight files; of a GGUF file, its own."""
+    file = gguf.gguf_file("model.name_or_path", str(path), gguf_named)
+    if file is not None:
+        return gguf.file_digest(file)
     digest = hashlib.sha256()
-    for file in sorted({path / "config.json", *(file for pattern in WEIGHTS for file in path.glob(pattern))}):
-        digest.update(file.name.encode())
-        digest.update(_file_digest(file, file.stat().st_size, file.stat().st_mtime_ns))
+    for each in sorted({path / "config.json", *(file for pattern in WEIGHTS for file in path.glob(pattern))}):
+        digest.update(each.name.encode())
+        digest.update(bytes.fromhex(gguf.file_digest(each)))
     return digest.hexdigest()
-
-
-@lru_cache(maxsize=256)
-def _file_digest(file: Path, size: int, changed_ns: int) -> bytes:
-    """Kept as long as the file does not change: each evaluation of each trial asks for its base's fingerprint."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").digest()
 
 
 @contextmanager

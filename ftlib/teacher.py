@@ -7,12 +7,7 @@ is put on its base. What it computes once for many trials lies under FTLIB_HOME/
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ftlib import runs
 from ftlib.adapters.start import adapter_fingerprint
 from ftlib.config import Distill, Experiment, Head, ModelSection
-from ftlib.errors import ConfigError, FtlibError
+from ftlib.errors import ConfigError
 from ftlib.models import fingerprint, load_config, load_model, load_tokenizer
+from ftlib.storage import cache as storage_cache
 
 NEEDS_SAME_TOKENIZER = ("logit", "self", "feature", "on_policy")
 VERSION = 1  # raise it when the same teacher and data come to give another cache
@@ -48,11 +44,11 @@ class Teacher:
         """What its outputs depend on: fingerprints of folders, the commit of a model on the Hub."""
         folder = Path(self.model.name_or_path)
         with _named():
-            revision = None if folder.is_dir() else load_config(self.model)._commit_hash or self.model.revision
+            revision = None if folder.exists() else load_config(self.model)._commit_hash or self.model.revision
         return {
             "name_or_path": self.name,
             "revision": revision,
-            "fingerprint": fingerprint(folder) if folder.is_dir() else None,
+            "fingerprint": fingerprint(folder) if folder.exists() else None,
             "adapter_fingerprint": adapter_fingerprint(self.adapter) if self.adapter else None,
         }
 
@@ -170,44 +166,9 @@ def _number(token_id: int | None) -> str:
     return "no token" if token_id is None else f"token {token_id}"
 
 
-def cached(parts: dict[str, Any], build: Callable[[Path], None], shelf: str = "teacher") -> Path:
-    """The directory that holds what `build` makes of `parts`, made once: others that need it meanwhile wait.
-
-    Where the file system has no locks two may make it at once; the first to finish is taken.
-    """
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    target = runs.home() / "cache" / shelf / key
-    if target.is_dir():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f".{key}.lock")):
-            if not target.is_dir():
-                _make(target, build)
-    except OSError as error:
-        raise FtlibError(f"cannot write to {target.parent}: {error.strerror or error}; FTLIB_HOME moves it.") from error
-    return target
-
-
-def _make(target: Path, build: Callable[[Path], None]) -> None:
-    staged = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(3)}")
-    staged.mkdir()
-    try:
-        build(staged)
-        with contextlib.suppress(OSError):  # another has put it there
-            os.rename(staged, target)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    if not target.is_dir():
-        raise OSError(f"{target} could not be put in its place")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def cached(parts: dict[str, Any], build: Callable[[Path], None]) -> Path:
+    """The folder that holds what `build` makes of `parts`, made once: what a teacher says of a file."""
+    return storage_cache.cached("teacher", parts, build)
 
 
 @contextlib.contextmanager

@@ -130,7 +130,12 @@ def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
     """The run's prepared data; a point that changes what the tokens depend on prepares its own, once a content."""
 
     def basis(each: Experiment) -> Any:
-        return each.data.model_dump(exclude={"packing"}), each.model.name_or_path, each.model.tokenizer
+        return (
+            each.data.model_dump(exclude={"packing"}),
+            each.model.name_or_path,
+            each.model.gguf_file,
+            each.model.tokenizer,
+        )
 
     if basis(experiment) == basis(setting.experiment()):
         return load_prepared(Path(setting.data))

@@ -133,9 +133,8 @@ def base_key(version: Version) -> str:
     if version.kind == "model" or why_not_banked(version):
         return version.id
     manifest = version.manifest
-    loading = {
-        key: value for key, value in manifest["experiment"]["model"].items() if key not in ("name_or_path", "tokenizer")
-    }
+    told = manifest["experiment"]["model"]  # a key that is not set is one that an older ftlib did not know
+    loading = {key: value for key, value in told.items() if value and key not in ("name_or_path", "tokenizer")}
     return json.dumps([manifest["base"], loading], sort_keys=True)
 
 

@@ -40,6 +40,7 @@ class VllmEngine:
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError:
             raise FtlibError("engine.type is 'vllm', which is not installed: pip install 'ftlib[vllm]'.") from None
+        from ftlib.models import where
         from ftlib.registry.bases import base_of
         from serve.model import Tokenizers, in_folder
 
@@ -52,7 +53,7 @@ class VllmEngine:
         lora = {"enable_lora": True, "max_loras": options.max_adapters, "max_lora_rank": MAX_RANK} if adapter else {}
         self._engine: Any = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
-                model=section.name_or_path,
+                model=where(section),
                 revision=section.revision,
                 dtype=section.dtype,
                 trust_remote_code=section.trust_remote_code,

@@ -80,4 +80,6 @@ def _of_adapter(adapter: Path, base: ModelSection) -> ModelSection:
     """Where the tokenizer is: beside the adapter, with the chat template of its training, or with its base."""
     if not (adapter / "tokenizer_config.json").is_file():
         return base
-    return base.model_copy(update={"name_or_path": str(adapter), "tokenizer": None, "revision": None})
+    return base.model_copy(
+        update={"name_or_path": str(adapter), "gguf_file": None, "tokenizer": None, "revision": None}
+    )

@@ -27,7 +27,7 @@ from ftlib.setting import versions
 LIMIT = 64 * 2**20  # bytes of inputs: the head keeps parcels in memory, and its web server takes 100 MiB
 CODE = ("ftlib", "serve")
 NOT_SENT = ("__pycache__", ".git", ".venv")
-HERE = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".py")
+HERE = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".py", ".gguf")
 
 
 @dataclass

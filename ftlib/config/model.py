@@ -13,6 +13,7 @@ class ModelSection(Section):
     """The names are those of `from_pretrained`; `init: random` starts from the config alone (pretraining)."""
 
     name_or_path: str = Field(min_length=1)
+    gguf_file: str | None = None  # its file in the folder, or on the Hub, where there is more than one
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["nf4", "int8"] | None = None  # of the frozen base; an adapter is trained on it

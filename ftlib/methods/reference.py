@@ -38,7 +38,7 @@ def reference_of(experiment: Experiment, model: Any) -> str:
     base = experiment.model
     parts = {
         "base": identity(base, model),
-        "model": base.model_dump(mode="json", exclude={"name_or_path", "revision", "tokenizer"}),
+        "model": base.model_dump(mode="json", exclude={"name_or_path", "gguf_file", "revision", "tokenizer"}),
         "seed": experiment.train.seed if base.init == "random" else None,
         "dtype": str(next(model.parameters()).dtype),
         "method": experiment.method.type,

@@ -20,6 +20,7 @@ from ftlib.config import Experiment, Lora
 from ftlib.errors import TrialError
 from ftlib.lora_bank import Dropout
 from ftlib.methods.objectives import Objective, objective
+from ftlib.models import where
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
@@ -237,7 +238,7 @@ class Member:
         adapter = self.adapter
         return LoraConfig(
             task_type=TASKS[self.experiment.method.head],
-            base_model_name_or_path=self.experiment.model.name_or_path,
+            base_model_name_or_path=where(self.experiment.model),
             modules_to_save=[self.base.head] if self.base.head else None,
             r=adapter.r,
             lora_alpha=adapter.lora_alpha,

@@ -20,7 +20,7 @@ from ftlib.models import LINEAGE
 from ftlib.registry import registry
 from ftlib.registry.registry import Version
 from ftlib.runs import read_json, write_json
-from ftlib.teacher import cached
+from ftlib.storage.cache import cached
 
 REGISTRY = "registry:"
 VERSION = 1  # raise it when the same adapter and base come to give other weights
@@ -121,7 +121,7 @@ def merged(version: Version) -> Path:
         write_json(folder / LINEAGE, {**lineage, "fingerprint": models.fingerprint(folder)})
 
     loading = manifest["experiment"]["model"] | {"name_or_path": None}
-    folder = cached({"merged": VERSION, **lineage, "loading": loading}, build, "merged")
+    folder = cached("merged", {"version": VERSION, **lineage, "loading": loading}, build)
     made = read_json(folder / LINEAGE) or {}
     if made.get("fingerprint") != models.fingerprint(folder):
         raise FtlibError(
