@@ -20,6 +20,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dpo": {"type": "dpo"},
     "kto": {"type": "kto"},
     "orpo": {"type": "orpo"},
+    "simpo": {"type": "simpo"},
     "reward": {"type": "reward"},
     "grpo": {"type": "grpo", "rewards": [REWARD]},
     "rloo": {"type": "rloo", "rewards": [REWARD]},

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from ftlib import gguf
-from ftlib.config import Head, ModelSection
+from ftlib.config import Head, ModelSection, SpecialTokens
 from ftlib.errors import ConfigError, FtlibError, nearest
 from ftlib.runs import read_json
 from ftlib.storage.storage import local_copy
@@ -43,6 +43,20 @@ def load_tokenizer(model: ModelSection, head: Head = "causal_lm") -> PreTrainedT
 
     Raises ConfigError where a model that writes could not end what it writes.
     """
+    tokenizer, source = _own_tokenizer(model), model.tokenizer or model.name_or_path
+    add_tokens(tokenizer, model.special_tokens)
+    if tokenizer.eos_token_id is None and (head == "causal_lm" or tokenizer.pad_token_id is None):
+        raise ConfigError(
+            f"model.tokenizer: the tokenizer of {source} has no eos_token, so no answer could end: set "
+            "model.special_tokens.eos_token."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _own_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
+    """The tokenizer as it was published."""
     if model.tokenizer:
         model = model.model_copy(update={"name_or_path": model.tokenizer, "gguf_file": None, "revision": None})
     key, source = "model.tokenizer" if model.tokenizer else "model.name_or_path", model.name_or_path
@@ -52,12 +66,6 @@ def load_tokenizer(model: ModelSection, head: Head = "causal_lm") -> PreTrainedT
         tokenizer = AutoTokenizer.from_pretrained(
             local, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
-    if tokenizer.eos_token_id is None and (head == "causal_lm" or tokenizer.pad_token_id is None):
-        raise ConfigError(
-            f"model.tokenizer: the tokenizer of {source} has no eos_token, so no answer could end: set one."
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -77,6 +85,33 @@ def _gguf_file(key: str, model: ModelSection, local: str) -> Path | None:
         return gguf.gguf_file(key, local, model.gguf_file)
     with _named(key, model.name_or_path):
         return Path(cached_file(local, model.gguf_file, revision=model.revision))
+
+
+def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: SpecialTokens) -> list[str]:
+    """Sets and adds what `model.special_tokens` says; returns those tokens that the vocabulary did not have."""
+    known = tokenizer.get_vocab()
+    wanted = [*tokens.named.values(), *tokens.additional_special_tokens, *tokens.tokens]
+    if tokens.named:
+        tokenizer.add_special_tokens(tokens.named)
+    tokenizer.add_tokens(tokens.additional_special_tokens, special_tokens=True)
+    tokenizer.add_tokens(tokens.tokens)
+    return [token for token in dict.fromkeys(wanted) if token not in known]
+
+
+def new_tokens(model: ModelSection) -> list[str]:
+    """The tokens of `model.special_tokens` that the tokenizer does not have of itself."""
+    if model.special_tokens == SpecialTokens():
+        return []
+    return add_tokens(_own_tokenizer(model), model.special_tokens)
+
+
+def _with_rows_for_tokens(loaded: PreTrainedModel, model: ModelSection, head: Head) -> PreTrainedModel:
+    """The model with an embedding for each token of its tokenizer: new rows are drawn around the mean of the others."""
+    if new_tokens(model):
+        count = len(load_tokenizer(model, head))
+        if count > loaded.get_input_embeddings().weight.shape[0]:
+            loaded.resize_token_embeddings(count, mean_resizing=loaded.device.type != "meta")
+    return loaded
 
 
 def load_config(model: ModelSection) -> Any:
@@ -105,7 +140,8 @@ def load_model(model: ModelSection, head: Head = "causal_lm", labels: Sequence[s
     if model.attn_implementation:
         kwargs["attn_implementation"] = model.attn_implementation
     if model.init == "random":
-        return CLASSES[head].from_config(config, dtype=torch.float32 if dtype == "auto" else dtype, **kwargs)
+        drawn = CLASSES[head].from_config(config, dtype=torch.float32 if dtype == "auto" else dtype, **kwargs)
+        return _with_rows_for_tokens(drawn, model, head)
     if model.quantization is not None:
         kwargs["quantization_config"] = quantization(model, config)
     local = where(model)
@@ -114,7 +150,7 @@ def load_model(model: ModelSection, head: Head = "causal_lm", labels: Sequence[s
             local, config=config, revision=model.revision, dtype=dtype, use_safetensors=True, **kwargs
         )
     keep_unpacked(loaded)
-    return loaded
+    return _with_rows_for_tokens(loaded, model, head)
 
 
 def keep_unpacked(model: torch.nn.Module) -> None:
@@ -186,7 +222,8 @@ def bare_model(model: ModelSection, head: Head = "causal_lm") -> PreTrainedModel
     """The model's shape on the meta device: it takes no memory and reads no weights."""
     config = _with_head(load_config(model), head, ())
     with torch.device("meta"):
-        return CLASSES[head].from_config(config, trust_remote_code=model.trust_remote_code)
+        shape = CLASSES[head].from_config(config, trust_remote_code=model.trust_remote_code)
+        return _with_rows_for_tokens(shape, model, head)
 
 
 def identity(model: ModelSection, loaded: PreTrainedModel | PeftModel) -> dict[str, Any]:

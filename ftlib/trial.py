@@ -130,12 +130,9 @@ def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
     """The run's prepared data; a point that changes what the tokens depend on prepares its own, once a content."""
 
     def basis(each: Experiment) -> Any:
-        return (
-            each.data.model_dump(exclude={"packing"}),
-            each.model.name_or_path,
-            each.model.gguf_file,
-            each.model.tokenizer,
-        )
+        model = each.model
+        tokens = model.name_or_path, model.gguf_file, model.tokenizer, model.special_tokens
+        return each.data.model_dump(exclude={"packing"}), tokens
 
     if basis(experiment) == basis(setting.experiment()):
         return load_prepared(Path(setting.data))

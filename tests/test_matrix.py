@@ -41,6 +41,7 @@ METHODS: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "dpo": ({"type": "dpo"}, pairs(80)),
     "kto": ({"type": "kto"}, pairs(80)),
     "orpo": ({"type": "orpo"}, pairs(80)),
+    "simpo": ({"type": "simpo"}, pairs(80)),
     "reward": ({"type": "reward"}, pairs(80)),
     "grpo": ({"type": "grpo", **ONLINE}, rows(80)),
     "rloo": ({"type": "rloo", **ONLINE}, rows(80)),

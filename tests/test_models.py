@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from ftlib.adapters.build import add_adapter
-from ftlib.config import Experiment
+from ftlib.config import Experiment, ModelSection
 from ftlib.errors import ConfigError
-from ftlib.models import bare_model, count_parameters, fingerprint, identity, load_model, load_tokenizer
+from ftlib.methods.arguments import check_arguments
+from ftlib.models import bare_model, count_parameters, fingerprint, identity, load_model, load_tokenizer, new_tokens
 
 
 def test_counts_without_reading_weights_are_those_with(tree: dict[str, Any]) -> None:
@@ -115,3 +116,42 @@ def test_a_missing_model_names_the_nearest_folder(base: Path, tree: dict[str, An
     tree["model"]["name_or_path"] = f"{base}x"
     with pytest.raises(ConfigError, match=f"Did you mean '{base.name}'"):
         load_tokenizer(Experiment.parse(tree).model)
+
+
+def special(base: Path, **tokens: Any) -> ModelSection:
+    return ModelSection.model_validate({"name_or_path": str(base), "special_tokens": tokens})
+
+
+def test_special_tokens_take_the_place_of_the_tokenizers_own(base: Path) -> None:
+    tokenizer = load_tokenizer(special(base, eos_token="<|user|>", pad_token="<|system|>"))
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|user|>", "<|system|>")
+    assert len(tokenizer) == len(load_tokenizer(special(base)))
+    assert new_tokens(special(base, eos_token="<|user|>")) == []
+
+
+def test_new_tokens_get_rows_and_are_saved(base: Path, tree: dict[str, Any], tmp_path: Path) -> None:
+    from .test_trial import setting, train, weights
+
+    tree["adapter"] = None
+    tokens = {"eos_token": "<|stop|>", "additional_special_tokens": ["<|tool|>"], "tokens": ["colour"]}
+    tree["model"]["special_tokens"] = tokens
+    section = special(base, **tokens)
+    assert new_tokens(section) == ["<|stop|>", "<|tool|>", "colour"]
+    count = len(load_tokenizer(special(base)))
+    assert bare_model(section).get_input_embeddings().weight.shape[0] == count + 3
+    done = setting(tree, tmp_path)
+    train(done)
+    assert weights(done)["model.embed_tokens.weight"].shape[0] == count + 3
+    folder = Path(done.run) / "trials" / "000" / "model"
+    saved = load_tokenizer(ModelSection(name_or_path=str(folder)))
+    assert (saved.eos_token, saved.eos_token_id, len(saved)) == ("<|stop|>", count, count + 3)
+    assert load_model(ModelSection(name_or_path=str(folder))).config.eos_token_id == count
+    assert len(saved("colour")["input_ids"]) == 1
+
+
+def test_a_new_token_is_refused_where_no_embedding_is_trained(tree: dict[str, Any]) -> None:
+    tree["model"]["special_tokens"] = {"tokens": ["colour"]}
+    with pytest.raises(ConfigError, match="'colour' is new to the vocabulary, and adapter.type 'lora'"):
+        check_arguments(Experiment.parse(tree))
+    tree["model"]["special_tokens"] = {"eos_token": "<|user|>"}
+    check_arguments(Experiment.parse(tree))

@@ -32,8 +32,9 @@ from ftlib.config.method import (
     Reward,
     RewardFunction,
     Rows,
+    SimPO,
 )
-from ftlib.config.model import ModelSection
+from ftlib.config.model import ModelSection, SpecialTokens
 from ftlib.config.sweep import (
     PBT,
     Asha,
@@ -99,6 +100,8 @@ __all__ = [
     "ScaleSection",
     "SchedulerSection",
     "SearchSection",
+    "SimPO",
+    "SpecialTokens",
     "SweepSection",
     "TrackSection",
     "TrainSection",

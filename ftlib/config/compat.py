@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config.adapter import Lora
-from ftlib.config.method import DPO, GRPO, KTO, ORPO, RLOO, SFT, Classify, Distill, Pretrain
+from ftlib.config.method import DPO, GRPO, KTO, ORPO, RLOO, SFT, Classify, Distill, Pretrain, SimPO
 from ftlib.config.sweep import PBT
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "adapter.type",
-        lambda e: isinstance(e.method, ORPO) and _type(e) in ("prompt", "p_tuning"),
-        "TRL's ORPO loss runs past virtual tokens",
+        lambda e: isinstance(e.method, ORPO | SimPO) and _type(e) in ("prompt", "p_tuning"),
+        "TRL's loss of orpo and simpo runs past virtual tokens",
         "prefix or lora",
     ),
     Rule(

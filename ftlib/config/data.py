@@ -25,6 +25,22 @@ class Replay(Section):
     hub_split: str = "train"
 
 
+# How conversations are written: the tokenizer's own way, or one of those in `ftlib/data/templates.py`.
+TemplateName = Literal[
+    "auto",
+    "tokenizer",
+    "alpaca",
+    "chatml",
+    "llama3",
+    "qwen",
+    "qwen3",
+    "gemma",
+    "gemma3",
+    "mistral",
+    "phi",
+    "phi4",
+    "none",
+]
 READING = ("format", "columns", "hub_config", "hub_split")  # how one set of rows is read
 
 
@@ -75,7 +91,7 @@ class DataSection(Section):
     hub_split: str = "train"
     format: FormatName = "auto"
     columns: dict[str, str] = Field(default_factory=dict)  # ours -> the file's: {prompt: question}
-    template: Literal["auto", "tokenizer", "alpaca", "chatml", "none"] = "auto"
+    template: TemplateName = "auto"
     train_on_prompt: bool = False
     max_length: int = Field(default=1024, ge=2)  # tokens
     packing: bool = False

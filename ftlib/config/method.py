@@ -93,8 +93,16 @@ DPOLoss = Literal[
 ]
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+# What other tools call a loss of DPO, and is a method of its own here.
+METHODS_NOT_LOSSES = {"simpo": "simpo", "orpo": "orpo", "kto": "kto", "kto_pair": "kto"}
+
+
+def _losses(value: Any) -> Any:
+    listed = [value] if isinstance(value, str) else value
+    for each in listed if isinstance(listed, list) else ():
+        if each in METHODS_NOT_LOSSES:
+            raise ValueError(f"'{each}' is a method of its own: use method: {{type: {METHODS_NOT_LOSSES[each]}}}")
+    return listed
 
 
 class DPO(Method):
@@ -105,7 +113,7 @@ class DPO(Method):
 
     type: Literal["dpo"]
     beta: float = Field(default=0.1, gt=0)
-    loss_type: Annotated[list[DPOLoss], BeforeValidator(_listed)] = Field(default=["sigmoid"], min_length=1)
+    loss_type: Annotated[list[DPOLoss], BeforeValidator(_losses)] = Field(default=["sigmoid"], min_length=1)
     loss_weights: list[float] | None = None
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
@@ -156,6 +164,23 @@ class ORPO(Method):
 
     type: Literal["orpo"]
     beta: float = Field(default=0.1, gt=0)
+
+    @property
+    def rows(self) -> Rows:
+        return "pairs"
+
+
+class SimPO(Method):
+    """Simple preference optimization (Meng et al. 2024, arXiv:2405.14734): the mean log-probability of an answer's tokens
+    is its reward, so no reference is needed. `simpo_gamma` is the margin by which the chosen answer must win; above 0,
+    `cpo_alpha` adds so much of the chosen answers' cross-entropy (CPO-SimPO). The names are TRL's CPO trainer's, the
+    default of `beta` the paper's."""
+
+    type: Literal["simpo"]
+    beta: float = Field(default=2.0, gt=0)
+    simpo_gamma: float = Field(default=0.5, ge=0)
+    cpo_alpha: float = Field(default=0.0, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
 
     @property
     def rows(self) -> Rows:
@@ -288,6 +313,6 @@ class Distill(Method):
 
 
 MethodSection = Annotated[
-    SFT | Pretrain | Classify | DPO | KTO | ORPO | Reward | GRPO | RLOO | Distill, Field(discriminator="type")
+    SFT | Pretrain | Classify | DPO | KTO | ORPO | SimPO | Reward | GRPO | RLOO | Distill, Field(discriminator="type")
 ]
 """The union of all of them."""

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ftlib.config.adapter import Lora
-from ftlib.config.method import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain
+from ftlib.config.method import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, SimPO
 from ftlib.config.sweep import Choice, Range
 
 if TYPE_CHECKING:
     from ftlib.config.experiment import Experiment
 
-METHODS = (SFT, Pretrain, Classify, DPO, KTO, ORPO)
+METHODS = (SFT, Pretrain, Classify, DPO, KTO, ORPO, SimPO)
 # What trials of one pack may differ in; all else is the base's, the data's or the pack's.
 PER_TRIAL = (
     "adapter.r",
@@ -30,6 +30,8 @@ PER_TRIAL = (
     "method.undesirable_weight",
     "method.temperature",
     "method.alpha",
+    "method.simpo_gamma",
+    "method.cpo_alpha",
 )
 SHARED_TRAIN = (
     "train.optim",
@@ -63,7 +65,7 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
                 isinstance(e.method, Distill) and e.method.kind in ("logit", "self") and e.method.task == "language"
             )
         ),
-        "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo and distill by logits have",
+        "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo, simpo and distill by logits have",
     ),
     (lambda e: isinstance(e.method, Classify) and e.method.freeze == "encoder", "'freeze: encoder' trains no adapter"),
     (

@@ -2,7 +2,7 @@
 
     answers   input_ids, labels (-100 where no loss is taken)        sft, distill
     text      input_ids, labels: blocks, every token labelled        pretrain
-    pairs     prompt_ids, chosen_ids, rejected_ids                   dpo, orpo, reward
+    pairs     prompt_ids, chosen_ids, rejected_ids                   dpo, orpo, simpo, reward
     judged    prompt_ids, completion_ids, label                      kto
     prompts   prompt (turns, or text without a template), answer     grpo, rloo
     labelled  input_ids, labels (the number of the class)            classify

@@ -6,6 +6,8 @@ and every assistant turn ends with the end-of-sequence token, at which generatio
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,6 +48,18 @@ CHATML = r"""
 """.strip()
 
 TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML}
+# Published with models: `chat_templates/NAME.jinja`, and the token that ends a turn there. The other templates end one
+# with whatever token ends a text for the tokenizer.
+STOPS = {
+    "llama3": "<|eot_id|>",
+    "qwen": "<|im_end|>",
+    "qwen3": "<|im_end|>",
+    "gemma": "<end_of_turn>",
+    "gemma3": "<end_of_turn>",
+    "phi": "<|endoftext|>",
+    "phi4": "<|im_end|>",
+    "mistral": None,
+}
 
 # tokenizer -> (the template it came with, the one we put in its place), so that preparing twice sees the same tokenizer
 _replaced: WeakKeyDictionary[Any, tuple[str | None, str]] = WeakKeyDictionary()
@@ -68,8 +82,38 @@ def template_for(data: DataSection, tokenizer: Any, multi_turn: bool) -> str | N
         return own
     if name == "auto":
         name = "chatml" if multi_turn else "alpaca"
+    text = _published(name, tokenizer) if name in STOPS else TEMPLATES[name]
     # A chat template is tokenized as it stands, so it must write the bos token that this tokenizer would add.
-    return ("{{- bos_token -}}\n" if adds_bos(tokenizer) else "") + TEMPLATES[name]
+    return ("{{- bos_token -}}\n" if adds_bos(tokenizer) and "bos_token" not in text else "") + text
+
+
+def _published(name: str, tokenizer: Any) -> str:
+    """The text of a template that models are published with. Raises DataError where this tokenizer lacks the tokens that
+    it needs: an answer would have no end at which generation stops."""
+    text, stop = _read(name), STOPS[name]
+    if "bos_token" in text and tokenizer.bos_token is None:
+        raise DataError(
+            f"data.template: '{name}' begins with a bos token, and this tokenizer has none: set "
+            "model.special_tokens.bos_token, or choose chatml."
+        )
+    if stop is not None and tokenizer.eos_token != stop:
+        there = stop in tokenizer.get_vocab()
+        way = f"set model.special_tokens.eos_token: '{stop}'" if there else "choose chatml or alpaca"
+        raise DataError(
+            f"data.template: '{name}' ends an answer with {stop}, "
+            + (
+                f"and this tokenizer ends one with {tokenizer.eos_token}"
+                if there
+                else "which this tokenizer does not have"
+            )
+            + f": {way}."
+        )
+    return text
+
+
+@cache
+def _read(name: str) -> str:
+    return (Path(__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def template_name(template: str | None, tokenizer: Any) -> str:
@@ -78,7 +122,8 @@ def template_name(template: str | None, tokenizer: Any) -> str:
         return "none"
     if template == own_template(tokenizer):
         return "tokenizer"
-    return next(name for name, text in TEMPLATES.items() if template.endswith(text))
+    known = TEMPLATES | {name: _read(name) for name in STOPS}
+    return next(name for name, text in known.items() if template.endswith(text))
 
 
 def own_template(tokenizer: Any) -> str | None:

@@ -22,6 +22,7 @@ METHODS: dict[str, str] = {
     "reward": "ftlib.methods.reward",
     "rloo": "ftlib.methods.rloo",
     "sft": "ftlib.methods.sft",
+    "simpo": "ftlib.methods.simpo",
 }
 # Modules with a `check(experiment)` of what only the method can know to be wrong.
 CHECKS: dict[str, str] = {

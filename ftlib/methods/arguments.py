@@ -12,7 +12,7 @@ from transformers.training_args import OptimizerNames
 
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError, TrialError, nearest
-from ftlib.models import check_quantization
+from ftlib.models import check_quantization, new_tokens
 from ftlib.strategies import computes_in_bf16, strategy_of
 
 # Beginnings of `train.optim` -> the package behind it; what else ends in 8bit or 32bit is bitsandbytes'.
@@ -54,6 +54,19 @@ def check_arguments(experiment: Experiment) -> None:
         )
     check_quantization(experiment.model)
     check_optimizer(experiment)
+    check_tokens(experiment)
+
+
+def check_tokens(experiment: Experiment) -> None:
+    """Raises ConfigError for tokens that the vocabulary lacks, where their embeddings would not be trained."""
+    frozen = experiment.adapter is not None or getattr(experiment.method, "freeze", "none") != "none"
+    new = new_tokens(experiment.model) if frozen else []
+    if new:
+        part = f"adapter.type '{experiment.adapter.type}'" if experiment.adapter else "method.freeze"
+        raise ConfigError(
+            f"model.special_tokens: '{new[0]}' is new to the vocabulary, and {part} leaves the embeddings as they are, so "
+            "it would stay a random vector: use adapter: null, or a token that the vocabulary has."
+        )
 
 
 def check_optimizer(experiment: Experiment) -> None:

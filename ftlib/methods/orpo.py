@@ -12,6 +12,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from ftlib.config import ORPO, Experiment
 from ftlib.methods.arguments import training_arguments
+from ftlib.methods.pair_rows import PairRows
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -31,15 +32,5 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
     )
 
 
-class _ORPOTrainer(ORPOTrainer):
-    """Takes rows that are ids already."""
-
-    def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
-        prompt = feature["prompt_ids"]
-        row = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
-        for name in ("chosen", "rejected"):
-            answer = feature[f"{name}_ids"]
-            row[f"{name}_input_ids"] = prompt + answer
-            row[f"{name}_attention_mask"] = [1] * len(prompt + answer)
-            row[f"{name}_labels"] = [-100] * len(prompt) + answer
-        return row
+class _ORPOTrainer(PairRows, ORPOTrainer):
+    """Takes rows as they are."""

@@ -26,6 +26,7 @@ from ftlib.errors import ConfigError
         ("adapter.type", "lorra", "bitfit, layers. Did you mean 'lora'?"),
         ("adapter", {"r": 8}, "adapter.type is missing: write one of: lora"),
         ("method.type", "sfft", "grpo, rloo, distill. Did you mean 'sft'?"),
+        ("method", {"type": "dpo", "loss_type": "simpo"}, "'simpo' is a method of its own: use method: {type: simpo}"),
         ("data.format", "alpacca", "data.format is 'alpacca', but must be one of: auto, alpaca"),
         ("adapter.r", 0, "adapter.r is 0, but must be greater than or equal to 1"),
         ("adapter.r", "x", "adapter.r is 'x', but must be a whole number"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ftlib.data.formats import BadRow
 from ftlib.data.render import render
-from ftlib.data.templates import ALPACA, CHATML, own_template, template_for, use_template
+from ftlib.data.templates import ALPACA, CHATML, STOPS, own_template, template_for, template_name, use_template
 from ftlib.errors import DataError
 
 from .conftest import make_tokenizer, section
@@ -123,3 +125,53 @@ def test_none_is_prompt_completion_and_eos(tokenizer) -> None:
     assert (passage.text, passage.spans) == ("One?Yes.</s>", ((4, 12),))
     with pytest.raises(BadRow, match="template: none takes one prompt"):
         render({"messages": TURNS, "trained_from": 0}, tokenizer, None)
+
+
+OF_TRL = {"llama3": "llama3", "qwen": "qwen2_5", "qwen3": "qwen3", "gemma": "gemma", "gemma3": "gemma3", "phi": "phi3"}
+
+
+def named(name: str):
+    """A tokenizer that has the template's tokens, and a two-turn conversation as the template takes it."""
+    stop = STOPS[name] or "</s>"
+    tokenizer = make_tokenizer(extra=(stop,) if STOPS[name] else ())
+    tokenizer.eos_token = stop
+    return tokenizer, stop, TURNS[1:] if name in ("gemma", "mistral") else TURNS
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_a_published_template_trains_answers_and_their_stop(name) -> None:
+    tokenizer, stop, turns = named(name)
+    template = template_for(section("x", template=name), tokenizer, multi_turn=True)
+    assert template_name(template, tokenizer) == name
+    for conversation in (turns, turns[:-2]):
+        passage = render({"messages": conversation, "trained_from": 0}, tokenizer, template)
+        trained = [passage.text[start:end].rstrip("\n") for start, end in passage.spans]
+        said = [turn["content"] for turn in conversation if turn["role"] == "assistant"]
+        assert len(trained) == len(said)
+        assert all(answer in text and text.endswith(stop) for text, answer in zip(trained, said, strict=True))
+
+
+@pytest.mark.parametrize("name", OF_TRL)
+def test_published_templates_are_those_that_trl_knows(name) -> None:
+    import trl
+
+    published = Path(trl.__file__).parent / "chat_templates" / f"{OF_TRL[name]}.jinja"
+    tokenizer, _, _ = named(name)
+    assert template_for(section("x", template=name), tokenizer, False) == published.read_text()
+
+
+def test_mistrals_is_written_as_published(tokenizer) -> None:
+    template = template_for(section("x", template="mistral"), tokenizer, True)
+    text = render({"messages": TURNS[1:], "trained_from": 0}, tokenizer, template).text
+    assert text == "<s>[INST] One? [/INST]Yes.</s>[INST] Two? [/INST]No.</s>"
+
+
+def test_a_template_whose_tokens_are_missing_is_refused_by_name(tokenizer) -> None:
+    with pytest.raises(DataError, match="'qwen' ends an answer with <|im_end|>, which this tokenizer does not have"):
+        template_for(section("x", template="qwen"), tokenizer, False)
+    other = make_tokenizer(extra=("<|im_end|>",))
+    with pytest.raises(DataError, match=r"and this tokenizer ends one with </s>: set model.special_tokens.eos_token"):
+        template_for(section("x", template="qwen"), other, False)
+    tokenizer.bos_token = None
+    with pytest.raises(DataError, match="'mistral' begins with a bos token"):
+        template_for(section("x", template="mistral"), tokenizer, False)

@@ -126,6 +126,47 @@ def test_orpo_is_trls(all_for_training: dict[str, Any], tmp_path: Path, base: Pa
     )
 
 
+def test_simpo_is_trls_and_its_papers(all_for_training: dict[str, Any], tmp_path: Path, base: Path) -> None:
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    keys = {"beta": 1.5, "simpo_gamma": 0.7, "cpo_alpha": 0.1}
+    all_for_training["method"] = {"type": "simpo", **keys}
+    done = setting(all_for_training, tmp_path)
+    assert train(done)[-1]["finished"]
+    config = CPOConfig(
+        output_dir=str(tmp_path / "trl"), **BY_HAND, **keys, loss_type="simpo", remove_unused_columns=False
+    )
+    rows = conversations(pairs(80), "chosen", "rejected")
+    assert close(losses(done), by_hand(CPOTrainer, config, rows, base, adapter=True))
+    assert losses(done)[0][1] == pytest.approx(simpo_by_hand(done, base, **keys), rel=1e-4)
+
+
+def simpo_by_hand(done: Any, base: Path, beta: float, simpo_gamma: float, cpo_alpha: float) -> float:
+    """The first step's loss, of the untrained base, as the paper writes it (equation 6), pair by pair."""
+    import math
+
+    import torch
+    from transformers import AutoModelForCausalLM, set_seed
+
+    from ftlib.data import load_prepared
+    from ftlib.pack.order import Order
+
+    model, data = AutoModelForCausalLM.from_pretrained(base), load_prepared(Path(done.data)).train
+    set_seed(42)
+    (numbers,) = Order(len(data), done.experiment().train).batches(0)
+    total, tokens = 0.0, []
+    for row in data.select(numbers):
+        rewards = []
+        for name in ("chosen_ids", "rejected_ids"):
+            ids = torch.tensor([row["prompt_ids"] + row[name]])
+            logits = model(ids).logits[0, len(row["prompt_ids"]) - 1 : -1]
+            found = logits.log_softmax(-1).gather(1, torch.tensor(row[name])[:, None])[:, 0]
+            rewards.append(beta * float(found.mean()))
+            tokens += found.tolist() if name == "chosen_ids" else []
+        total += math.log1p(math.exp(-(rewards[0] - rewards[1] - simpo_gamma)))
+    return total / len(numbers) - cpo_alpha * sum(tokens) / len(tokens)
+
+
 def test_reward_is_trls(all_for_training: dict[str, Any], tmp_path: Path, base: Path) -> None:
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer

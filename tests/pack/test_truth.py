@@ -35,6 +35,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "dpo": ({"type": "dpo"}, PAIRS),
     "kto": ({"type": "kto"}, JUDGED),
     "orpo": ({"type": "orpo"}, PAIRS),
+    "simpo": ({"type": "simpo", "cpo_alpha": 0.2, "label_smoothing": 0.1}, PAIRS),
     "classify": ({"type": "classify", "class_weights": "balanced", "label_smoothing": 0.1}, "labelled"),
     "distill": ({"type": "distill", "kind": "logit", "temperature": 2.0, "alpha": 0.7}, "rows"),
 }

@@ -19,6 +19,7 @@ OBJECTIVES: dict[str, str] = {
     "dpo": "ftlib.methods.objectives.dpo",
     "kto": "ftlib.methods.objectives.kto",
     "orpo": "ftlib.methods.objectives.orpo",
+    "simpo": "ftlib.methods.objectives.simpo",
     "distill": "ftlib.methods.objectives.distill",
 }
 

@@ -1,0 +1,39 @@
+"""Simple preference optimization on TRL's (experimental) CPOTrainer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # our pins hold its version
+
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+from ftlib.config import Experiment, SimPO
+from ftlib.methods.arguments import training_arguments
+from ftlib.methods.pair_rows import PairRows
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+    from ftlib.data import Prepared
+
+
+def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, output_dir: Path) -> Trainer:
+    """A trainer over `data`, whose rows are already the ids of prompts and of chosen and rejected answers."""
+    method = experiment.method
+    assert isinstance(method, SimPO)
+    config = CPOConfig(
+        **training_arguments(experiment, output_dir),
+        max_length=experiment.data.max_length,
+        loss_type="simpo",
+        **method.model_dump(exclude={"type"}),
+    )
+    return _SimPOTrainer(
+        model=model, args=config, train_dataset=data.train, eval_dataset=data.held_out, processing_class=tokenizer
+    )
+
+
+class _SimPOTrainer(PairRows, CPOTrainer):
+    """Takes rows as they are."""
