@@ -63,10 +63,7 @@ def _own_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
     local = where(model, key)
     gguf.check_tokenizer(key, Path(local))
     with _named(key, source):
-        tokenizer = AutoTokenizer.from_pretrained(
-            local, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
-    return tokenizer
+        return AutoTokenizer.from_pretrained(local, revision=model.revision, trust_remote_code=model.trust_remote_code)
 
 
 def where(model: ModelSection, key: str = "model.name_or_path") -> str:
