@@ -50,7 +50,12 @@ class Preempted(FtlibError):
     """A trial has saved where it stands and left its machine. Not a failure: it goes on elsewhere."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the known word closest to `word`, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
+def nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str:
+    """` Did you mean 'x'?` for the known word closest to `word`, or an empty string where none is `alike` enough."""
+    close = closest(word, known, alike)
+    return f" Did you mean '{close}'?" if close is not None else ""
+
+
+def closest(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
+    """The known word closest to `word`; None where none is `alike` enough (1 is the same word)."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=alike)), None)

@@ -38,7 +38,6 @@ TemplateName = Literal[
     "gemma3",
     "mistral",
     "phi",
-    "phi4",
     "none",
 ]
 READING = ("format", "columns", "hub_config", "hub_split")  # how one set of rows is read

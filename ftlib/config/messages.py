@@ -10,68 +10,12 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from ftlib.config.foreign import answer, answers
 from ftlib.config.loader import DIMENSION_KEYS
-from ftlib.errors import nearest
+from ftlib.errors import closest, nearest
 
-# Axolotl, LLaMA-Factory, TRL / TrainingArguments and Ludwig -> ours.
-FOREIGN = {
-    "base_model": "model.name_or_path",
-    "model_name_or_path": "model.name_or_path",
-    "torch_dtype": "model.dtype",
-    "model_revision": "model.revision",
-    "tokenizer_name_or_path": "model.tokenizer",
-    "rl": "method.type",
-    "stage": "method.type",
-    "finetuning_type": "adapter.type (null for full fine-tuning)",
-    "use_peft": "adapter.type (null for full fine-tuning)",
-    "lora_r": "adapter.r",
-    "lora_rank": "adapter.r",
-    "rank": "adapter.r",
-    "lora_alpha": "adapter.lora_alpha",
-    "alpha": "adapter.lora_alpha",
-    "lora_dropout": "adapter.lora_dropout",
-    "dropout": "adapter.lora_dropout",
-    "lora_target": "adapter.target_modules",
-    "lora_target_modules": "adapter.target_modules",
-    "lora_target_linear": "adapter.target_modules: all-linear",
-    "peft_use_dora": "adapter.use_dora",
-    "peft_use_rslora": "adapter.use_rslora",
-    "lr": "train.learning_rate",
-    "lr_scheduler": "train.lr_scheduler_type",
-    "micro_batch_size": "train.per_device_train_batch_size",
-    "batch_size": "train.per_device_train_batch_size",
-    "eval_batch_size": "train.per_device_eval_batch_size",
-    "num_epochs": "train.num_train_epochs",
-    "epochs": "train.num_train_epochs",
-    "warmup_ratio": "train.warmup_steps (below 1 it is a ratio)",
-    "optimizer": "train.optim",
-    "gradient_checkpointing": "train.activation_checkpointing",
-    "evaluation_strategy": "train.eval_strategy",
-    "evals_per_epoch": "train.eval_steps",
-    "sequence_len": "data.max_length",
-    "max_seq_length": "data.max_length",
-    "cutoff_len": "data.max_length",
-    "sample_packing": "data.packing",
-    "neat_packing": "data.packing",
-    "train_on_inputs": "data.train_on_prompt",
-    "mask_prompt": "data.train_on_prompt",
-    "datasets": "data.train",
-    "dataset": "data.train",
-    "dataset_name": "data.train",
-    "val_set_size": "data.eval_split",
-    "val_size": "data.eval_split",
-    "chat_template": "data.template",
-    "max_samples": "data.max_rows",
-    "deepspeed": "scale.strategy",
-    "fsdp": "scale.strategy",
-    "use_ray": "scale.num_workers",
-    "ray_num_workers": "scale.num_workers",
-    "wandb_project": "track.wandb.project",
-    "wandb_entity": "track.wandb.entity",
-    "report_to": "track.wandb",
-    "output_dir": "storage",
-    "run_name": "name",
-}
+# How alike a key and its nearest name are at least, in its own section and elsewhere: a false neighbour is worse than none.
+CLOSE, CLOSER = 0.75, 0.85
 
 WORDS = {
     "missing": "is missing",
@@ -129,6 +73,8 @@ def _sentence(finding: dict[str, Any], root: type[BaseModel]) -> str:
         return f"{path} is {value!r}, but must be letters, digits, '.', '_' and '-', at most 64 of them."
     if kind == "too_short":
         return f"{path} is empty."
+    if kind.startswith("model_") and isinstance(value, str) and value in _tag_names(root, path):
+        return f"{path} is '{value}', but must be a section: write {path}: {{type: {value}}}."
     wanted = WORDS.get(kind) or finding["msg"].replace("Input should", "must").replace("String should", "must")
     wanted = wanted.replace("List should", "must").replace("Dictionary should", "must")
     return f"{path} is {value!r}, but {wanted}." if path else f"{wanted}."
@@ -150,16 +96,31 @@ def _better_name(parts: list[str], root: type[BaseModel]) -> str:
     known = list(_paths(root))
     section = ".".join(part for part in parts[:-1] if not part.isdecimal())  # a list's members are all alike
     siblings = [path for path in known if path.rpartition(".")[0] == section]
-    if leaf in FOREIGN and FOREIGN[leaf] != ".".join(parts):
-        return f" Here it is called {FOREIGN[leaf]}."
+    found = answer(leaf)
+    if found is not None and found.text != ".".join(parts):
+        if found.text.rpartition(".")[2] == leaf:  # it has the same name here
+            return f" Did you mean '{found.text}'?"
+        return f" {found.sentence}"
     elsewhere = [path for path in known if path.rpartition(".")[2] == leaf]
     if elsewhere:
         return f" Did you mean '{elsewhere[0]}'?"
-    near = nearest(leaf, [path.rpartition(".")[2] for path in siblings])
+    near = nearest(leaf, [path.rpartition(".")[2] for path in siblings], CLOSE)
     if near:
         return near
     listed = sorted({path.rpartition(".")[2] for path in siblings})
-    return nearest(".".join(parts), known) or (f" Known here: {', '.join(listed)}." if listed else "")
+    return _nearest_anywhere(leaf, known) or (f" Known here: {', '.join(listed)}." if listed else "")
+
+
+def _nearest_anywhere(leaf: str, known: list[str]) -> str:
+    """A typing error in a key that stands in another section, or in a key of another tool."""
+    leaves = {path.rpartition(".")[2]: path for path in reversed(known)}
+    for words in (leaves, answers()):
+        close = closest(leaf, words, CLOSER)
+        if close in leaves:
+            return f" Did you mean '{leaves[close]}'?"
+        if close is not None:
+            return f" '{close}' of other tools: {answers()[close].sentence}"
+    return ""
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -56,8 +56,7 @@ STOPS = {
     "qwen3": "<|im_end|>",
     "gemma": "<end_of_turn>",
     "gemma3": "<end_of_turn>",
-    "phi": "<|endoftext|>",
-    "phi4": "<|im_end|>",
+    "phi": "<|im_end|>",
     "mistral": None,
 }
 

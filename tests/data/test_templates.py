@@ -127,7 +127,7 @@ def test_none_is_prompt_completion_and_eos(tokenizer) -> None:
         render({"messages": TURNS, "trained_from": 0}, tokenizer, None)
 
 
-OF_TRL = {"llama3": "llama3", "qwen": "qwen2_5", "qwen3": "qwen3", "gemma": "gemma", "gemma3": "gemma3", "phi": "phi3"}
+OF_TRL = {"llama3": "llama3", "qwen": "qwen2_5", "qwen3": "qwen3", "gemma": "gemma", "gemma3": "gemma3"}
 
 
 def named(name: str):

@@ -1,0 +1,82 @@
+"""The keys of other tools, and what each is here: one of ours, needless, or not there, with the reason.
+
+People arrive with the keys of Axolotl, LLaMA-Factory and TRL in their fingers. One literal table a tool; a key that
+several tools share stands in the first of `axolotl`, `llama_factory`, `trl` that has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from ftlib.config.foreign import axolotl, llama_factory, trl
+
+# What people write who have read nothing yet.
+EVERYDAY: dict[str, str] = {
+    **{name: f"method: {{type: {name}}}" for name in ("sft", "dpo", "kto", "orpo", "simpo", "grpo", "rloo")},
+    "lora": "adapter: {type: lora}",
+    "qlora": "model.quantization: nf4 (with adapter: {type: lora})",
+    "dora": "adapter.use_dora",
+    "base": "model.name_or_path",
+    "tokenizer_name": "model.tokenizer",
+    "quantize": "model.quantization",
+    "file": "data.train",
+    "dataset_path": "data.train",
+    "train_file": "data.train",
+    "validation_file": "data.eval",
+    "eval_file": "data.eval",
+    "test_size": "data.eval_split",
+    "num_train_steps": "train.max_steps",
+    "steps": "train.max_steps",
+    "num_steps": "train.max_steps",
+    "train_batch_size": "train.per_device_train_batch_size",
+    "bs": "train.per_device_train_batch_size",
+    "gradient_clipping": "train.max_grad_norm",
+    "patience": "train.early_stopping_patience",
+    "precision": "train.bf16",
+    "trials": "sweep.num_samples",
+    "n_trials": "sweep.num_samples",
+    "num_trials": "sweep.num_samples",
+    "parameters": "sweep.space",
+    "search_space": "sweep.space",
+    "sampler": "sweep.search.sampler",
+    "gpus": "scale.resources_per_worker: {GPU: 1} (for each of scale.num_workers)",
+    "num_gpus": "scale.resources_per_worker: {GPU: 1} (for each of scale.num_workers)",
+    "cpus": "scale.resources_per_worker: {CPU: 1}",
+    "workers": "scale.num_workers",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`text`: for `ours` the dotted path here, with a note after a space; else the reason."""
+
+    kind: Literal["ours", "harmless", "refused"]
+    text: str
+
+    @property
+    def sentence(self) -> str:
+        """For a person."""
+        if self.kind == "ours":
+            return f"Here it is called {self.text}."
+        return f"Leave it out: {self.text}." if self.kind == "harmless" else f"ftlib does not have it: {self.text}."
+
+
+def answer(key: str) -> Answer | None:
+    """What a key of another tool is here; None for a key that none of them has."""
+    return answers().get(key)
+
+
+@cache
+def answers() -> dict[str, Answer]:
+    """Every key of every table."""
+    found = {key: Answer("ours", path) for key, path in EVERYDAY.items()}
+    for table in (trl, llama_factory, axolotl):
+        found |= {key: Answer("refused", reason) for reason, keys in table.REFUSED.items() for key in keys.split()}
+        found |= {key: Answer("harmless", reason) for reason, keys in table.HARMLESS.items() for key in keys.split()}
+        found |= {key: Answer("ours", path) for key, path in table.OURS.items()}
+    return found
+
+
+__all__ = ["Answer", "answer", "answers"]

@@ -1,0 +1,75 @@
+"""No key of another tool is a dead end, and none points where nothing is."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ftlib.config import Experiment
+from ftlib.config.foreign import EVERYDAY, answer, answers, axolotl, llama_factory, trl
+from ftlib.config.messages import _better_name, _paths
+
+KNOWN = list(_paths(Experiment))
+TABLES = {"axolotl": axolotl, "llama_factory": llama_factory, "trl": trl}
+
+
+def names(tool: str) -> list[str]:
+    lines = (Path(__file__).parent / "foreign" / f"{tool}.txt").read_text().splitlines()
+    return " ".join(line for line in lines if not line.startswith("#")).split()
+
+
+def keys(table: ModuleType) -> list[str]:
+    lists = [*table.HARMLESS.values(), *table.REFUSED.values()]
+    return [*table.OURS, *(key for listed in lists for key in listed.split())]
+
+
+def is_answered(key: str) -> bool:
+    """By a table, or because it has the same name here: then a person is led to it."""
+    return answer(key) is not None or key in {path.rpartition(".")[2] for path in KNOWN}
+
+
+@pytest.mark.parametrize(("tool", "least"), [("axolotl", 500), ("llama_factory", 290)])
+def test_every_key_of_a_tool_is_answered(tool: str, least: int) -> None:
+    assert len(names(tool)) > least
+    assert [key for key in names(tool) if not is_answered(key)] == []
+
+
+def test_every_field_of_trls_configs_is_answered() -> None:
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from transformers import TrainingArguments
+    from trl import DPOConfig, GRPOConfig, KTOConfig, ModelConfig, RewardConfig, RLOOConfig, ScriptArguments, SFTConfig
+    from trl.experimental.cpo import CPOConfig
+    from trl.experimental.orpo import ORPOConfig
+
+    configs = (TrainingArguments, SFTConfig, DPOConfig, KTOConfig, RewardConfig, GRPOConfig, RLOOConfig)
+    configs += (CPOConfig, ORPOConfig, ModelConfig, ScriptArguments)
+    fields = {field.name for config in configs for field in dataclasses.fields(config)}
+    assert len(fields) > 200
+    assert sorted(field for field in fields if not is_answered(field)) == []
+
+
+@pytest.mark.parametrize("tool", TABLES)
+def test_a_key_stands_once_in_its_table(tool: str) -> None:
+    assert [key for key, count in Counter(keys(TABLES[tool])).items() if count > 1] == []
+
+
+def test_what_is_ours_is_there() -> None:
+    ours = {key: found.text for key, found in answers().items() if found.kind == "ours"}
+    elsewhere = ("a system turn in each row", "max_completion_tokens of a request")
+    for key, text in ours.items():
+        path = text.split(" ")[0].rstrip(":,")
+        assert path in KNOWN or text.startswith(elsewhere), key
+    assert len(ours) > 200
+    assert set(EVERYDAY) <= set(answers())
+
+
+def test_a_table_has_the_word_before_a_near_name() -> None:
+    for key, found in answers().items():
+        said = _better_name([key], Experiment)
+        led = found.kind == "ours" and f"'{found.text}'" in said
+        assert led or found.sentence in said or key in KNOWN, (key, said)
