@@ -59,12 +59,14 @@ class Adapter(Section):
         return False
 
 
+BEGUN = "A trained adapter to go on with: registry:NAME, or a folder. Its shape is the adapter's."
+
 if TYPE_CHECKING:
 
     class _Begun(Adapter):
         """An adapter with the key `from`."""
 else:  # a word of Python's, so a class body has no way to write it
-    _Begun = create_model("_Begun", __base__=Adapter, **{"from": (str | None, None)})
+    _Begun = create_model("_Begun", __base__=Adapter, **{"from": (str | None, Field(default=None, description=BEGUN))})
 
 
 class Lora(_Begun):
@@ -79,17 +81,31 @@ class Lora(_Begun):
     """
 
     type: Literal["lora"]
+    """Low-rank adapters: two small matrices beside each linear layer."""
     r: int = Field(default=16, ge=1)
+    """The rank: how many columns A and B have. More learns more, and costs more memory."""
     lora_alpha: float = Field(default=32, gt=0)
+    """The adapter's output is scaled by lora_alpha / r."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the adapter's inputs that is dropped in training."""
     target_modules: Modules = "all-linear"
+    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
+    names."""
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """A rank of its own for a part of the model: {q_proj: 32}."""
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """A lora_alpha of its own for a part of the model: {q_proj: 64}."""
     use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(r), so that a high rank learns as fast as a low one."""
     use_dora: bool = False
+    """Train the size and the direction of each weight apart (DoRA)."""
     init_lora_weights: Annotated[bool | str, BeforeValidator(_initialization)] = True
+    """How A and B begin: true (A random, B zero), gaussian, orthogonal, olora, pissa, pissa_niter_N, corda, eva, loftq,
+    mica."""
     lora_plus_ratio: float | None = Field(default=None, ge=1)
+    """The learning rate of B as a multiple of A's (LoRA+)."""
     lora_fa: bool = False
+    """Train B alone; A stays as it was drawn (LoRA-FA)."""
 
     @model_validator(mode="after")
     def _variants_fit(self) -> Lora:
@@ -131,17 +147,30 @@ class AdaLora(Adapter):
     and between step `tinit` and `tfinal` steps before the end the average falls to `target_r`, every `deltaT` steps."""
 
     type: Literal["adalora"]
+    """LoRA that moves rank to the layers that need it."""
     init_r: int = Field(default=12, ge=2)
+    """The rank of each matrix at the start."""
     target_r: int = Field(default=8, ge=1)
+    """The average rank at the end."""
     tinit: int = Field(default=0, ge=0)
+    """Steps before the rank begins to fall."""
     tfinal: int = Field(default=0, ge=0)
+    """Steps at the end in which the rank no longer changes."""
     deltaT: int = Field(default=1, ge=1)
+    """Steps between two changes of the rank."""
     beta1: float = Field(default=0.85, gt=0, lt=1)
+    """How slowly the importance of a weight follows its latest value."""
     beta2: float = Field(default=0.85, gt=0, lt=1)
+    """How slowly the uncertainty of that importance follows its latest value."""
     orth_reg_weight: float = Field(default=0.5, ge=0)
+    """How strongly the singular vectors are held orthogonal."""
     lora_alpha: float = Field(default=32, gt=0)
+    """The adapter's output is scaled by lora_alpha / r."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the adapter's inputs that is dropped in training."""
     target_modules: Modules = "all-linear"
+    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
+    names."""
 
     @model_validator(mode="after")
     def _falls(self) -> AdaLora:
@@ -157,8 +186,11 @@ class IA3(Adapter):
     """
 
     type: Literal["ia3"]
+    """Learned factors for keys, values and the inner layer of each block: the smallest adapter."""
     target_modules: Modules | None = None
+    """Which linear layers get factors; null: the usual ones of this model."""
     feedforward_modules: Modules | None = None
+    """Which of them are feed-forward layers, whose inputs are scaled; null: the usual ones."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> IA3:
@@ -176,11 +208,18 @@ class Vera(Adapter):
     arXiv:2310.11454)."""
 
     type: Literal["vera"]
+    """Shared random matrices with learned vectors between them."""
     r: int = Field(default=256, ge=1)
+    """The rank of the shared matrices."""
     projection_prng_key: int = 0
+    """The seed of the shared matrices."""
     vera_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the adapter's inputs that is dropped in training."""
     d_initial: float = 0.1
+    """The first value of the inner vectors."""
     target_modules: Modules = "all-linear"
+    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
+    names."""
 
 
 class Oft(Adapter):
@@ -188,15 +227,26 @@ class Oft(Adapter):
     blocks) or `oft_block_size`, the other being 0."""
 
     type: Literal["oft"]
+    """Orthogonal fine-tuning: weights are turned, not moved."""
     r: int = Field(default=0, ge=0)
+    """How many blocks a layer has; 0: as oft_block_size says."""
     oft_block_size: int = Field(default=32, ge=0)
+    """The size of a block; 0: as r says."""
     module_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of blocks that are left unturned in a training step."""
     coft: bool = False
+    """Keep the rotation within eps of none."""
     eps: float = Field(default=6e-5, gt=0)
+    """How far the rotation may go with coft."""
     block_share: bool = False
+    """One rotation for all blocks of a layer."""
     use_cayley_neumann: bool = True
+    """Compute rotations by a series, which is faster and less exact."""
     num_cayley_neumann_terms: int = Field(default=5, ge=1)
+    """How many terms that series has."""
     target_modules: Modules = "all-linear"
+    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
+    names."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Oft:
@@ -212,11 +262,18 @@ class Boft(Adapter):
     `boft_block_num`, the other being 0."""
 
     type: Literal["boft"]
+    """Orthogonal fine-tuning by products of sparse rotations (butterflies)."""
     boft_block_size: int = Field(default=4, ge=0)
+    """The size of a block; 0: as boft_block_num says."""
     boft_block_num: int = Field(default=0, ge=0)
+    """How many blocks a layer has; 0: as boft_block_size says."""
     boft_n_butterfly_factor: int = Field(default=1, ge=1)
+    """How many sparse rotations are multiplied."""
     boft_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of blocks that are left unturned in a training step."""
     target_modules: Modules = "all-linear"
+    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
+    names."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Boft:
@@ -232,6 +289,7 @@ class _Prompt(Adapter):
     """Vectors that stand before the input. There is no matrix of the base that they could be merged into."""
 
     num_virtual_tokens: int = Field(default=20, ge=1)
+    """How many learned positions stand before the input."""
 
     @property
     def mergeable(self) -> bool:
@@ -243,8 +301,11 @@ class Prefix(_Prompt):
     learns them through an MLP of `encoder_hidden_size` (null: the model's width)."""
 
     type: Literal["prefix"]
+    """Learned keys and values before those of the input, in every layer."""
     prefix_projection: bool = False
+    """Compute them by a small network while training."""
     encoder_hidden_size: int | None = Field(default=None, ge=1)
+    """The width of that network."""
 
 
 class Prompt(_Prompt):
@@ -252,8 +313,11 @@ class Prompt(_Prompt):
     vocabulary's, or taken from a text's."""
 
     type: Literal["prompt"]
+    """Learned embeddings before those of the input."""
     prompt_tuning_init: Literal["RANDOM", "SAMPLE_VOCAB", "TEXT"] = "RANDOM"
+    """Where they begin: at random, at random words of the vocabulary, or at a text."""
     prompt_tuning_init_text: str | None = None
+    """The text to begin at (with TEXT)."""
 
     @model_validator(mode="after")
     def _text_for_text(self) -> Prompt:
@@ -266,10 +330,15 @@ class PTuning(_Prompt):
     """Learned embeddings before the input's that a small encoder computes (Liu et al. 2021, arXiv:2103.10385)."""
 
     type: Literal["p_tuning"]
+    """Learned embeddings before those of the input, computed by a small network."""
     encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
-    encoder_hidden_size: int | None = Field(default=None, ge=1)  # null: the model's width
+    """What kind of network."""
+    encoder_hidden_size: int | None = Field(default=None, ge=1)
+    """The network's width; null: the model's."""
     encoder_num_layers: int = Field(default=2, ge=1)
+    """The network's layers."""
     encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the network's inputs that is dropped in training."""
 
 
 class Bottleneck(Adapter):
@@ -279,9 +348,13 @@ class Bottleneck(Adapter):
     """
 
     type: Literal["bottleneck"]
+    """A small network after each block's layers (Houlsby adapters)."""
     bottleneck_size: int = Field(default=64, ge=1)
+    """Its width."""
     non_linearity: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
+    """Its activation."""
     target_modules: Modules | None = None
+    """After which layers it stands; null: after attention and feed-forward."""
 
     @property
     def mergeable(self) -> bool:
@@ -304,6 +377,7 @@ class BitFit(_Part):
     """The model's biases alone (Ben Zaken et al. 2021, arXiv:2106.10199), and a classifier's head."""
 
     type: Literal["bitfit"]
+    """Train the biases of the model alone."""
 
 
 class Layers(_Part):
@@ -311,8 +385,11 @@ class Layers(_Part):
     the output layer, which in some models is the input embedding too; a classifier's head is always trained."""
 
     type: Literal["layers"]
+    """Train the last layers of the model, as they are."""
     num_layers: int = Field(default=2, ge=1)
+    """How many of the last layers are trained."""
     train_head: bool = False
+    """Train the output layer too."""
 
 
 AdapterSection = Annotated[

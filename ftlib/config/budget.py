@@ -11,4 +11,6 @@ class BudgetSection(Section):
     """`max_cost` is in the currency of `scale.price_per_hour`; `max_hours` is the sweep's, all resumes together."""
 
     max_cost: float | None = Field(default=None, gt=0)
+    """The sweep ends when it has cost so much, in the currency of scale.price_per_hour."""
     max_hours: float | None = Field(default=None, gt=0)
+    """The sweep ends after so many hours, all resumes together."""

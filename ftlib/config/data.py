@@ -18,11 +18,17 @@ class Replay(Section):
     arXiv:1811.11682). `fraction` is their share of all training rows; they are drawn by `data.split_seed`."""
 
     train: str = Field(min_length=1)
+    """A file, a folder of files, or a data set on the Hub: rows of an earlier task."""
     fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Their share of all training rows."""
     format: FormatName = "auto"
+    """The format of these rows; auto: found by their columns."""
     columns: dict[str, str] = Field(default_factory=dict)
+    """Our names to the columns of these rows: {prompt: question}."""
     hub_config: str | None = None
+    """Which configuration of a data set on the Hub."""
     hub_split: str = "train"
+    """Which split of a data set on the Hub."""
 
 
 # How conversations are written: the tokenizer's own way, or one of those in `ftlib/data/templates.py`.
@@ -48,11 +54,17 @@ class TrainSource(Section):
     half of the rows, 1.5 all of them and a half of them again; which half is drawn by `data.split_seed`."""
 
     path: str = Field(min_length=1)
+    """A file, a folder of files, or a data set on the Hub."""
     weight: float = Field(default=1.0, gt=0, le=100)
+    """How often each row is met in an epoch: 2 is twice, 0.5 is a half of the rows."""
     format: FormatName = "auto"
+    """The format of these rows; auto: found by their columns."""
     columns: dict[str, str] = Field(default_factory=dict)
+    """Our names to the columns of these rows: {prompt: question}."""
     hub_config: str | None = None
+    """Which configuration of a data set on the Hub."""
     hub_split: str = "train"
+    """Which split of a data set on the Hub."""
 
     def reading(self) -> dict[str, Any]:
         """What takes the place of the section's own keys when this set is read."""
@@ -68,7 +80,9 @@ def _named(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-Sources = Annotated[list[Annotated[TrainSource, BeforeValidator(_named)]], Field(min_length=1)]
+Sources = Annotated[
+    list[Annotated[TrainSource, BeforeValidator(_named, json_schema_input_type=str | TrainSource)]], Field(min_length=1)
+]
 Train = Annotated[
     Annotated[str, Field(min_length=1), Tag("[one]")] | Annotated[Sources, Tag("[several]")],
     Discriminator(
@@ -83,20 +97,37 @@ class DataSection(Section):
     """`train` and `eval` each name a file, a folder of files, or a data set on the Hub; `train` may list several."""
 
     train: Train
+    """The rows to train on: a file, a folder of files, a data set on the Hub, or a list of {path, weight, format,
+    columns}."""
     eval: str | None = None
-    eval_split: float = Field(default=0.1, ge=0, lt=1)  # the share held out when there is no `eval`; 0: none is
+    """The rows to evaluate on; null: a share of the training rows is held out."""
+    eval_split: float = Field(default=0.1, ge=0, lt=1)
+    """The share of the training rows that is held out when there is no `eval`; 0 holds none out, and nothing is
+    evaluated."""
     split_seed: int = 42
+    """Draws which rows are held out, and which are mixed in."""
     hub_config: str | None = None
+    """Which configuration of a data set on the Hub."""
     hub_split: str = "train"
+    """Which split of a data set on the Hub."""
     format: FormatName = "auto"
-    columns: dict[str, str] = Field(default_factory=dict)  # ours -> the file's: {prompt: question}
+    """The format of the rows; auto: found by their columns."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our names to the file's columns: {prompt: question, completion: answer}."""
     template: TemplateName = "auto"
+    """How conversations become text. auto: the tokenizer's own template, else alpaca, or chatml for several turns."""
     train_on_prompt: bool = False
-    max_length: int = Field(default=1024, ge=2)  # tokens
+    """Take the loss on prompts too, not on answers alone."""
+    max_length: int = Field(default=1024, ge=2)
+    """Tokens of a row; what is longer is cut at its end."""
     packing: bool = False
+    """Join short rows to rows of max_length tokens."""
     replay: Replay | None = None
+    """Rows of an earlier task, mixed in so that it is not forgotten."""
     max_rows: int | None = Field(default=None, ge=2)
+    """Take so many rows of each source at most, from its start."""
     on_bad_row: Literal["error", "skip"] = "error"
+    """What a row that cannot be used does: end with its line (error), or be left out and counted (skip)."""
 
     @model_validator(mode="after")
     def _each_source_says_how_it_is_read(self) -> DataSection:

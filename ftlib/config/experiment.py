@@ -37,6 +37,7 @@ PATHS = (
     "method.rewards.*.function",
     "method.rewards.*.arguments.model",
 )
+NOT_SWEPT = ("sweep", "scale", "budget", "track", "storage", "name", "smoke")  # the same for every trial
 TRIED_TOGETHER = 1000  # points of a sweep's space; each takes about a millisecond
 
 
@@ -44,18 +45,29 @@ class Experiment(Section):
     """One YAML file. `Experiment.load(path, overrides)` is the only way in for the command line."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """The name of the experiment: letters, digits, '.', '_' and '-'."""
     model: ModelSection
+    """Which base model, and how its weights are read."""
     data: DataSection
+    """Which rows, in which format, and how they become tokens."""
     method: MethodSection
+    """What is learned from the rows."""
     adapter: AdapterSection | None = None
+    """Which weights are added and trained; null trains the whole model."""
     train: TrainSection = Field(default_factory=TrainSection)
+    """How long, how fast, how often it is evaluated."""
     scale: ScaleSection = Field(default_factory=ScaleSection)
+    """How one trial is spread over workers, and what each takes."""
     sweep: SweepSection | None = None
+    """Which points are tried, who proposes them and who stops them; null trains once."""
     budget: BudgetSection = Field(default_factory=BudgetSection)
+    """What a sweep may take."""
     track: TrackSection = Field(default_factory=TrackSection)
+    """Where the numbers go besides the run directory."""
     storage: str = "runs"
-    # dotted path -> value: what `--smoke` sets, to see the whole path run on a CPU in a minute.
+    """Where runs are kept: a folder, or s3:// or gs://."""
     smoke: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    """Dotted paths to values: what --smoke sets, to see the whole path run on a CPU in a minute."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Experiment:
@@ -174,7 +186,7 @@ class Experiment(Section):
         """Tries each value of each dimension alone, so that a point that cannot exist is named before it costs."""
         for path, dimension in self._space().items():
             where = f"{source}: sweep.space.{path}"
-            if path.split(".")[0] in ("sweep", "scale", "budget", "track", "storage", "name", "smoke"):
+            if path.split(".")[0] in NOT_SWEPT:
                 raise ConfigError(f"{where}: '{path.split('.')[0]}' is the same for every trial and cannot be swept.")
             self._section_at(path, where)
             if isinstance(dimension, RatioOf):

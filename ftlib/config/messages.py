@@ -93,7 +93,7 @@ def _better_name(parts: list[str], root: type[BaseModel]) -> str:
     leaf = parts[-1]
     if parts[:2] == ["sweep", "space"] and len(parts) > 3:
         return nearest(leaf, DIMENSION_KEYS) or f" Known here: {', '.join(DIMENSION_KEYS)}."
-    known = list(_paths(root))
+    known = list(dotted_paths(root))
     section = ".".join(part for part in parts[:-1] if not part.isdecimal())  # a list's members are all alike
     siblings = [path for path in known if path.rpartition(".")[0] == section]
     found = answer(leaf)
@@ -123,28 +123,28 @@ def _nearest_anywhere(leaf: str, known: list[str]) -> str:
     return ""
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """The sections inside an annotation such as `Annotated[A | B, ...] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
-        yield from _models(inner)
+        yield from models_in(inner)
 
 
-def _paths(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def dotted_paths(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted path of an experiment."""
     for name, field in section.model_fields.items():
         yield prefix + name
         if name != "space":
-            for inner in _models(field.annotation):
-                yield from _paths(inner, f"{prefix}{name}.")
+            for inner in models_in(field.annotation):
+                yield from dotted_paths(inner, f"{prefix}{name}.")
 
 
 def _tag_names(root: type[BaseModel], path: str) -> list[str]:
     sections: list[type[BaseModel]] = [root]
     for part in path.split("."):
         fields = [section.model_fields[part] for section in sections if part in section.model_fields]
-        sections = [inner for field in fields for inner in _models(field.annotation)]
+        sections = [inner for field in fields for inner in models_in(field.annotation)]
     fields = [section.model_fields["type"] for section in sections if "type" in section.model_fields]
     return [name for field in fields for name in get_args(field.annotation)]
 

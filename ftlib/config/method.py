@@ -44,12 +44,14 @@ class SFT(Method):
     """Supervised fine-tuning on instructions, chats or plain text."""
 
     type: Literal["sft"]
+    """Supervised fine-tuning on instructions, chats or plain text."""
 
 
 class Pretrain(Method):
     """Continued, or first, pretraining on raw text."""
 
     type: Literal["pretrain"]
+    """Continued, or first, pretraining on raw text."""
 
     @property
     def rows(self) -> Rows:
@@ -61,9 +63,13 @@ class Classify(Method):
     weighs each class by the inverse of its frequency."""
 
     type: Literal["classify"]
+    """A label for each text."""
     freeze: Literal["none", "encoder"] = "none"
+    """encoder trains the head alone, on the model's features as they are."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    """How much each class counts: balanced weighs it by the inverse of its frequency; or a weight a label."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """The share of each label that is spread over all classes."""
 
     @property
     def rows(self) -> Rows:
@@ -112,12 +118,21 @@ class DPO(Method):
     """
 
     type: Literal["dpo"]
+    """Learn from pairs which answer is preferred, against the base as the reference."""
     beta: float = Field(default=0.1, gt=0)
-    loss_type: Annotated[list[DPOLoss], BeforeValidator(_losses)] = Field(default=["sigmoid"], min_length=1)
+    """How closely the model is held to the reference."""
+    loss_type: Annotated[list[DPOLoss], BeforeValidator(_losses, json_schema_input_type=DPOLoss | list[DPOLoss])] = (
+        Field(default=["sigmoid"], min_length=1)
+    )
+    """One loss, or several, which are summed."""
     loss_weights: list[float] | None = None
+    """The weight of each loss of loss_type."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """The share of pairs that may be the wrong way round."""
     f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
+    """Which divergence from the reference is bounded."""
     precompute_ref_log_probs: bool = True
+    """Compute the reference once a data set, and not at each step."""
 
     @model_validator(mode="after")
     def _a_weight_a_loss(self) -> DPO:
@@ -148,11 +163,17 @@ class KTO(Method):
     """Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306): answers judged good or bad, unpaired."""
 
     type: Literal["kto"]
+    """Learn from single answers that are judged good or bad."""
     beta: float = Field(default=0.1, gt=0)
+    """How closely the model is held to the reference."""
     loss_type: Literal["kto", "apo_zero_unpaired"] = "kto"
+    """KTO's own loss, or APO-zero for single answers."""
     desirable_weight: float = Field(default=1.0, gt=0)
+    """How much good answers count."""
     undesirable_weight: float = Field(default=1.0, gt=0)
+    """How much bad answers count."""
     precompute_ref_log_probs: bool = True
+    """Compute the reference once a data set, and not at each step."""
 
     @property
     def rows(self) -> Rows:
@@ -163,7 +184,9 @@ class ORPO(Method):
     """Odds-ratio preference optimization (Hong et al. 2024, arXiv:2403.07691): SFT and preference in one, no reference."""
 
     type: Literal["orpo"]
+    """Learn answers and preferences in one training, without a reference."""
     beta: float = Field(default=0.1, gt=0)
+    """How much the preference counts beside the answers (lambda in the paper)."""
 
     @property
     def rows(self) -> Rows:
@@ -177,10 +200,15 @@ class SimPO(Method):
     default of `beta` the paper's."""
 
     type: Literal["simpo"]
+    """Learn from pairs which answer is preferred, without a reference."""
     beta: float = Field(default=2.0, gt=0)
+    """The scale of the reward, which is the mean log-probability of an answer's tokens."""
     simpo_gamma: float = Field(default=0.5, ge=0)
+    """The margin by which the chosen answer must win."""
     cpo_alpha: float = Field(default=0.0, ge=0)
+    """How much the chosen answers' own cross-entropy counts besides (CPO-SimPO)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """The share of pairs that may be the wrong way round."""
 
     @property
     def rows(self) -> Rows:
@@ -191,7 +219,9 @@ class Reward(Method):
     """A reward model from preferences (Bradley-Terry), for `grpo` and `rloo` to train against."""
 
     type: Literal["reward"]
+    """A model that scores answers, learned from pairs."""
     center_rewards_coefficient: float | None = Field(default=None, gt=0)
+    """How strongly scores are held around 0; 0.01 is usual."""
 
     @property
     def rows(self) -> Rows:
@@ -207,8 +237,11 @@ class RewardFunction(Section):
     call (prompts, completions and the row's columns as keywords; a list of floats comes back)."""
 
     function: str = Field(min_length=1)
+    """A built-in reward (exact_match, regex, length), `model`, or package.module:function, or file.py:function."""
     weight: float = 1.0
-    arguments: dict[str, Any] = Field(default_factory=dict)  # given to the built-in: {pattern: "####"}
+    """How much it counts."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Given to a built-in reward: {pattern: "####"}."""
 
 
 def _named(value: Any) -> Any:
@@ -218,13 +251,22 @@ def _named(value: Any) -> Any:
 class _Online(Method):
     """The model writes `num_generations` completions a prompt and is rewarded for them."""
 
-    rewards: list[Annotated[RewardFunction, BeforeValidator(_named)]] = Field(min_length=1)
+    rewards: list[Annotated[RewardFunction, BeforeValidator(_named, json_schema_input_type=str | RewardFunction)]] = (
+        Field(min_length=1)
+    )
+    """What completions are rewarded for."""
     num_generations: int = Field(default=8, ge=2)
-    max_completion_length: int = Field(default=256, ge=1)  # tokens
+    """Completions a prompt, which are compared with each other."""
+    max_completion_length: int = Field(default=256, ge=1)
+    """Tokens of a completion at most."""
     temperature: float = Field(default=1.0, gt=0)
+    """How freely completions are drawn."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw from the likeliest tokens that have this share together."""
     num_iterations: int = Field(default=1, ge=1)
+    """Optimizer steps on the same completions."""
     epsilon: float = Field(default=0.2, gt=0)
+    """How far a step may go from the model that wrote the completions."""
 
     @property
     def rows(self) -> Rows:
@@ -243,17 +285,24 @@ class GRPO(_Online):
     """Group-relative policy optimization (Shao et al. 2024, arXiv:2402.03300)."""
 
     type: Literal["grpo"]
+    """The model writes, is rewarded, and learns; each completion is compared with its group's mean."""
     beta: float = Field(default=0.0, ge=0)
+    """How closely the model is held to the reference; 0: not at all, and none is kept."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
+    """How the loss of tokens becomes one number."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Over what rewards are divided by their spread."""
 
 
 class RLOO(_Online):
     """REINFORCE, each completion's baseline being the others' mean (Ahmadian et al. 2024, arXiv:2402.14740)."""
 
     type: Literal["rloo"]
+    """The model writes, is rewarded, and learns; each completion is compared with the mean of the others."""
     beta: float = Field(default=0.05, ge=0)
+    """How closely the model is held to the reference."""
     normalize_advantages: bool = False
+    """Divide what is above or below the mean by its spread."""
 
 
 class Distill(Method):
@@ -265,22 +314,36 @@ class Distill(Method):
     """
 
     type: Literal["distill"]
+    """A student learns from a teacher."""
     kind: Literal["logit", "feature", "relation", "sequence", "self", "on_policy"] = "logit"
+    """What is learned: its distribution (logit), its hidden states (feature), distances between examples (relation),
+    its texts (sequence), an earlier generation of itself (self), its view of the student's texts (on_policy)."""
     task: Literal["language", "classify"] = "language"
-    teacher: str = Field(min_length=1)  # a model, `registry:NAME`, or for `sequence` an OpenAI-compatible URL
+    """A model that writes, or one that labels."""
+    teacher: str = Field(min_length=1)
+    """A model, registry:NAME, or for `sequence` an OpenAI-compatible URL."""
     teacher_revision: str | None = None
-    temperature: float = Field(
-        default=1.0, gt=0
-    )  # logit: of both distributions; on_policy: of the student's writing too
-    alpha: float = Field(default=0.5, ge=0, le=1)  # the teacher's share; the labels' cross-entropy has the rest
-    top_k: int | None = Field(default=64, ge=1)  # the teacher's logits that are kept; null keeps all
-    layer_map: dict[int, int] | None = None  # student's layer -> teacher's; null spreads them evenly
-    distance_weight: float = Field(default=1.0, ge=0)  # relation
+    """The teacher's revision on the Hub."""
+    temperature: float = Field(default=1.0, gt=0)
+    """logit: of both distributions; on_policy: of the student's writing too."""
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    """The teacher's share of the loss; the labels' cross-entropy has the rest."""
+    top_k: int | None = Field(default=64, ge=1)
+    """How many of the teacher's logits are kept for each token; null keeps all."""
+    layer_map: dict[int, int] | None = None
+    """feature: the student's layer to the teacher's; null spreads them evenly."""
+    distance_weight: float = Field(default=1.0, ge=0)
+    """relation: how much distances count."""
     angle_weight: float = Field(default=2.0, ge=0)
-    beta: float = Field(default=0.5, ge=0, le=1)  # on_policy: 0 forward KL, 1 reverse KL, between them Jensen-Shannon
-    max_completion_length: int = Field(default=256, ge=1)  # sequence, on_policy: tokens
-    reasoning: bool = False  # sequence: the teacher thinks aloud, and the student learns its steps too
-    teacher_name: str | None = None  # sequence over a URL: the model's name there
+    """relation: how much angles count."""
+    beta: float = Field(default=0.5, ge=0, le=1)
+    """on_policy: 0 is forward KL, 1 reverse KL, between them Jensen-Shannon."""
+    max_completion_length: int = Field(default=256, ge=1)
+    """sequence, on_policy: tokens of a text at most."""
+    reasoning: bool = False
+    """sequence: the teacher thinks aloud, and the student learns its steps too."""
+    teacher_name: str | None = None
+    """sequence over a URL: the model's name there."""
 
     @property
     def rows(self) -> Rows:

@@ -14,11 +14,17 @@ class SpecialTokens(Section):
     model then gets a row of embeddings for it, which only a full fine-tuning (`adapter: null`) trains."""
 
     bos_token: str | None = Field(default=None, min_length=1)
-    eos_token: str | None = Field(default=None, min_length=1)  # ends an answer: generation stops there
+    """The token that begins a text."""
+    eos_token: str | None = Field(default=None, min_length=1)
+    """The token that ends an answer: generation stops there."""
     pad_token: str | None = Field(default=None, min_length=1)
+    """The token that fills up short rows."""
     unk_token: str | None = Field(default=None, min_length=1)
-    additional_special_tokens: list[str] = Field(default_factory=list)  # left out where text is printed
-    tokens: list[str] = Field(default_factory=list)  # words that become one token each
+    """The token for what the vocabulary lacks."""
+    additional_special_tokens: list[str] = Field(default_factory=list)
+    """More tokens, which are left out where text is printed."""
+    tokens: list[str] = Field(default_factory=list)
+    """Words that become one token each."""
 
     @property
     def named(self) -> dict[str, str]:
@@ -31,13 +37,24 @@ class ModelSection(Section):
     """The names are those of `from_pretrained`; `init: random` starts from the config alone (pretraining)."""
 
     name_or_path: str = Field(min_length=1)
-    gguf_file: str | None = None  # its file in the folder, or on the Hub, where there is more than one
+    """A folder, a name on the Hub, registry:NAME, or a GGUF file."""
+    gguf_file: str | None = None
+    """The GGUF file in the folder, or on the Hub, where there is more than one."""
     revision: str | None = None
+    """A branch, tag or commit on the Hub."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["nf4", "int8"] | None = None  # of the frozen base; an adapter is trained on it
+    """The type of the weights in memory; auto: as they were saved."""
+    quantization: Literal["nf4", "int8"] | None = None
+    """Bits of the frozen base: nf4 (4, as in QLoRA) or int8. An adapter is trained on it."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    """How attention is computed; null: transformers' choice."""
     init: Literal["pretrained", "random"] = "pretrained"
-    config: dict[str, Any] = Field(default_factory=dict)  # overrides of the model's own config.json
-    tokenizer: str | None = None  # where it is not the model's own
+    """random draws the weights anew: the first pretraining of a model."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the model's own config.json, set to other values."""
+    tokenizer: str | None = None
+    """A folder, or a name on the Hub, where the tokenizer is not the model's own."""
     special_tokens: SpecialTokens = Field(default_factory=SpecialTokens)
+    """Tokens in the place of the tokenizer's own, and new ones."""
     trust_remote_code: bool = False
+    """Run the Python code that comes with the model."""

@@ -14,6 +14,7 @@ class Choice(Section):
     """One of these values."""
 
     choices: list[Any] = Field(min_length=1)
+    """One of these values."""
 
 
 class Range(Section):
@@ -21,9 +22,13 @@ class Range(Section):
     `q` keeps to multiples of `q`."""
 
     min: float
+    """The smallest value."""
     max: float
+    """The largest value."""
     log: bool = False
+    """Spread values by magnitude: as many between 1e-5 and 1e-4 as between 1e-4 and 1e-3."""
     q: float | None = Field(default=None, gt=0)
+    """Keep to multiples of this."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -42,7 +47,9 @@ class RatioOf(Section):
     """A multiple of another key of the space or of the experiment: alpha as a multiple of rank."""
 
     ratio_of: str
+    """The key of the space, or of the experiment, that the value is a multiple of."""
     choices: list[float] = Field(min_length=1)
+    """The multiples."""
 
 
 def _dimension(value: Any) -> Any:
@@ -59,30 +66,40 @@ def _dimension(value: Any) -> Any:
     return kind.model_validate(value)
 
 
-Dimension = Annotated[Choice | Range | RatioOf, BeforeValidator(_dimension)]
+Dimension = Annotated[
+    Choice | Range | RatioOf, BeforeValidator(_dimension, json_schema_input_type=list[Any] | Choice | Range | RatioOf)
+]
 
 
 class OptunaSearch(Section):
     """`storage`: null keeps the study in memory (it is saved with the run); a database URL shares it."""
 
     type: Literal["optuna"]
+    """Optuna proposes, and learns from what it has seen."""
     sampler: Literal["tpe", "random"] = "tpe"
-    n_startup_trials: int = Field(default=8, ge=1)  # random points before TPE begins to model
+    """tpe models the good points; random draws."""
+    n_startup_trials: int = Field(default=8, ge=1)
+    """Random points before TPE begins to model."""
     storage: str | None = None
+    """The URL of a database for the study; null keeps it with the run."""
     seed: int = 0
+    """Where random numbers begin."""
 
 
 class RandomSearch(Section):
     """Independent draws."""
 
     type: Literal["random"]
+    """Independent draws."""
     seed: int = 0
+    """Where random numbers begin."""
 
 
 class GridSearch(Section):
     """Every combination; every dimension must be a list. `num_samples` repeats the grid."""
 
     type: Literal["grid"]
+    """Every combination of the listed values."""
 
 
 SearchSection = Annotated[OptunaSearch | RandomSearch | GridSearch, Field(discriminator="type")]
@@ -94,19 +111,28 @@ class Asha(Section):
     They are counted in `unit`, so that trials of different batch sizes meet at the same point."""
 
     type: Literal["asha"]
+    """Asynchronous successive halving: at each rung only the best go on."""
     reduction_factor: float = Field(default=3, gt=1)
+    """One of so many goes on from a rung."""
     first_rung: float = Field(default=1 / 12, gt=0, lt=1)
+    """Where the first rung stands, as a share of the whole training."""
     rungs: int = Field(default=2, ge=1)
+    """How many rungs there are."""
     unit: Literal["tokens", "steps"] = "tokens"
+    """What rungs are counted in; tokens are fair to trials of different batch size."""
 
 
 class Median(Section):
     """Stops a trial whose best is below the median of the others' running averages (Golovin et al. 2017)."""
 
     type: Literal["median"]
-    checks: int = Field(default=4, ge=1)  # evaluations spread over the budget
+    """Stop a trial that is worse than the median of the others."""
+    checks: int = Field(default=4, ge=1)
+    """Evaluations, spread over the training."""
     min_samples_required: int = Field(default=3, ge=1)
+    """Trials that must have come so far before one is stopped."""
     unit: Literal["tokens", "steps"] = "tokens"
+    """What checks are counted in."""
 
 
 class PBT(Section):
@@ -114,21 +140,32 @@ class PBT(Section):
     go on with changed `train.*` values."""
 
     type: Literal["pbt"]
+    """Population-based training: the worst go on from the weights of the best, with changed values."""
     checks: int = Field(default=4, ge=1)
+    """How often trials are compared, spread over the training."""
     quantile_fraction: float = Field(default=0.25, gt=0, le=0.5)
+    """The share of trials that copy, and of those that are copied."""
     resample_probability: float = Field(default=0.25, ge=0, le=1)
-    synch: bool = False  # wait at each check until every trial is there: fair and repeatable, with idle time
+    """How often a value is drawn anew, and not changed a little."""
+    synch: bool = False
+    """Wait at each check until every trial is there: fair and repeatable, with idle time."""
     unit: Literal["tokens", "steps"] = "tokens"
+    """What checks are counted in."""
     seed: int = 0
+    """Where random numbers begin."""
 
 
 class NoScheduler(Section):
     """Every trial is trained to its end."""
 
     type: Literal["none"]
+    """Every trial is trained to its end."""
 
 
 SchedulerSection = Annotated[Asha | Median | PBT | NoScheduler, Field(discriminator="type")]
+
+
+PackWidth = Literal["off", "auto"] | Annotated[int, Field(ge=1)]
 
 
 def _pack(value: Any) -> Any:
@@ -140,16 +177,25 @@ class SweepSection(Section):
     """Keys of `space` are dotted paths into the experiment."""
 
     space: dict[str, Dimension] = Field(min_length=1)
-    num_samples: int = Field(default=16, ge=1)  # trials; of a grid, how often it is repeated (then 1 by default)
+    """Dotted paths to what is tried: a list of values, {min, max, log}, or {ratio_of, choices}."""
+    num_samples: int = Field(default=16, ge=1)
+    """How many trials; of a grid, how often it is repeated (then 1 by default)."""
     metric: str = "eval_loss"
+    """What trials are compared by: a number of their evaluations."""
     mode: Literal["min", "max"] = "min"
+    """Whether less of it is better (min), or more (max)."""
     search: SearchSection = Field(default_factory=lambda: OptunaSearch(type="optuna"))
+    """Who proposes points."""
     scheduler: SchedulerSection = Field(default_factory=lambda: Asha(type="asha"))
+    """Who stops trials early."""
     max_concurrent_trials: int | None = Field(default=None, ge=1)
+    """Trials at once at most; null: as many as the machines hold."""
     time_budget_s: float | None = Field(default=None, gt=0)
-    # Trials that share a base in one process: as many as pays (auto), as many as said, or none.
-    pack: Annotated[Literal["off", "auto"] | Annotated[int, Field(ge=1)], BeforeValidator(_pack)] = "auto"
-    baseline: bool = True  # evaluate the untuned base as the leaderboard's first row
+    """The sweep ends after so many seconds."""
+    pack: Annotated[PackWidth, BeforeValidator(_pack, json_schema_input_type=PackWidth | Literal[False])] = "auto"
+    """Trials that share a base in one process: as many as pays (auto), as many as said, or none (off)."""
+    baseline: bool = True
+    """Evaluate the untuned base as the leaderboard's first row."""
 
     @model_validator(mode="before")
     @classmethod

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from ftlib.config.section import Section
 
@@ -18,34 +18,63 @@ class TrainSection(Section):
     """`max_steps` wins over `num_train_epochs`; a float `warmup_steps` below 1 is a ratio (as in transformers 5)."""
 
     learning_rate: float = Field(default=2e-4, gt=0)
+    """The largest learning rate. LoRA wants about ten times that of full fine-tuning."""
     num_train_epochs: float = Field(default=1.0, gt=0)
+    """How often all rows are met."""
     max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps; wins over num_train_epochs."""
     per_device_train_batch_size: int = Field(default=8, ge=1)
+    """Rows a worker computes at once."""
     per_device_eval_batch_size: int = Field(default=8, ge=1)
+    """Rows a worker evaluates at once."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches an optimizer step adds up."""
     lr_scheduler_type: SchedulerName = "cosine"
+    """How the learning rate falls."""
     warmup_steps: float = Field(default=0.0, ge=0)
+    """Steps in which the learning rate rises; below 1 it is a share of all steps."""
     weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, ge=0)  # 0 = no clipping
+    """How strongly weights are drawn to 0."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Longer gradients are cut to this length; 0 cuts none."""
     optim: str = "adamw_torch"
+    """The optimizer, by transformers' names."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    """How slowly Adam's mean of gradients follows the latest."""
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    """How slowly Adam's mean of squared gradients follows the latest."""
     adam_epsilon: float = Field(default=1e-8, gt=0)
-    optim_args: str | None = None  # what this optimizer takes besides, as "rank=64, update_proj_gap=100"
-    optim_target_modules: str | list[str] | None = None  # GaLore, APOLLO: which linear layers
-    bf16: bool | None = None  # null: where the GPU has it
-    tf32: bool | None = None  # float32 products on tensor cores, rounded to 10 bits; null: torch's own choice
-    dataloader_num_workers: int = Field(default=0, ge=0)  # processes that read batches ahead; 0: the trainer itself
+    """Keeps Adam from dividing by 0."""
+    optim_args: str | None = None
+    """What this optimizer takes besides, as "rank=64, update_proj_gap=100"."""
+    optim_target_modules: str | list[str] | None = None
+    """GaLore, APOLLO: which linear layers."""
+    bf16: bool | None = None
+    """Compute in bfloat16; null: where the GPU has it."""
+    tf32: bool | None = None
+    """float32 products on tensor cores, rounded to 10 bits; null: torch's own choice."""
+    dataloader_num_workers: int = Field(default=0, ge=0)
+    """Processes that read batches ahead; 0: the trainer itself."""
     activation_checkpointing: bool = False
-    neftune_noise_alpha: float | None = Field(default=None, gt=0)  # noise on embeddings (arXiv:2310.05914); try 5
+    """Compute activations again in the backward pass: less memory, a third more time."""
+    neftune_noise_alpha: float | None = Field(default=None, gt=0)
+    """Noise on embeddings in training (arXiv:2310.05914); try 5."""
     logging_steps: int = Field(default=10, ge=1)
-    eval_strategy: Literal["steps", "epoch", "end"] = "epoch"  # the end is always evaluated
+    """Steps between two rows of the training loss."""
+    eval_strategy: Literal["steps", "epoch", "end"] = "epoch"
+    """When to evaluate; the end is always evaluated."""
     eval_steps: int | None = Field(default=None, ge=1)
-    evals_per_epoch: int | None = Field(default=None, ge=1)  # with eval_strategy 'epoch': so many, evenly spread
-    save_steps: int | None = Field(default=None, ge=1)  # a checkpoint every so many steps, besides one an evaluation
-    early_stopping_patience: int | None = Field(default=None, ge=1)  # evaluations in a row without improvement
-    early_stopping_threshold: float = Field(default=0.0, ge=0)  # how much better the metric must be to count
+    """Steps between two evaluations (with eval_strategy: steps)."""
+    evals_per_epoch: int | None = Field(default=None, ge=1)
+    """Evaluations in each epoch, evenly spread (with eval_strategy: epoch)."""
+    save_steps: int | None = Field(default=None, ge=1)
+    """A checkpoint every so many steps, besides the one of each evaluation."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """End after so many evaluations in a row without improvement."""
+    early_stopping_threshold: float = Field(default=0.0, ge=0)
+    """How much better the metric must be to count as an improvement."""
     seed: int = Field(default=42, ge=0)
+    """Draws first weights, the order of rows, and dropout."""
 
     @model_validator(mode="after")
     def _steps_need_a_number(self) -> TrainSection:
@@ -88,6 +117,9 @@ SAID_ELSEWHERE = {
 }
 
 
+PATH_OR_MAPPING: dict[str, Any] = {"type": ["object", "string", "null"]}
+
+
 class ScaleSection(Section):
     """How one trial is spread: workers, what each takes from the cluster, and what each of them holds.
 
@@ -95,22 +127,32 @@ class ScaleSection(Section):
     """
 
     strategy: Literal["single", "ddp", "fsdp", "deepspeed"] = "single"
+    """single and ddp hold the whole model on each worker; fsdp and deepspeed a part of it."""
     num_workers: int = Field(default=1, ge=1)
+    """Workers of one trial."""
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
-    max_failures: int = Field(default=1, ge=0)  # how often a trial is restarted from its checkpoint after a crash
-    # A trial that writes no row for so long (longer than its base takes to load) is started again as after a crash.
+    """What a worker takes of the cluster: {CPU: 4, GPU: 1}."""
+    max_failures: int = Field(default=1, ge=0)
+    """How often a trial is restarted from its checkpoint after a crash."""
     report_timeout_s: float | None = Field(default=None, gt=0)
-    # Of one worker (usually a machine), or of a resource of it: {GPU: 1.2, CPU: 0.05}. In any currency.
+    """A trial that writes no row for so many seconds (more than its base takes to load) is started again as after a
+    crash."""
     price_per_hour: float | dict[str, float] | None = None
-    # fsdp: the names of transformers' fsdp_config.
-    reshard_after_forward: bool | None = None  # true frees a layer's weights between forward and backward
+    """The price of one worker (usually a machine), or of a resource of it: {GPU: 1.2, CPU: 0.05}. In any currency."""
+    reshard_after_forward: bool | None = None
+    """fsdp: true frees a layer's weights between forward and backward."""
     cpu_offload: bool | None = None
-    transformer_layer_cls_to_wrap: str | list[str] | None = None  # null: the model's own layers
-    # deepspeed: the stage and offload of ZeRO, and any other key of DeepSpeed's JSON (or the path of such a file).
+    """fsdp: keep weights on the CPU while they are not used."""
+    transformer_layer_cls_to_wrap: str | list[str] | None = None
+    """fsdp: the classes of layers to be sharded; null: the model's own layers."""
     stage: Literal[1, 2, 3] | None = None
+    """deepspeed: what is sharded. 1: the optimizer; 2: gradients too; 3: weights too."""
     offload: Literal["none", "cpu", "nvme"] | None = None
+    """deepspeed: where sharded state is kept."""
     nvme_path: str | None = None
-    deepspeed: dict[str, Any] | None = None
+    """deepspeed: the folder of a fast disk (with offload: nvme)."""
+    deepspeed: Annotated[dict[str, Any] | None, WithJsonSchema(PATH_OR_MAPPING)] = None
+    """deepspeed: any other key of DeepSpeed's JSON, or the path of such a file."""
 
     @model_validator(mode="before")
     @classmethod

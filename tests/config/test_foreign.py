@@ -12,9 +12,9 @@ import pytest
 
 from ftlib.config import Experiment
 from ftlib.config.foreign import EVERYDAY, answer, answers, axolotl, llama_factory, trl
-from ftlib.config.messages import _better_name, _paths
+from ftlib.config.messages import _better_name, dotted_paths
 
-KNOWN = list(_paths(Experiment))
+KNOWN = list(dotted_paths(Experiment))
 TABLES = {"axolotl": axolotl, "llama_factory": llama_factory, "trl": trl}
 
 
