@@ -32,7 +32,7 @@ from ftlib.errors import ConfigError
         ("simpo", 1, "Here it is called method: {type: simpo}"),
         ("dataloader_num_workers", 4, "Did you mean 'train.dataloader_num_workers'?"),
         ("sequnce_len", 8, "'sequence_len' of other tools: Here it is called data.max_length"),
-        ("sweep.ghosts", 3, "there is no key 'sweep.ghosts'. Known here: baseline"),
+        ("scale.ghosts", 3, "there is no key 'scale.ghosts'. Known here: cpu_offload"),
         ("data.train", 5, "data.train is 5, but must be the name of a file, a folder or a data set, or a list of them"),
         ("data.train", [{"path": "x", "wieght": 2}], "no key 'data.train.0.wieght'. Did you mean 'weight'?"),
         ("data", {"train": ["x"], "format": "text"}, "format is said by each member of train"),
