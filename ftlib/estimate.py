@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ftlib.config import Choice, Classify, Experiment, Range
 if TYPE_CHECKING:
     from ftlib.data import DataReport
 
+REACHED = 0.5  # of a matrix product's speed, by a step of training
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED = {"nf4": 0.52, "int8": 1.0}  # bytes a weight, the constants of nf4's blocks included
 # Keys that change how many steps or tokens a trial takes.
@@ -91,6 +93,39 @@ def estimate(experiment: Experiment, data: DataReport) -> Estimate:
     workers = experiment.scale.num_workers
     held = sum(size / (workers if name in _sharded(experiment) else 1) for name, size in states.items())
     return Estimate(total, trained, steps, tokens, (held + activations + logits) / 2**30)
+
+
+def seconds_of(experiment: Experiment, found: Estimate) -> float | None:
+    """About how long one trial trains here, from the speed of one matrix product; None where it wants a GPU that is not
+    here. A forward pass is two operations a weight and token, a backward pass as many for the gradients of inputs, and
+    as many again for those of the weights that are trained."""
+    import torch
+
+    scale = experiment.scale
+    if scale.use_gpu and not torch.cuda.is_available():
+        return None
+    operations = found.tokens * (4 * found.total_parameters + 2 * found.trainable_parameters)
+    cpus = max(1, int(scale.resources_per_worker.get("CPU", 1)))
+    speed = _operations_a_second("cuda" if scale.use_gpu else "cpu", cpus)
+    return operations / (speed * REACHED * scale.num_workers)
+
+
+def _operations_a_second(device: str, threads: int, size: int = 1024, times: int = 4) -> float:
+    """Of a product of float32 matrices, the first one left out."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        matrix = torch.ones(size, size, device=device)
+        float((matrix @ matrix).sum())
+        started = time.perf_counter()
+        for _ in range(times):
+            product = matrix @ matrix
+        float(product.sum())
+        return times * 2 * size**3 / (time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _sharded(experiment: Experiment) -> tuple[str, ...]:

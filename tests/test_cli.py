@@ -55,7 +55,8 @@ def test_reading_an_experiment_needs_no_torch() -> None:
 
 def test_check_resolves_and_estimates(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["sweep"] = {"space": {"adapter.r": [2, 4]}, "num_samples": 5}
-    status, output = ftlib("check", write_experiment(tmp_path / "x.yaml", tree), "train.seed=7")
+    file = write_experiment(tmp_path / "x.yaml", tree)
+    status, output = ftlib("check", file, "train.seed=7", "--all")
     assert status == 0, output
     assert "seed: 7" in output
     assert "lr_scheduler_type: cosine" in output
@@ -64,6 +65,29 @@ def test_check_resolves_and_estimates(tree: dict[str, Any], tmp_path: Path) -> N
     assert "MiB a worker" in output
     assert "5 trials" in output
     assert not Path(tree["storage"]).exists()  # it starts nothing
+    status, output = ftlib("check", file)
+    lines = output.splitlines()
+    assert (status, len(lines) <= 11) == (0, True), output
+    assert "lr_scheduler_type" not in output
+    assert [line.split(":")[0] for line in lines[:5]] == ["data", "tokens", "model", "parameters", "a trial"]
+    assert re.search(r"time: +about \d+ s a trial on this machine", output)
+    assert "compared by eval_loss (lower is better), in packs on one shared base" in output
+    assert "space:      adapter.r 2|4; optuna proposes, asha stops" in output
+    assert lines[-1].startswith("odd:        a trial has 8 optimizer steps, in which little is learned")
+
+
+def test_a_missing_file_is_said_before_libraries_are_imported(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["data"]["train"] = [str(tmp_path / "there.jsonl"), str(tmp_path / "not_ther.jsonl")]
+    (tmp_path / "there.jsonl").write_text("{}")
+    file = write_experiment(tmp_path / "x.yaml", tree)
+    for command in ("check", "train", "sweep"):
+        code = f"import sys; sys.argv = ['ftlib', {command!r}, {str(file)!r}, 'sweep.space.adapter.r=[2, 4]']\n"
+        code += "from ftlib import cli\ntry: cli.main()\nexcept SystemExit as ended: assert ended.code == 2"
+        assert not imported_by(code) & HEAVY
+    status, output = ftlib("check", file)
+    assert status == 2
+    assert "data.train[1].path: no such file or folder" in output
+    assert "Did you mean 'there.jsonl'?" in output
 
 
 def test_sweep_without_a_sweep_section(tree: dict[str, Any], tmp_path: Path) -> None:

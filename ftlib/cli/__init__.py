@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ftlib.cli import clusters, experiments, winners
+from ftlib.cli import begin, clusters, complete, experiments, winners
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -29,7 +29,7 @@ def cli(debug: bool) -> None:
         quiet_libraries()
 
 
-for door in (*experiments.DOORS, *winners.DOORS, *clusters.DOORS):
+for door in (*begin.DOORS, *experiments.DOORS, *winners.DOORS, *clusters.DOORS, *complete.DOORS):
     cli.add_command(door)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftlib.cli import complete
+
 if TYPE_CHECKING:
     from ftlib.cluster.jobs import Cluster, Job
 
@@ -23,7 +25,7 @@ ADDRESS = click.option(
 
 @click.command()
 @click.argument("file", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete.keys)
 @click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
 @ADDRESS
 @click.option(

@@ -25,6 +25,7 @@ def load(file: str, overrides: tuple[str, ...], smoke: bool = False, whole: bool
     from ftlib.config import Experiment
 
     experiment = Experiment.load(file, overrides, smoke)
+    check_files(experiment)
     if names_versions(experiment):
         from ftlib.registry import bases
 
@@ -37,8 +38,22 @@ def names_versions(experiment: Experiment) -> bool:
     return "registry:" in str(experiment.to_dict()) or getattr(experiment.adapter, "start", None) is not None
 
 
-def prepared(experiment: Experiment, out: Console) -> Prepared:
-    """The data as it is trained on. What is wrong with the method, the base or the adapter is said before it."""
+def check_files(experiment: Experiment) -> None:
+    """Raises DataError for a file of data that is not there, before a library is imported or Ray is started."""
+    from ftlib.data.read import find_source, is_local
+
+    data = experiment.data
+    named = [(called, section.train, section) for called, _, section in data.sources]
+    named += [("eval", data.eval, data)] if data.eval else []
+    named += [("replay.train", data.replay.train, data)] if data.replay else []
+    for called, value, section in named:
+        if is_local(str(value)):
+            find_source("train", section.model_copy(update={"train": value}), called)
+
+
+def prepared(experiment: Experiment, out: Console, told: bool = True) -> Prepared:
+    """The data as it is trained on, with a summary where it is `told`. What is wrong with the method, the base or the
+    adapter is said before it."""
     from ftlib.adapters.build import empty_model
     from ftlib.data import prepare
     from ftlib.methods import check as check_method
@@ -55,7 +70,8 @@ def prepared(experiment: Experiment, out: Console) -> Prepared:
         empty_model(experiment.model, experiment.adapter, experiment.method.head)
         tokenizer = load_tokenizer(experiment.model, experiment.method.head)
         data = prepare(experiment.data, experiment.method.rows, tokenizer)
-    out.print(data.report.summary(), highlight=False, soft_wrap=True)
+    if told:
+        out.print(data.report.summary(), highlight=False, soft_wrap=True)
     return data
 
 

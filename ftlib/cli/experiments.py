@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from ftlib.cli import complete
 from ftlib.cli.conduct import as_written, go_on, load, prepared, start
 from ftlib.cli.output import console, print_table, width
 
 if TYPE_CHECKING:
-    from ftlib.config import Experiment
     from ftlib.runs import Run
     from ftlib.sweep.commands import Command
 
 EXPERIMENT = click.argument("file", type=click.Path())
-OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete.keys)
 SMOKE = click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
 ANSWER_SECONDS = 60
 
@@ -24,24 +24,19 @@ ANSWER_SECONDS = 60
 @EXPERIMENT
 @OVERRIDES
 @SMOKE
-def check(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
-    """Validate FILE, fill in every default, estimate parameters, memory and steps. Starts nothing."""
+@click.option("--all", "everything", is_flag=True, help="Print the whole experiment before, every default filled in.")
+def check(file: str, overrides: tuple[str, ...], smoke: bool, everything: bool) -> None:
+    """Validate FILE and say in ten lines what is trained, on what, what it takes, and what is odd. Starts nothing."""
     import yaml
 
-    from ftlib.estimate import estimate
-    from ftlib.sweep.cost import expected
+    from ftlib.cli.preview import preview
 
     experiment = load(file, overrides, smoke)
     out = console()
-    out.print(yaml.safe_dump(experiment.to_dict(), sort_keys=False, width=110), highlight=False, soft_wrap=True)
-    data = prepared(experiment, out)
-    found = estimate(experiment, data.report)
-    out.print(found.summary(), highlight=False, soft_wrap=True)
-    price = expected(experiment, found.tokens)
-    if price is not None:
-        out.print(f"cost:       {price}", highlight=False, soft_wrap=True)
-    if experiment.sweep is not None:
-        out.print(f"a sweep:    {experiment.sweep.number_of_trials} trials, {_packed(experiment)}")
+    if everything:
+        out.print(yaml.safe_dump(experiment.to_dict(), sort_keys=False, width=110), highlight=False, soft_wrap=True)
+    for line in preview(experiment, prepared(experiment, out, told=False).report):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @click.command()
@@ -96,7 +91,7 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool, add_trials: int | 
 
 
 @click.command()
-@click.argument("run", type=click.Path())
+@click.argument("run", type=click.Path(), shell_complete=complete.runs)
 @click.option("--trust", is_flag=True, help="Load a run that was made elsewhere: it can run any code of its maker's.")
 def resume(run: str, trust: bool) -> None:
     """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
@@ -126,8 +121,8 @@ def _steers(deed: Literal["stop", "resume", "clone", "boost"], help: str) -> Non
 
     if deed in ("clone", "boost"):
         steer = OVERRIDES(steer)
-    steer = click.argument("trial")(steer)
-    trial.command(deed, help=help)(click.argument("run", type=click.Path())(steer))
+    steer = click.argument("trial", shell_complete=complete.trials)(steer)
+    trial.command(deed, help=help)(click.argument("run", type=click.Path(), shell_complete=complete.runs)(steer))
 
 
 _steers("stop", "Stop TRIAL of RUN where it stands; what it has learned is kept.")
@@ -174,7 +169,7 @@ def _add_trials(path: str, count: int) -> None:
 
 
 @click.command("leaderboard")
-@click.argument("run", type=click.Path())
+@click.argument("run", type=click.Path(), shell_complete=complete.runs)
 @click.option("--csv", "as_csv", is_flag=True, help="Print the CSV instead of the table.")
 def show_leaderboard(run: str, as_csv: bool) -> None:
     """The trials of RUN, best first, with the untuned base above them."""
@@ -186,16 +181,6 @@ def show_leaderboard(run: str, as_csv: bool) -> None:
         click.echo(to_csv(board), nl=False)
     else:
         print_table(to_table(board, width=width()))
-
-
-def _packed(experiment: Experiment) -> str:
-    from ftlib.config.packs import why_not_packed
-
-    assert experiment.sweep is not None
-    if experiment.sweep.pack == "off":
-        return "one by one (sweep.pack: off)"
-    reason = why_not_packed(experiment)
-    return f"one by one: {reason}" if reason else "in packs on one shared base"
 
 
 DOORS = (check, methods, train, sweep, resume, trial, show_leaderboard)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftlib.cli import complete
 from ftlib.cli.output import print_table, say
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path())
-@click.argument("trial", required=False)
+@click.argument("run", type=click.Path(), shell_complete=complete.runs)
+@click.argument("trial", required=False, shell_complete=complete.trials)
 @click.option("--as", "name", required=True, metavar="NAME", help="The name to serve it under.")
 @click.option("--canary", type=float, metavar="SHARE", help="Try it on this share of NAME's requests, 0.1 for example.")
 @click.option(
@@ -98,7 +99,7 @@ def show_registry() -> None:
 
 
 @click.command("canary")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.names)
 @click.argument("share", type=float)
 def move_canary(name: str, share: float) -> None:
     """Try the canary of NAME on another SHARE of its requests; 0 ends it, 1 makes it what NAME means."""
@@ -108,7 +109,7 @@ def move_canary(name: str, share: float) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.names)
 def rollback(name: str) -> None:
     """End the canary of NAME; where there is none, serve the version that was served before the current one."""
     from ftlib.registry import registry
@@ -171,7 +172,7 @@ def remove_key(name: str) -> None:
 
 
 @click.command("merge")
-@click.argument("adapter")
+@click.argument("adapter", shell_complete=complete.names)
 @click.argument("out", type=click.Path(path_type=Path))
 def merge_adapter(adapter: str, out: Path) -> None:
     """Compute ADAPTER (NAME, NAME@VERSION, or a trial's adapter folder) into its base, and write the model to OUT."""
@@ -193,7 +194,7 @@ def merge_adapter(adapter: str, out: Path) -> None:
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME | KEY=VALUE]...")
+@click.argument("names", nargs=-1, metavar="[NAME | KEY=VALUE]...", shell_complete=complete.names)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option(
@@ -229,7 +230,7 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
 
 
 @click.command("monitor")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.names)
 @click.option("--log", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="A log to read, again for more (the endpoint's own, unless given).")  # fmt: skip
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="Only the last H hours.")

@@ -68,6 +68,14 @@ class Source:
                 yield Row(f"{self.name}: row {number}", fields)
 
 
+def is_local(name: str) -> bool:
+    """Whether a name can only be a file or a folder of this machine, there or not."""
+    if "://" in name:
+        return False
+    path = Path(name).expanduser()
+    return path.exists() or path.suffix.lower() in READERS or not HUB_NAME.fullmatch(name)
+
+
 def find_source(key: str, data: DataSection, called: str = "") -> Source:
     """What the key `train` or `eval` of `data` names. Raises DataError for no file, no folder and nothing on the Hub.
 

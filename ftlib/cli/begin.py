@@ -1,0 +1,62 @@
+"""The doors of the first hour: from a file of data to an experiment, and what an editor needs to help with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+GOALS = ("chat", "classify", "prefer", "distill", "pretrain")
+
+
+@click.command()
+@click.argument("data", type=click.Path())
+@click.option("--goal", type=click.Choice(GOALS), help="What is learned; found in the data where it is evident.")
+@click.option("--model", help="The base model: a folder, a name on the Hub, registry:NAME or a GGUF file.")
+@click.option(
+    "--teacher", help="For --goal distill: a model, registry:NAME, or the URL of an OpenAI-compatible server."
+)
+@click.option("--name", help="The experiment's name; by default the data's.")
+@click.option("--out", type=click.Path(path_type=Path), help="The file to write; by default NAME.yaml.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def init(
+    data: str, goal: str | None, model: str | None, teacher: str | None, name: str | None, out: Path | None, force: bool
+) -> None:
+    """Look at DATA (a file, a folder or a data set on the Hub) and write an experiment for it, ready for 'ftlib check'."""
+    from ftlib.data.look import look
+    from ftlib.draft import draft, formats_of
+    from ftlib.errors import InputError
+    from ftlib.runs import write_text
+
+    seen = look(data, formats_of(goal))
+    drawn = draft(seen, goal=goal, model=model, teacher=teacher, name=name)
+    target = out or Path(f"{drawn.name}.yaml")
+    if target.exists() and not force:
+        raise InputError(f"{target} is there already: --force writes over it, --out names another file.")
+    write_text(target, drawn.text(write_schema()))
+    for sentence in seen.sentences():
+        click.echo(sentence)
+    click.echo(f"wrote {target}; next:\n  ftlib check {target}\n  ftlib sweep {target}")
+
+
+def write_schema() -> Path:
+    """The schema as a file under FTLIB_HOME, for the line by which an experiment names it to editors."""
+    from ftlib.config.schema import json_schema
+    from ftlib.runs import home, write_json
+
+    path = home() / "experiment.schema.json"
+    write_json(path, json_schema())
+    return path
+
+
+@click.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of an experiment, for editors that complete and check YAML."""
+    import json
+
+    from ftlib.config.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+DOORS = (init, print_schema)

@@ -1,0 +1,99 @@
+"""What `ftlib check` says of an experiment: the data, the model, the cost, the sweep, and what is odd."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ftlib.config import Choice, Experiment, Range
+from ftlib.config.packs import why_not_packed
+
+if TYPE_CHECKING:
+    from ftlib.config import Dimension
+    from ftlib.data import DataReport
+
+ODD = 5  # findings that are printed; the rest are counted
+
+
+def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
+    """About ten lines, of which those on the data are its report's own."""
+    from ftlib.estimate import estimate, seconds_of
+    from ftlib.findings import findings
+    from ftlib.sweep.cost import expected
+
+    yield from (line for line in data.summary().splitlines() if not line.startswith("note: "))
+    yield f"model:      {_model(experiment)}"
+    found = estimate(experiment, data)
+    yield from found.summary().splitlines()
+    yield f"time:       {_times(experiment, seconds_of(experiment, found))}"
+    price = expected(experiment, found.tokens)
+    if price is not None:
+        yield f"cost:       {price}"
+    yield from _sweep(experiment)
+    odd = findings(experiment, data, found.steps)
+    yield from (f"odd:        {sentence}" for sentence in odd[:ODD])
+    if len(odd) > ODD:
+        yield f"odd:        {len(odd) - ODD} more"
+
+
+def _model(experiment: Experiment) -> str:
+    model, adapter = experiment.model, experiment.adapter
+    base = f"{model.name_or_path} ({model.quantization})" if model.quantization else model.name_or_path
+    return f"{base}, {experiment.method.type}, {adapter.type if adapter else 'all weights'}"
+
+
+def _times(experiment: Experiment, seconds: float | None) -> str:
+    if seconds is None:
+        return "not known here, where there is no GPU"
+    told = f"about {_span(seconds)} a trial on this machine, by the speed of one matrix product"
+    if experiment.sweep is None:
+        return told
+    trials, at_once = experiment.sweep.number_of_trials, _at_once(experiment)
+    return f"{told}; at most {_span(seconds * trials / at_once)} for all {trials}, {at_once} at once"
+
+
+def _at_once(experiment: Experiment) -> int:
+    """Trials that this machine's CPUs hold; one where they take GPUs."""
+    sweep, scale = experiment.sweep, experiment.scale
+    assert sweep is not None
+    if scale.use_gpu:
+        return 1
+    room = (os.cpu_count() or 1) // max(scale.resources_per_worker.get("CPU", 1.0) * scale.num_workers, 1)
+    return max(1, int(min(room, sweep.number_of_trials, sweep.max_concurrent_trials or room)))
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _sweep(experiment: Experiment) -> Iterator[str]:
+    sweep = experiment.sweep
+    if sweep is None:
+        return
+    metric, mode = experiment.objective
+    better = "lower" if mode == "min" else "higher"
+    yield (
+        f"a sweep:    {sweep.number_of_trials} trials, compared by {metric} ({better} is better), {_packed(experiment)}"
+    )
+    dimensions = ", ".join(f"{path} {_dimension(each)}" for path, each in sweep.space.items())
+    kind = sweep.scheduler.type
+    stops = "none is stopped" if kind == "none" else f"{kind} stops"
+    yield f"space:      {dimensions}; {sweep.search.type} proposes, {stops}"
+
+
+def _dimension(dimension: Dimension) -> str:
+    if isinstance(dimension, Range):
+        return f"{dimension.min:g} to {dimension.max:g}"
+    listed = "|".join(str(value) for value in dimension.choices)
+    return listed if isinstance(dimension, Choice) else f"{listed} x {dimension.ratio_of}"
+
+
+def _packed(experiment: Experiment) -> str:
+    assert experiment.sweep is not None
+    if experiment.sweep.pack == "off":
+        return "one by one (sweep.pack: off)"
+    reason = why_not_packed(experiment)
+    return f"one by one: {reason}" if reason else "in packs on one shared base"
