@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from ftlib.config.foreign import answer, answers
+from ftlib.config.foreign import answer, answers, instead
 from ftlib.config.loader import DIMENSION_KEYS
 from ftlib.errors import closest, nearest
 
@@ -58,12 +58,13 @@ def _sentence(finding: dict[str, Any], root: type[BaseModel]) -> str:
         return f"{path}.type is missing: {_tags(path, root)}."
     if kind == "union_tag_invalid":
         tags = [tag.strip("'") for tag in context["expected_tags"].split(", ")]
-        return (
-            f"{path}.type is '{context['tag']}', but must be one of: {', '.join(tags)}.{nearest(context['tag'], tags)}"
+        return f"{path}.type is '{context['tag']}', but must be one of: {', '.join(tags)}." + _better_value(
+            f"{path}.type", str(context["tag"]), tags
         )
     if kind == "literal_error":
         allowed = [each.strip().strip("'") for each in context["expected"].replace(" or ", ", ").split(",")]
-        return f"{path} is {value!r}, but must be one of: {', '.join(allowed)}.{nearest(str(value), allowed)}"
+        better = _better_value(path, str(value), allowed)
+        return f"{path} is {value!r}, but must be one of: {', '.join(allowed)}.{better}"
     if kind == "value_error":
         reason = str(context["error"])
         return f"{path}: {reason}." if path else f"{reason}."
@@ -78,6 +79,10 @@ def _sentence(finding: dict[str, Any], root: type[BaseModel]) -> str:
     wanted = WORDS.get(kind) or finding["msg"].replace("Input should", "must").replace("String should", "must")
     wanted = wanted.replace("List should", "must").replace("Dictionary should", "must")
     return f"{path} is {value!r}, but {wanted}." if path else f"{wanted}."
+
+
+def _better_value(path: str, value: str, allowed: list[str]) -> str:
+    return instead(path, value) or nearest(value, allowed, CLOSE)
 
 
 def _is_tag(part: Any, root: type[BaseModel], loc: tuple[Any, ...]) -> bool:

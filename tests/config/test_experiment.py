@@ -83,3 +83,9 @@ def test_paths_are_anchored_and_hub_names_left(tree: dict[str, Any], tmp_path: P
     assert experiment.data.train == str(tmp_path / "rows.jsonl")
     assert experiment.model.name_or_path == "Qwen/Qwen3-0.6B"
     assert experiment.storage == str(tmp_path / "runs")
+    listed = {"train": ["rows.jsonl", {"path": "some/dataset", "weight": 2}], "eval_split": 0.5}
+    several = Experiment.parse({**tree, "data": listed}).anchored().data.sources
+    assert [(key, weight, section.train) for key, weight, section in several] == [
+        ("train[0].path", 1.0, str(tmp_path / "rows.jsonl")),
+        ("train[1].path", 2.0, "some/dataset"),
+    ]

@@ -7,12 +7,15 @@ import os
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from ftlib.config import Experiment
-from ftlib.config.foreign import EVERYDAY, answer, answers, axolotl, llama_factory, trl
+from ftlib.config.foreign import EVERYDAY, VALUES, answer, answers, axolotl, instead, llama_factory, trl
+from ftlib.config.loader import set_dotted
 from ftlib.config.messages import _better_name, dotted_paths
+from ftlib.errors import ConfigError
 
 KNOWN = list(dotted_paths(Experiment))
 TABLES = {"axolotl": axolotl, "llama_factory": llama_factory, "trl": trl}
@@ -66,6 +69,21 @@ def test_what_is_ours_is_there() -> None:
         assert path in KNOWN or text.startswith(elsewhere), key
     assert len(ours) > 200
     assert set(EVERYDAY) <= set(answers())
+
+
+def test_a_value_of_another_tool_is_none_of_ours_and_leads_to_one() -> None:
+    for path, values in VALUES.items():
+        assert path in KNOWN
+        for value, said in values.items():
+            assert instead(path, value).strip().lower() == f"{said}.".lower()
+            tree: dict[str, Any] = {
+                "name": "x", "model": {"name_or_path": "m"}, "data": {"train": "d"}, "method": {"type": "sft"},
+                "sweep": {"space": {"train.seed": [1]}},
+            }  # fmt: skip
+            set_dotted(tree, path, value)
+            with pytest.raises(ConfigError) as raised:
+                Experiment.parse(tree)
+            assert instead(path, value) in str(raised.value)
 
 
 def test_a_table_has_the_word_before_a_near_name() -> None:

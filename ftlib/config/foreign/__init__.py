@@ -48,6 +48,52 @@ EVERYDAY: dict[str, str] = {
 }
 
 
+# Values that other tools have where these keys are here, each with what to write instead.
+VALUES: dict[str, dict[str, str]] = {
+    "method.type": {
+        "ppo": "PPO needs four models at once: use grpo or rloo",
+        "ipo": "use type: dpo, with loss_type: ipo",
+        "bco": "use type: dpo, with loss_type: bco_pair",
+        "cpo": "of TRL's CPO ftlib has simpo: use type: simpo",
+        "pt": "use pretrain",
+        "rm": "use reward",
+        "online_dpo": "the model learns from its own completions with grpo or rloo",
+        "gkd": "use type: distill, with kind: on_policy",
+        "gold": "use type: distill, with kind: on_policy",
+        "kd": "use distill",
+        "full": "use sft, with adapter: null",
+        "lora": "use sft, with adapter: {type: lora}",
+    },
+    "adapter.type": {
+        "full": "use adapter: null, which trains all weights",
+        "qlora": "use type: lora, with model.quantization: nf4",
+        "dora": "use type: lora, with use_dora: true",
+        "rslora": "use type: lora, with use_rslora: true",
+        "pissa": "use type: lora, with init_lora_weights: pissa",
+        "loftq": "use type: lora, with init_lora_weights: loftq",
+        "freeze": "use type: layers",
+        "loha": "use lora",
+        "lokr": "use lora",
+    },
+    "scale.strategy": {
+        "zero1": "use deepspeed, with stage: 1",
+        "zero2": "use deepspeed, with stage: 2",
+        "zero3": "use deepspeed, with stage: 3",
+        "dp": "use ddp",
+        "fsdp2": "use fsdp",
+        "accelerate": "use ddp, fsdp or deepspeed",
+    },
+    "sweep.scheduler.type": {
+        "hyperband": "use asha",
+        "sha": "use asha",
+        "pb2": "use pbt",
+        "fifo": "use none",
+    },
+    "sweep.search.type": {"tpe": "use optuna, with sampler: tpe", "bayes": "use optuna", "hyperopt": "use optuna"},
+    "data.template": {"llama2": "use chatml", "vicuna": "use chatml", "default": "use auto", "empty": "use none"},
+}
+
+
 @dataclass(frozen=True)
 class Answer:
     """`text`: for `ours` the dotted path here, with a note after a space; else the reason."""
@@ -68,6 +114,12 @@ def answer(key: str) -> Answer | None:
     return answers().get(key)
 
 
+def instead(path: str, value: str) -> str:
+    """What to write for a value that another tool has there, as a sentence after a space; or an empty string."""
+    found = VALUES.get(path, {}).get(value)
+    return f" {found[0].upper()}{found[1:]}." if found else ""
+
+
 @cache
 def answers() -> dict[str, Answer]:
     """Every key of every table."""
@@ -79,4 +131,4 @@ def answers() -> dict[str, Answer]:
     return found
 
 
-__all__ = ["Answer", "answer", "answers"]
+__all__ = ["Answer", "answer", "answers", "instead"]
