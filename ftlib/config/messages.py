@@ -15,6 +15,17 @@ from ftlib.config.loader import DIMENSION_KEYS
 from ftlib.errors import closest, nearest
 
 # How alike a key and its nearest name are at least, in its own section and elsewhere: a false neighbour is worse than none.
+COMMON = (
+    "type",
+    "name",
+    "path",
+    "weight",
+    "min",
+    "max",
+    "log",
+    "q",
+    "choices",
+)  # words that say nothing of their section
 CLOSE, CLOSER = 0.75, 0.85
 
 WORDS = {
@@ -101,12 +112,12 @@ def _better_name(parts: list[str], root: type[BaseModel]) -> str:
     known = list(dotted_paths(root))
     section = ".".join(part for part in parts[:-1] if not part.isdecimal())  # a list's members are all alike
     siblings = [path for path in known if path.rpartition(".")[0] == section]
-    found = answer(leaf)
+    found = answer(leaf, section)
     if found is not None and found.text != ".".join(parts):
         if found.text.rpartition(".")[2] == leaf:  # it has the same name here
             return f" Did you mean '{found.text}'?"
         return f" {found.sentence}"
-    elsewhere = [path for path in known if path.rpartition(".")[2] == leaf]
+    elsewhere = [path for path in known if path.rpartition(".")[2] == leaf and leaf not in COMMON]
     if elsewhere:
         return f" Did you mean '{elsewhere[0]}'?"
     near = nearest(leaf, [path.rpartition(".")[2] for path in siblings], CLOSE)
@@ -119,6 +130,7 @@ def _better_name(parts: list[str], root: type[BaseModel]) -> str:
 def _nearest_anywhere(leaf: str, known: list[str]) -> str:
     """A typing error in a key that stands in another section, or in a key of another tool."""
     leaves = {path.rpartition(".")[2]: path for path in reversed(known)}
+    leaves = {leaf: path for leaf, path in leaves.items() if leaf not in COMMON}
     for words in (leaves, answers()):
         close = closest(leaf, words, CLOSER)
         if close in leaves:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -12,13 +13,24 @@ from typing import Any
 import pytest
 
 from ftlib.config import Experiment
-from ftlib.config.foreign import EVERYDAY, VALUES, answer, answers, axolotl, instead, llama_factory, trl
+from ftlib.config.foreign import (
+    EVERYDAY,
+    VALUES,
+    WITHIN,
+    answer,
+    answers,
+    axolotl,
+    datasets,
+    instead,
+    llama_factory,
+    trl,
+)
 from ftlib.config.loader import set_dotted
 from ftlib.config.messages import _better_name, dotted_paths
 from ftlib.errors import ConfigError
 
 KNOWN = list(dotted_paths(Experiment))
-TABLES = {"axolotl": axolotl, "llama_factory": llama_factory, "trl": trl}
+TABLES = {"axolotl": axolotl, "llama_factory": llama_factory, "trl": trl, "datasets": datasets}
 
 
 def names(tool: str) -> list[str]:
@@ -68,6 +80,8 @@ def test_what_is_ours_is_there() -> None:
         path = text.split(" ")[0].rstrip(":,")
         assert path in KNOWN or text.startswith(elsewhere), key
     assert len(ours) > 200
+    for text in (*WITHIN.values(), *(f"data.train.{text}" for text in datasets.OURS.values() if "data." not in text)):
+        assert text.split(" ")[0].rstrip(":") in KNOWN, text
     assert set(EVERYDAY) <= set(answers())
 
 
@@ -84,6 +98,22 @@ def test_a_value_of_another_tool_is_none_of_ours_and_leads_to_one() -> None:
             with pytest.raises(ConfigError) as raised:
                 Experiment.parse(tree)
             assert instead(path, value) in str(raised.value)
+
+
+def test_a_key_of_one_data_set_is_answered_where_it_stands() -> None:
+    assert answer("type", "data.train") == answer("type", "data.replay") != answer("type", "train")
+    tree: dict[str, Any] = {"name": "x", "model": {"name_or_path": "m"}, "method": {"type": "sft"}}
+    for key, says in {
+        "type": "no key 'data.train.0.type'. Here it is called format.",
+        "ds_type": "Leave it out: the ending of a file says what it is.",
+        "roles_to_train": "ftlib does not have it: every answer is trained on",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(says)):
+            Experiment.parse({**tree, "data": {"train": [{"path": "x", key: "y"}]}})
+    with pytest.raises(ConfigError, match="'data.path'. Here it is called data.train"):
+        Experiment.parse({**tree, "data": {"train": "x", "path": "y"}})
+    with pytest.raises(ConfigError, match="'train.type'. Known here: activation_checkpointing"):
+        Experiment.parse({**tree, "data": {"train": "x"}, "train": {"type": "y"}})
 
 
 def test_a_table_has_the_word_before_a_near_name() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Literal
 
-from ftlib.config.foreign import axolotl, llama_factory, trl
+from ftlib.config.foreign import axolotl, datasets, llama_factory, trl
 
 # What people write who have read nothing yet.
 EVERYDAY: dict[str, str] = {
@@ -47,6 +48,33 @@ EVERYDAY: dict[str, str] = {
     "workers": "scale.num_workers",
 }
 
+
+# Words that mean one thing in one section: dotted path -> ours.
+WITHIN: dict[str, str] = {
+    "model.name": "model.name_or_path",
+    "model.path": "model.name_or_path",
+    "model.id": "model.name_or_path",
+    "model.base": "model.name_or_path",
+    "data.path": "data.train",
+    "data.file": "data.train",
+    "data.name": "data.train",
+    "data.dataset": "data.train",
+    "data.validation": "data.eval",
+    "data.test": "data.eval",
+    "data.split": "data.eval_split (or data.hub_split, of a data set on the Hub)",
+    "data.shuffle": "train.seed (rows are always met in an order that it draws)",
+    "method.name": "method.type",
+    "adapter.name": "adapter.type",
+    "adapter.kind": "adapter.type",
+    "train.name": "name",
+    "sweep.algorithm": "sweep.search.type",
+    "sweep.method": "sweep.search.type",
+    "sweep.sampler": "sweep.search.sampler",
+    "sweep.name": "name",
+    "track.project": "track.wandb.project",
+    "track.entity": "track.wandb.entity",
+}
+ONE_DATA_SET = ("data", "data.train", "data.replay")  # sections that have the keys of one data set
 
 # Values that other tools have where these keys are here, each with what to write instead.
 VALUES: dict[str, dict[str, str]] = {
@@ -109,9 +137,12 @@ class Answer:
         return f"Leave it out: {self.text}." if self.kind == "harmless" else f"ftlib does not have it: {self.text}."
 
 
-def answer(key: str) -> Answer | None:
-    """What a key of another tool is here; None for a key that none of them has."""
-    return answers().get(key)
+def answer(key: str, section: str = "") -> Answer | None:
+    """What a key of another tool is here, where it was found in `section`; None for a key that none of them has."""
+    if path := WITHIN.get(f"{section}.{key}"):
+        return Answer("ours", path)
+    of_data_set = _of(datasets).get(key) if section in ONE_DATA_SET else None
+    return of_data_set or answers().get(key)
 
 
 def instead(path: str, value: str) -> str:
@@ -124,11 +155,14 @@ def instead(path: str, value: str) -> str:
 def answers() -> dict[str, Answer]:
     """Every key of every table."""
     found = {key: Answer("ours", path) for key, path in EVERYDAY.items()}
-    for table in (trl, llama_factory, axolotl):
-        found |= {key: Answer("refused", reason) for reason, keys in table.REFUSED.items() for key in keys.split()}
-        found |= {key: Answer("harmless", reason) for reason, keys in table.HARMLESS.items() for key in keys.split()}
-        found |= {key: Answer("ours", path) for key, path in table.OURS.items()}
-    return found
+    return found | _of(trl) | _of(llama_factory) | _of(axolotl)
+
+
+@cache
+def _of(table: ModuleType) -> dict[str, Answer]:
+    refused = {key: Answer("refused", reason) for reason, keys in table.REFUSED.items() for key in keys.split()}
+    harmless = {key: Answer("harmless", reason) for reason, keys in table.HARMLESS.items() for key in keys.split()}
+    return refused | harmless | {key: Answer("ours", path) for key, path in table.OURS.items()}
 
 
 __all__ = ["Answer", "answer", "answers", "instead"]

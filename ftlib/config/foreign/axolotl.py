@@ -78,7 +78,7 @@ OURS: dict[str, str] = {
     "default_system_message": "a system turn in each row",
     # train
     "micro_batch_size": "train.per_device_train_batch_size",
-    "batch_size": "train.gradient_accumulation_steps (batch_size / micro_batch_size)",
+    "batch_size": "train.per_device_train_batch_size (of one worker; gradient_accumulation_steps of them are a step)",
     "eval_batch_size": "train.per_device_eval_batch_size",
     "gradient_accumulation_steps": "train.gradient_accumulation_steps",
     "num_epochs": "train.num_train_epochs",
