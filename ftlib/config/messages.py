@@ -26,6 +26,7 @@ COMMON = (
     "q",
     "choices",
 )  # words that say nothing of their section
+SHORT = 6  # letters
 CLOSE, CLOSER = 0.75, 0.85
 
 WORDS = {
@@ -128,7 +129,9 @@ def _better_name(parts: list[str], root: type[BaseModel]) -> str:
 
 
 def _nearest_anywhere(leaf: str, known: list[str]) -> str:
-    """A typing error in a key that stands in another section, or in a key of another tool."""
+    """A typing error in a key that stands in another section, or in a key of another tool. Short words are too alike."""
+    if len(leaf) < SHORT:
+        return ""
     leaves = {path.rpartition(".")[2]: path for path in reversed(known)}
     leaves = {leaf: path for leaf, path in leaves.items() if leaf not in COMMON}
     for words in (leaves, answers()):
