@@ -15,18 +15,8 @@ from ftlib.config.loader import DIMENSION_KEYS
 from ftlib.errors import closest, nearest
 
 # How alike a key and its nearest name are at least, in its own section and elsewhere: a false neighbour is worse than none.
-COMMON = (
-    "type",
-    "name",
-    "path",
-    "weight",
-    "min",
-    "max",
-    "log",
-    "q",
-    "choices",
-)  # words that say nothing of their section
-SHORT = 6  # letters
+# Words that say nothing of their section; and how many letters a word has at least to be like another by no chance.
+COMMON, SHORT = {"type", "name", "path", "weight", "min", "max", "log", "q", "choices"}, 6
 CLOSE, CLOSER = 0.75, 0.85
 
 WORDS = {
