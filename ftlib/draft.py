@@ -34,7 +34,8 @@ CHARACTERS_A_TOKEN = 3  # English has about four, code and other languages fewer
 LONG = 1024  # tokens: such rows are computed two at a time
 LENGTHS = (64, 8192)  # the least and the most that is proposed for data.max_length
 WRITTEN_OUT = ("data", "train", "sweep", "sweep.space")  # sections with a line for each key; others stand on one line
-EVALUATED = 500  # rows are enough
+CPU_STEPS = 100
+EVALUATED = {"fast": 500, "slow": 100}  # rows are enough: on a GPU or of a small encoder, and else
 
 
 def formats_of(goal: str | None) -> tuple[str, ...]:
@@ -119,7 +120,8 @@ def _name(source: str) -> str:
 def _data(seen: Look, drawn: Draft, encoder: bool) -> dict[str, Any]:
     tokens = seen.length(99) / CHARACTERS_A_TOKEN + 32
     length = min(max(LENGTHS[0], -(-int(tokens) // 64) * 64), READS_AT_MOST if encoder else LENGTHS[1])
-    share = 0.2 if seen.rows < 100 else 0.1 if seen.rows * 0.1 <= EVALUATED else round(EVALUATED / seen.rows, 4)
+    most = EVALUATED["fast" if _has_gpu() or encoder else "slow"]
+    share = 0.2 if seen.rows < 100 else 0.1 if seen.rows * 0.1 <= most else round(most / seen.rows, 4)
     drawn.comments |= {
         "data.max_length": f"tokens; the longest row has about {seen.lengths[-1] // 4:,}, 'ftlib check' counts them",
         "data.eval_split": f"about {max(1, round(seen.rows * share)):,} rows to evaluate on",
@@ -150,9 +152,19 @@ def _train(seen: Look, drawn: Draft, length: int) -> dict[str, Any]:
     return {
         "learning_rate": rate,
         "num_train_epochs": epochs,
+        **_steps(seen, drawn, epochs),
         **_batch(seen, length),
         "warmup_steps": 0.1,
     }
+
+
+def _steps(seen: Look, drawn: Draft, epochs: int) -> dict[str, int]:
+    """A CPU takes a second and more a step: there a trial has so many as fit into the first hour."""
+    steps = seen.rows * epochs // (8 if seen.rows >= 64 else 4)
+    if _has_gpu() or steps <= CPU_STEPS:
+        return {}
+    drawn.comments["train.max_steps"] = f"of about {steps:,}: there is no GPU here; leave it out where there is"
+    return {"max_steps": CPU_STEPS}
 
 
 def _batch(seen: Look, length: int) -> dict[str, int]:
@@ -184,9 +196,12 @@ def _round(value: float) -> float:
 
 
 def _scale() -> dict[str, Any]:
-    if shutil.which("nvidia-smi") is None:
-        return {}
-    return {"scale": {"resources_per_worker": {"CPU": 4, "GPU": 1}}}
+    return {"scale": {"resources_per_worker": {"CPU": 4, "GPU": 1}}} if _has_gpu() else {}
+
+
+def _has_gpu() -> bool:
+    """Whether NVIDIA's driver is here; torch would take seconds to say so."""
+    return shutil.which("nvidia-smi") is not None
 
 
 def _flow(value: Any) -> str:

@@ -13,19 +13,29 @@ from ftlib.config import Experiment
 if TYPE_CHECKING:
     from ftlib.data import DataReport
 
+LONG_HOURS = 6
 CUT = 0.05  # the share of rows that are cut, from which on it is said
 FEW_STEPS = 20  # optimizer steps in which little is learned
 FULL_RATE = 1e-4  # a learning rate that is high for all weights of a model
 
 
-def findings(experiment: Experiment, data: DataReport, steps: int) -> list[str]:
-    """Sentences, the most important first. `steps` are those of one trial."""
+def findings(experiment: Experiment, data: DataReport, steps: int, hours: float | None) -> list[str]:
+    """Sentences, the most important first. `steps` are those of one trial, `hours` of all where that is known."""
     return [
+        *_of_time(hours),
         *_of_rows(experiment, data),
         *getattr(data, "odd", ()),
         *_of_training(experiment, steps),
         *_of_tracking(experiment),
     ]
+
+
+def _of_time(hours: float | None) -> Iterator[str]:
+    if hours is not None and hours > LONG_HOURS:
+        yield (
+            f"it may take {hours:.0f} hours here: set train.max_steps, data.max_rows or sweep.num_samples lower, or "
+            "budget.max_hours"
+        )
 
 
 def _of_rows(experiment: Experiment, data: DataReport) -> Iterator[str]:

@@ -26,12 +26,14 @@ def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
     yield f"model:      {_model(experiment)}"
     found = estimate(experiment, data)
     yield from found.summary().splitlines()
-    yield f"time:       {_times(experiment, seconds_of(experiment, found))}"
+    seconds = seconds_of(experiment, found)
+    whole = None if seconds is None else _of_all(experiment, seconds)
+    yield f"time:       {_times(experiment, seconds, whole)}"
     price = expected(experiment, found.tokens)
     if price is not None:
         yield f"cost:       {price}"
     yield from _sweep(experiment)
-    odd = findings(experiment, data, found.steps)
+    odd = findings(experiment, data, found.steps, None if whole is None else whole / 3600)
     yield from (f"odd:        {sentence}" for sentence in odd[:ODD])
     if len(odd) > ODD:
         yield f"odd:        {len(odd) - ODD} more"
@@ -43,14 +45,18 @@ def _model(experiment: Experiment) -> str:
     return f"{base}, {experiment.method.type}, {adapter.type if adapter else 'all weights'}"
 
 
-def _times(experiment: Experiment, seconds: float | None) -> str:
-    if seconds is None:
+def _of_all(experiment: Experiment, seconds: float) -> float:
+    """Seconds of all trials, where none is stopped."""
+    return seconds * experiment.sweep.number_of_trials / _at_once(experiment) if experiment.sweep else seconds
+
+
+def _times(experiment: Experiment, seconds: float | None, whole: float | None) -> str:
+    if seconds is None or whole is None:
         return "not known here, where there is no GPU"
     told = f"about {_span(seconds)} a trial on this machine, by the speed of one matrix product"
     if experiment.sweep is None:
         return told
-    trials, at_once = experiment.sweep.number_of_trials, _at_once(experiment)
-    return f"{told}; at most {_span(seconds * trials / at_once)} for all {trials}, {at_once} at once"
+    return f"{told}; at most {_span(whole)} for all {experiment.sweep.number_of_trials}, {_at_once(experiment)} at once"
 
 
 def _at_once(experiment: Experiment) -> int:
