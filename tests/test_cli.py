@@ -10,7 +10,7 @@ import pytest
 
 from ftlib.runs import Run
 
-from .conftest import ftlib, write_experiment
+from .conftest import ftlib, only_run, write_experiment
 
 
 def imported_by(code: str) -> set[str]:
@@ -170,3 +170,24 @@ def test_a_registry_version_as_base(tree: dict[str, Any], tmp_path: Path, swept:
     status, output = ftlib("check", write_experiment(tmp_path / "x.yaml", tree))
     assert status == 2
     assert "adapter-only" in output
+
+
+def test_training_without_held_out_rows_leaves_the_sweep_aside_and_is_promoted(
+    tree: dict[str, Any], tmp_path: Path, ray_local: None
+) -> None:
+    tree["data"] |= {"eval_split": 0, "train": [{"path": tree["data"]["train"], "weight": 0.5}]}
+    tree["sweep"] = {"space": {"adapter.r": [2, 4]}}
+    file = write_experiment(tmp_path / "x.yaml", tree)
+    status, output = ftlib("sweep", file)
+    assert status == 2
+    assert "a sweep compares its trials on rows that are held out, and 0 holds none out" in output
+    status, output = ftlib("train", file)
+    assert status == 0, output
+    assert "40 rows for training, 0 for evaluation" in output
+    assert "warning" not in output
+    run = only_run(tree["storage"])
+    assert run.resolved["objective"] == ["train_loss", "min"]
+    status, output = ftlib("promote", run.path, "--as", "unmeasured")
+    assert status == 0, output
+    assert "built-in texts" in output
+    assert re.search(r"unmeasured@1\s+yes", ftlib("registry")[1])

@@ -83,13 +83,14 @@ def show_registry() -> None:
         served = {alias.version: "yes", alias.canary: f"canary {alias.share:.3g}"}
         for version in registry.versions(name):
             manifest = version.manifest
+            loss = manifest["metrics"].get("eval_loss")
             table.add_row(
                 version.id,
                 served.get(version, ""),
                 version.kind,
                 version.base,
                 version.parent or "",
-                f"{manifest['metrics'].get('eval_loss', float('nan')):.4f}",
+                "" if loss is None else f"{loss:.4f}",
                 f"{Path(manifest['run']).name}/{manifest['trial']}",
             )
     if not table.row_count:

@@ -41,7 +41,8 @@ TUNE = "tune"
 def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
     """What every trial of this run shares, the scheduler's rungs among it."""
     sweep = experiment.sweep
-    tuned = experiment.model.init == "pretrained"  # random weights are no base to compare with
+    # Random weights are no base to compare with, and where no rows are held out nothing is compared.
+    tuned = experiment.model.init == "pretrained" and experiment.data.held_out
     metric, mode = experiment.objective
     setting = Setting(
         run=str(run.path),
