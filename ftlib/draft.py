@@ -96,7 +96,10 @@ def draft(
         **_scale(),
         "sweep": _sweep(seen, drawn),
     }
-    drawn.comments |= {"model": "the base" if model else "small enough for a CPU; --model names another"}
+    if model is None:
+        drawn.comments["model"] = "small enough for a CPU; --model names another"
+    if "teacher_name" in drawn.tree["method"]:
+        drawn.comments["method"] = "teacher_name: how the model is called at that URL"
     if seen.labels:
         least = min(seen.labels.items(), key=lambda each: each[1])
         drawn.comments["method"] = f"{len(seen.labels)} labels; the rarest, {least[0]!r}, has {least[1]:,} rows"
@@ -147,10 +150,9 @@ def _method(seen: Look, goal: str | None, teacher: str | None) -> dict[str, Any]
 
 def _train(seen: Look, drawn: Draft, length: int) -> dict[str, Any]:
     epochs = next(epochs for most, epochs in ((200, 5), (1000, 3), (10_000, 2), (10**12, 1)) if seen.rows < most)
-    rate = RATES.get(METHODS.get(seen.format, "sft"), 2e-4)
-    drawn.comments |= {"train.num_train_epochs": f"as suits {seen.rows:,} rows"}
+    drawn.comments["train.num_train_epochs"] = f"as suits {seen.rows:,} rows"
     return {
-        "learning_rate": rate,
+        "learning_rate": RATES[METHODS.get(seen.format, "sft")],
         "num_train_epochs": epochs,
         **_steps(seen, drawn, epochs),
         **_batch(seen, length),
@@ -176,19 +178,21 @@ def _batch(seen: Look, length: int) -> dict[str, int]:
 
 
 # Where the learning rate begins: LoRA's for answers and labels, lower where preferences or all weights are trained.
-RATES = {"sft": 1e-3, "distill": 1e-3, "classify": 1e-3, "dpo": 5e-5, "kto": 5e-5, "pretrain": 3e-4}
+RATES = {"sft": 1e-3, "classify": 1e-3, "dpo": 5e-5, "kto": 5e-5, "pretrain": 5e-5}
 
 
 def _sweep(seen: Look, drawn: Draft) -> dict[str, Any]:
     method = METHODS.get(seen.format, "sft")
     rate = RATES[method]
     space: dict[str, Any] = {"train.learning_rate": {"min": _round(rate / 5), "max": _round(rate * 3), "log": True}}
-    if method == "dpo":
+    compared = {}
+    if method == "dpo":  # losses of different beta are on different scales
         space["method.beta"] = [0.05, 0.1, 0.3]
+        compared = {"metric": "eval_rewards/accuracies", "mode": "max"}
     elif method != "pretrain":
         space["adapter.r"] = [8, 16, 32]
     drawn.comments["sweep"] = "'ftlib train' leaves it aside"
-    return {"space": space, "num_samples": 8}
+    return {"space": space, "num_samples": 8, **compared}
 
 
 def _round(value: float) -> float:
