@@ -101,7 +101,7 @@ HARMLESS: dict[str, str] = {
     "weights are read on the device that trains": "low_cpu_mem_usage device_map offload_folder quantization_device_map",
     "a token of the environment (HF_TOKEN) is used": "hf_hub_token ms_hub_token om_hub_token",
     "it prints, and metrics.jsonl keeps the numbers": (
-        "print_param_status plot_loss include_effective_tokens_per_second compute_accuracy do_train do_predict do_eval"
+        "print_param_status plot_loss include_effective_tokens_per_second compute_accuracy"
     ),
     "nf4 with its constants quantized too is what model.quantization: nf4 means": (
         "quantization_method quantization_type double_quantization"
