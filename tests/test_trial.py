@@ -307,9 +307,9 @@ def test_a_trial_that_improves_goes_on(tree: dict[str, Any], tmp_path: Path) -> 
     assert train(setting(stopping(tree, threshold=0.0), tmp_path))[-1]["step"] == 20
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "reward", "classify"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "simpo", "reward", "classify"])
 def test_without_held_out_rows_the_last_weights_are_kept(method: str, tree: dict[str, Any], tmp_path: Path) -> None:
-    values = {"dpo": pairs(16), "reward": pairs(16), "classify": labelled(16)}
+    values = {"classify": labelled(16)} | dict.fromkeys(("dpo", "simpo", "reward"), pairs(16))
     if method == "kto":
         kto = [
             {"prompt": row["prompt"], "completion": row["chosen"], "label": n % 2} for n, row in enumerate(pairs(16))
