@@ -307,7 +307,10 @@ def test_a_trial_that_improves_goes_on(tree: dict[str, Any], tmp_path: Path) -> 
     assert train(setting(stopping(tree, threshold=0.0), tmp_path))[-1]["step"] == 20
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "simpo", "reward", "classify"])
+@pytest.mark.parametrize(
+    "method",
+    ["sft", "dpo", "classify", *(pytest.param(name, marks=pytest.mark.matrix) for name in ("kto", "simpo", "reward"))],
+)
 def test_without_held_out_rows_the_last_weights_are_kept(method: str, tree: dict[str, Any], tmp_path: Path) -> None:
     values = {"classify": labelled(16)} | dict.fromkeys(("dpo", "simpo", "reward"), pairs(16))
     if method == "kto":
