@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ftlib.config import Experiment
     from ftlib.data import Prepared
     from ftlib.runs import Run
+    from ftlib.sweep.commands import Command
 
 
 def load(file: str, overrides: tuple[str, ...], smoke: bool = False, whole: bool = False) -> Experiment:
@@ -51,11 +52,12 @@ def check_files(experiment: Experiment) -> None:
             find_source("train", section.model_copy(update={"train": value}), called)
 
 
-def prepared(experiment: Experiment, out: Console, told: bool = True) -> Prepared:
-    """The data as it is trained on, with a summary where it is `told`. What is wrong with the method, the base or the
-    adapter is said before it."""
+def prepared(experiment: Experiment, out: Console, told: bool = True, begun: str | None = None) -> Prepared:
+    """The data as it is trained on, with a summary where it is `told`; `begun`: the hash of the rows that a run began
+    with. What is wrong with the method, the base or the adapter is said before it. Raises DataError where the data has
+    changed since, and those rows are gone."""
     from ftlib.adapters.build import empty_model
-    from ftlib.data import prepare
+    from ftlib.data import prepare, prepare_again
     from ftlib.methods import check as check_method
     from ftlib.models import load_tokenizer, parent_of
     from ftlib.registry.registry import root_of
@@ -69,10 +71,23 @@ def prepared(experiment: Experiment, out: Console, told: bool = True) -> Prepare
         # A wrong config key or target module is said now.
         empty_model(experiment.model, experiment.adapter, experiment.method.head)
         tokenizer = load_tokenizer(experiment.model, experiment.method.head)
-        data = prepare(experiment.data, experiment.method.rows, tokenizer)
+        rows, changed = experiment.method.rows, None
+        if begun is None:
+            data = prepare(experiment.data, rows, tokenizer)
+        else:
+            alone = _reads_data_itself(experiment)
+            data, changed = prepare_again(experiment.data, rows, tokenizer, begun, only_unchanged=alone)
+    if changed:
+        out.print(f"warning: {changed}", style="yellow", soft_wrap=True, highlight=False)
     if told:
         out.print(data.report.summary(), highlight=False, soft_wrap=True)
     return data
+
+
+def _reads_data_itself(experiment: Experiment) -> bool:
+    """Whether trials read the files again: a teacher's prompts, or points that change how rows are made."""
+    space = experiment.sweep.space if experiment.sweep else {}
+    return experiment.method.type == "distill" or any(key.startswith(("data.", "model.")) for key in space)
 
 
 def as_written(file: str, overrides: tuple[str, ...], smoke: bool) -> str:
@@ -107,8 +122,9 @@ def start(experiment: Experiment, text: str, run_name: str | None = None, parcel
     _conduct(experiment, run, data=data, hosts=hosts)
 
 
-def go_on(experiment: Experiment, run: Run, trust: bool = False) -> None:
-    """Resumes a run. Raises InputError for one that was made elsewhere and is not trusted."""
+def go_on(experiment: Experiment, run: Run, trust: bool = False, command: Command | None = None) -> None:
+    """Resumes a run, with a command for it where nothing is wrong. Raises InputError for one that was made elsewhere and
+    is not trusted, and where its data has changed."""
     from ftlib.cluster import signature
 
     if not trust:
@@ -120,7 +136,7 @@ def go_on(experiment: Experiment, run: Run, trust: bool = False) -> None:
 
         found = bases.found(base, run.name)["name_or_path"]
         experiment = experiment.with_paths(lambda key, value: found if key == "model.name_or_path" else value)
-    _conduct(experiment, run, resumed=True)
+    _conduct(experiment, run, resumed=True, command=command)
 
 
 def _import_libraries() -> None:
@@ -161,18 +177,22 @@ def _conduct(
     data: Prepared | None = None,
     resumed: bool = False,
     hosts: list[Any] | None = None,
+    command: Command | None = None,
 ) -> None:
     """Runs or resumes, with the live view and the trackers beside it, and closes with the leaderboard."""
     from ftlib.errors import FtlibError
     from ftlib.leaderboard import to_table, write_leaderboard
     from ftlib.runs import BASE
     from ftlib.storage.mirror import mirrored, url_of
+    from ftlib.sweep.commands import send
     from ftlib.sweep.sweep import fit, unfinished
     from ftlib.tracking import following
     from ftlib.watch import watching
 
     out = console()
-    data = data or prepared(experiment, out)
+    data = data or prepared(experiment, out, begun=run.resolved.get("data", {}).get("hash"))
+    if command is not None:  # nothing is left in a run that cannot go on
+        send(run, command)
     total = experiment.sweep.number_of_trials if experiment.sweep else 1
     place = url_of(run) or run.path
     out.print(f"run {place}", soft_wrap=True, highlight=False)

@@ -156,16 +156,15 @@ def _add_trials(path: str, count: int) -> None:
     from ftlib.cluster import signature
     from ftlib.config import Experiment
     from ftlib.runs import Run
-    from ftlib.sweep.commands import Command, send
+    from ftlib.sweep.commands import Command
 
     run, command = Run.open(path), Command("add", count=count)
     if run.conducted:
         _steer(run, command)
         return
-    signature.check(run)  # before anything is left in it: resuming loads what it holds
-    send(run, command)
+    signature.check(run)  # resuming loads what it holds
     experiment = Experiment.parse(run.resolved["experiment"], f"{run.path}/resolved.json")
-    go_on(experiment, run)
+    go_on(experiment, run, command=command)
 
 
 @click.command("leaderboard")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config.adapter import Lora
+from ftlib.config.data import Labels
 from ftlib.config.method import DPO, GRPO, KTO, ORPO, RLOO, SFT, Classify, Distill, Pretrain, SimPO
 from ftlib.config.sweep import PBT
 
@@ -237,6 +238,12 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.model.init == "random" and isinstance(e.method, (*WITH_REFERENCE, *ONLINE)),
         "random weights have no answers to prefer or to reward",
         "model.init: pretrained",
+    ),
+    Rule(
+        "data.labels",
+        lambda e: e.data.labels != Labels() and e.method.rows not in ("labelled", "judged"),
+        "only rows of classify and kto have labels",
+        "no data.labels",
     ),
 )
 

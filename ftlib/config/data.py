@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -9,8 +10,47 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from ftlib.config.section import Section
 
 FormatName = Literal[
-    "auto", "alpaca", "messages", "sharegpt", "prompt_completion", "text", "preference", "kto", "classification"
+    "auto",
+    "alpaca",
+    "messages",
+    "sharegpt",
+    "prompt_completion",
+    "text",
+    "preference",
+    "kto",
+    "classification",
+    "prompt_only",
 ]
+
+
+def printed(value: Any) -> str:
+    """A value as JSON prints it, texts without their quotes: 1 and "1" print the same, and so do true and "true"."""
+    if isinstance(value, float) and value.is_integer():  # tables with gaps keep whole numbers as 1.0
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _as_printed(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {printed(key): printed(label) if isinstance(label, str | int | float) else label
+            for key, label in value.items()}  # fmt: skip
+
+
+Label = Annotated[str, Field(min_length=1)]
+
+
+class Labels(Section):
+    """What becomes of the labels of classes (and of KTO's verdicts). Space around them always goes.
+
+    `map` names labels anew, as they are written in the file, so that several become one; `case` spells those that it
+    does not name: `lower` makes one class of 'Spam' and 'spam'.
+    """
+
+    map: Annotated[dict[Label, Label], BeforeValidator(_as_printed)] = Field(default_factory=dict)
+    """Labels as they are written, to what they become; several may become one."""
+    case: Literal["lower", "upper", "keep"] = "keep"
+    """How labels are spelled that map does not name."""
 
 
 class Replay(Section):
@@ -114,6 +154,10 @@ class DataSection(Section):
     """The format of the rows; auto: found by their columns."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our names to the file's columns: {prompt: question, completion: answer}."""
+    ignore_columns: list[str] = Field(default_factory=list)
+    """Columns of the file that are read as if they were not there."""
+    labels: Labels = Field(default_factory=Labels)
+    """What becomes of labels: {map: {spam: junk}} names some anew, {case: lower} spells all alike."""
     template: TemplateName = "auto"
     """How conversations become text. auto: the tokenizer's own template, else alpaca, or chatml for several turns."""
     train_on_prompt: bool = False

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,9 @@ from ftlib.errors import DataError, FtlibError
 if TYPE_CHECKING:
     import datasets
 
-VERSION = 2  # raise it when the same input comes to give other tokens, or the directory another shape
+VERSION = 4  # raise it when the same input comes to give other tokens, or the directory another shape
+
+HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,15 @@ class Prepared:
 
 def cache_key(sources: Iterable[Source], data: DataSection, rows: Rows, tokenizer: Any) -> str:
     """The SHA-256, in hex, of all that the tokens depend on: contents, settings, kind of rows and tokenizer."""
+    settings = data.model_dump(mode="json", exclude={"packing", "train", "eval", "replay"})  # packing is the trainer's
+    if isinstance(data.train, list):
+        settings["train"] = [each.model_dump(mode="json", exclude={"path"}) for each in data.train]
+    if data.replay is not None:
+        settings["replay"] = data.replay.model_dump(mode="json", exclude={"train"})
     parts = {
         "version": VERSION,
-        "contents": [source.digest() for source in sources],
-        "data": data.model_dump(mode="json", exclude={"packing"}),  # packing is the trainer's
+        "contents": [(source.key, source.digest()) for source in sources],  # wherever they lie
+        "data": settings,
         "rows": rows,
         "tokenizer": _identity(tokenizer),
     }
@@ -73,6 +81,15 @@ def load_prepared(path: Path) -> Prepared:
     if (len(train), len(held_out)) != (report.train_rows, report.eval_rows):
         raise DataError(f"{path}: it holds other rows than its report says: prepare it again.")
     return Prepared(path, path.name, train, held_out, report, template)
+
+
+def kept(folder: Path, digest: str) -> Prepared | None:
+    """What is stored in the cache under a hash, or None where that is gone. `digest` may come from anywhere."""
+    if not HASH.fullmatch(digest):
+        return None
+    with contextlib.suppress(DataError):
+        return load_prepared(folder / digest)
+    return None
 
 
 def store(

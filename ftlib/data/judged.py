@@ -27,7 +27,7 @@ def render(record: Record, tokenizer: Any, template: str | None) -> list[Judged]
         verdicts = [(record["chosen"], True), (record["rejected"], False)]
     else:
         verdicts = [(record["completion"], record["label"])]
-    texts = [(answered(record["prompt"], [answer], tokenizer, template), label) for answer, label in verdicts]
+    texts = [(answered(record, [answer], tokenizer, template), label) for answer, label in verdicts]
     return [Judged(text.prompt, text.answered, label) for text, label in texts]
 
 

@@ -12,7 +12,8 @@ from itertools import islice
 from typing import Any
 
 from ftlib.config.data import DataSection
-from ftlib.data.formats import COLUMNS, LABELS, BadRow, normalize
+from ftlib.data.fields import BadRow, Unweighted
+from ftlib.data.formats import COLUMNS, LABELS, normalize
 from ftlib.data.read import Row, columns_of, find_source, read_rows, shorten
 from ftlib.data.render import is_multi_turn
 from ftlib.errors import DataError
@@ -207,6 +208,8 @@ def _seen(name: str, format_name: str, renamed: dict[str, str], rows: Sequence[R
             if row.problem:
                 raise BadRow(row.problem)
             records.append(normalize(format_name, fields))
+        except Unweighted:
+            continue
         except BadRow as reason:
             bad.append(f"{row.where}: {reason}")
     if not records:

@@ -12,7 +12,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from ftlib.data.formats import Record, Turn
-from ftlib.data.render import apply, ended
+from ftlib.data.render import ended, plain, script_of
+from ftlib.data.templates import without_opening
 from ftlib.data.tokenize import Encoding, Tally, batches, encode
 
 if TYPE_CHECKING:
@@ -29,17 +30,20 @@ class Answered:
 
 def render(record: Record, tokenizer: Any, template: str | None) -> list[Answered]:
     """The texts of a preference record. Raises BadRow where the template cannot take it."""
-    return [answered(record["prompt"], [record["chosen"], record["rejected"]], tokenizer, template)]
+    return [answered(record, [record["chosen"], record["rejected"]], tokenizer, template)]
 
 
-def answered(prompt: list[Turn], answers: list[list[Turn]], tokenizer: Any, template: str | None) -> Answered:
-    """A prompt and its answers as text; without a template, the contents one after another."""
+def answered(record: Record, answers: list[list[Turn]], tokenizer: Any, template: str | None) -> Answered:
+    """The prompt of a record and answers to it as text; without a template, the contents one after another."""
+    prompt: list[Turn] = record["prompt"]
     if template is None:
-        before = "".join(turn["content"] for turn in prompt)
-        texts = [ended(before + "".join(turn["content"] for turn in answer), tokenizer) for answer in answers]
-        return Answered(before, tuple(texts))
-    before = apply(prompt, tokenizer, template, add_generation_prompt=True)
-    return Answered(before, tuple(apply(prompt + answer, tokenizer, template) for answer in answers))
+        roles = tuple(turn["role"] for turn in prompt)
+        before = without_opening("".join(plain(prompt, record, roles)), tokenizer)
+        said = ["".join(plain(answer, record, tuple(turn["role"] for turn in answer))) for answer in answers]
+        return Answered(before, tuple(ended(before + text, tokenizer) for text in said))
+    scripts = [script_of(prompt + answer, record, tokenizer, template) for answer in answers]
+    before = scripts[0].write(scripts[0].turns[: len(prompt)], asks=True)
+    return Answered(before, tuple(script.text for script in scripts))
 
 
 def tokens(items: Iterable[Answered], encoding: Encoding, tally: Tally) -> datasets.Dataset:
@@ -65,10 +69,10 @@ def fitting(items: Iterable[Answered], encoding: Encoding, tally: Tally) -> Iter
             start = min(_common(prompt, whole) for whole in wholes)
             room = encoding.max_length - start
             if room <= 0 or any(len(whole) == start for whole in wholes):
-                tally.dropped += 1
+                tally.drop(start)
                 tally.truncated += room <= 0
-                tally.shortest_prompt = min(start, tally.shortest_prompt or start)
                 continue
+            tally.keep()
             tally.truncated += any(len(whole) > encoding.max_length for whole in wholes)
             yield prompt[:start], [whole[start : start + room] for whole in wholes]
 

@@ -6,7 +6,7 @@ What the same data, settings, method and tokenizer gave before is taken from the
 from __future__ import annotations
 
 import contextlib
-import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ftlib import runs
 from ftlib.config.data import DataSection
 from ftlib.config.method import Rows
-from ftlib.data.cache import Prepared, cache_key, load_prepared, store
-from ftlib.data.formats import BadRow, Record, detect, normalize
+from ftlib.data.cache import Prepared, cache_key, kept, load_prepared, store
+from ftlib.data.fields import BadRow, Unweighted
+from ftlib.data.findings import findings, gist, label_counts, no_stop, not_used
+from ftlib.data.formats import Record, detect, unused_fields
 from ftlib.data.kinds import KINDS, Kind, method_for
 from ftlib.data.labelled import label_names
-from ftlib.data.read import Row, Source, columns_of, find_source, read_rows
+from ftlib.data.labels import check_map, relabelled, written_labels
+from ftlib.data.parts import Part, fitting, joined, mixed, split, too_long, weighted
+from ftlib.data.read import Row, Source, columns_of, find_source, read_rows, shorten
 from ftlib.data.render import is_multi_turn
 from ftlib.data.report import DataReport, Lengths
 from ftlib.data.templates import template_for, template_name, use_template
@@ -38,11 +42,14 @@ Placed = tuple[str, Item]  # where a row stands, and what became of it
 
 @dataclass
 class BadRows:
-    """Bad rows, counted, the first few named; with `on_bad_row: error` the first is the end."""
+    """Bad rows, counted, the first few named; with `on_bad_row: error` the first is the end. Rows that say themselves
+    that they are not trained on are left out and counted."""
 
     on_bad_row: str
     count: int = 0
     first: list[str] = field(default_factory=list)
+    unweighted: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
 
     def add(self, where: str, reason: str) -> None:
         """Raises DataError unless bad rows are skipped."""
@@ -60,27 +67,13 @@ class BadRows:
                 good.append((where, change(item)))
             except BadRow as bad:
                 self.add(where, str(bad))
+            except Unweighted:
+                self.unweighted += 1
+        if not good and not self.first:
+            raise DataError("no row is left to train on: every one says itself that it is not trained on (weight 0).")
         if not good:
             raise DataError(f"no row can be used: {'; '.join(self.first[:3])}.")
         return good
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one source, each as the items that the kind's `render` made of it. `whole`: their texts are plain,
-    and take the tokenizer's own special tokens."""
-
-    format: str
-    items: list[list[Any]]
-    whole: bool
-    source: list[int] = field(default_factory=list)  # which training set each row is of
-
-    def pick(self, rows: Sequence[int]) -> Part:
-        """Some of the rows, in the order asked for."""
-        return replace(self, items=[self.items[row] for row in rows], source=[self.source[row] for row in rows])
-
-    def all_items(self) -> list[Any]:
-        return [item for items in self.items for item in items]
 
 
 def prepare(data: DataSection, rows: Rows, tokenizer: Any, *, cache: Path | None = None) -> Prepared:
@@ -103,6 +96,43 @@ def prepare(data: DataSection, rows: Rows, tokenizer: Any, *, cache: Path | None
     return prepared
 
 
+def prepare_again(
+    data: DataSection,
+    rows: Rows,
+    tokenizer: Any,
+    begun: str,
+    *,
+    only_unchanged: bool = False,
+    cache: Path | None = None,
+) -> tuple[Prepared, str | None]:
+    """The rows that a run began with, by their hash, and a sentence where the files hold others now.
+
+    The files as they are, where they give the same rows; else what the cache has kept. Raises DataError where it has
+    not, or where it would not do (`only_unchanged`): trials over other rows are not compared.
+    """
+    folder = cache or runs.home() / "cache" / "data"
+    try:
+        sources = _sources(data)
+        if cache_key([source for source, _ in sources], data, rows, tokenizer) == begun:
+            return prepare(data, rows, tokenizer, cache=cache), None
+        changed = "the data has changed since the run began"
+    except DataError as gone:
+        changed = f"the data of the run is not there any more ({str(gone).rstrip('.')})"
+    prepared = None if only_unchanged else kept(folder, begun)
+    if prepared is None:
+        why = "some of its trials read it themselves" if only_unchanged else f"{folder} no longer has its rows"
+        raise DataError(
+            f"{changed}, and {why}: its trials would not be compared on the same rows. Put the old data back, or start "
+            "a new run."
+        )
+    if prepared.chat_template is not None:
+        use_template(tokenizer, prepared.chat_template)
+    return (
+        prepared,
+        f"{changed}: the run goes on with the rows that it began with ({prepared.report.train_rows:,} rows)",
+    )
+
+
 def _sources(data: DataSection) -> list[tuple[Source, DataSection]]:
     """The training sets, then the rows to evaluate on and those to mix in, as far as they are named, and how to read
     each."""
@@ -120,6 +150,8 @@ def _build(
 ) -> Prepared:
     kind, bad = KINDS[rows], BadRows(data.on_bad_row)
     read = [read_rows(source, section) for source, section in sources]
+    if data.eval != data.train:  # the gate reads one file as both, which need not have every label
+        check_map(data.labels, written_labels(row.fields for rows_of in read for row in rows_of))
     parsed = [
         _parse(source, read_of, section, rows, bad) for (source, section), read_of in zip(sources, read, strict=True)
     ]
@@ -127,19 +159,23 @@ def _build(
     parts = [_rendered(kind, name, records, tokenizer, template, bad) for name, records in parsed]
     replay = parts.pop() if data.replay is not None else None
     sets = len(data.sources)
-    joined = _joined(parts[:sets])
-    train, held_out = (joined, parts[sets]) if data.eval else _split(joined, data)
-    train = _weighted(train, [weight for _, weight, _ in data.sources], data.split_seed)
+    encoding = Encoding(tokenizer, data.max_length, parts[0].whole, data.train_on_prompt)
+    whole = joined(parts[:sets])
+    train, held_out = (whole, parts[sets]) if data.eval else split(fitting(kind, whole, encoding), data)
+    odd = [no_stop(template, tokenizer), not_used(bad.unused), *findings(train.gists, held_out.gists, rows)]
+    counts = label_counts(train.gists, held_out.gists)
+    dropped = len(whole.items) - len(train.items) - len(held_out.items) if not data.eval else 0
+    train = weighted(train, [weight for _, weight, _ in data.sources], data.split_seed)
     if replay is not None and data.replay is not None:
-        train = _mixed(train, replay, data.replay.fraction, data.split_seed)
+        train = mixed(train, replay, data.replay.fraction, data.split_seed)
     labels = label_names(train.all_items(), held_out.all_items()) if rows == "labelled" else ()
 
     tally, held_out_tally = Tally(), Tally()
-    encoding = Encoding(tokenizer, data.max_length, train.whole, data.train_on_prompt, labels)
-    train_rows = _tokens(kind, train, encoding, tally)
+    encoding = replace(encoding, labels=labels)
+    train_rows = _tokens(kind, train, encoding, tally, "train")
     held_out_rows = train_rows.select([])
     if data.held_out:
-        held_out_rows = _tokens(kind, held_out, replace(encoding, whole=held_out.whole), held_out_tally)
+        held_out_rows = _tokens(kind, held_out, replace(encoding, whole=held_out.whole), held_out_tally, "eval")
     report = DataReport(
         rows=rows,
         format=train.format,
@@ -149,13 +185,16 @@ def _build(
         skipped=bad.count,
         skipped_rows=tuple(bad.first),
         truncated=tally.truncated + held_out_tally.truncated,
-        dropped=tally.dropped + held_out_tally.dropped,
+        dropped=dropped + tally.dropped + held_out_tally.dropped,
         train_rows=len(train_rows),
         eval_rows=len(held_out_rows),
         train_tokens=sum(tally.lengths),
         trained_tokens=tally.trained_tokens,
         lengths=Lengths.of(tally.lengths),
         labels=labels,
+        unweighted=bad.unweighted,
+        label_counts=counts,
+        odd=tuple(sentence for sentence in odd if sentence),
     )
     return store(target, train_rows, held_out_rows, report, template)
 
@@ -166,6 +205,11 @@ def _parse(
     """The format of the rows, and the canonical record of each."""
     columns = columns_of(rows)
     name = detect(data.format, columns, f"data.{source.key}: {source.name}") if columns else ""
+    if name == "prompt_only" and name not in KINDS[wanted].formats:
+        raise DataError(
+            f"data.{source.key}: {source.name} has prompts and no column of answers that is known: name it, "
+            f"data.columns: {{completion: ...}}. Its columns are {', '.join(map(shorten, columns))}."
+        )
     if name and name not in KINDS[wanted].formats:
         raise DataError(
             f"data.{source.key}: {source.name} holds {name} rows, which are for method.type: {method_for(name)}; "
@@ -175,7 +219,10 @@ def _parse(
     def record(row: Row) -> Record:
         if row.problem:
             raise BadRow(row.problem)
-        return normalize(name, row.fields)
+        fields = relabelled(row.fields, data.labels) if wanted in ("labelled", "judged") else row.fields
+        read = KINDS[wanted].read(name, fields) | ({"prompt_too": True} if data.train_on_prompt else {})
+        bad.unused.update(unused_fields(name, row.fields, all_read=wanted == "prompts"))
+        return read
 
     return name, bad.keep_good([(row.where, row) for row in rows], record)
 
@@ -184,72 +231,24 @@ def _template(parsed: Sequence[tuple[str, list[Placed[Record]]]], data: DataSect
     records = [record for _, placed in parsed for _, record in placed]
     if all("text" in record for record in records):
         return None
-    return template_for(data, tokenizer, any(map(is_multi_turn, records)))
+    tools = any("tools" in record.get("given", ()) for record in records)
+    return template_for(data, tokenizer, any(map(is_multi_turn, records)), tools)
 
 
 def _rendered(
     kind: Kind, name: str, records: Sequence[Placed[Record]], tokenizer: Any, template: str | None, bad: BadRows
 ) -> Part:
-    rendered = bad.keep_good(records, lambda record: kind.render(record, tokenizer, template))
-    return Part(name, [items for _, items in rendered], whole=template is None or "text" in records[0][1])
-
-
-def _joined(parts: Sequence[Part]) -> Part:
-    """The rows of all training sets, one set after another."""
-    if len({part.whole for part in parts}) > 1:
-        raise DataError("data.train: plain text and conversations do not mix: give all training sets the same shape.")
-    return replace(
-        parts[0],
-        format=" + ".join(dict.fromkeys(part.format for part in parts)),
-        items=[items for part in parts for items in part.items],
-        source=[number for number, part in enumerate(parts) for _ in part.items],
+    rendered = bad.keep_good(records, lambda record: (kind.render(record, tokenizer, template), gist(record)))
+    return Part(
+        name,
+        [items for _, (items, _) in rendered],
+        [each for _, (_, each) in rendered],
+        whole=template is None or "text" in records[0][1],
     )
 
 
-def _weighted(train: Part, weights: Sequence[float], seed: int) -> Part:
-    """Each row as often as the weight of its set says; the broken part of a weight is a drawn share of the set's rows."""
-    if all(weight == 1 for weight in weights):
-        return train
-    drawn, rows = random.Random(seed), []
-    for number, weight in enumerate(weights):
-        of_set = [row for row, source in enumerate(train.source) if source == number]
-        whole, share = divmod(weight, 1)
-        once_more = set(drawn.sample(of_set, round(len(of_set) * share)))
-        rows += [row for row in of_set for _ in range(int(whole) + (row in once_more))]
-    if not rows:
-        raise DataError("data.train: the weights leave no row to train on: raise them.")
-    return train.pick(rows)
-
-
-def _split(part: Part, data: DataSection) -> tuple[Part, Part]:
-    """A seeded share of the rows for evaluation, and the rest; both in the order of the file."""
-    count = len(part.items)
-    if not data.eval_split:
-        return part, part.pick([])
-    if count < 2:
-        names = "', '".join(str(section.train) for _, _, section in data.sources)
-        raise DataError(
-            f"data.train: '{names}' needs at least 2 rows, one to train on and one to evaluate on, "
-            "or a file of its own in data.eval."
-        )
-    held_out = min(max(1, round(count * data.eval_split)), count - 1)
-    chosen = set(random.Random(data.split_seed).sample(range(count), held_out))
-    return part.pick([row for row in range(count) if row not in chosen]), part.pick(sorted(chosen))
-
-
-def _mixed(train: Part, replay: Part, fraction: float, seed: int) -> Part:
-    """Both together, `fraction` of them drawn from `replay`, or all that it has. Trainers shuffle."""
-    if train.whole != replay.whole:
-        raise DataError("data.replay.train: plain text and conversations do not mix: give both the same shape.")
-    count = min(round(len(train.items) * fraction / (1 - fraction)), len(replay.items))
-    return replace(train, items=train.items + random.Random(seed).sample(replay.items, count))
-
-
-def _tokens(kind: Kind, part: Part, encoding: Encoding, tally: Tally) -> datasets.Dataset:
+def _tokens(kind: Kind, part: Part, encoding: Encoding, tally: Tally, key: str) -> datasets.Dataset:
     rows = kind.tokens(part.all_items(), encoding, tally)
     if not len(rows):
-        raise DataError(
-            f"data.max_length: {encoding.max_length} tokens leave nothing to train on: the shortest prompt alone has "
-            f"{tally.shortest_prompt} tokens. Raise data.max_length."
-        )
+        raise too_long(encoding.max_length, tally, "evaluate" if key == "eval" else "train")
     return rows

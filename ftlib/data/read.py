@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -65,7 +66,7 @@ class Source:
                 raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
         if self.table is not None:
             for number, fields in enumerate(self.table, 1):
-                yield Row(f"{self.name}: row {number}", fields)
+                yield Row(f"{self.name}: row {number}", without_fillers(fields))
 
 
 def is_local(name: str) -> bool:
@@ -110,6 +111,13 @@ def read_rows(source: Source, data: DataSection) -> list[Row]:
     if not rows:
         raise DataError(f"data.{source.key}: '{source.name}' holds no rows.")
     there = columns_of(rows)
+    for column in data.ignore_columns:
+        if there and column not in there and source.key != "eval":
+            listed = ", ".join(map(shorten, there))
+            raise DataError(
+                f"data.ignore_columns: '{column}' is no column of {source.name}, which has: {listed}."
+                + nearest(column, there)
+            )
     for ours, theirs in data.columns.items():
         if there and theirs not in there:
             listed = ", ".join(shorten(column) for column in there)
@@ -117,7 +125,19 @@ def read_rows(source: Source, data: DataSection) -> list[Row]:
                 f"data.columns.{ours}: '{theirs}' is no column of {source.name}, which has: {listed}."
                 + nearest(theirs, there)
             )
-    return [replace(row, fields=_rename(row.fields, data.columns)) for row in rows] if data.columns else rows
+    if not (data.columns or data.ignore_columns):
+        return rows
+    ignored = set(data.ignore_columns)
+    kept = ((row, {name: value for name, value in row.fields.items() if name not in ignored}) for row in rows)
+    return [replace(row, fields=_rename(fields, data.columns)) for row, fields in kept]
+
+
+def without_fillers(value: Any) -> Any:
+    """What stands within the fields of a table's row, without the nulls by which Arrow gives all mappings of a column
+    the same keys: as TRL reads tools and calls."""
+    if not isinstance(value, dict):
+        return [_filled(each) for each in value] if isinstance(value, list) else value
+    return {key: _filled(each) for key, each in value.items()}
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
@@ -128,6 +148,14 @@ def columns_of(rows: Iterable[Row]) -> list[str]:
 def shorten(column: str) -> str:
     """A column's name for an error message: without a header, a whole review may stand in its place."""
     return column if len(column) <= 40 else f"{column[:37]}..."
+
+
+def _filled(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_filled(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _filled(each) for key, each in value.items() if each is not None}
+    return value
 
 
 def _rename(fields: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
@@ -196,9 +224,10 @@ def _json_list(label: str, path: Path, _header: bool) -> Iterator[Row]:
         yield _row(f"{label}: item {number}", each)
 
 
-def _delimited(delimiter: str, quoting: int) -> Callable[[str, Path, bool], Iterator[Row]]:
+def _delimited(delimiter: str) -> Callable[[str, Path, bool], Iterator[Row]]:
     def read(label: str, path: Path, header: bool) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)  # the default refuses documents above 128 KiB
+        quoting = csv.QUOTE_MINIMAL if delimiter == "," or _is_quoted(path, delimiter) else csv.QUOTE_NONE
         with path.open(encoding="utf-8-sig", newline="") as file:
             # strict: an unclosed quote is an error, where the default swallows the rest of the file
             reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
@@ -208,6 +237,25 @@ def _delimited(delimiter: str, quoting: int) -> Callable[[str, Path, bool], Iter
                 raise DataError(f"{path}:{reader.line_num}: not valid {path.suffix[1:].upper()}: {error}.") from error
 
     return read
+
+
+def _is_quoted(path: Path, delimiter: str) -> bool:
+    """Whether the quotes of a file are those of a program (pandas, Excel) and not of its texts, as in SST-2's files:
+    read as a program's, every row is whole."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            widths = Counter(len(cells) for cells in csv.reader(file, delimiter=delimiter, strict=True) if cells)
+        except csv.Error:
+            return False
+    if len(widths) < 2:
+        return True
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        bare = Counter(len(cells) for cells in csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE) if cells)
+    return _uneven(widths) <= _uneven(bare)
+
+
+def _uneven(widths: Counter[int]) -> int:
+    return widths.total() - max(widths.values())
 
 
 def _cells(label: str, reader: Any, header: bool) -> Iterator[Row]:
@@ -237,7 +285,7 @@ def _parquet(label: str, path: Path, _header: bool) -> Iterator[Row]:
             for batch in file.iter_batches():
                 for fields in batch.to_pylist():
                     number += 1
-                    yield Row(f"{label}: row {number}", fields)
+                    yield Row(f"{label}: row {number}", without_fillers(fields))
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
 
@@ -245,7 +293,7 @@ def _parquet(label: str, path: Path, _header: bool) -> Iterator[Row]:
 READERS: dict[str, Callable[[str, Path, bool], Iterator[Row]]] = {
     ".jsonl": _json_lines,
     ".json": _json_list,
-    ".csv": _delimited(",", csv.QUOTE_MINIMAL),
-    ".tsv": _delimited("\t", csv.QUOTE_NONE),
+    ".csv": _delimited(","),
+    ".tsv": _delimited("\t"),
     ".parquet": _parquet,
 }

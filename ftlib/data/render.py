@@ -6,31 +6,66 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlib.data.formats import BadRow, Record, Turn
+from ftlib.data.script import Script, Span, apply
+from ftlib.data.templates import without_opening
 
-Span = tuple[int, int]  # characters [start, end)
+__all__ = ["Passage", "Span", "apply", "ended", "is_multi_turn", "render"]
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text and the spans of it that are trained on; None stands for all of it, special tokens included."""
+    """A text and the spans of it that are trained on; None stands for all of it, special tokens included. In the
+    `silent` spans there is no loss, whatever is trained on besides (`data.train_on_prompt`)."""
 
     text: str
     spans: tuple[Span, ...] | None
+    silent: tuple[Span, ...] = ()
 
 
 def render(record: Record, tokenizer: Any, template: str | None) -> Passage:
     """The passage of a `messages` or `text` record. Raises BadRow where the template cannot take it."""
     if "text" in record:
-        return Passage(ended(record["text"], tokenizer), None)
+        return Passage(ended(without_opening(record["text"], tokenizer), tokenizer), None)
     if template is None:
-        return _concatenated(record["messages"], tokenizer)
-    return _conversation(record["messages"], record["trained_from"], tokenizer, template)
+        return _concatenated(record, tokenizer)
+    script = script_of(record["messages"], record, tokenizer, template)
+    silent = record.get("silent", ())
+    spoken = [index for index, turn in enumerate(script.turns) if turn["role"] == "assistant"]
+    trained = [index for index in spoken if index >= record["trained_from"] and index not in silent]
+    return Passage(
+        script.text,
+        tuple(script.answers(trained).values()),
+        tuple(script.place(index) for index in silent) if record.get("prompt_too") else (),
+    )
+
+
+def script_of(turns: list[Turn], record: Record, tokenizer: Any, template: str) -> Script:
+    """Turns of a record, and what the template gets besides them."""
+    return Script(opened_once(turns, record, tokenizer, template), tokenizer, template, record.get("given", {}))
+
+
+def opened_once(turns: list[Turn], record: Record, tokenizer: Any, template: str) -> list[Turn]:
+    """The turns without a bos token at their start where the template writes one."""
+    bos, said = tokenizer.bos_token, turns[0]["content"]
+    if not bos or not said.startswith(bos) or not said.removeprefix(bos).strip():
+        return turns
+    written = apply(turns, tokenizer, template, record.get("given"))
+    if not written.startswith(bos) or written.startswith(said.strip()):
+        return turns
+    while said.startswith(bos):
+        said = said.removeprefix(bos)
+    return [{**turns[0], "content": said}, *turns[1:]]
 
 
 def is_multi_turn(record: Record) -> bool:
-    """Whether a record holds more than one question or more than one answer."""
-    roles = [turn["role"] for turn in record.get("messages") or record.get("prompt", ())]
-    return roles.count("user") > 1 or roles.count("assistant") > 1
+    """Whether a record holds more than one question or more than one answer, or what alpaca's template cannot write."""
+    turns = record.get("messages") or record.get("prompt", ())
+    roles = [turn["role"] for turn in turns]
+    return roles.count("user") > 1 or roles.count("assistant") > 1 or _is_rich(turns, record)
+
+
+def _is_rich(turns: list[Turn], record: Record) -> bool:
+    return "given" in record or any(len(turn) > 2 or turn["role"] == "tool" for turn in turns)
 
 
 def ended(text: str, tokenizer: Any) -> str:
@@ -39,54 +74,17 @@ def ended(text: str, tokenizer: Any) -> str:
     return text if text.endswith(eos) else text + eos
 
 
-def _concatenated(turns: list[Turn], tokenizer: Any) -> Passage:
-    if [turn["role"] for turn in turns] != ["user", "assistant"]:
-        raise BadRow("data.template: none takes one prompt and one completion; choose chatml for conversations")
-    prompt, completion = (turn["content"] for turn in turns)
+def _concatenated(record: Record, tokenizer: Any) -> Passage:
+    prompt, completion = plain(record["messages"], record, ("user", "assistant"))
+    prompt = without_opening(prompt, tokenizer)
     text = ended(prompt + completion, tokenizer)
     return Passage(text, ((len(prompt), len(text)),))
 
 
-def _conversation(turns: list[Turn], trained_from: int, tokenizer: Any, template: str) -> Passage:
-    text = apply(turns, tokenizer, template)
-    spans = []
-    for index in range(trained_from, len(turns)):
-        if turns[index]["role"] == "assistant":
-            before = apply(turns[:index], tokenizer, template, add_generation_prompt=True)
-            if not text.startswith(before):
-                raise BadRow(
-                    f"the chat template writes what comes before turn {index} differently once the conversation is "
-                    "whole; choose data.template: chatml"
-                )
-            spans.append((len(before), _end(text, len(before), turns, index, tokenizer, template)))
-    return Passage(text, tuple(spans))
-
-
-def _end(text: str, start: int, turns: list[Turn], index: int, tokenizer: Any, template: str) -> int:
-    """Where the assistant turn that starts at character `start` ends."""
-    if index == len(turns) - 1:
-        return len(text)
-    upto = apply(turns[: index + 1], tokenizer, template)
-    if text.startswith(upto):
-        return len(upto)
-    # Qwen3 and DeepSeek-R1 take the thinking out of all turns but the last: find the answer, and what closes a turn.
-    answer = turns[index]["content"].rpartition("</think>")[2].strip()
-    found, closing = text.find(answer, start), upto.rpartition(answer)[2]
-    end = found + len(answer)
-    if found < 0 or not text.startswith(closing, end):
-        raise BadRow(
-            f"the chat template writes turn {index} differently once the conversation is whole; "
-            "choose data.template: chatml"
-        )
-    return end + len(closing)
-
-
-def apply(turns: list[Turn], tokenizer: Any, template: str, *, add_generation_prompt: bool = False) -> str:
-    """Turns as the template writes them. Raises BadRow where it refuses."""
-    try:
-        text: str = tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except Exception as error:  # a template is a program: besides raise_exception it may fail in any way
-        raise BadRow(f"the chat template does not take it: {str(error).splitlines()[0]}") from error
-    return text
+def plain(turns: list[Turn], record: Record, roles: tuple[str, ...]) -> list[str]:
+    """The contents of turns that no template writes. Raises BadRow for turns that need one."""
+    if tuple(turn["role"] for turn in turns) != roles:
+        raise BadRow("data.template: none takes one prompt and one completion; choose chatml for conversations")
+    if _is_rich(turns, record):
+        raise BadRow("data.template: none leaves out tools and thoughts; choose chatml")
+    return [turn["content"] for turn in turns]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+LISTED = 8  # labels in the summary
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,24 @@ class DataReport:
     trained_tokens: int  # those with a label
     lengths: Lengths
     labels: tuple[str, ...] = ()  # of a classifier, in the order of their numbers
+    unweighted: int = 0  # rows that say themselves that they are not trained on
+    label_counts: dict[str, tuple[int, int]] = field(default_factory=dict)  # label: rows for training, for evaluation
+    odd: tuple[str, ...] = ()  # sentences on what a person should look at
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON; `from_json` is the way back."""
-        return asdict(self) | {"skipped_rows": list(self.skipped_rows), "labels": list(self.labels)}
+        lists = {name: list(getattr(self, name)) for name in ("skipped_rows", "labels", "odd")}
+        return asdict(self) | lists | {"label_counts": {name: list(each) for name, each in self.label_counts.items()}}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> DataReport:
         """Raises TypeError or KeyError when `value` is not what `to_json` gave."""
-        skipped, labels = tuple(value["skipped_rows"]), tuple(value["labels"])
-        return cls(**value | {"skipped_rows": skipped, "labels": labels, "lengths": Lengths(**value["lengths"])})
+        lists = {name: tuple(value.get(name, ())) for name in ("skipped_rows", "labels", "odd")}
+        counts = {name: (train, held_out) for name, (train, held_out) in value.get("label_counts", {}).items()}
+        return cls(**value | lists | {"label_counts": counts, "lengths": Lengths(**value["lengths"])})
 
     def summary(self) -> str:
-        """Two to four lines for the terminal."""
+        """Two lines and more for the terminal: what is there, what was left out, what is odd."""
         rows = "blocks" if self.rows == "text" else "rows"
         lengths = self.lengths
         lines = [
@@ -69,11 +76,20 @@ class DataReport:
             lines[-1] += f"; {_rows(self.truncated)} truncated to {self.max_length:,}"
         if self.labels:
             lines.append(f"labels: {len(self.labels)} ({', '.join(self.labels[:8])}{' ...' * (len(self.labels) > 8)})")
+        if self.label_counts:
+            lines.append(f"rows a label, training + evaluation: {self._counts()}")
         if self.dropped:
             lines.append(f"dropped: {_rows(self.dropped)} with nothing to train on within {self.max_length:,} tokens")
         if self.skipped:
             lines.append(f"skipped: {_rows(self.skipped)} that cannot be used, first {self.skipped_rows[0]}")
-        return "\n".join(lines)
+        if self.unweighted:
+            lines.append(f"left out: {_rows(self.unweighted)} of weight 0")
+        return "\n".join([*lines, *(f"note: {sentence}" for sentence in self.odd)])
+
+    def _counts(self) -> str:
+        most = sorted(self.label_counts.items(), key=lambda each: -sum(each[1]))
+        first = [f"{name} {train:,} + {held_out:,}" for name, (train, held_out) in most[:LISTED]]
+        return ", ".join(first) + " ..." * (len(most) > LISTED)
 
 
 def _rows(count: int) -> str:

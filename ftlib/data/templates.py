@@ -6,6 +6,8 @@ and every assistant turn ends with the end-of-sequence token, at which generatio
 
 from __future__ import annotations
 
+import contextlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,13 +36,39 @@ ALPACA = r"""
 """.strip()
 
 # OpenAI's ChatML. `<|im_end|>` may be ordinary text to the tokenizer, so the token that ends a sequence follows it.
+# Tools, calls and thoughts are written as Nous Research's Hermes and Qwen write them.
 CHATML = r"""
+{%- set with_system = messages and messages[0]['role'] == 'system' -%}
+{%- if tools -%}
+{{- '<|im_start|>system\n' + (messages[0]['content'] + '\n\n' if with_system else '') -}}
+{{- '# Tools\n\nYou may call one or more functions to assist with the user query.\n\n' -}}
+{{- 'You are provided with function signatures within <tools></tools> XML tags:\n<tools>' -}}
+{%- for tool in tools -%}
+{{- '\n' + (tool | tojson) -}}
+{%- endfor -%}
+{{- '\n</tools>\n\nFor each function call, return a json object with function name and arguments within ' -}}
+{{- '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n' -}}
+{{- '</tool_call><|im_end|>\n' -}}
+{%- endif -%}
 {%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' -}}
+{%- if not (tools and with_system and loop.first) -%}
+{{- '<|im_start|>' + message['role'] + '\n' -}}
+{%- if message.reasoning_content -%}
+{{- '<think>\n' + message.reasoning_content + '\n</think>\n\n' -}}
+{%- endif -%}
+{{- message['content'] or '' -}}
+{%- for call in message.tool_calls or [] -%}
+{{- '\n' if message['content'] or not loop.first -}}
+{{- '<tool_call>\n{"name": ' + (call.function.name | tojson) + ', "arguments": ' -}}
+{{- (call.function.arguments if call.function.arguments is string else call.function.arguments | tojson) -}}
+{{- '}\n</tool_call>' -}}
+{%- endfor -%}
+{{- '<|im_end|>' -}}
 {%- if message['role'] == 'assistant' and eos_token != '<|im_end|>' -%}
 {{- eos_token -}}
 {%- endif -%}
 {{- '\n' -}}
+{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '<|im_start|>assistant\n' -}}
@@ -61,16 +89,16 @@ STOPS = {
 }
 
 # tokenizer -> (the template it came with, the one we put in its place), so that preparing twice sees the same tokenizer
-_replaced: WeakKeyDictionary[Any, tuple[str | None, str]] = WeakKeyDictionary()
+_replaced: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
 
 
-def template_for(data: DataSection, tokenizer: Any, multi_turn: bool) -> str | None:
+def template_for(data: DataSection, tokenizer: Any, multi_turn: bool, tools: bool = False) -> str | None:
     """The text of the template that `data.template` means for this tokenizer; None for `template: none`.
 
-    `auto` is the tokenizer's own, else alpaca, else (`multi_turn`) chatml. Raises DataError for `tokenizer` when it
-    has none.
+    `auto` is the tokenizer's own (the one for tools, where it has one and rows have `tools`), else alpaca, else
+    (`multi_turn`) chatml. Raises DataError for `tokenizer` when it has none.
     """
-    own = own_template(tokenizer)
+    own = own_template(tokenizer, tools)
     name = data.template
     if name == "none":
         return None
@@ -119,24 +147,29 @@ def template_name(template: str | None, tokenizer: Any) -> str:
     """What to call a template in a report."""
     if template is None:
         return "none"
-    if template == own_template(tokenizer):
+    if template in (own_template(tokenizer), own_template(tokenizer, tools=True)):
         return "tokenizer"
     known = TEMPLATES | {name: _read(name) for name in STOPS}
     return next(name for name, text in known.items() if template.endswith(text))
 
 
-def own_template(tokenizer: Any) -> str | None:
-    """The chat template that the tokenizer came with, or None."""
+def own_template(tokenizer: Any, tools: bool = False) -> str | None:
+    """The chat template that the tokenizer came with, or None. `tools`: of several, rather the one for tools."""
     current = tokenizer.chat_template
-    if isinstance(current, dict):  # several, by purpose
-        current = current.get("default")
     own, ours = _replaced.get(tokenizer, (None, None))
-    return own if ours is not None and current == ours else current or None
+    if ours is not None and current == ours:
+        current = own
+    if isinstance(current, dict):  # several, by purpose
+        current = current.get("tool_use" if tools and "tool_use" in current else "default")
+    return current or None
 
 
 def use_template(tokenizer: Any, template: str) -> None:
     """Makes `template` the tokenizer's chat template, to be saved with it and served with it."""
-    _replaced[tokenizer] = (own_template(tokenizer), template)
+    own, ours = _replaced.get(tokenizer, (None, None))
+    if ours is None or tokenizer.chat_template != ours:
+        own = tokenizer.chat_template
+    _replaced[tokenizer] = (own, template)
     tokenizer.chat_template = template
 
 
@@ -144,3 +177,26 @@ def adds_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer begins a text with its bos token of itself."""
     ids: list[int] = tokenizer("a")["input_ids"]
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+
+
+def without_opening(text: str, tokenizer: Any) -> str:
+    """A text that the tokenizer is going to open (with a bos or cls token), without the same token at its start."""
+    for token in (tokenizer.bos_token, tokenizer.cls_token):
+        if (
+            token
+            and text.startswith(token)
+            and tokenizer("a")["input_ids"][:1] == [tokenizer.convert_tokens_to_ids(token)]
+        ):
+            while text.startswith(token):
+                text = text.removeprefix(token)
+    return text
+
+
+def stop_tokens(tokenizer: Any) -> set[str]:
+    """The tokens at which an answer ends when the model is served: its eos, and those of its generation config."""
+    ids = {tokenizer.eos_token_id}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        config = json.loads((Path(tokenizer.name_or_path) / "generation_config.json").read_text(encoding="utf-8"))
+        listed = config.get("eos_token_id")
+        ids |= set(listed if isinstance(listed, list) else [listed])
+    return set(tokenizer.convert_ids_to_tokens([each for each in ids if isinstance(each, int)]))

@@ -40,6 +40,19 @@ class Tally:
     shortest_prompt: int | None = None  # tokens, over the rows whose prompt filled all of max_length
     lengths: list[int] = field(default_factory=list)  # tokens of each row
     trained_tokens: int = 0
+    met: int = 0  # items so far, kept or dropped
+    dropped_items: list[int] = field(default_factory=list)  # which of them, by number
+
+    def keep(self) -> None:
+        """Counts an item that is trained on."""
+        self.met += 1
+
+    def drop(self, prompt: int) -> None:
+        """Counts an item whose `prompt` tokens leave no room for anything to learn."""
+        self.dropped += 1
+        self.dropped_items.append(self.met)
+        self.met += 1
+        self.shortest_prompt = min(prompt, self.shortest_prompt or prompt)
 
 
 def answers(passages: Iterable[Passage], encoding: Encoding, tally: Tally) -> datasets.Dataset:
@@ -67,12 +80,13 @@ def tokenize(
         for passage, ids, offsets in zip(batch, *_encode(batch, tokenizer, add_special_tokens), strict=True):
             if add_special_tokens and ids[-2:] == [tokenizer.eos_token_id] * 2:
                 ids = ids[:-1]  # the tokenizer closes a text of itself, and this one is closed already
-            if passage.spans is None or train_on_prompt:
-                yield ids, list(ids)
-            elif offsets is not None:
-                yield ids, _labels(ids, offsets, passage.spans)
+            everything = passage.spans is None or train_on_prompt
+            spans = passage.silent if everything else passage.spans or ()
+            if offsets is not None:
+                inside = _inside(offsets, spans)
             else:
-                yield ids, _labels_by_prefix(ids, passage, tokenizer, add_special_tokens)
+                inside = _inside_by_prefix(ids, passage.text, spans, tokenizer, add_special_tokens)
+            yield ids, [IGNORED if (index in inside) == everything else token for index, token in enumerate(ids)]
 
 
 def fit(examples: Iterable[Example], max_length: int, tally: Tally) -> Iterator[Example]:
@@ -81,11 +95,10 @@ def fit(examples: Iterable[Example], max_length: int, tally: Tally) -> Iterator[
         tally.truncated += len(ids) > max_length
         # The first token has nothing to be predicted from: its label takes no loss.
         if any(label != IGNORED for label in labels[1:max_length]):
+            tally.keep()
             yield ids[:max_length], labels[:max_length]
             continue
-        tally.dropped += 1
-        prompt = next((index for index, label in enumerate(labels) if label != IGNORED), len(labels))
-        tally.shortest_prompt = min(prompt, tally.shortest_prompt or prompt)
+        tally.drop(next((index for index, label in enumerate(labels) if label != IGNORED), len(labels)))
 
 
 def blocks(examples: Iterable[Example], max_length: int, eos_token_id: int) -> Iterator[Example]:
@@ -150,30 +163,25 @@ def _encode(
     return encoded["input_ids"], encoded["offset_mapping"] if tokenizer.is_fast else [None] * len(batch)
 
 
-def _labels(ids: list[int], offsets: list[Span], spans: tuple[Span, ...]) -> list[int]:
-    """A token is trained on when any of it lies in a span: TRL's rule too, for a token that joins prompt and completion.
+def _inside(offsets: list[Span], spans: tuple[Span, ...]) -> set[int]:
+    """The tokens of which any part lies in a span: TRL's rule too, for a token that joins prompt and completion.
 
     Tokenizers that trim offsets give a token of spaces no width, at the end of its spaces: where a span starts there,
     the token lies before it.
     """
-    labels = [IGNORED] * len(ids)
-    for start, end in spans:
-        for index, (first, last) in enumerate(offsets):
-            if last > start and first < end:
-                labels[index] = ids[index]
-    return labels
+    return {
+        index for start, end in spans for index, (first, last) in enumerate(offsets) if last > start and first < end
+    }
 
 
-def _labels_by_prefix(ids: list[int], passage: Passage, tokenizer: Any, add_special_tokens: bool) -> list[int]:
+def _inside_by_prefix(
+    ids: list[int], text: str, spans: tuple[Span, ...], tokenizer: Any, add_special_tokens: bool
+) -> set[int]:
     """For tokenizers written in Python, which know no offsets: a span's tokens are those its prefix does not have."""
 
     def tokens_before(character: int) -> int:
-        prefix = tokenizer(passage.text[:character], add_special_tokens=add_special_tokens)["input_ids"]
+        prefix = tokenizer(text[:character], add_special_tokens=add_special_tokens)["input_ids"]
         same = (mine == whole for mine, whole in zip(prefix, ids, strict=False))
         return next((index for index, equal in enumerate(same) if not equal), min(len(prefix), len(ids)))
 
-    labels = [IGNORED] * len(ids)
-    for start, end in passage.spans or ():
-        inside = slice(tokens_before(start), tokens_before(end))
-        labels[inside] = ids[inside]
-    return labels
+    return {index for start, end in spans for index in range(tokens_before(start), tokens_before(end))}

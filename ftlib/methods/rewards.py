@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,11 @@ def _bound(function: Function, reward: RewardFunction, where: str) -> Function:
             raise ConfigError(
                 f"{where}: the pattern {reward.arguments['pattern']!r} is no regular expression: {error}."
             ) from None
-    bound = partial(function, **reward.arguments)
-    bound.__name__ = function.__name__  # type: ignore[attr-defined]
+
+    @wraps(function)
+    def bound(*given: Any, **columns: Any) -> list[float]:
+        return function(*given, **columns | reward.arguments)  # a column of the same name gives way
+
     return bound
 
 

@@ -40,7 +40,7 @@ GOOD = [
      messages(system("s"), user("h"), assistant("i"), user("q\nx"), assistant("a"))),
     ("alpaca", {"instruction": "q", "input": None, "output": " a\n", "system": None, "history": None},
      messages(user("q"), assistant(" a\n"))),
-    ("messages", {"messages": [system("s"), user("q"), assistant("a")], "tools": ["ignored"]},
+    ("messages", {"messages": [system("s"), user("q"), assistant("a")], "id": 7},
      messages(system("s"), user("q"), assistant("a"))),
     ("messages", {"messages": [system(""), user("q"), assistant("a")]}, messages(user("q"), assistant("a"))),
     ("sharegpt", {"conversations": [human("q"), gpt("a"), human("r"), gpt("b")], "system": "s"},

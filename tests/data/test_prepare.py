@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from ftlib.data import DataReport, load_prepared, prepare
+from ftlib.data import DataReport, load_prepared, prepare, prepare_again
 from ftlib.data import cache as cache_module
 from ftlib.data.read import Source
 from ftlib.data.templates import ALPACA, CHATML
@@ -401,3 +401,100 @@ def test_nothing_need_be_held_out(rows, write, tokenizer) -> None:
     prepared = prepare(section(write("x.jsonl", values[rows]), eval_split=0), rows, tokenizer)
     assert (len(prepared.train), len(prepared.eval), prepared.held_out) == (3, 0, None)
     assert prepared.train.column_names == prepared.eval.column_names
+
+
+def test_a_run_goes_on_with_the_rows_that_it_began_with(write, tokenizer, tmp_path) -> None:
+    data = section(write("x.jsonl", alpaca(20)))
+    begun = prepare(data, "answers", tokenizer)
+    again, changed = prepare_again(data, "answers", make_tokenizer(), begun.hash)
+    assert (again.hash, changed) == (begun.hash, None)
+
+    write("x.jsonl", alpaca(21))
+    fresh = make_tokenizer()
+    again, changed = prepare_again(data, "answers", fresh, begun.hash)
+    assert (again.hash, len(again.train), fresh.chat_template) == (begun.hash, 18, ALPACA)
+    assert (
+        changed
+        == "the data has changed since the run began: the run goes on with the rows that it began with (18 rows)"
+    )
+    (tmp_path / "x.jsonl").unlink()
+    again, changed = prepare_again(data, "answers", make_tokenizer(), begun.hash)
+    assert again.hash == begun.hash
+    assert "the data of the run is not there any more (data.train: no such file" in str(changed)
+
+
+def test_changed_data_whose_old_rows_are_gone_are_refused(write, tokenizer) -> None:
+    data = section(write("x.jsonl", alpaca(20)))
+    begun = prepare(data, "answers", tokenizer)
+    write("x.jsonl", alpaca(21))
+    with pytest.raises(DataError, match="has changed since the run began, and some of its trials read it themselves"):
+        prepare_again(data, "answers", tokenizer, begun.hash, only_unchanged=True)
+    shutil.rmtree(begun.path)
+    for hash in (begun.hash, "../../elsewhere"):
+        with pytest.raises(
+            DataError, match=r"has changed since the run began, and .* no longer has its rows.*Put the old"
+        ):
+            prepare_again(data, "answers", tokenizer, hash)
+
+
+def test_data_that_moved_are_the_same_data(write, tokenizer) -> None:
+    here, there = (section(write(name, alpaca(20))) for name in ("a/x.jsonl", "b/x.jsonl"))
+    assert prepare(here, "answers", tokenizer).hash == prepare(there, "answers", tokenizer).hash
+
+
+def test_what_does_not_fit_goes_before_rows_are_held_out(write, tokenizer) -> None:
+    rows = [{"prompt": "x " * 300, "completion": "y"}] * 8 + [{"prompt": f"q{n}", "completion": "a"} for n in range(5)]
+    report = prepare(section(write("x.jsonl", rows), max_length=128), "answers", tokenizer).report
+    assert (report.train_rows, report.eval_rows, report.dropped) == (4, 1, 8)
+    held_out = write("y.jsonl", rows[:2])
+    with pytest.raises(DataError, match=r"128 tokens leave nothing of data.eval, whose shortest prompt alone has"):
+        prepare(section(write("z.jsonl", rows[8:]), eval=str(held_out), max_length=128), "answers", tokenizer)
+    with pytest.raises(DataError, match=r"nothing to train on: the shortest prompt alone has"):
+        prepare(section(held_out, max_length=128), "answers", tokenizer)
+
+
+def test_rows_that_say_that_they_are_not_trained_on_are_left_out_and_counted(write, tokenizer) -> None:
+    rows = [row | {"weight": number % 2} for number, row in enumerate(alpaca(10))]
+    report = prepare(section(write("x.jsonl", rows)), "answers", tokenizer).report
+    assert (report.train_rows, report.eval_rows, report.unweighted) == (4, 1, 5)
+    assert "left out: 5 rows of weight 0" in report.summary()
+    with pytest.raises(DataError, match="every one says itself that it is not trained on"):
+        prepare(section(write("y.jsonl", rows[::2])), "answers", tokenizer)
+
+
+def test_turns_that_are_not_trained_on_cannot_be_pretrained_on(write, tokenizer) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]
+    turns += [{"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}]
+    path = write("x.jsonl", [{"messages": turns}] * 3)
+    assert trained_texts(prepare(section(path), "answers", tokenizer).train, tokenizer)[0] == "b<|im_end|></s>\n"
+    with pytest.raises(DataError, match=r"x.jsonl:1: turn 1 is not to be trained on, and method.type: pretrain"):
+        prepare(section(path), "text", tokenizer)
+
+
+@pytest.mark.parametrize("rows", ["answers", "text", "labelled"])
+def test_a_text_that_begins_with_the_bos_has_one(write, rows) -> None:
+    tokenizer = make_tokenizer(bos=True)
+    lines = [{"text": f"<s>number {number}</s>", "label": number % 2} for number in range(6)]
+    if rows == "answers":
+        lines = [{"text": line["text"]} for line in lines]
+    prepared = prepare(section(write("x.jsonl", lines), max_length=64), rows, tokenizer)
+    for row in prepared.eval:
+        assert tokenizer.decode(row["input_ids"]).count("<s>") == 1
+        assert tokenizer.decode(row["input_ids"]).startswith("<s>number ")
+
+
+def test_prompts_go_with_their_columns_to_the_rewards(write, tokenizer) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}+2?"}], "ground_truth": str(n + 2), "level": n if n % 2 else "x"}
+        for n in range(8)
+    ]
+    prepared = prepare(section(write("x.jsonl", rows)), "prompts", tokenizer)
+    assert sorted(prepared.train.column_names) == ["answer", "ground_truth", "level", "prompt"]
+    for row in prepared.train:
+        number = int(row["prompt"][-1]["content"][0])
+        assert row["answer"] == row["ground_truth"] == str(number + 2)
+        assert row["level"] == (str(number) if number % 2 else "x")  # numbers and words in one column: as they print
+    only = prepare(section(write("y.jsonl", [{"prompt": f"q{n}"} for n in range(4)])), "prompts", tokenizer)
+    assert set(only.train["answer"]) == {""}
+    with pytest.raises(DataError, match=r"has prompts and no column of answers .* data.columns: \{completion: ...\}"):
+        prepare(section(write("y.jsonl", [{"prompt": f"q{n}"} for n in range(4)])), "answers", tokenizer)

@@ -150,3 +150,35 @@ def test_a_data_set_on_the_hub(monkeypatch) -> None:
     assert rows_of("org/qa", hub_config="main", hub_split="test")[1] == ("org/qa: row 2", ROWS[1], "")
     assert asked == {"name": "org/qa", "config": "main", "split": "test"}
     assert find_source("train", section("org/qa")).digest() == find_source("train", section("org/qa")).digest()
+
+
+def test_a_tsv_is_read_as_pandas_and_excel_write_it(write) -> None:
+    import io
+
+    import pandas
+
+    rows = [{"text": 'He said "hi"', "label": "a"}, {"text": "two\nlines\tand a tab", "label": "b"}]
+    for name, separator in (("x.tsv", "\t"), ("x.csv", ",")):
+        text = io.StringIO()
+        pandas.DataFrame(rows).to_csv(text, sep=separator, index=False)
+        assert [fields for _, fields, _ in rows_of(write(name, text.getvalue()))] == rows
+    assert rows_of(write("y.tsv", 'prompt\tcompletion\nq1\t"He said ""hi"""\n'))[0][1]["completion"] == 'He said "hi"'
+
+
+def test_quotes_of_a_text_stay_where_a_tsv_has_no_others(write) -> None:
+    texts = ['"quoted" and more', '"', 'ends with one"', 'a "b" c']
+    path = write("x.tsv", "text\tlabel\n" + "".join(f"{text}\t{number}\n" for number, text in enumerate(texts)))
+    assert [fields["text"] for _, fields, _ in rows_of(path)] == texts
+
+
+def test_columns_that_are_to_be_ignored_are_not_there(write) -> None:
+    path = write("x.jsonl", [{"text": "t", "weight": 3.2}])
+    assert rows_of(path, ignore_columns=["weight"])[0][1] == {"text": "t"}
+    with pytest.raises(DataError, match=r"data.ignore_columns: 'wieght' is no column .* Did you mean 'weight'"):
+        rows_of(path, ignore_columns=["wieght"])
+
+
+def test_the_nulls_with_which_arrow_fills_mappings_are_no_values(write) -> None:
+    call = [{"function": {"name": "f", "arguments": {"a": 1}}}, {"function": {"name": "g", "arguments": {"b": 2}}}]
+    rows = [{"messages": [{"role": "assistant", "tool_calls": call}], "note": None}]
+    assert [fields for _, fields, _ in rows_of(write("x.parquet", rows))] == rows

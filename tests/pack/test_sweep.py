@@ -16,7 +16,7 @@ from ftlib.pack.host import Host
 from ftlib.runs import Run, read_json
 from ftlib.sweep.nodes import PLACE
 
-from ..conftest import ftlib, only_run, write_experiment
+from ..conftest import ftlib, only_run, rows, write_experiment, write_jsonl
 from ..sweep.test_sweep import start, wait_for
 from .conftest import assert_same_bits, left_behind
 
@@ -99,14 +99,20 @@ def assert_like(run: Run, other: Run) -> None:
 
 
 def test_kill_9_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: Path, uninterrupted: Run) -> None:
+    """Though the data has other rows by then: the cache has kept those that the run began with."""
+    data = tmp_path / "colours.jsonl"
+    data.write_bytes(Path(tree["data"]["train"]).read_bytes())
+    tree["data"]["train"] = str(data)
     process = start(long(tree), tmp_path, **tree["sweep"])
     run = wait_for(tree["storage"], 1, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
+    write_jsonl(data, rows(40))
     before = {trial.id: trial.metrics_path.read_text() for trial in run.trials() if trial.state == "finished"}
     assert 0 < len(before) < 4
     status, output = ftlib("resume", run.path)
     assert status == 0, output
+    assert "the data has changed since the run began: the run goes on with the rows that it began with" in output
     for name, metrics in before.items():
         assert run.trial(name).metrics_path.read_text() == metrics
     assert_like(run, uninterrupted)

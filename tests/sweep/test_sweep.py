@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from ftlib.runs import ENDED, Run
 
-from ..conftest import ftlib, only_run, write_experiment
+from ..conftest import ftlib, only_run, rows, write_experiment, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -189,9 +190,11 @@ def test_kill_9_and_resume_repeats_nothing_that_is_finished(tree: dict[str, Any]
     assert len((run.path / "leaderboard.csv").read_text().splitlines()) == 1 + 1 + 6
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tree: dict[str, Any], tmp_path: Path, ftlib_home: Path) -> None:
     tree["train"]["num_train_epochs"] = 6
     tree["track"] = {"wandb": {"mode": "offline"}}
+    data = write_jsonl(tmp_path / "colours.jsonl", rows(81))
+    tree["data"]["train"] = str(data)
     process = start(tree, tmp_path, num_samples=4)
     run = wait_for(tree["storage"], 1, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
@@ -199,6 +202,18 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tree: dict[str, Any], tmp_pa
     assert process.returncode == 130, output
     assert f"ftlib resume {run.path}" in output
     assert "Traceback" not in output
+
+    data.unlink()
+    shutil.rmtree(ftlib_home / "cache" / "data" / run.resolved["data"]["hash"])
+    for command in (("resume", run.path), ("sweep", run.path, "--add-trials", 1)):
+        status, output = ftlib(*command)
+        assert status == 2, output
+        assert "the data of the run is not there any more (data.train: no such file" in output
+    write_jsonl(data, rows(40))
+    status, output = ftlib("resume", run.path)
+    assert status == 2, output
+    assert "the data has changed since the run began, and" in output
+    write_jsonl(data, rows(81))
     status, output = ftlib("resume", run.path)
     assert status == 0, output
     assert [trial.state for trial in run.trials()] == ["finished"] * 4

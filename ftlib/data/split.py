@@ -1,0 +1,71 @@
+"""Which rows are held out for evaluation.
+
+What is asked twice stays on one side, so that nothing that was trained on is asked again; where rows have labels, each
+label gives its share (stratified, as scikit-learn's `train_test_split`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+
+def held_out_rows(
+    asked: Sequence[Hashable], said: Sequence[Hashable], labels: Sequence[str] | None, share: float, seed: int
+) -> list[int]:
+    """The numbers of the rows to hold out, in order: `share` of them, and at least 1 of 2 or more rows.
+
+    `asked` is what each row asks and `said` the whole of it, both without regard to case and space. Rows that ask the
+    same stay together; where the data holds too few questions for that, rows that are the same do; and where all are
+    the same, none. `labels` has the label of each row.
+    """
+    count = len(asked)
+    wanted = min(max(1, round(count * share)), count - 1)
+    for together, strata in ((asked, labels), (said, labels), (range(count), labels), (range(count), None)):
+        chosen = _chosen(together, strata, wanted, seed)
+        if 2 * len(chosen) >= wanted:
+            break
+    return sorted(chosen)
+
+
+def _chosen(together: Sequence[Hashable], labels: Sequence[str] | None, wanted: int, seed: int) -> list[int]:
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for row, key in enumerate(together):
+        groups[key].append(row)
+    strata: dict[str, list[list[int]]] = defaultdict(list)
+    for group in groups.values():
+        strata[labels[group[0]] if labels else ""].append(group)
+    drawn = random.Random(seed)
+    chosen = []
+    for label, quota in _quotas({label: _size(stratum) for label, stratum in strata.items()}, wanted).items():
+        chosen += _taken(strata[label], quota, drawn)
+    return chosen
+
+
+def _quotas(sizes: dict[str, int], wanted: int) -> dict[str, int]:
+    """How many rows each label gives: its share, the rests going to the largest; at least 1 where all can have one, and
+    never all it has."""
+    total = sum(sizes.values())
+    able = [label for label, size in sizes.items() if size > 1]
+    least = 1 if len(able) <= wanted else 0
+    shares = {label: sizes[label] * wanted / total for label in able}
+    quotas = {label: min(max(int(share), least), sizes[label] - 1) for label, share in shares.items()}
+    by_rest = sorted(able, key=lambda label: quotas[label] - shares[label])
+    for label in by_rest:
+        if sum(quotas.values()) < wanted and quotas[label] < sizes[label] - 1:
+            quotas[label] += 1
+    return quotas
+
+
+def _taken(groups: list[list[int]], quota: int, drawn: random.Random) -> list[int]:
+    """Whole groups, drawn one by one as far as they fit; one group at least stays behind."""
+    rows: list[int] = []
+    for number in drawn.sample(range(len(groups)), min(quota, len(groups) - 1)):
+        if len(rows) + len(groups[number]) <= quota:
+            rows += groups[number]
+    return rows
+
+
+def _size(groups: list[list[int]]) -> int:
+    return sum(map(len, groups))
