@@ -147,7 +147,9 @@ def replay(
 ) -> dict[str, float]:
     """Shares and ratios over all replays of a `sweep.scheduler` section."""
     from ftlib.config import Experiment
-    from ftlib.sweep.search import make_scheduler, rungs_for
+    from ftlib.estimate import GRACE
+    from ftlib.sweep.rungs import rungs_for
+    from ftlib.sweep.search import make_scheduler
 
     experiment = Experiment.parse(
         {
@@ -165,7 +167,7 @@ def replay(
     assert experiment.sweep is not None
     recorded = json.loads((CURVES / f"{name}.json").read_text())
     steps, budget = recorded["steps"], recorded["steps"][-1]
-    rungs = rungs_for(experiment.sweep.scheduler, 0, budget)
+    rungs = rungs_for(experiment.sweep.scheduler, 0, budget, grace=(0, GRACE))
     totals = {"times fewer steps": 0.0, "kept": 0.0, "within 1 %": 0.0, "% worse": 0.0, "ended": 0.0}
     for number in range(replays):
         drawn = random.Random(number).sample(recorded["curves"], trials)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ftlib.config import Experiment
 from ftlib.config.compat import RULES, Rule
+from ftlib.config.evaluation import CHANGES
 from ftlib.errors import ConfigError
 
 REWARD = {"function": "length", "arguments": {"target": 64}}
@@ -87,12 +88,16 @@ def _table(title: str, methods: dict[str, dict[str, Any]], choices: dict[str, di
 
 def _refusal(tree: dict[str, Any]) -> Rule | None:
     """The first rule that an experiment breaks which is otherwise whole."""
-    data = {"train": "data.jsonl"}
     try:
-        Experiment.parse({"name": "x", "model": {"name_or_path": "a-model"}, "data": data, **tree})
+        _whole(tree)
     except ConfigError as error:
         return next(rule for rule in RULES if rule.sentence in str(error))
     return None
+
+
+def _whole(tree: dict[str, Any]) -> Experiment:
+    data = {"train": "data.jsonl"}
+    return Experiment.parse({"name": "x", "model": {"name_or_path": "a-model"}, "data": data, **tree})
 
 
 def markdown() -> str:
@@ -109,8 +114,30 @@ def markdown() -> str:
             "",
             *(f"{number}. `{rule.key}`: {rule.reason}. Use {rule.instead}." for number, rule in enumerate(RULES, 1)),
             "",
+            *_comparisons(),
         ]
     )
+
+
+def _comparisons() -> Iterable[str]:
+    """By what trials of a method are compared, and in what they may not differ (`ftlib/config/evaluation.py`)."""
+    yield from ("## What trials are compared by", "")
+    yield "The first metric is the default of `sweep.metric`; `sweep.mode` follows from it: ↓ is better low, ↑ better high."
+    yield from ("", "| method | metrics | keys that change what some of them mean |", "|---|---|---|")
+    for name, section in METHODS.items():
+        method = _whole({"method": section}).method
+        arrows = (f"`{metric}` {'↓' if better == 'min' else '↑'}" for metric, better in method.metrics.items())
+        moved = (f"`{key}`: {', '.join(f'`{each}`' for each in metrics)}" for key, metrics in method.moves.items())
+        yield f"| {name} | {', '.join(arrows)} | {'; '.join(moved)} |"
+    yield from ("", "A sweep over such a key is refused where it is compared by such a metric.", "")
+    yield from ("## What trials of a sweep may not differ in", "")
+    yield "One leaderboard compares one evaluation. Make a run for each value of these keys:"
+    yield ""
+    reasons: dict[str, list[str]] = {}
+    for key, reason in CHANGES.items():
+        reasons.setdefault(reason, []).append(f"`{key}`")
+    yield from (f"- {', '.join(keys)}: {reason}." for reason, keys in reasons.items())
+    yield from ("", "`data.train` can be swept where `data.eval` names the rows to evaluate on.", "")
 
 
 def _markdown(table: Table) -> Iterable[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config import Choice, Classify, Experiment, Range
@@ -22,28 +23,49 @@ LENGTH_KEYS = (
     "train.per_device_train_batch_size",
     "train.gradient_accumulation_steps",
 )
+GRACE = 20  # optimizer steps that every trial makes before one is stopped, by default
 
 
 def steps_and_tokens(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(optimizer steps, non-padding tokens) of one trial, counted as transformers' Trainer counts steps."""
-    train = experiment.train
-    rows_a_step = train.per_device_train_batch_size * experiment.scale.num_workers
-    batches = max(1, math.ceil(data.train_rows * experiment.method.passes / rows_a_step))
-    steps_an_epoch = max(1, math.ceil(batches / train.gradient_accumulation_steps))
+    train, steps_an_epoch = experiment.train, _steps_an_epoch(experiment, data)
     steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * steps_an_epoch))
     return steps, int(steps / steps_an_epoch * data.train_tokens)
 
 
+def _steps_an_epoch(experiment: Experiment, data: DataReport) -> int:
+    rows_a_step = experiment.train.per_device_train_batch_size * experiment.scale.num_workers
+    batches = max(1, math.ceil(data.train_rows * experiment.method.passes / rows_a_step))
+    return max(1, math.ceil(batches / experiment.train.gradient_accumulation_steps))
+
+
 def budget(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(tokens, steps) that every trial of the sweep reaches: those of its shortest trial."""
-    points = [steps_and_tokens(experiment, data)]
-    for path, dimension in (experiment.sweep.space if experiment.sweep else {}).items():
-        if path in LENGTH_KEYS:
-            values = [dimension.min, dimension.max] if isinstance(dimension, Range) else dimension.choices
-            if isinstance(dimension, Choice | Range):
-                cast = int if experiment.is_integer(path) else float
-                points += [steps_and_tokens(experiment.at({path: cast(value)}), data) for value in values]
+    points = [steps_and_tokens(each, data) for each in _extremes(experiment)]
     return min(tokens for _, tokens in points), min(steps for steps, _ in points)
+
+
+def grace(experiment: Experiment, data: DataReport) -> tuple[int, int]:
+    """(tokens, steps) at which every trial of the sweep has made `GRACE` steps, or an epoch where that is shorter."""
+    epochs = [_steps_an_epoch(each, data) for each in _extremes(experiment)]
+    steps = [min(GRACE, epoch) for epoch in epochs]
+    tokens = [math.ceil(step / epoch * data.train_tokens) for step, epoch in zip(steps, epochs, strict=True)]
+    return max(tokens), max(steps)
+
+
+def _extremes(experiment: Experiment) -> list[Experiment]:
+    """The points of the space between whose lengths all others lie; the experiment as it stands where it has none."""
+    ends: dict[str, list[Any]] = {}
+    for path, dimension in (experiment.sweep.space if experiment.sweep else {}).items():
+        if path in LENGTH_KEYS and isinstance(dimension, Range):
+            cast = int if experiment.is_integer(path) else float
+            ends[path] = [cast(dimension.min), cast(dimension.max)]
+        elif path in LENGTH_KEYS and isinstance(dimension, Choice):
+            known = [value for value in dimension.choices if value is not None]
+            ends[path] = list({*([min(known), max(known)] if known else []), *(set(dimension.choices) - set(known))})
+    keys = [path.removeprefix("train.") for path in ends]
+    sections = (dict(zip(keys, values, strict=True)) for values in product(*ends.values()))
+    return [experiment.model_copy(update={"train": experiment.train.model_copy(update=each)}) for each in sections]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config import ScaleSection
@@ -59,6 +60,15 @@ class Leaderboard:
     base: Row | None
     rows: list[Row]
     cost: float | None = None  # of the whole sweep
+    model: str | None = None  # the base's name
+
+    @property
+    def footer(self) -> str | None:
+        """What `vs base` is measured against; None where there is no base to compare with."""
+        if self.base is None or self.base.value is None:
+            return None
+        name = f" ({self.model})" if self.model else ""
+        return f"vs base: how much better than the base{name} before any training, on the same evaluation rows"
 
     @property
     def best(self) -> Row | None:
@@ -77,13 +87,15 @@ def leaderboard(run: Run) -> Leaderboard:
     scored = [row for row in rows if row.value is not None and row.state != "failed"]
     scored.sort(key=lambda row: (row.value or 0.0) * (1 if mode == "min" else -1))
     ranked = [replace(row, rank=rank) for rank, row in enumerate(scored, start=1)]
-    scale = ScaleSection.model_validate(run.resolved.get("experiment", {}).get("scale", {}))
+    experiment = run.resolved.get("experiment", {})
+    model = Path(experiment.get("model", {}).get("name_or_path", "")).name or None
+    scale = ScaleSection.model_validate(experiment.get("scale", {}))
     if scale.worker_price is None:
-        return Leaderboard(metric, mode, base, ranked + [row for row in rows if row not in scored])
+        return Leaderboard(metric, mode, base, ranked + [row for row in rows if row not in scored], model=model)
     so_far = spent(run, scale.num_workers)
     priced = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in ranked]
     others = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in rows if row not in scored]
-    return Leaderboard(metric, mode, base, _pareto(priced) + others, so_far.cost(scale))
+    return Leaderboard(metric, mode, base, _pareto(priced) + others, so_far.cost(scale), model)
 
 
 def _pareto(ranked: list[Row]) -> list[Row]:
@@ -189,8 +201,11 @@ def _table(board: Leaderboard, top: int | None, costs: tuple[str, ...]) -> Table
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for heading in ("#", "trial", "state", board.metric, "vs base"):
+    table = Table(
+        box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=board.footer, caption_justify="left"
+    )
+    compared = ("vs base",) if board.footer else ()
+    for heading in ("#", "trial", "state", board.metric, *compared):
         table.add_column(heading, justify="left" if heading in ("trial", "state") else "right", no_wrap=True)
     for name in board.parameters:
         table.add_column(name.rpartition(".")[2], justify="right", no_wrap=True)
@@ -217,7 +232,7 @@ def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
         "untuned base" if row is board.base else row.name,
         row.state,
         "–" if row.value is None else f"{row.value:.4f}",
-        "" if row.gain is None else f"{row.gain:+.1f}%",
+        *(["" if row.gain is None else f"{row.gain:+.1f}%"] if board.footer else []),
         *[_short(row.params.get(name, "")) for name in board.parameters],
         *[cost[heading] for heading in costs],
     ]

@@ -205,14 +205,19 @@ def freeze_body(model: Any) -> None:
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
-    """(all parameters, trainable parameters), tied weights once, four-bit weights unpacked."""
+    """(all parameters, trainable parameters) of the whole model: tied weights once, four-bit weights unpacked, those that
+    are spread over workers with all their parts."""
     parameters = list(model.parameters())
     return sum(_count(each) for each in parameters), sum(_count(each) for each in parameters if each.requires_grad)
 
 
 def _count(parameter: torch.nn.Parameter) -> int:
     state = getattr(parameter, "quant_state", None)  # bitsandbytes packs two weights into a byte
-    return int(state.shape.numel() if state is not None else parameter.numel())
+    if state is not None:
+        return int(state.shape.numel())
+    return int(
+        getattr(parameter, "ds_numel", parameter.numel())
+    )  # ZeRO-3 leaves 0 of what is elsewhere; a DTensor says all
 
 
 def bare_model(model: ModelSection, head: Head = "causal_lm") -> PreTrainedModel:

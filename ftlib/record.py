@@ -178,7 +178,7 @@ class Record:
             "step": row["step"],
             "tokens": row["tokens"],
             "seconds": row["seconds"],
-            "metrics": {key: value for key, value in row.items() if key.startswith("eval_")},
+            "metrics": {k: v for k, v in row.items() if k.startswith("eval_") and not isinstance(v, list)},
             "versions": versions(),
             **facts,
         }

@@ -118,6 +118,7 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
     staging = trial.path / ".staging"
     with kept_precision(model):
         trainer = methods.load(experiment.method.type).trainer(experiment, model, tokenizer, data, staging)
+    trainer.metric = setting.metric
     trainer.optimizer = make_optimizer(experiment, model) or trainer.optimizer
     for callback in state_callbacks(experiment.adapter, model, trial.checkpoint):
         trainer.add_callback(callback)
@@ -134,9 +135,13 @@ def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
         tokens = model.name_or_path, model.gguf_file, model.tokenizer, model.special_tokens
         return each.data.model_dump(exclude={"packing"}), tokens
 
+    shared = load_prepared(Path(setting.data))
     if basis(experiment) == basis(setting.experiment()):
-        return load_prepared(Path(setting.data))
-    return prepare(experiment.data, experiment.method.rows, tokenizer)
+        return shared
+    own = prepare(experiment.data, experiment.method.rows, tokenizer)
+    if own.eval.to_dict() != shared.eval.to_dict():
+        raise TrialError("it would be evaluated on other rows than the other trials: make a run of its own.")
+    return own
 
 
 def _out_of_memory(experiment: Experiment) -> str:

@@ -40,6 +40,21 @@ def test_best_first_failed_last(mode: str, order: list[str], tmp_path: Path) -> 
     assert board.base.value == 4.0
 
 
+def test_what_trials_are_compared_with_is_said_or_left_out(tmp_path: Path) -> None:
+    resolved = {"objective": ["eval_loss", "min"], "experiment": {"model": {"name_or_path": "/bases/small-chat"}}}
+    run = Run.create(tmp_path, "x", "", resolved)
+    add(run, "000", [3.0])
+    board = leaderboard(run)
+    assert board.footer is None
+    assert "vs base" not in [column.header for column in to_table(board).columns]
+    add(run, "base", [4.0])
+    table = to_table(leaderboard(run))
+    assert "vs base" in [column.header for column in table.columns]
+    assert table.caption == (
+        "vs base: how much better than the base (small-chat) before any training, on the same evaluation rows"
+    )
+
+
 def test_a_trial_counts_with_its_best_evaluation_and_its_gain(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     add(run, "base", [4.0])

@@ -248,12 +248,16 @@ def test_an_unknown_metric_names_those_there_are(tree: dict[str, Any], tmp_path:
 
 
 def test_a_point_that_changes_the_data_trains_on_other_data(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["sweep"] = {"space": {"data.max_length": [16, 64], "data.train_on_prompt": [True, False]}}
+    tree["data"]["eval"] = str(write_jsonl(tmp_path / "held-out.jsonl", rows(90)[80:]))
+    few = str(write_jsonl(tmp_path / "few.jsonl", rows(30)))
+    tree["sweep"] = {"space": {"data.train": [tree["data"]["train"], few]}}
     done = setting(tree, tmp_path)
-    long = train(done, "000", {"data.max_length": 64})[-1]
-    short = train(done, "001", {"data.max_length": 16, "data.train_on_prompt": True})[-1]
+    long = train(done, "000", {})[-1]
+    short = train(done, "001", {"data.train": few})[-1]
     assert short["tokens"] < long["tokens"]
     assert Run(Path(done.run)).trial("001").manifest["data_hash"] != _prepared(done).hash
+    with pytest.raises(TrialError, match="it would be evaluated on other rows than the other trials"):
+        train(done, "002", {"data.max_length": 16})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

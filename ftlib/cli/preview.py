@@ -32,7 +32,7 @@ def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
     price = expected(experiment, found.tokens)
     if price is not None:
         yield f"cost:       {price}"
-    yield from _sweep(experiment)
+    yield from _sweep(experiment, data)
     odd = findings(experiment, data, found.steps, None if whole is None else whole / 3600)
     yield from (f"odd:        {sentence}" for sentence in odd[:ODD])
     if len(odd) > ODD:
@@ -75,7 +75,9 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _sweep(experiment: Experiment) -> Iterator[str]:
+def _sweep(experiment: Experiment, data: DataReport) -> Iterator[str]:
+    from ftlib.sweep.rungs import why_never_stopped
+
     sweep = experiment.sweep
     if sweep is None:
         return
@@ -86,7 +88,8 @@ def _sweep(experiment: Experiment) -> Iterator[str]:
     )
     dimensions = ", ".join(f"{path} {_dimension(each)}" for path, each in sweep.space.items())
     kind = sweep.scheduler.type
-    stops = "none is stopped" if kind == "none" else f"{kind} stops"
+    never = why_never_stopped(experiment, data)
+    stops = never or ("none is stopped" if kind == "none" else f"{kind} stops")
     yield f"space:      {dimensions}; {sweep.search.type} proposes, {stops}"
 
 

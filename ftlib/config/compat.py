@@ -225,7 +225,7 @@ RULES: tuple[Rule, ...] = (
         "sweep.metric",
         lambda e: isinstance(e.method, ONLINE) and e.sweep and e.sweep.metric == "eval_loss",
         "the loss of a policy gradient says nothing of how good the model is",
-        "metric: eval_reward, mode: max",
+        "metric: eval_reward",
     ),
     Rule(
         "sweep.scheduler",

@@ -14,6 +14,7 @@ from ftlib.config.adapter import AdapterSection
 from ftlib.config.budget import BudgetSection
 from ftlib.config.compat import refusals
 from ftlib.config.data import DataSection
+from ftlib.config.evaluation import why_no_metric, why_not_compared
 from ftlib.config.loader import parse_override, read_mapping, set_dotted
 from ftlib.config.messages import explain, unknown_key
 from ftlib.config.method import MethodSection
@@ -78,6 +79,9 @@ class Experiment(Section):
             raise ValueError("budget.max_cost needs a price: set scale.price_per_hour, what an hour of a worker costs")
         for rule in refusals(self):
             raise ValueError(rule.sentence)
+        problem = why_no_metric(self)
+        if problem:
+            raise ValueError(problem.removesuffix("."))
         return self
 
     @classmethod
@@ -127,7 +131,10 @@ class Experiment(Section):
         """The metric that trials are compared by, and which way is better."""
         if not self.data.held_out:
             return "train_loss", "min"
-        return (self.sweep.metric, self.sweep.mode) if self.sweep else self.method.metric
+        metric, better = self.method.metric
+        if self.sweep is not None and self.sweep.metric is not None:
+            metric, better = self.sweep.metric, self.method.metrics[self.sweep.metric]
+        return metric, better
 
     def to_dict(self) -> dict[str, Any]:
         """Every default filled in, as plain YAML and JSON values."""
@@ -191,11 +198,19 @@ class Experiment(Section):
             self._section_at(path, where)
             if isinstance(dimension, RatioOf):
                 self._section_at(dimension.ratio_of, where)
+            differs = not isinstance(dimension, Choice) or len(dimension.choices) > 1
+            if differs and (why := why_not_compared(self, path)):
+                raise ConfigError(f"{where}: {why}.")
             for value in self._probes(path, dimension):
                 try:
-                    self.at(self.resolve_ratios({path: value}))
+                    point = self.at(self.resolve_ratios({path: value}))
                 except ConfigError as error:
                     raise ConfigError(f"{where}: the value {value!r} is not possible: {error}") from None
+                if point.method.rows != self.method.rows:
+                    raise ConfigError(
+                        f"{where}: the value {value!r} trains on other rows than method.* as it stands: "
+                        "make a run for each value."
+                    )
         self._check_pairs(source)
 
     def _check_pairs(self, source: str) -> None:

@@ -1,7 +1,8 @@
 """`method:` what is learned from the data. One class a method; its trainer is in `ftlib/methods/`.
 
 Besides its keys, a method says in plain words what it needs: `rows`, the kind of rows that `ftlib.data` makes for it,
-and `head`, the model class that is trained. Names and defaults of the keys are TRL's.
+and `head`, the model class that is trained; and what its evaluations give: `metrics`, and which of its keys they do not
+survive (`moves`). Names and defaults of the keys are TRL's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ftlib.config.section import Section
 
+Better = Literal["min", "max"]
 Rows = Literal["answers", "text", "pairs", "judged", "prompts", "labelled"]
 Head = Literal["causal_lm", "sequence_classification", "reward"]
 
@@ -35,9 +37,39 @@ class Method(Section):
         return 1
 
     @property
-    def metric(self) -> tuple[str, Literal["min", "max"]]:
+    def metrics(self) -> dict[str, Better]:
+        """What an evaluation gives that trials can be compared by, and which way is better; the usual one first."""
+        return ANSWERS
+
+    @property
+    def metric(self) -> tuple[str, Better]:
         """What a sweep compares trials by, unless it says otherwise."""
-        return "eval_loss", "min"
+        return next(iter(self.metrics.items()))
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        """Keys of the method's own that change what metrics mean: trials that differ in one cannot be compared by these."""
+        return {}
+
+    @property
+    def has_zero_shot(self) -> bool:
+        """Whether the untuned base has an evaluation that says something: not of a random head, nor beside itself."""
+        return self.head == "causal_lm"
+
+
+ANSWERS: dict[str, Better] = {"eval_loss": "min", "eval_mean_token_accuracy": "max"}
+CLASSES: dict[str, Better] = {"eval_loss": "min", "eval_accuracy": "max", "eval_f1_macro": "max"}
+PREFERENCES: dict[str, Better] = {
+    "eval_loss": "min",
+    "eval_rewards/accuracies": "max",  # the only one of the rewards that no beta scales
+    "eval_rewards/margins": "max",
+    "eval_rewards/chosen": "max",
+    "eval_rewards/rejected": "min",
+    "eval_logps/chosen": "max",
+    "eval_logps/rejected": "min",
+}
+SCALED = ("eval_loss", "eval_rewards/margins", "eval_rewards/chosen", "eval_rewards/rejected")  # by beta
+LOSS = ("eval_loss",)
 
 
 class SFT(Method):
@@ -78,6 +110,14 @@ class Classify(Method):
     @property
     def head(self) -> Head:
         return "sequence_classification"
+
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return CLASSES
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        return {"class_weights": LOSS, "label_smoothing": LOSS}
 
 
 DPOLoss = Literal[
@@ -158,6 +198,20 @@ class DPO(Method):
     def rows(self) -> Rows:
         return "pairs"
 
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return PREFERENCES
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        return {"beta": SCALED} | dict.fromkeys(
+            ("loss_type", "loss_weights", "label_smoothing", "f_divergence_type"), LOSS
+        )
+
+    @property
+    def has_zero_shot(self) -> bool:
+        return False  # it would be compared with itself: ln 2, whatever it is
+
 
 class KTO(Method):
     """Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306): answers judged good or bad, unpaired."""
@@ -179,6 +233,18 @@ class KTO(Method):
     def rows(self) -> Rows:
         return "judged"
 
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return PREFERENCES
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        return {"beta": SCALED} | dict.fromkeys(("loss_type", "desirable_weight", "undesirable_weight"), LOSS)
+
+    @property
+    def has_zero_shot(self) -> bool:
+        return False  # as of DPO
+
 
 class ORPO(Method):
     """Odds-ratio preference optimization (Hong et al. 2024, arXiv:2403.07691): SFT and preference in one, no reference."""
@@ -191,6 +257,14 @@ class ORPO(Method):
     @property
     def rows(self) -> Rows:
         return "pairs"
+
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return {**PREFERENCES, "eval_nll_loss": "min", "eval_log_odds_chosen": "max"}
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        return {"beta": SCALED}
 
 
 class SimPO(Method):
@@ -214,6 +288,14 @@ class SimPO(Method):
     def rows(self) -> Rows:
         return "pairs"
 
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return {**PREFERENCES, "eval_nll_loss": "min"}
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        return {"beta": SCALED} | dict.fromkeys(("simpo_gamma", "cpo_alpha", "label_smoothing"), LOSS)
+
 
 class Reward(Method):
     """A reward model from preferences (Bradley-Terry), for `grpo` and `rloo` to train against."""
@@ -231,6 +313,14 @@ class Reward(Method):
     def head(self) -> Head:
         return "reward"
 
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return {"eval_loss": "min", "eval_accuracy": "max", "eval_margin": "max"}
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        return {"center_rewards_coefficient": LOSS}
+
 
 class RewardFunction(Section):
     """One reward of a completion. `function`: a built-in name or an import path `package.module:function` that TRL can
@@ -242,6 +332,11 @@ class RewardFunction(Section):
     """How much it counts."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Given to a built-in reward: {pattern: "####"}."""
+
+    @property
+    def name(self) -> str:
+        """By which it is logged: the built-in's, or the function's in its module."""
+        return self.function.rpartition(":")[2]
 
 
 def _named(value: Any) -> Any:
@@ -277,8 +372,15 @@ class _Online(Method):
         return self.num_generations
 
     @property
-    def metric(self) -> tuple[str, Literal["min", "max"]]:
-        return "eval_reward", "max"  # the loss of a policy gradient says nothing of how good the policy is
+    def metrics(self) -> dict[str, Better]:
+        """Not the loss of a policy gradient, which says nothing of how good the policy is."""
+        each: dict[str, Better] = {f"eval_rewards/{reward.name}/mean": "max" for reward in self.rewards}
+        return {"eval_reward": "max", **each}
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        """How completions are written and rewarded decides what the same weights get."""
+        return dict.fromkeys(("rewards", "max_completion_length", "temperature", "top_p"), tuple(self.metrics))
 
 
 class GRPO(_Online):
@@ -354,6 +456,11 @@ class Distill(Method):
     @property
     def head(self) -> Head:
         return "sequence_classification" if self.task == "classify" else "causal_lm"
+
+    @property
+    def metrics(self) -> dict[str, Better]:
+        """Of the labels alone, as without a teacher: no key of the distillation changes what they mean."""
+        return CLASSES if self.task == "classify" else ANSWERS
 
     @property
     def remote(self) -> bool:

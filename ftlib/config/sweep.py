@@ -96,7 +96,7 @@ class RandomSearch(Section):
 
 
 class GridSearch(Section):
-    """Every combination; every dimension must be a list. `num_samples` repeats the grid."""
+    """Every combination, once; every dimension must be a list. No trial is stopped early unless a `scheduler` is named."""
 
     type: Literal["grid"]
     """Every combination of the listed values."""
@@ -108,16 +108,21 @@ SearchSection = Annotated[OptunaSearch | RandomSearch | GridSearch, Field(discri
 class Asha(Section):
     """Asynchronous successive halving (Li et al. 2018, arXiv:1810.05934). The first of `rungs` stands at `first_rung`, a
     share of the whole budget, and each next one `reduction_factor` times later; those at or past the end are left out.
-    They are counted in `unit`, so that trials of different batch sizes meet at the same point."""
+    They are counted in `unit`, so that trials of different batch sizes meet at the same point. Where
+    `first_rung` is null it is a twelfth, and no rung stands before every trial has made 20 steps, or an epoch where that is
+    shorter. A trial that the evaluation rows cannot tell from those that go on (their difference is within its standard
+    error) goes on too."""
 
     type: Literal["asha"]
     """Asynchronous successive halving: at each rung only the best go on."""
     reduction_factor: float = Field(default=3, gt=1)
     """One of so many goes on from a rung."""
-    first_rung: float = Field(default=1 / 12, gt=0, lt=1)
-    """Where the first rung stands, as a share of the whole training."""
+    first_rung: float | None = Field(default=None, gt=0, lt=1)
+    """Where the first rung stands, as a share of the whole training; null: 1/12, but not before 20 steps or an epoch."""
     rungs: int = Field(default=2, ge=1)
     """How many rungs there are."""
+    min_eval_rows: int = Field(default=10, ge=1)
+    """With fewer rows to evaluate on, no trial is stopped."""
     unit: Literal["tokens", "steps"] = "tokens"
     """What rungs are counted in; tokens are fair to trials of different batch size."""
 
@@ -179,11 +184,11 @@ class SweepSection(Section):
     space: dict[str, Dimension] = Field(min_length=1)
     """Dotted paths to what is tried: a list of values, {min, max, log}, or {ratio_of, choices}."""
     num_samples: int = Field(default=16, ge=1)
-    """How many trials; of a grid, how often it is repeated (then 1 by default)."""
-    metric: str = "eval_loss"
-    """What trials are compared by: a number of their evaluations."""
-    mode: Literal["min", "max"] = "min"
-    """Whether less of it is better (min), or more (max)."""
+    """How many trials; a grid has as many as it has points."""
+    metric: str | None = None
+    """What trials are compared by: a number of their evaluations; null: the method's usual one."""
+    mode: Literal["min", "max"] | None = None
+    """Whether less of it is better (min), or more (max); null: as the metric is meant."""
     search: SearchSection = Field(default_factory=lambda: OptunaSearch(type="optuna"))
     """Who proposes points."""
     scheduler: SchedulerSection = Field(default_factory=lambda: Asha(type="asha"))
@@ -199,13 +204,10 @@ class SweepSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_grid(cls, values: Any) -> Any:
-        if (
-            isinstance(values, dict)
-            and isinstance(values.get("search"), dict)
-            and values["search"].get("type") == "grid"
-        ):
-            return {"num_samples": 1, **values}
+    def _a_grid_is_tried_whole(cls, values: Any) -> Any:
+        search = values.get("search") if isinstance(values, dict) else None
+        if isinstance(search, dict) and search.get("type") == "grid":
+            return {"num_samples": 1, "scheduler": {"type": "none"}, **values}
         return values
 
     @model_validator(mode="after")
@@ -215,6 +217,11 @@ class SweepSection(Section):
             if wide:
                 raise ValueError(
                     f"search 'grid' needs lists, but {wide[0]} is a range: list its values or use 'optuna'"
+                )
+            if self.num_samples not in (1, size := len(self.grid_points())):
+                raise ValueError(
+                    f"num_samples is {self.num_samples}, but the grid has {size} points, each tried once: drop "
+                    "num_samples, or add train.seed to the space to try each point several times"
                 )
         if isinstance(self.scheduler, PBT):
             if isinstance(self.search, OptunaSearch):
@@ -235,7 +242,7 @@ class SweepSection(Section):
     @property
     def number_of_trials(self) -> int:
         """How many trials the sweep ends with."""
-        return self.num_samples * (len(self.grid_points()) if isinstance(self.search, GridSearch) else 1)
+        return len(self.grid_points()) if isinstance(self.search, GridSearch) else self.num_samples
 
     def grid_points(self) -> list[dict[str, Any]]:
         """Every combination of the space's lists."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import DataCollatorWithPadding, EvalPrediction, Trainer, TrainingArguments
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from ftlib.config import Classify, Experiment
 from ftlib.methods.arguments import training_arguments
 from ftlib.methods.class_weights import class_weights
+from ftlib.methods.evaluation import ByRows
+from ftlib.methods.objectives.classify import facts, summary
+from ftlib.methods.table import Table
 from ftlib.models import freeze_body
 
 if TYPE_CHECKING:
@@ -25,13 +27,12 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
     assert isinstance(method, Classify)
     if method.freeze == "encoder":
         freeze_body(model)
-    arguments = training_arguments(experiment, output_dir) | {"prediction_loss_only": False}
     return Classifier(
         labels=data.report.labels,
         class_weights=class_weights(method, data),
         label_smoothing=method.label_smoothing,
         model=model,
-        args=TrainingArguments(**arguments, label_names=["labels"]),
+        args=TrainingArguments(**training_arguments(experiment, output_dir), label_names=["labels"]),
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=data.train,
         eval_dataset=data.held_out,
@@ -39,36 +40,32 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
     )
 
 
-class Classifier(Trainer):
-    """The mean of the rows' weighted cross-entropies; after each evaluation it knows the confusion matrix."""
+class Classifier(ByRows, Trainer):
+    """The mean of the rows' weighted cross-entropies."""
 
     def __init__(
         self, labels: tuple[str, ...], class_weights: torch.Tensor | None, label_smoothing: float, **kwargs: Any
     ) -> None:
         self.labels, self.class_weights, self.label_smoothing = labels, class_weights, label_smoothing
-        self.confusion = np.zeros((len(labels), len(labels)), dtype=int)
-        super().__init__(compute_loss_func=self.loss, compute_metrics=self.score, **kwargs)
+        super().__init__(compute_loss_func=self.loss, **kwargs)
 
     def loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """`num_items_in_batch` counts the rows of all accumulated batches, so that they weigh the same."""
-        weights = None if self.class_weights is None else self.class_weights.to(labels.device)
-        total = cross_entropy(
-            outputs["logits"].float(), labels, weights, reduction="sum", label_smoothing=self.label_smoothing
-        )
+        total = self._losses(outputs["logits"], labels, reduction="sum")
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
-    def score(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Accuracy, and the mean over the classes of F1 (0 for a class that is neither there nor predicted)."""
-        logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-        size = len(self.labels)
-        pairs = prediction.label_ids * size + logits.argmax(-1)
-        self.confusion = np.bincount(pairs, minlength=size * size).reshape(size, size)
-        right, wrong = np.diag(self.confusion), self.confusion.sum(0) + self.confusion.sum(1)
-        return {
-            "accuracy": float(right.sum() / max(self.confusion.sum(), 1)),
-            "f1_macro": float(np.mean(2 * right / np.maximum(wrong, 1))),
-        }
+    def _losses(self, logits: torch.Tensor, labels: torch.Tensor, reduction: str) -> torch.Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(labels.device)
+        return cross_entropy(logits.float(), labels, weights, reduction=reduction, label_smoothing=self.label_smoothing)
+
+    def score(self, model: Any, inputs: dict[str, Any]) -> Table:
+        logits = model(**{name: part for name, part in inputs.items() if name != "labels"})["logits"]
+        labels = inputs["labels"]
+        return {"loss": self._losses(logits, labels, "none"), "label": labels, "predicted": logits.argmax(-1)}
+
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table, len(self.labels))
 
     def facts(self) -> dict[str, Any]:
-        """For the manifest: rows are the true classes, columns the predicted ones."""
-        return {"labels": list(self.labels), "confusion_matrix": self.confusion.tolist()}
+        """For the manifest."""
+        return facts(self.table, self.labels)

@@ -101,7 +101,7 @@ class Lesson:
             built: Any = sft.trainer(*arguments, kind=LanguageDistiller)
             self.device = built.args.device
             return built
-        options = training_arguments(self.experiment, self.output_dir) | {"prediction_loss_only": False}
+        options = training_arguments(self.experiment, self.output_dir)
         built = ClassifyDistiller(
             labels=self.data.report.labels,
             class_weights=None,
@@ -133,7 +133,7 @@ class Lesson:
             quality.write_quality(folder, self.model, self.task, self.batches(rows, collator), self.alike)
 
         size = self.experiment.train.per_device_eval_batch_size
-        parts = {"quality": self.teacher.key(), "data": self.data.hash, "batch": size, "rows": self.method.rows}
+        parts = quality.key(self.teacher.key(), self.data.hash, size, self.method.rows)
         known = quality.read_quality(cached(parts, build)) if self.alike or classify else {}
         whole = self.experiment.scale.strategy in ("single", "ddp")  # a forward of a sharded student needs all workers
         batch = (lambda: next(self.batches(rows, collator))[1]) if whole and self.alike else None

@@ -9,6 +9,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from ftlib.config import GRPO, Experiment
 from ftlib.methods.arguments import training_arguments
+from ftlib.methods.evaluation import ByCompletions
 from ftlib.methods.rewards import generation, reward_arguments
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         loss_type=method.loss_type,
         scale_rewards=method.scale_rewards,
     )
-    return GRPOTrainer(
+    built = _GRPOTrainer(
         model=model,
         args=config,
         train_dataset=data.train,
@@ -36,3 +37,9 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         processing_class=tokenizer,
         **reward_arguments(method),
     )
+    built.reward_func_names = [reward.name for reward in method.rewards]  # TRL calls a reward model by its base
+    return built
+
+
+class _GRPOTrainer(ByCompletions, GRPOTrainer):
+    """Evaluated by its rewards."""

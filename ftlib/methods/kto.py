@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from trl import KTOConfig, KTOTrainer
 
 from ftlib.config import KTO, Experiment
+from ftlib.data.tokenize import IGNORED
 from ftlib.methods.arguments import training_arguments
+from ftlib.methods.evaluation import ByRows
+from ftlib.methods.objectives.kto import summary
 from ftlib.methods.reference import OneReference, reference_of
+from ftlib.methods.table import Table
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -28,6 +33,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         **method.model_dump(exclude={"type"}),
     )
     return _KTOTrainer(
+        method=method,
         reference=reference_of(experiment, model),
         model=model,
         args=config,
@@ -43,10 +49,34 @@ def _add_mismatched(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {**rows, "KL_completion_ids": [answers[-1], *answers[:-1]]}
 
 
-class _KTOTrainer(OneReference, KTOTrainer):
+class _KTOTrainer(OneReference, ByRows, KTOTrainer):
     """Takes rows as they are."""
 
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: KTOConfig, *rest: Any) -> Any:
+    def __init__(self, method: KTO, **kwargs: Any) -> None:
+        self.method = method
+        super().__init__(**kwargs)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: KTOConfig, dataset_name: str) -> Any:
+        """In training the mismatches are made within a batch; of evaluation rows over all, whatever the batch size."""
         if not self.calculate_KL:
             return dataset
-        return dataset.map(_add_mismatched, batched=True, batch_size=args.per_device_train_batch_size)
+        size = args.per_device_train_batch_size if dataset_name == "train" else len(dataset)
+        return dataset.map(_add_mismatched, batched=True, batch_size=size)
+
+    def score(self, model: Any, inputs: dict[str, Any]) -> Table:
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, IGNORED)
+        read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        log_probs = model(**read, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+        if self.precompute_ref_logps:
+            reference, mismatched_reference = inputs["ref_logps"], inputs.get("ref_KL_logps")
+        else:
+            reference, mismatched_reference = self.compute_ref_log_probs(self.ref_model or model, inputs)
+        policy = log_probs[:, 1 - labels.shape[1] :].sum(1)
+        good = torch.as_tensor(inputs["label"], device=policy.device)
+        found = {"good": good, "policy": policy, "reference": reference}
+        if self.calculate_KL:
+            found["mismatched"] = self._compute_kl_logps(model, inputs) - mismatched_reference
+        return found
+
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table, self.method)

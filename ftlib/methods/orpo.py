@@ -12,7 +12,10 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from ftlib.config import ORPO, Experiment
 from ftlib.methods.arguments import training_arguments
+from ftlib.methods.evaluation import ByRows
+from ftlib.methods.objectives.orpo import summary
 from ftlib.methods.pair_rows import PairRows
+from ftlib.methods.table import Table
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -32,5 +35,8 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
     )
 
 
-class _ORPOTrainer(PairRows, ORPOTrainer):
+class _ORPOTrainer(PairRows, ByRows, ORPOTrainer):
     """Takes rows as they are."""
+
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table, self.beta)

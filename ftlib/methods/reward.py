@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.nn.functional import logsigmoid
 from trl import RewardConfig, RewardTrainer
 
 from ftlib.config import Experiment, Reward
 from ftlib.methods.arguments import training_arguments
+from ftlib.methods.evaluation import ByRows
+from ftlib.methods.table import Table, mean
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -30,9 +34,31 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         None if part is None else part.map(_whole, batched=True, remove_columns=columns)
         for part in (data.train, data.held_out)
     )
-    return RewardTrainer(
+    return _RewardTrainer(
         model=model, args=config, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
     )
+
+
+class _RewardTrainer(ByRows, RewardTrainer):
+    """Evaluated pair by pair."""
+
+    def score(self, model: Any, inputs: dict[str, Any]) -> Table:
+        chosen, rejected = model(**inputs, use_cache=False).logits.squeeze(-1).chunk(2)
+        return {"chosen": chosen, "rejected": rejected}
+
+    def summary(self, table: Table) -> dict[str, float]:
+        """By TRL's names."""
+        chosen, rejected = table["chosen"], table["rejected"]
+        centre = self.args.center_rewards_coefficient or 0.0
+        both = torch.cat([chosen, rejected])
+        return {
+            "loss": mean(centre * (chosen + rejected).square() - logsigmoid(chosen - rejected)),
+            "accuracy": mean((chosen > rejected).double()),
+            "margin": mean(chosen - rejected),
+            "mean_reward": mean(both),
+            "min_reward": float(both.min()),
+            "max_reward": float(both.max()),
+        }
 
 
 def _whole(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:

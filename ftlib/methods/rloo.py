@@ -9,6 +9,7 @@ from trl import RLOOConfig, RLOOTrainer
 
 from ftlib.config import RLOO, Experiment
 from ftlib.methods.arguments import training_arguments
+from ftlib.methods.evaluation import ByCompletions
 from ftlib.methods.rewards import generation, reward_arguments
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         beta=method.beta,
         normalize_advantages=method.normalize_advantages,
     )
-    return RLOOTrainer(
+    built = _RLOOTrainer(
         model=model,
         args=config,
         train_dataset=data.train,
@@ -35,3 +36,9 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         processing_class=tokenizer,
         **reward_arguments(method),
     )
+    built.reward_func_names = [reward.name for reward in method.rewards]  # TRL calls a reward model by its base
+    return built
+
+
+class _RLOOTrainer(ByCompletions, RLOOTrainer):
+    """Evaluated by its rewards."""

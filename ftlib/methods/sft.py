@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 def trainer(
     experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, output_dir: Path, kind: Any = None
 ) -> Trainer:
-    """A trainer over `data`, whose rows are already tokens and labels; `kind` is a child of SFTTrainer to be used instead."""
-    from trl import SFTConfig, SFTTrainer
+    """A trainer over `data`, whose rows are already tokens and labels; `kind` is a child of AnswerTrainer to be used instead."""
+    from trl import SFTConfig
+
+    from ftlib.methods.answers import AnswerTrainer
 
     packing = experiment.data.packing
     config = SFTConfig(
@@ -29,7 +31,7 @@ def trainer(
         # Rows come tokenized, labelled and cut; only packing has something left to prepare.
         dataset_kwargs={"skip_prepare_dataset": not packing},
     )
-    return (kind or SFTTrainer)(
+    return (kind or AnswerTrainer)(
         model=model,
         args=config,
         train_dataset=data.train,

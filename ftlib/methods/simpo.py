@@ -12,7 +12,10 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from ftlib.config import Experiment, SimPO
 from ftlib.methods.arguments import training_arguments
+from ftlib.methods.evaluation import ByRows
+from ftlib.methods.objectives.simpo import summary
 from ftlib.methods.pair_rows import PairRows
+from ftlib.methods.table import Table
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -31,9 +34,23 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
         **method.model_dump(exclude={"type"}),
     )
     return _SimPOTrainer(
-        model=model, args=config, train_dataset=data.train, eval_dataset=data.held_out, processing_class=tokenizer
+        method=method,
+        model=model,
+        args=config,
+        train_dataset=data.train,
+        eval_dataset=data.held_out,
+        processing_class=tokenizer,
     )
 
 
-class _SimPOTrainer(PairRows, CPOTrainer):
+class _SimPOTrainer(PairRows, ByRows, CPOTrainer):
     """Takes rows as they are."""
+
+    nll_on_prompt = False
+
+    def __init__(self, method: SimPO, **kwargs: Any) -> None:
+        self.method = method
+        super().__init__(**kwargs)
+
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table, self.method)

@@ -24,11 +24,11 @@ from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError
 from ftlib.lora_bank import LoraBank, Route
-from ftlib.methods.distillation.quality import read_quality, retained, write_quality
+from ftlib.methods.distillation.quality import key, read_quality, retained, write_quality
 from ftlib.methods.distillation.targets import Reader, Targets, Task, write_targets
 from ftlib.methods.objectives import Scored, Tokens
 from ftlib.methods.reference import reference_of
-from ftlib.models import identity, load_model, load_tokenizer
+from ftlib.models import count_parameters, identity, load_model, load_tokenizer
 from ftlib.onednn import FrozenLinear, freeze_linears
 from ftlib.pack.layout import ATTENTION, Block, Layout, laid_out, pick
 from ftlib.strategies import use_tf32
@@ -67,7 +67,7 @@ class FrozenBase:
             raise CannotPack(f"its attention cannot be given sequences of several trials ({error})") from error
         self.model.config.get_text_config().pad_token_id = self.pad_token_id
         self.identity = identity(experiment.model, self.model)
-        self.total_parameters = sum(part.numel() for part in self.model.parameters())
+        self.total_parameters = count_parameters(self.model)[0]
         self.model.to(self.device).eval().requires_grad_(False)
         shape = empty_model(experiment.model, adapter, head)
         targets = [_plain(name) for name, module in shape.named_modules() if isinstance(module, LoraLayer)]
@@ -228,7 +228,7 @@ class FrozenBase:
             write_quality(folder, model(), task, batches(self.data.eval), reads_alike=True)
 
         parts = {"targets": teacher.key(), "data": self.data.hash, "top_k": method.top_k, "classes": task.classes}
-        told = {"quality": teacher.key(), "data": self.data.hash, "batch": size, "rows": method.rows}
+        told = key(teacher.key(), self.data.hash, size, method.rows)
         known = read_quality(cached(told, quality))
         identity = teacher.identity()
 

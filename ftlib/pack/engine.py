@@ -23,6 +23,7 @@ from ftlib.errors import FtlibError, TrialError
 from ftlib.lora_bank import Route
 from ftlib.methods.objectives import Objective
 from ftlib.methods.objectives.base import Split
+from ftlib.methods.table import Table, on_cpu
 from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.member import Member
@@ -185,15 +186,14 @@ class Pack:
         rows = len(self.base.data.eval)
         size = self.setting.experiment().train.per_device_eval_batch_size
         parts = [list(range(start, min(start + size, rows))) for start in range(0, rows, size)]
-        found: list[list[dict[str, float]]] = [[] for _ in objectives]
+        found: list[list[Table]] = [[] for _ in objectives]
         route = None if slots is None else Route(slots)
         for part in parts:
             blocks = [self._block("eval", each, part) for each in objectives]
             with self.base.computing(blocks, route) as outputs:
                 for into, each, scored in zip(found, objectives, outputs, strict=True):
-                    into.append(each.evaluate(scored, "eval", part))
-        sizes = [len(part) for part in parts]
-        return [each.finish(batches, sizes) for each, batches in zip(objectives, found, strict=True)]
+                    into.append(on_cpu(each.evaluate(scored, "eval", part)))
+        return [each.finish(batches, self.setting.metric) for each, batches in zip(objectives, found, strict=True)]
 
     def evaluate_base(self, make: Callable[[], Objective]) -> None:
         """Evaluates the untuned base as the trial `base`, once. That it cannot be evaluated is noted, not raised."""

@@ -8,6 +8,7 @@ them out of the rung's best.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ class SuccessiveHalving(FIFOScheduler):
         self.clock, self.marks, self.reduction_factor = clock, marks, reduction_factor
         self.calls_back = calls_back
         self.scores: list[dict[str, float]] = [{} for _ in marks]  # of each rung: trial to score, lower being better
+        self.parts: list[dict[str, Sequence[float]]] = [{} for _ in marks]  # the same scores on parts of the rows
         self.reached: dict[str, int] = {}  # each trial's last rung
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -58,13 +60,30 @@ class SuccessiveHalving(FIFOScheduler):
         score = self.sign * result[self.metric]
         self.scores[rung][trial.trial_id] = score if math.isfinite(score) else math.inf
         self.reached[trial.trial_id] = rung
+        self.parts[rung][trial.trial_id] = result.get(f"{self.metric}_parts", ())
         return True
 
     def _beaten(self, rung: int) -> set[str]:
-        """Of those that have come no further than this rung, the ones that are not among its best."""
+        """Of those that have come no further than this rung, the ones that are not among its best, and that the
+        evaluation rows can tell from the last of these."""
         scores = self.scores[rung]
         kept = math.ceil(len(scores) / self.reduction_factor) + self.calls_back
-        return {each for each in sorted(scores, key=scores.__getitem__)[kept:] if self.reached[each] == rung}
+        order = sorted(scores, key=scores.__getitem__)
+        last = order[min(kept, len(order)) - 1]
+        others = [each for each in order[kept:] if self.reached[each] == rung]
+        return {each for each in others if self._is_worse(rung, each, last)}
+
+    def _is_worse(self, rung: int, trial: str, last: str) -> bool:
+        """By more than the standard error of their difference over the parts of the rows, which are the same for both."""
+        scores, parts = self.scores[rung], self.parts[rung]
+        if math.isinf(scores[trial]):
+            return True
+        ours, theirs = parts[trial], parts[last]
+        error = 0.0
+        if len(ours) == len(theirs) > 1:
+            differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
+            error = statistics.stdev(differences) / math.sqrt(len(differences))
+        return scores[trial] - scores[last] > (error if math.isfinite(error) else 0.0)
 
 
 __all__ = ["SuccessiveHalving"]

@@ -105,6 +105,7 @@ def make_search(experiment: Experiment, run: str) -> StudySearch:
     sweep = _sweep(experiment)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage, points = None, None
+    metric, mode = experiment.objective
     sampler: optuna.samplers.BaseSampler
     if isinstance(sweep.search, config.OptunaSearch):
         sampler = _optuna_sampler(sweep.search)
@@ -113,12 +114,12 @@ def make_search(experiment: Experiment, run: str) -> StudySearch:
         sampler = optuna.samplers.RandomSampler(seed=sweep.search.seed)
     else:
         sampler = optuna.samplers.RandomSampler(seed=0)
-        points = sweep.grid_points() * sweep.num_samples
+        points = sweep.grid_points()
     try:
         return StudySearch(
             space={path: _distribution(experiment, path) for path in sweep.space},
-            metric=sweep.metric,
-            mode=sweep.mode,
+            metric=metric,
+            mode=mode,
             sampler=sampler,
             storage=storage,
             study_name=experiment.name if storage else None,
@@ -189,28 +190,6 @@ def _within(experiment: Experiment) -> Callable[[dict[str, Any]], dict[str, Any]
         }
 
     return clip
-
-
-def rungs_for(scheduler: config.SchedulerSection | None, tokens: int, steps: int) -> Rungs:
-    """The marks at which trials of a whole budget of `tokens` (or `steps`) evaluate for their scheduler.
-
-    ASHA: the first rung's share of the budget, times powers of the reduction factor. Others: `checks` marks, evenly
-    spread.
-    """
-    if scheduler is None or isinstance(scheduler, config.NoScheduler):
-        return Rungs()
-    budget = tokens if scheduler.unit == "tokens" else steps
-    if isinstance(scheduler, config.Asha):
-        first, factor = budget * scheduler.first_rung, scheduler.reduction_factor
-        marks = {round(first * factor**power) for power in range(scheduler.rungs)}
-    else:
-        marks = {int(budget * part / scheduler.checks) for part in range(1, scheduler.checks)}
-    kept = tuple(sorted(mark for mark in marks if 0 < mark < budget))
-    if not kept:
-        raise ConfigError(
-            f"sweep.scheduler: a trial has only {budget} {scheduler.unit}, too few to compare: train longer."
-        )
-    return Rungs(scheduler.unit, kept)
 
 
 def _sweep(experiment: Experiment) -> SweepSection:

@@ -14,6 +14,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchGenerator
 
 from ftlib.config import Experiment, GridSearch, RatioOf
+from ftlib.config.evaluation import why_not_compared
 from ftlib.config.packs import largest_rank, why_not_packed
 from ftlib.errors import FtlibError, InputError
 from ftlib.record import copy_checkpoint
@@ -180,6 +181,10 @@ class Steering:
     def _check(self, point: dict[str, Any]) -> None:
         """Raises ConfigError or InputError for a point that cannot be trained, or not beside the others."""
         at = self.experiment.at(self.experiment.resolve_ratios(point))
+        swept = self.experiment.sweep.space if self.experiment.sweep else {}
+        for path in sorted(set(point) - set(swept)):
+            if why := why_not_compared(self.experiment, path):
+                raise InputError(f"{path}: {why}.")
         if self.controller.conductor.hosts is None:
             return
         reason = why_not_packed(at)

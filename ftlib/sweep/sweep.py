@@ -22,7 +22,6 @@ from ftlib.cluster.access import guard_local_cluster
 from ftlib.config import PBT, Experiment
 from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError, StorageError
-from ftlib.estimate import budget as shortest_budget
 from ftlib.pack.hosts import Hosts
 from ftlib.pack.packing import first_host, is_packed, open_packs
 from ftlib.pack.trainable import Slot
@@ -31,7 +30,8 @@ from ftlib.setting import Setting
 from ftlib.sweep.conductor import Conductor, give_back
 from ftlib.sweep.controller import conducting
 from ftlib.sweep.job import run_tune_trial, workers_place
-from ftlib.sweep.search import draws, make_scheduler, make_search, rungs_for
+from ftlib.sweep.rungs import rungs_of, why_never_stopped
+from ftlib.sweep.search import draws, make_scheduler, make_search
 from ftlib.sweep.shares import Shares, shared
 from ftlib.sweep.snapshot import lay_out
 
@@ -41,8 +41,10 @@ TUNE = "tune"
 def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
     """What every trial of this run shares, the scheduler's rungs among it."""
     sweep = experiment.sweep
-    # Random weights are no base to compare with, and where no rows are held out nothing is compared.
-    tuned = experiment.model.init == "pretrained" and experiment.data.held_out
+    # Random weights are no base to compare with, where no rows are held out nothing is compared, and of some methods no
+    # base has numbers that say something.
+    comparable = experiment.data.held_out and experiment.method.has_zero_shot
+    tuned = experiment.model.init == "pretrained" and comparable
     metric, mode = experiment.objective
     setting = Setting(
         run=str(run.path),
@@ -54,11 +56,10 @@ def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
     )
     if sweep is None:
         return setting
-    tokens, steps = shortest_budget(experiment, data.report)
     return replace(
         setting,
         baseline=tuned and sweep.baseline,
-        rungs=rungs_for(sweep.scheduler, tokens, steps),
+        rungs=rungs_of(experiment, data.report),
         copies_weights=isinstance(sweep.scheduler, PBT),
     )
 
@@ -98,6 +99,9 @@ def fit(
         packed = is_packed(run) if resume else True
         first = first_host(experiment) if first is None and packed else first or []
         hosts = open_packs(first, experiment, data, run, setting, say)
+        if experiment.sweep is not None and (why := why_never_stopped(experiment, data.report)):
+            run.log_event("never_stopped", why=why)
+            say(why)
         tuner = _restored(run, setting, hosts) if resume else _tuner(experiment, run, setting, hosts)
         started = time.monotonic()
         try:
@@ -156,8 +160,8 @@ def _tuner(experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | No
     tuned: dict[str, Any] = {}
     if sweep is not None:
         tuned = {
-            "metric": sweep.metric,
-            "mode": sweep.mode,
+            "metric": setting.metric,
+            "mode": setting.mode,
             "search_alg": None if setting.copies_weights else make_search(experiment, run.name),
             "scheduler": make_scheduler(experiment, setting.rungs, packed=hosts is not None),
             "num_samples": sweep.number_of_trials,

@@ -48,7 +48,7 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     ),
     ("train.per_device_train_batch_size", {"method": GRPO, "train": {"per_device_train_batch_size": 6}}),
     ("train.per_device_eval_batch_size", {"method": GRPO, "train": {"per_device_eval_batch_size": 6}}),
-    ("sweep.metric", {"method": GRPO, "sweep": SPACE}),
+    ("sweep.metric", {"method": GRPO, "sweep": {**SPACE, "metric": "eval_loss"}}),
     (
         "sweep.scheduler",
         {

@@ -41,7 +41,7 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"train": {"bf16": True}}, "dtype: bfloat16"),
     ({"data": {"packing": True}}, "packing: false"),
     ({"train": {"dataloader_num_workers": 2}}, "dataloader_num_workers: 0"),
-    ({"sweep": {"space": {"data.max_length": [64, 128]}}}, "trials differ in data.max_length"),
+    ({"sweep": {"space": {"data.packing": [True, False]}}}, "trials differ in data.packing"),
     (
         {"sweep": {"space": {"adapter.target_modules": [["q_proj"], ["v_proj"]]}}},
         "trials differ in adapter.target_modules",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,7 +120,8 @@ def classifier(weights: list[float] | None = None) -> Classifier:
 
 def test_scores() -> None:
     truth, said = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 2])
-    scores = classifier().score(SimpleNamespace(predictions=np.eye(3)[said], label_ids=truth))
+    rows = {"label": torch.tensor(truth), "predicted": torch.tensor(said), "loss": torch.zeros(6)}
+    scores = classifier().summary({name: column.double() for name, column in rows.items()})
     assert scores["accuracy"] == pytest.approx(4 / 6)
     f1 = [2 * (2 / 3) * (2 / 3) / (4 / 3), 2 * 0.5 * 0.5 / 1, 1.0]
     assert scores["f1_macro"] == pytest.approx(sum(f1) / 3)

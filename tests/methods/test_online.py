@@ -12,6 +12,7 @@ from ftlib.errors import ConfigError
 from ftlib.methods import check
 from ftlib.methods.rewards import exact_match, length, regex
 from ftlib.runs import Run
+from ftlib.trial import _build
 
 from ..test_trial import setting, train
 
@@ -58,6 +59,27 @@ def test_the_reward_rises(online: dict[str, Any], tmp_path: Path, method: str) -
     assert reports[-1]["eval_reward"] > reports[0]["eval_reward"]
     assert reports[-1]["tokens"] > 0
     assert "rewards/low/mean" in Run(Path(done.run)).trial("000").metrics()[0]
+
+
+def test_an_evaluations_reward_is_the_mean_over_its_completions(online: dict[str, Any], tmp_path: Path) -> None:
+    """The last batch is a smaller one: in a mean of batches' means its completions would count too much."""
+    told = tmp_path / "told.txt"
+    (tmp_path / "mine.py").write_text(
+        "def size(completion_ids, **columns):\n"
+        f"    open({str(told)!r}, 'a').write(''.join(f'{{len(ids)}}\\n' for ids in completion_ids))\n"
+        "    return [float(len(ids)) for ids in completion_ids]\n"
+    )
+    online["method"]["rewards"] = [{"function": f"{tmp_path}/mine.py:size", "weight": 2.0}]
+    online["train"]["per_device_eval_batch_size"] = 12
+    done = setting(online, tmp_path, metric="eval_reward", mode="max")
+    trainer, data = _build(Experiment.parse(online), done, Run(Path(done.run)).trial("000"))
+    found = trainer.evaluate()
+    rewards = [float(line) for line in told.read_text().split()]
+    assert len(rewards) == 4 * len(data.eval) == 64
+    assert found["eval_reward"] == pytest.approx(2 * sum(rewards) / 64)
+    assert found["eval_rewards/size/mean"] == pytest.approx(sum(rewards) / 64)
+    assert found["eval_completions/mean_length"] == pytest.approx(sum(rewards) / 64)
+    assert len(found["eval_reward_parts"]) == 16
 
 
 def test_rewards_that_are_all_the_same_are_said(online: dict[str, Any], tmp_path: Path) -> None:
@@ -118,7 +140,9 @@ def test_batches_hold_whole_groups(online: dict[str, Any]) -> None:
 
 def test_the_loss_is_no_objective(online: dict[str, Any]) -> None:
     online["sweep"] = {"space": {"train.learning_rate": [1e-3, 1e-4]}, "num_samples": 2}
-    with pytest.raises(ConfigError, match="use metric: eval_reward, mode: max"):
+    assert Experiment.parse(online).objective == ("eval_reward", "max")
+    online["sweep"]["metric"] = "eval_loss"
+    with pytest.raises(ConfigError, match="use metric: eval_reward"):
         Experiment.parse(online)
     online["sweep"].update(metric="eval_reward", mode="max")
     assert Experiment.parse(online).objective == ("eval_reward", "max")

@@ -157,6 +157,7 @@ def test_asha_frees_slots_that_the_next_suggestions_take(sweep: dict[str, Any], 
     sweep["sweep"] = {
         "space": {"train.learning_rate": [1e-2, 1e-7, 1e-8, 1e-9, 2e-2, 1e-10, 3e-8, 5e-3]},
         "search": {"type": "grid"},
+        "scheduler": {"type": "asha"},
         "baseline": False,
         "max_concurrent_trials": 2,
         "pack": 2,
@@ -178,6 +179,7 @@ def test_asha_calls_back_those_who_came_first_to_a_rung(sweep: dict[str, Any], t
     sweep["sweep"] = {
         "space": {"train.learning_rate": rates},
         "search": {"type": "grid"},
+        "scheduler": {"type": "asha"},
         "baseline": False,
         "pack": 8,
     }

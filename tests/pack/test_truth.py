@@ -92,6 +92,9 @@ def test_a_trial_of_a_pack_is_the_trial_alone(case: str, tree: dict[str, Any], t
         for mine, theirs in zip(ours, evaluations, strict=True):
             shared = {key for key in mine if key.startswith("eval_")} - {"eval_runtime"}
             assert shared <= theirs.keys()
+            parts = "eval_loss_parts"
+            assert mine[parts] == pytest.approx(theirs[parts], rel=1e-4, abs=1e-5)
+            shared -= {parts}
             assert {k: mine[k] for k in shared} == pytest.approx({k: theirs[k] for k in shared}, rel=1e-4, abs=1e-5)
             for key in ("epoch", "progress"):
                 assert mine[key] == theirs[key]

@@ -101,3 +101,21 @@ def test_a_resumed_sweep_knows_who_was_stopped_where() -> None:
     for name in "abc":
         tune.start(name, {"step": 10, "score": BEST_FIRST[name]}, Trial.TERMINATED)
     assert tune.hear_all(10, {"f": 6.0, "d": 4.0}) == set()
+
+
+def test_what_the_evaluation_rows_cannot_tell_apart_goes_on() -> None:
+    """Each part of the rows has a trial a little better or worse, in turn; or all parts say the same."""
+    noisy = {
+        "a": [1.0, 1.0, 1.0, 1.0],
+        "b": [0.9, 1.4, 0.8, 1.3],
+        "c": [1.1, 1.11, 1.12, 1.11],
+        "d": [9.0, 9.0, 9.5, 9.1],
+    }
+    tune = Controller(calls_back=False)
+    for name in noisy:
+        tune.start(name)
+    for name, parts in noisy.items():
+        result = {"step": 10, "score": sum(parts) / 4, "score_parts": parts}
+        if tune.scheduler.on_trial_result(tune, tune.running[name], result) == "STOP":
+            del tune.running[name]
+    assert set(tune.running) == {"a", "b"}

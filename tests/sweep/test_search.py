@@ -9,7 +9,8 @@ import pytest
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError
 from ftlib.setting import Rungs
-from ftlib.sweep.search import FAILED, make_scheduler, make_search, rungs_for
+from ftlib.sweep.rungs import rungs_for, why_never_stopped
+from ftlib.sweep.search import FAILED, make_scheduler, make_search
 
 SPACE: dict[str, Any] = {
     "adapter.r": [4, 8],
@@ -31,7 +32,7 @@ def test_every_kind_of_dimension(tree: dict[str, Any]) -> None:
         **SPACE,
         "train.weight_decay": {"min": 0.0, "max": 0.3, "q": 0.1},
         "train.per_device_train_batch_size": {"min": 4, "max": 16, "q": 4},
-        "data.max_length": {"min": 16, "max": 64, "log": True},
+        "train.gradient_accumulation_steps": {"min": 16, "max": 64, "log": True},
     }
     search = make_search(experiment(tree, space), "run")
     points = [search.suggest(str(number)) or {} for number in range(30)]
@@ -41,7 +42,7 @@ def test_every_kind_of_dimension(tree: dict[str, Any]) -> None:
         assert 1e-5 <= point["train.learning_rate"] <= 1e-3
         assert round(point["train.weight_decay"] * 10) == pytest.approx(point["train.weight_decay"] * 10)
         assert point["train.per_device_train_batch_size"] in (4, 8, 12, 16)
-        assert isinstance(point["data.max_length"], int)
+        assert isinstance(point["train.gradient_accumulation_steps"], int)
     below = sum(point["train.learning_rate"] < 1e-4 for point in points)
     assert 6 <= below <= 24  # log: half of the draws lie in the lower decade
 
@@ -56,14 +57,14 @@ def test_the_same_seed_proposes_the_same_points(kind: str, tree: dict[str, Any])
     assert points(1) != points(2)
 
 
-def test_a_grid_is_every_combination_once_a_sample(tree: dict[str, Any]) -> None:
+def test_a_grid_is_every_combination_once(tree: dict[str, Any]) -> None:
     space = {"adapter.r": [4, 8], "train.learning_rate": [1e-4, 1e-3, 1e-2]}
-    grid = experiment(tree, space, search={"type": "grid"}, num_samples=2)
+    grid = experiment(tree, space, search={"type": "grid"})
     assert grid.sweep is not None
-    assert grid.sweep.number_of_trials == 12
+    assert grid.sweep.number_of_trials == 6
     search = make_search(grid, "run")
-    proposed = [search.suggest(str(number)) for number in range(12)]
-    assert all(proposed.count(point) == 2 for point in grid.sweep.grid_points())
+    proposed = [search.suggest(str(number)) for number in range(6)]
+    assert all(proposed.count(point) == 1 for point in grid.sweep.grid_points())
 
 
 def test_failed_and_nan_trials_are_told_as_failed(tree: dict[str, Any]) -> None:
@@ -162,7 +163,37 @@ def test_rungs_begin_at_a_share_of_the_budget_and_grow_by_the_factor() -> None:
     assert rungs_for(PBT(type="pbt", checks=2), tokens=8000, steps=80) == Rungs("tokens", (4000,))
     assert rungs_for(None, tokens=1, steps=1) == Rungs()
     with pytest.raises(ConfigError, match="too few to compare"):
-        rungs_for(Asha(type="asha", unit="steps"), tokens=100, steps=2)
+        rungs_for(Asha(type="asha", unit="steps", first_rung=1 / 12), tokens=100, steps=2)
+
+
+def test_by_default_no_rung_is_before_every_trial_has_made_twenty_steps_or_an_epoch() -> None:
+    from ftlib.config import Asha
+
+    asha, steps = Asha(type="asha"), Asha(type="asha", unit="steps")
+    assert rungs_for(asha, tokens=9000, steps=90, grace=(2000, 20)) == Rungs("tokens", (2000, 2250))
+    assert rungs_for(asha, tokens=9000, steps=90, grace=(3000, 30)) == Rungs("tokens", (3000,))
+    assert rungs_for(steps, tokens=9000, steps=900, grace=(2000, 20)) == Rungs("steps", (75, 225))
+    assert rungs_for(steps, tokens=900, steps=10, grace=(900, 10)) == Rungs("steps")  # one epoch: nobody is stopped
+    asked = Asha(type="asha", unit="steps", first_rung=0.1, rungs=1)
+    assert rungs_for(asked, tokens=900, steps=100, grace=(900, 20)) == Rungs("steps", (10,))  # as the file says
+
+
+def test_the_grace_is_that_of_the_largest_batch(tree: dict[str, Any], data_file: Any) -> None:
+    from types import SimpleNamespace
+
+    from ftlib.estimate import budget, grace
+
+    report: Any = SimpleNamespace(train_rows=960, train_tokens=9600, eval_rows=40)
+    made = experiment(tree, {"train.per_device_train_batch_size": [4, 8], "train.gradient_accumulation_steps": [1, 2]})
+    assert grace(made, report) == (3200, 20)  # 20 steps of 16 rows of 10 tokens
+    assert budget(made, report) == (9600, 60)
+    assert why_never_stopped(made, report) is None
+    report.eval_rows = 9
+    assert "9 evaluation rows are too few to tell trials apart" in (why_never_stopped(made, report) or "")
+    report.eval_rows, report.train_rows, report.train_tokens = 40, 80, 800
+    assert "none is before 20 steps or an epoch" in (why_never_stopped(made, report) or "")
+    whole = experiment(tree, {"adapter.r": [2, 4]}, search={"type": "grid"})
+    assert why_never_stopped(whole, report) is None
 
 
 def test_asha_stops_the_worse_half_at_a_rung(tree: dict[str, Any]) -> None:

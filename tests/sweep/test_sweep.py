@@ -43,6 +43,7 @@ def test_a_sweep_ends_with_a_leaderboard_and_the_promote_command(swept: tuple[Ru
     assert best.startswith("1,")
     assert f"ftlib promote {run.path} {best.split(',')[1]} --as swept" in output
     assert "untuned base" in output
+    assert "vs base: how much better than the base" in output
     for trial in run.trials():
         assert trial.params["adapter.lora_alpha"] / trial.params["adapter.r"] in (1, 2)
         assert trial.manifest["experiment"]["adapter"]["r"] == trial.params["adapter.r"]
@@ -85,7 +86,8 @@ def test_when_all_fail_the_exit_status_says_so(tree: dict[str, Any], tmp_path: P
 def test_asha_stops_trials_at_a_rung(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["train"]["num_train_epochs"] = 3
     space = {"train.learning_rate": [1e-2, 1e-7, 1e-8, 1e-9, 2e-2, 1e-10]}
-    status, _, run = sweep(tree, tmp_path, space, search={"type": "grid"}, max_concurrent_trials=1)
+    asha = {"search": {"type": "grid"}, "scheduler": {"type": "asha"}}
+    status, _, run = sweep(tree, tmp_path, space, **asha, max_concurrent_trials=1)
     assert status == 0
     states = [trial.state for trial in run.trials()]
     assert states.count("stopped") >= 2

@@ -6,30 +6,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
 from trl import DistillationConfig, DistillationTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ftlib.adapters.build import make_optimizer
 from ftlib.config import Experiment
+from ftlib.data.tokenize import IGNORED
 from ftlib.methods.arguments import training_arguments
+from ftlib.methods.evaluation import ByRows
+from ftlib.methods.objectives.language import summary
+from ftlib.methods.table import Table
 
 
-class OnPolicyDistiller(DistillationTrainer):
+class OnPolicyDistiller(ByRows, DistillationTrainer):
     """Evaluated on the known answers, as every other student: `eval_loss` is their cross-entropy."""
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        collator = DataCollatorForLanguageModeling(self.processing_class.pad_token_id)
-        loader = DataLoader(self.eval_dataset, self.args.eval_batch_size, collate_fn=collator)
-        return self.accelerator.prepare(loader)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.eval_collator = DataCollatorForLanguageModeling(self.processing_class.pad_token_id)
 
-    def prediction_step(
-        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple[torch.Tensor, None, None]:
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss: torch.Tensor = model(**inputs, use_cache=False).loss
-        return loss.detach(), None, None
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        """TRL's wants the columns of prompts; the evaluation's rows have answers."""
+        return dataset if description == "Evaluation" else super()._remove_unused_columns(dataset, description)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """TRL's writes completions; the evaluation's rows have theirs."""
+        return super()._prepare_inputs(inputs) if self.model.training else self._prepare_input(inputs)
+
+    def score(self, model: Any, inputs: dict[str, Any]) -> Table:
+        labels = inputs["labels"][:, 1:]
+        read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        log_probs = model(**read, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+        counted = labels != IGNORED
+        told = log_probs.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        parts = {
+            "nll": -told,
+            "entropy": -(log_probs.exp() * log_probs).sum(-1),
+            "right": log_probs.argmax(-1) == labels,
+        }
+        return {"tokens": counted.sum(1), **{name: (part * counted).sum(1) for name, part in parts.items()}}
+
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table)
 
 
 def make_trainer(

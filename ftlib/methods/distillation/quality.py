@@ -18,24 +18,28 @@ from ftlib.models import count_parameters
 from ftlib.runs import write_json
 
 
+def key(teacher: dict[str, Any], data_hash: str, batch: int, rows: str) -> dict[str, Any]:
+    """What a teacher's quality depends on; the batch is of the forward pass whose time is taken."""
+    return {"quality": teacher, "data": data_hash, "batch": batch, "rows": rows, "mean": "positions"}
+
+
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def write_quality(
     folder: Path, model: PreTrainedModel, task: Task, batches: Iterator[tuple[Batch, Batch]], reads_alike: bool
 ) -> None:
-    """The teacher's loss and accuracy over evaluation batches, weighed as transformers weighs a student's."""
-    losses, right, positions, rows = 0.0, 0, 0, 0
+    """The teacher's loss and accuracy over evaluation batches: means over positions, as a student's."""
+    losses, right, positions = 0.0, 0, 0
     seconds: float | None = None
     for read, batch in batches:
         logits = model(**read).logits
         logits, labels = task.logits(logits, batch["labels"]).float(), task.labels(batch["labels"])
-        losses += cross_entropy(logits, labels).item() * len(batch["labels"])
+        losses += cross_entropy(logits, labels, reduction="sum").item()
         right, positions = right + int((logits.argmax(-1) == labels).sum()), positions + len(labels)
-        rows += len(batch["labels"])
         seconds = forward_seconds(model, read) if seconds is None else seconds
     write_json(
         folder / "quality.json",
         {
-            "eval_loss": losses / rows,
+            "eval_loss": losses / positions,
             "eval_accuracy": right / positions,
             "parameters": count_parameters(model)[0],
             "forward_seconds": seconds if reads_alike else None,

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from trl import SFTTrainer
 
+from ftlib.methods.answers import AnswerTrainer
 from ftlib.methods.classify import Classifier
 from ftlib.methods.distillation.objectives import TEACHERS, Projections
 from ftlib.methods.distillation.targets import Targets, Task
@@ -48,9 +48,7 @@ class _Distiller:
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """In training both losses, over the positions of all accumulated batches and all workers, as in transformers."""
-        if not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
+        """Both losses, over the positions of all accumulated batches and all workers, as in transformers."""
         hidden = {"output_hidden_states": True} if self.objective.needs_hidden else {}
         student = {name: value for name, value in inputs.items() if name not in (*TEACHERS, "labels")}
         outputs = model(**student, **hidden)
@@ -92,7 +90,7 @@ class _Distiller:
     accelerator: Any
 
 
-class LanguageDistiller(_Distiller, SFTTrainer):
+class LanguageDistiller(_Distiller, AnswerTrainer):
     """A student that writes."""
 
     _name = "Distill"

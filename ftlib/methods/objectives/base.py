@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ftlib.methods.table import Table, joined, numbers_of
+
 Split = Literal["train", "eval"]
 Row = dict[str, Any]
 
@@ -68,10 +70,6 @@ class Scored:
         """[sequences]: how many places each has."""
         return torch.bincount(self.owners, minlength=self.sequences)
 
-    def accuracy(self) -> float:
-        """The share of places whose likeliest token is the target."""
-        return float((self.logits.argmax(-1) == self.targets).float().mean()) if len(self.targets) else 0.0
-
 
 class Objective:
     """What a trial minimizes. `rows` below are numbers of rows of a split, in the order of the batch."""
@@ -81,6 +79,7 @@ class Objective:
 
     def __init__(self, experiment: Any, data: Any) -> None:
         self.experiment, self.method, self.data = experiment, experiment.method, data
+        self.table: Table | None = None  # the latest evaluation's
 
     def row(self, split: Split, number: int) -> Row:
         found: Row = (self.data.train if split == "train" else self.data.eval)[number]
@@ -103,16 +102,18 @@ class Objective:
         """The batch's part of the step's loss: a sum over `items` (those of the whole step), or a mean."""
         raise NotImplementedError
 
-    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> dict[str, float]:
-        """An evaluation batch: `loss`, and what else the method reports, each a mean over the batch."""
-        return {"loss": float(self.loss(scored, split, rows, None))}
+    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        """An evaluation batch: what each of its rows says, a column a name."""
+        raise NotImplementedError
 
-    def finish(self, evaluations: list[dict[str, float]], rows: list[int]) -> dict[str, float]:
-        """Whole evaluations from their batches: the loss weighs rows, as in transformers; the rest batches, as in TRL."""
-        total = sum(each["loss"] * count for each, count in zip(evaluations, rows, strict=True)) / sum(rows)
-        others = [name for name in evaluations[0] if name != "loss"]
-        means = {name: float(np.mean([each[name] for each in evaluations if name in each])) for name in others}
-        return {"eval_loss": total, **{f"eval_{name}": value for name, value in means.items()}}
+    def summary(self, table: Table) -> dict[str, float]:
+        """The numbers of an evaluation, without the prefix `eval_`, from the lines of all its rows."""
+        raise NotImplementedError
+
+    def finish(self, batches: Sequence[Table], metric: str | None = None) -> dict[str, Any]:
+        """A whole evaluation from its batches, with the parts of `metric`."""
+        self.table = joined(batches)
+        return numbers_of(self.table, self.summary, metric)
 
     def facts(self, evaluation: dict[str, Any]) -> dict[str, Any]:
         """What the manifest says besides, of the weights that gave this evaluation."""

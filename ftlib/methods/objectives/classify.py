@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from ftlib.methods.class_weights import class_weights
 from ftlib.methods.objectives.base import Objective, Scored, Split, Tokens
+from ftlib.methods.table import Table, mean
 
 
 class Classify(Objective):
@@ -20,8 +21,6 @@ class Classify(Objective):
         super().__init__(experiment, data)
         self.pad_token_id = pad_token_id
         self.weights = class_weights(self.method, data)
-        size = len(data.report.labels)
-        self.confusion = np.zeros((size, size), dtype=int)
 
     def tokens(self, split: Split, rows: Sequence[int]) -> list[Tokens]:
         found = []
@@ -36,30 +35,49 @@ class Classify(Objective):
         return len(rows)
 
     def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:
-        weights = None if self.weights is None else self.weights.to(scored.logits.device)
-        smoothing = self.method.label_smoothing
-        total = cross_entropy(
-            scored.logits.float(), scored.targets, weights, reduction="sum", label_smoothing=smoothing
-        )
+        total = self._losses(scored, reduction="sum")
         return total / (len(rows) if items is None else items)
 
-    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> dict[str, float]:
-        size = len(self.confusion)
-        pairs = (scored.targets * size + scored.logits.argmax(-1)).cpu().numpy()
-        counts = np.bincount(pairs, minlength=size * size).reshape(size, size)
-        return {**super().evaluate(scored, split, rows), "_confusion": counts}  # type: ignore[dict-item]
+    def _losses(self, scored: Scored, reduction: str) -> Tensor:
+        weights = None if self.weights is None else self.weights.to(scored.logits.device)
+        smoothing = self.method.label_smoothing
+        return cross_entropy(
+            scored.logits.float(), scored.targets, weights, reduction=reduction, label_smoothing=smoothing
+        )
 
-    def finish(self, evaluations: list[dict[str, float]], rows: list[int]) -> dict[str, float]:
-        self.confusion = np.sum([each.pop("_confusion") for each in evaluations], axis=0)
-        right, wrong = np.diag(self.confusion), self.confusion.sum(0) + self.confusion.sum(1)
-        scores = {
-            "eval_accuracy": float(right.sum() / max(self.confusion.sum(), 1)),
-            "eval_f1_macro": float(np.mean(2 * right / np.maximum(wrong, 1))),
-        }
-        return {**super().finish(evaluations, rows), **scores}
+    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        losses = self._losses(scored, reduction="none")
+        return {"loss": losses, "label": scored.targets, "predicted": scored.logits.argmax(-1)}
+
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table, len(self.data.report.labels))
 
     def facts(self, evaluation: dict[str, Any]) -> dict[str, Any]:
-        return {"labels": list(self.data.report.labels), "confusion_matrix": self.confusion.tolist()}
+        return facts(self.table, self.data.report.labels)
+
+
+def summary(table: Table, classes: int) -> dict[str, float]:
+    """The mean of the rows' losses, accuracy, and the mean over the classes of F1 (0 for a class that is neither there
+    nor predicted)."""
+    confusion = _confusion(table, classes)
+    right, wrong = np.diag(confusion), confusion.sum(0) + confusion.sum(1)
+    return {
+        "loss": mean(table["loss"]),
+        "accuracy": mean((table["label"] == table["predicted"]).double()),
+        "f1_macro": float(np.mean(2 * right / np.maximum(wrong, 1))),
+    }
+
+
+def facts(table: Table | None, labels: Sequence[str]) -> dict[str, Any]:
+    """For the manifest: rows of the matrix are the true classes, columns the predicted ones."""
+    matrix = {} if table is None else {"confusion_matrix": _confusion(table, len(labels)).tolist()}
+    return {"labels": list(labels), **matrix}
+
+
+def _confusion(table: Table, classes: int) -> np.ndarray:
+    pairs = (table["label"] * classes + table["predicted"]).long().numpy()
+    counted: np.ndarray = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    return counted
 
 
 def make(experiment: Any, data: Any, base: Any) -> Classify:

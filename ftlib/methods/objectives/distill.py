@@ -32,8 +32,6 @@ class Distill(Language):
 
     def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:
         labelled = super().loss(scored, split, rows, items)
-        if split == "eval":
-            return labelled
         said = {name: tensor.to(scored.logits.device) for name, tensor in self.targets.of(list(rows)).items()}
         kl = softened_kl(
             scored.logits[:, : self.classes],

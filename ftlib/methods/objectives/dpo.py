@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ftlib.methods.objectives.base import Objective, Scored, Split, Tokens
+from ftlib.methods.table import Table, mean
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,27 @@ class Pairs:
     reference_margin: Tensor
     beta: float
     smoothing: float
+
+    @classmethod
+    def of(cls, columns: Table, method: Any) -> Pairs:
+        """Of log-probabilities under the model and under the reference, and of the answers' tokens."""
+        chosen, rejected = columns["chosen"], columns["rejected"]
+        reference = columns["reference_chosen"], columns["reference_rejected"]
+        ratios = chosen - reference[0], rejected - reference[1]
+        kind = method.f_divergence_type
+        return cls(
+            chosen=ratios[0],
+            rejected=ratios[1],
+            chosen_score=_score(ratios[0], kind),
+            rejected_score=_score(ratios[1], kind),
+            chosen_tokens=columns["chosen_tokens"],
+            rejected_tokens=columns["rejected_tokens"],
+            chosen_nll=-chosen.sum() / columns["chosen_tokens"].sum(),
+            margin=chosen - rejected,
+            reference_margin=reference[0] - reference[1],
+            beta=method.beta,
+            smoothing=method.label_smoothing,
+        )
 
     @property
     def delta(self) -> Tensor:
@@ -118,47 +140,55 @@ class DPO(Objective):
             Tokens.answer(row["prompt_ids"], row[f"{kind}_ids"]) for kind in ("chosen", "rejected") for row in found
         ]
 
-    def pairs(self, scored: Scored, split: Split, rows: Sequence[int]) -> Pairs:
+    def columns(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        """What a batch's pairs say, each [pairs]."""
         chosen, rejected = scored.sums().chunk(2)
         reference = self.reference(split)[list(rows)].to(chosen.device)
-        ratios = chosen - reference[:, 0], rejected - reference[:, 1]
-        counts = scored.counts.chunk(2)
-        of_chosen = scored.owners < len(rows)
-        kind = self.method.f_divergence_type
-        return Pairs(
-            chosen=ratios[0],
-            rejected=ratios[1],
-            chosen_score=_score(ratios[0], kind),
-            rejected_score=_score(ratios[1], kind),
-            chosen_tokens=counts[0],
-            rejected_tokens=counts[1],
-            chosen_nll=-scored.log_probs[of_chosen].mean(),
-            margin=chosen - rejected,
-            reference_margin=reference[:, 0] - reference[:, 1],
-            beta=self.method.beta,
-            smoothing=self.method.label_smoothing,
-        )
+        chosen_tokens, rejected_tokens = scored.counts.chunk(2)
+        return {
+            "chosen": chosen,
+            "rejected": rejected,
+            "reference_chosen": reference[:, 0],
+            "reference_rejected": reference[:, 1],
+            "chosen_tokens": chosen_tokens,
+            "rejected_tokens": rejected_tokens,
+        }
 
     def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:
-        return self._loss(self.pairs(scored, split, rows))
+        return losses(Pairs.of(self.columns(scored, split, rows), self.method), self.method).mean()
 
-    def _loss(self, pairs: Pairs) -> Tensor:
-        weights = self.method.loss_weights or [1.0] * len(self.method.loss_type)
-        kinds = zip(self.method.loss_type, weights, strict=True)
-        return torch.stack([LOSSES[kind](pairs).mean() * weight for kind, weight in kinds]).sum()
+    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        return self.columns(scored, split, rows)
 
-    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> dict[str, float]:
-        pairs = self.pairs(scored, split, rows)
-        return {"loss": float(self._loss(pairs)), **rewards(pairs.beta * pairs.chosen, pairs.beta * pairs.rejected)}
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table, self.method)
+
+
+def losses(pairs: Pairs, method: Any) -> Tensor:
+    """[pairs]: the weighted sum of the method's losses."""
+    weights = method.loss_weights or [1.0] * len(method.loss_type)
+    kinds = zip(method.loss_type, weights, strict=True)
+    return torch.stack([LOSSES[kind](pairs) * weight for kind, weight in kinds]).sum(0)
+
+
+def summary(table: Table, method: Any) -> dict[str, float]:
+    """The loss of all pairs as one batch (some losses compare the pairs of a batch), and the rewards by TRL's names."""
+    pairs = Pairs.of(table, method)
+    return {
+        "loss": mean(losses(pairs, method)),
+        **rewards(pairs.beta * pairs.chosen, pairs.beta * pairs.rejected),
+        "logps/chosen": mean(table["chosen"]),
+        "logps/rejected": mean(table["rejected"]),
+    }
 
 
 def rewards(chosen: Tensor, rejected: Tensor) -> dict[str, float]:
-    """The rewards of a batch of pairs, by TRL's names."""
+    """The rewards of pairs, by TRL's names."""
     return {
-        "rewards/chosen": float(chosen.mean()),
-        "rewards/rejected": float(rejected.mean()),
-        "rewards/accuracies": float((chosen > rejected).float().mean()),
-        "rewards/margins": float((chosen - rejected).mean()),
+        "rewards/chosen": mean(chosen),
+        "rewards/rejected": mean(rejected),
+        "rewards/accuracies": mean((chosen > rejected).double()),
+        "rewards/margins": mean(chosen - rejected),
     }
 
 

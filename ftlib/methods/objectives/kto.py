@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ftlib.methods.objectives.base import Objective, Row, Scored, Split, Tokens
+from ftlib.methods.table import Table, mean
 
 
 class KTO(Objective):
@@ -32,9 +33,11 @@ class KTO(Objective):
         return (self.group, self.mismatches)
 
     def _neighbour(self, split: Split, number: int) -> Row:
+        """In training the mismatches are made within a batch; of evaluation rows over all, whatever the batch size."""
         rows = len(self.data.train if split == "train" else self.data.eval)
-        start = number // self.group * self.group
-        last = min(start + self.group, rows) - 1
+        group = self.group if split == "train" else rows
+        start = number // group * group
+        last = min(start + group, rows) - 1
         return self.row(split, number - 1 if number > start else last)
 
     def tokens(self, split: Split, rows: Sequence[int]) -> list[Tokens]:
@@ -45,53 +48,69 @@ class KTO(Objective):
         others = [self._neighbour(split, number)["completion_ids"] for number in rows]
         return own + [Tokens.answer(row["prompt_ids"], other) for row, other in zip(found, others, strict=True)]
 
-    def _ratios(self, scored: Scored, split: Split, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """[rows] log-ratios, [rows] whether the answer is good, and the divergence."""
-        sums, reference = scored.sums(), self.reference(split)[list(rows)].to(scored.logits.device)
+    def columns(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        """What a batch's rows say, each [rows]: log-ratios to the reference of their own answers and of the mismatched
+        ones, and whether they are good."""
+        sums, reference = scored.sums(), self.reference(split)[list(rows)].to(scored.owners.device)
         good = torch.tensor([self.row(split, number)["label"] for number in rows], device=sums.device)
         count = len(rows)
-        ratios = sums[:count] - reference[:, 0]
-        if not self.mismatches:
-            return ratios, good, ratios.new_zeros(())
-        return ratios, good, (sums[count:].detach() - reference[:, 1]).mean().clamp(min=0)
-
-    def _losses(self, ratios: Tensor, good: Tensor, kl: Tensor) -> Tensor:
-        method = self.method
-        desirable = 1 - torch.sigmoid(method.beta * (ratios - kl))
-        undesirable = 1 - torch.sigmoid(method.beta * (kl - ratios))
-        return torch.where(good, method.desirable_weight * desirable, method.undesirable_weight * undesirable)
+        found = {"good": good, "policy": sums[:count], "reference": reference[:, 0]}
+        return found | ({"mismatched": sums[count:].detach() - reference[:, 1]} if self.mismatches else {})
 
     def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:
-        return self._losses(*self._ratios(scored, split, rows)).mean()
+        return losses(self.columns(scored, split, rows), self.method)[0].mean()
 
-    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> dict[str, float]:
-        ratios, good, kl = self._ratios(scored, split, rows)
-        found = {"loss": float(self._losses(ratios, good, kl).mean()), "kl": float(kl)}
-        for name, which in (("chosen", good), ("rejected", ~good)):
-            if which.any():
-                found[f"rewards/{name}"] = float(self.method.beta * ratios[which].mean())
-        if "rewards/chosen" in found and "rewards/rejected" in found:
-            found["rewards/margins"] = found["rewards/chosen"] - found["rewards/rejected"]
-        return found
+    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        return self.columns(scored, split, rows)
 
-    def finish(self, evaluations: list[dict[str, float]], rows: list[int]) -> dict[str, float]:
-        """Batches may have good answers only, or bad ones only."""
-        names = sorted({name for each in evaluations for name in each} - {"loss"})
-        filled = [{"loss": each["loss"]} for each in evaluations]
-        found = super().finish(filled, rows)
-        for name in names:
-            values = [each[name] for each in evaluations if name in each]
-            found[f"eval_{name}"] = sum(values) / len(values)
-        return found
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table, self.method)
+
+
+def losses(columns: Table, method: Any) -> tuple[Tensor, Tensor]:
+    """[rows] losses, and the divergence, which is one for all rows that are given together."""
+    ratios = columns["policy"] - columns["reference"]
+    kl = columns["mismatched"].mean().clamp(min=0) if "mismatched" in columns else ratios.new_zeros(())
+    desirable = 1 - torch.sigmoid(method.beta * (ratios - kl))
+    undesirable = 1 - torch.sigmoid(method.beta * (kl - ratios))
+    good = columns["good"].bool()
+    return torch.where(good, method.desirable_weight * desirable, method.undesirable_weight * undesirable), kl
+
+
+def summary(table: Table, method: Any) -> dict[str, float]:
+    """The loss, with the divergence estimated on all rows, and the rewards by TRL's names.
+
+    `rewards/accuracies` is not TRL's: of each good answer beside each bad one, how often the good one has the higher
+    reward (the area under the ROC curve; 0.5 is chance). No key of the method scales it.
+    """
+    each, kl = losses(table, method)
+    ratios, good = table["policy"] - table["reference"], table["good"].bool()
+    found = {"loss": mean(each), "kl": float(kl)}
+    for name, which in (("chosen", good), ("rejected", ~good)):
+        if which.any():
+            found[f"rewards/{name}"] = mean(method.beta * ratios[which])
+            found[f"logps/{name}"] = mean(table["policy"][which])
+    if good.any() and not good.all():
+        found["rewards/margins"] = found["rewards/chosen"] - found["rewards/rejected"]
+        found["rewards/accuracies"] = _area(ratios[good], ratios[~good])
+    return found
+
+
+def _area(good: Tensor, bad: Tensor) -> float:
+    """The share of pairs in which the good one is higher; ties are half (Mann and Whitney 1947), by ranks."""
+    bad = bad.sort().values
+    below, not_above = torch.searchsorted(bad, good), torch.searchsorted(bad, good, right=True)
+    return float((below + not_above).double().mean()) / (2 * len(bad))
 
 
 def make(experiment: Any, data: Any, base: Any) -> KTO:
-    """The objective of a KTO trial. The mismatches, and so the reference, depend on the batch size."""
+    """The objective of a KTO trial. In training the mismatches, and so the reference, depend on the batch size."""
     plain = KTO(experiment, data, lambda split: torch.empty(0))
 
     def reference(split: Split) -> Tensor:
         rows = range(len(data.train if split == "train" else data.eval))
-        kind, width = f"judged-{plain.group}-{plain.mismatches}", 2 if plain.mismatches else 1
+        group = plain.group if split == "train" else "all"
+        kind, width = f"judged-{group}-{plain.mismatches}", 2 if plain.mismatches else 1
         return base.reference(split, kind, lambda some: plain.tokens(split, some), rows, width)
 
     return KTO(experiment, data, reference)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ftlib.data.tokenize import IGNORED
 from ftlib.methods.objectives.base import Objective, Scored, Split, Tokens
+from ftlib.methods.table import Table, mean
 
 
 class Language(Objective):
@@ -25,11 +26,25 @@ class Language(Objective):
     def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:
         return -scored.log_probs.sum() / max(len(scored.targets) if items is None else items, 1)
 
-    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> dict[str, float]:
+    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
         log_probs = scored.logits.float().log_softmax(-1)
-        entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
-        more = {"entropy": float(entropy), "mean_token_accuracy": scored.accuracy()}
-        return {**super().evaluate(scored, split, rows), **more}
+        entropy = -(log_probs.exp() * log_probs).sum(-1)
+        right = (scored.logits.argmax(-1) == scored.targets).to(entropy.dtype)
+        sums = {"nll": -scored.log_probs, "entropy": entropy, "right": right}
+        return {"tokens": scored.counts, **{name: scored.sums(values) for name, values in sums.items()}}
+
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table)
+
+
+def summary(table: Table) -> dict[str, float]:
+    """Means over the labelled tokens, of a row's sums `nll`, `entropy` and `right`, and its number of `tokens`."""
+    tokens = table["tokens"]
+    return {
+        "loss": mean(table["nll"], tokens),
+        "entropy": mean(table["entropy"], tokens),
+        "mean_token_accuracy": mean(table["right"], tokens),
+    }
 
 
 def make(experiment: Any, data: Any, base: Any) -> Language:

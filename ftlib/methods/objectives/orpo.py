@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from ftlib.methods.objectives.base import Objective, Scored, Split, Tokens
 from ftlib.methods.objectives.dpo import rewards
+from ftlib.methods.table import Table, mean
 
 
 class ORPO(Objective):
@@ -26,8 +27,9 @@ class ORPO(Objective):
         chosen = [Tokens.of(ids, np.ones(len(ids), dtype=bool)) for ids in whole]
         return chosen + [Tokens.answer(row["prompt_ids"], row["rejected_ids"]) for row in found]
 
-    def _parts(self, scored: Scored, split: Split, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """The NLL of the chosen texts, and the mean log-probabilities of the chosen and the rejected answers."""
+    def columns(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        """Each [pairs]: the NLL of the chosen text summed over its tokens, how many those are, and the mean
+        log-probabilities of the chosen and of the rejected answer."""
         count, log_probs = len(rows), scored.log_probs
         prompts = [len(self.row(split, number)["prompt_ids"]) for number in rows]
         sizes = scored.counts.tolist()
@@ -37,22 +39,43 @@ class ORPO(Objective):
         )
         counted = torch.from_numpy(answers).to(log_probs.device)
         sums = scored.sums(torch.where(counted, log_probs, 0.0))
-        tokens = scored.sums(counted.to(log_probs.dtype))
-        chosen, rejected = (sums / tokens).chunk(2)
-        return -log_probs[scored.owners < count].mean(), chosen, rejected
-
-    def _loss(self, nll: Tensor, chosen: Tensor, rejected: Tensor) -> Tensor:
-        log_odds = (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
-        return nll - (self.method.beta * logsigmoid(log_odds)).mean()
+        chosen, rejected = (sums / scored.sums(counted.to(log_probs.dtype))).chunk(2)
+        nll, tokens = -scored.sums()[:count], scored.counts[:count]
+        return {"nll": nll, "tokens": tokens, "chosen": chosen, "rejected": rejected}
 
     def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:
-        return self._loss(*self._parts(scored, split, rows))
+        return loss(self.columns(scored, split, rows), self.method.beta)
 
-    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> dict[str, float]:
-        nll, chosen, rejected = self._parts(scored, split, rows)
-        beta = self.method.beta
-        found = {"loss": float(self._loss(nll, chosen, rejected)), "nll_loss": float(nll)}
-        return found | rewards(beta * chosen, beta * rejected)
+    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        return self.columns(scored, split, rows)
+
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table, self.method.beta)
+
+
+def loss(columns: Table, beta: float) -> Tensor:
+    """A mean over the chosen texts' tokens, and one over the pairs."""
+    return columns["nll"].sum() / columns["tokens"].sum() - beta * logsigmoid(_log_odds(columns)).mean()
+
+
+def summary(table: Table, beta: float) -> dict[str, float]:
+    """The loss and its parts, by TRL's names."""
+    log_odds = _log_odds(table)
+    ratio = logsigmoid(log_odds)
+    return {
+        "loss": float(loss(table, beta)),
+        "nll_loss": mean(table["nll"], table["tokens"]),
+        "log_odds_ratio": mean(ratio),
+        "log_odds_chosen": mean(log_odds),
+        **rewards(beta * table["chosen"], beta * table["rejected"]),
+        "logps/chosen": mean(table["chosen"]),
+        "logps/rejected": mean(table["rejected"]),
+    }
+
+
+def _log_odds(columns: Table) -> Tensor:
+    chosen, rejected = columns["chosen"], columns["rejected"]
+    return (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
 
 
 def _log1mexp(x: Tensor) -> Tensor:

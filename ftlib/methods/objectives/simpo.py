@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ftlib.methods.objectives.base import Objective, Scored, Split, Tokens
 from ftlib.methods.objectives.dpo import rewards
+from ftlib.methods.table import Table, mean
 
 
 class SimPO(Objective):
@@ -23,29 +23,40 @@ class SimPO(Objective):
         found = [self.row(split, number) for number in rows]
         return [Tokens.answer(row["prompt_ids"], row[name]) for name in ("chosen_ids", "rejected_ids") for row in found]
 
-    def _means(self, scored: Scored) -> tuple[Tensor, Tensor]:
-        """[pairs], [pairs]: the mean log-probabilities of the chosen and of the rejected answers' tokens."""
-        chosen, rejected = (scored.sums() / scored.counts).chunk(2)
-        return chosen, rejected
-
-    def _nll(self, scored: Scored) -> Tensor:
-        """[]: of the chosen answers, a mean over the batch's tokens; 0 where it has no part in the loss."""
-        if not self.method.cpo_alpha:
-            return torch.zeros((), device=scored.log_probs.device)
-        return -scored.log_probs[scored.owners < scored.sequences // 2].mean()
+    def columns(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        """Each [pairs]: the NLL of the chosen answer summed over its tokens, how many those are, and the mean
+        log-probabilities of both answers' tokens."""
+        sums, counts = scored.sums(), scored.counts
+        chosen, rejected = (sums / counts).chunk(2)
+        return {"nll": -sums[: len(rows)], "tokens": counts[: len(rows)], "chosen": chosen, "rejected": rejected}
 
     def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:
-        method = self.method
-        chosen, rejected = self._means(scored)
-        scaled = method.beta * (chosen - rejected) - method.simpo_gamma
-        smoothing = method.label_smoothing
-        losses = -logsigmoid(scaled) * (1 - smoothing) - logsigmoid(-scaled) * smoothing
-        return losses.mean() + method.cpo_alpha * self._nll(scored)
+        return loss(self.columns(scored, split, rows), self.method)
 
-    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> dict[str, float]:
-        chosen, rejected = self._means(scored)
-        found = {"loss": float(self.loss(scored, split, rows, None)), "nll_loss": float(self._nll(scored))}
-        return found | rewards(self.method.beta * chosen, self.method.beta * rejected)
+    def evaluate(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
+        return self.columns(scored, split, rows)
+
+    def summary(self, table: Table) -> dict[str, float]:
+        return summary(table, self.method)
+
+
+def loss(columns: Table, method: Any) -> Tensor:
+    """A mean over the pairs, and `cpo_alpha` of one over the chosen answers' tokens."""
+    scaled = method.beta * (columns["chosen"] - columns["rejected"]) - method.simpo_gamma
+    smoothing = method.label_smoothing
+    losses = -logsigmoid(scaled) * (1 - smoothing) - logsigmoid(-scaled) * smoothing
+    return losses.mean() + method.cpo_alpha * columns["nll"].sum() / columns["tokens"].sum()
+
+
+def summary(table: Table, method: Any) -> dict[str, float]:
+    """The loss and its parts, by TRL's names."""
+    return {
+        "loss": float(loss(table, method)),
+        "nll_loss": mean(table["nll"], table["tokens"]),
+        **rewards(method.beta * table["chosen"], method.beta * table["rejected"]),
+        "logps/chosen": mean(table["chosen"]),
+        "logps/rejected": mean(table["rejected"]),
+    }
 
 
 def make(experiment: Any, data: Any, base: Any) -> SimPO:

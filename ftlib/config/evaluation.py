@@ -1,0 +1,85 @@
+"""One leaderboard, one evaluation: what the trials of a sweep may not differ in, and what they can be compared by.
+
+A key changes what is evaluated (`CHANGES`), or it changes what some of a method's metrics mean (`moves` of the method,
+`method.py`), or it does neither; tests/config/test_evaluation.py classes every key of the schema. A clone by hand is
+held to the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ftlib.errors import nearest
+
+if TYPE_CHECKING:
+    from ftlib.config.experiment import Experiment
+
+ROWS = "it decides which rows are held out, so trials would be evaluated on different rows"
+TOKENS = (
+    "it decides which tokens of a held-out row are read and counted, so trials would be evaluated on different tokens"
+)
+BASE = "another base has its own tokens and its own untuned evaluation, so trials have no base in common"
+CHANGES: dict[str, str] = {
+    "model.name_or_path": BASE,
+    "model.revision": BASE,
+    "model.gguf_file": BASE,
+    "model.tokenizer": TOKENS,
+    "model.special_tokens": TOKENS,  # and each of its keys
+    "data.train": ROWS,  # unless data.eval names rows of its own
+    "data.eval": ROWS,
+    "data.eval_split": ROWS,
+    "data.split_seed": ROWS,
+    "data.hub_config": ROWS,
+    "data.hub_split": ROWS,
+    "data.format": ROWS,
+    "data.columns": ROWS,
+    "data.ignore_columns": ROWS,
+    "data.max_rows": ROWS,
+    "data.on_bad_row": ROWS,
+    "data.template": TOKENS,
+    "data.train_on_prompt": TOKENS,
+    "data.max_length": TOKENS,
+    "data.labels": "it decides which answer to a held-out row is right, so trials would be held to different answers",
+    "method.type": "each method evaluates rows and numbers of its own",
+    "method.task": "each task evaluates rows and numbers of its own",
+}
+
+
+def why_not_compared(experiment: Experiment, path: str) -> str | None:
+    """Why trials that differ in the key at `path` have no place on one leaderboard, and what to do; None where they have."""
+    a_run_each = f"make a run for each value ({path}=... on the command line)"
+    reason = CHANGES.get(path) or CHANGES.get(path.rpartition(".")[0])
+    if reason is not None:
+        if path == "data.train":
+            return None if experiment.data.eval else f"{reason}: name fixed rows in data.eval, or {a_run_each}"
+        return f"{reason}: {a_run_each}"
+    method = experiment.method
+    moved = method.moves.get(path.removeprefix("method."), ()) if path.startswith("method.") else ()
+    metric, _ = experiment.objective
+    if metric not in moved:
+        return None
+    others = [name for name in method.metrics if name not in moved]
+    instead = f"use sweep.metric: {others[0]}, or {a_run_each}" if others else a_run_each
+    return f"it changes what {metric} means, by which trials are compared: {instead}"
+
+
+def why_no_metric(experiment: Experiment) -> str | None:
+    """Why the sweep cannot be decided by its metric and mode, as a sentence; None where it can."""
+    sweep, known = experiment.sweep, experiment.method.metrics
+    if sweep is None or not experiment.data.held_out:
+        return None
+    metric = sweep.metric or experiment.method.metric[0]
+    if metric not in known:
+        prefixed = [name for name in known if name in (f"eval_{metric}", f"eval_rewards/{metric}")]
+        near = f" Did you mean '{prefixed[0]}'?" if prefixed else nearest(metric, known)
+        return (
+            f"sweep.metric is '{metric}', but an evaluation of method.type '{experiment.method.type}' gives: "
+            f"{', '.join(known)}.{near}"
+        )
+    if sweep.mode not in (None, known[metric]):
+        better = "lower" if known[metric] == "min" else "higher"
+        return f"sweep.mode is '{sweep.mode}', but {metric} is better the {better} it is: use {known[metric]}, or drop mode"
+    return None
+
+
+__all__ = ["CHANGES", "why_no_metric", "why_not_compared"]
