@@ -88,6 +88,9 @@ def test_a_missing_file_is_said_before_libraries_are_imported(tree: dict[str, An
     assert status == 2
     assert "data.train[1].path: no such file or folder" in output
     assert "Did you mean 'there.jsonl'?" in output
+    tree["model"]["name_or_path"] = "./bse"
+    status, output = ftlib("check", write_experiment(tmp_path / "x.yaml", tree))
+    assert (status, "model.name_or_path: there is no './bse' here" in output) == (2, True)
 
 
 def test_sweep_without_a_sweep_section(tree: dict[str, Any], tmp_path: Path) -> None:

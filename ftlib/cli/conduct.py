@@ -40,9 +40,18 @@ def names_versions(experiment: Experiment) -> bool:
 
 
 def check_files(experiment: Experiment) -> None:
-    """Raises DataError for a file of data that is not there, before a library is imported or Ray is started."""
+    """Raises InputError for a file of data, or a folder of a model, that is not there, before a library is imported or Ray
+    is started."""
     from ftlib.data.read import find_source, is_local
+    from ftlib.errors import ConfigError, nearest
 
+    models = {"model.name_or_path": experiment.model.name_or_path, "model.tokenizer": experiment.model.tokenizer}
+    for key, value in {**models, "method.teacher": getattr(experiment.method, "teacher", None)}.items():
+        path = Path(value or ".").expanduser()
+        if path.exists() or "://" in str(value) or not str(value).startswith(("/", "./", "../", "~")):
+            continue  # there, or a name that the Hub or the registry may know
+        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ConfigError(f"{key}: there is no '{value}' here.{nearest(path.name, beside)}")
     data = experiment.data
     named = [(called, section.train, section) for called, _, section in data.sources]
     named += [("eval", data.eval, data)] if data.eval else []
