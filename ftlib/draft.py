@@ -133,6 +133,9 @@ def _data(seen: Look, drawn: Draft, encoder: bool) -> dict[str, Any]:
     section: dict[str, Any] = {"train": seen.source, "format": seen.format}
     if seen.renamed:
         section["columns"] = seen.renamed
+    if len({label.lower() for label in seen.labels}) < len(seen.labels):
+        section["labels"] = {"case": "lower"}
+        drawn.comments["data.labels"] = "some differ in case alone"
     if seen.bad:
         section["on_bad_row"] = "skip"
         drawn.comments["data.on_bad_row"] = f"{seen.bad:,} rows cannot be used, first {_line(seen.first_bad)}"

@@ -24,7 +24,7 @@ def findings(experiment: Experiment, data: DataReport, steps: int, hours: float 
     return [
         *_of_time(hours),
         *_of_rows(experiment, data),
-        *getattr(data, "odd", ()),
+        *data.odd,
         *_of_training(experiment, steps),
         *_of_tracking(experiment),
     ]

@@ -120,6 +120,12 @@ def test_init_sees_size_lengths_labels_and_bad_rows(here: Path) -> None:
     assert (many.train.max_steps, many.scale.use_gpu, many.data.eval_split) == (None, True, 0.1)
 
 
+def test_labels_that_differ_in_case_alone_become_one(here: Path) -> None:
+    write_jsonl(here / "x.jsonl", [{"text": f"text {n}", "label": ["Yes", "yes", "no"][n % 3]} for n in range(30)])
+    assert ftlib("init", "x.jsonl")[0] == 0
+    assert Experiment.load("x.yaml").data.labels.case == "lower"
+
+
 def test_a_table_without_a_header_is_read_by_position(here: Path) -> None:
     (here / "x.tsv").write_text("".join(f"a text of some length, number {n}\t{n % 2}\n" for n in range(40)))
     assert ftlib("init", "x.tsv")[0] == 0
