@@ -324,7 +324,7 @@ def test_without_held_out_rows_the_last_weights_are_kept(method: str, tree: dict
         values["kto"] = kto
     tree["data"] |= {"train": str(write_jsonl(tmp_path / "x.jsonl", values.get(method) or rows(16))), "eval_split": 0}
     tree["method"] = {"type": method}
-    tree["train"]["logging_steps"] = 1
+    tree["train"] |= {"logging_steps": 1, "eval_strategy": "epoch", "num_train_epochs": 2}
     experiment = Experiment.parse(tree)
     assert experiment.objective == ("train_loss", "min")
     done = setting(tree, tmp_path, metric="train_loss")
@@ -332,6 +332,6 @@ def test_without_held_out_rows_the_last_weights_are_kept(method: str, tree: dict
     trial = Run(Path(done.run)).trial("000")
     assert [report["finished"] for report in reports] == [False, True]
     last = trial.metrics()[-1]
-    assert (last["train_loss"], trial.manifest["step"]) == (last["loss"], 2)
+    assert (last["train_loss"], trial.manifest["step"]) == (last["loss"], 4)
     assert trial.manifest["metrics"] == {}
     assert train(done)[-1]["finished"]  # it is not trained again
