@@ -8,9 +8,11 @@ Versions on the same base share one Engine deployment; a full model is its own b
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +21,8 @@ import ray
 import yaml
 from pydantic import ValidationError
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from ftlib.config.messages import explain
 from ftlib.errors import FtlibError, InputError
@@ -27,12 +31,17 @@ from ftlib.registry.registry import Version
 from ftlib.runs import home
 from serve.api import Api
 from serve.catalog import engine_name
+from serve.connection import HEADERS, HOOK
 from serve.engines import QUIET, check, deployment
 from serve.guard import is_loopback
 from serve.http import make_app
 from serve.options import APPLICATION, Endpoint
 
 log = logging.getLogger("ray.serve")
+os.environ.setdefault(*HOOK)  # here, since Serve's proxy has the environment in which Ray was started
+HOOKED = "=".join(HOOK)
+DRAIN = 30.0  # seconds in which what was begun may end, when the endpoint is told to
+SETTLE = 0.5  # seconds in which the last bytes of an answer reach the client
 ROOM = 100_000  # requests inside the HTTP side: the engines' queues say no, and nothing before them
 
 
@@ -112,8 +121,33 @@ def start(names: Sequence[str], host: str = "127.0.0.1", port: int = 8000, **opt
         raise
 
 
+def drain(seconds: float = DRAIN) -> int:
+    """Has the endpoint take nothing new, and waits up to `seconds` for the answers that were begun. Returns how many are
+    left, which `stop` cuts."""
+    until, left = time.monotonic() + seconds, 0
+    try:
+        api = serve.get_app_handle(APPLICATION)
+        while (left := int(api.leave.remote().result(timeout_s=seconds))) and time.monotonic() < until:
+            time.sleep(0.1)
+    except (RayError, RayServeException, TimeoutError) as error:  # a dead HTTP side has begun nothing
+        log.warning("The HTTP side does not say what it has begun: %s", error)
+    time.sleep(SETTLE)
+    return left
+
+
+def bounded(url: str) -> bool:
+    """Whether the headers of a request have a bound there: not where Ray was started without the proxy's hook."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/health", headers={"x": "x" * 2 * HEADERS})):
+            return False
+    except urllib.error.HTTPError as error:
+        return error.code == 431
+    except OSError:
+        return True
+
+
 def stop() -> None:
-    """Ends the endpoint and Ray Serve with it, once the answers that were begun are given. Ray itself stays."""
+    """Ends the endpoint and Ray Serve with it, at once: `drain` comes before. Ray itself stays."""
     serve.shutdown()
 
 

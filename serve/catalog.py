@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +17,11 @@ from ftlib.registry import registry
 from ftlib.registry.registry import Alias, Version
 from ftlib.runs import read_json
 from serve.adapters import why_not_banked
-from serve.protocol import Refusal, Refused
+from serve.protocol import Refusal, Refused, printable
 
 log = logging.getLogger("ray.serve")
+PINNED = re.compile(r"[^@]{1,64}@[1-9][0-9]{0,8}")  # a name and a number, written as the registry writes it
+KEPT = 1024  # versions that were asked for by number
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,18 @@ class Entry:
 
 class Catalog:
     """`names` are what is served ("support", "support@3"); none of them means every name in the registry, whenever it
-    gets there. `ready` says whether something answers for a version: until then its name means what it meant."""
+    gets there. `ready` says whether something answers for a version: until then its name means what it meant. `reach` is told
+    of a version that no name means, which somebody asks for: it starts what answers for it."""
 
-    def __init__(self, names: Sequence[str], ready: Callable[[Version], bool] = lambda _: True) -> None:
-        self._names, self._ready = tuple(names), ready
+    def __init__(
+        self,
+        names: Sequence[str],
+        ready: Callable[[Version], bool] = lambda _: True,
+        reach: Callable[[Version], bool] = lambda _: True,
+    ) -> None:
+        self._names, self._ready, self._reach = tuple(names), ready, reach
         self._entries: dict[str, Entry] = {}
+        self._pinned: dict[str, Entry] = {}  # by their numbers, which no name means now
         self._troubles: dict[str, str] = {}
         self._draw = random.Random()
 
@@ -69,28 +79,53 @@ class Catalog:
                     entries[name] = before
         self._entries = entries  # in one move: whoever reads meanwhile has the old ones
 
-    def entry(self, name: str) -> Entry:
-        """Raises Refused for a name that is not served. A version of a served name is served too."""
+    def entry(self, name: str, allows: Callable[[str], bool] = lambda _: True) -> Entry:
+        """Raises Refused for a name that is not served, which names others that `allows` allows. A version of a served name
+        is served too, for ever: where no name means it now, it is looked up, so this may wait for the registry."""
         entries = self._entries
         if name in entries:
             return entries[name]
-        bare, at, number = name.partition("@")
-        if at and bare in entries:
-            for version in entries[bare].versions:
-                if number == str(version.number):
-                    return Entry(name, version, created(version))
-        message = f"model: '{name[:64]}' is not served here.{nearest(name, entries)} There is {', '.join(entries)}."
+        found = self._numbered(name) if PINNED.fullmatch(name) and name.partition("@")[0] in entries else None
+        if found is not None:
+            return found
+        known = [each for each in entries if allows(each)]
+        message = f"model: '{printable(name)}' is not served here.{nearest(name, known)} There is {', '.join(known)}."
         raise Refused(Refusal(message, "model", "model_not_found", 404))
 
-    def route(self, name: str) -> Version:
+    def _numbered(self, name: str) -> Entry | None:
+        """A version by its number, whatever its name means now. None where there is none that may be served."""
+        for version in self._entries[name.partition("@")[0]].versions:
+            if version.id == name:
+                return Entry(name, version, created(version))
+        if name in self._pinned and self._pinned[name].version.is_here:
+            return self._pinned[name]
+        try:
+            version = registry.resolve(name)
+        except FtlibError:
+            return None
+        try:
+            self._reach(version)
+        except FtlibError as error:
+            log.warning("%s is asked for, and must not be served: %s", name, error)
+            return None
+        self._pinned[name] = found = Entry(name, version, created(version))
+        while len(self._pinned) > KEPT:
+            del self._pinned[next(iter(self._pinned))]
+        return found
+
+    def route(self, name: str, allows: Callable[[str], bool] = lambda _: True) -> Version:
         """The version that answers this request: the canary, for its share of them."""
-        entry = self.entry(name)
+        entry = self.entry(name, allows)
         if entry.canary is not None and self._draw.random() < entry.share:
             return entry.canary
         return entry.version
 
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
+
+    def engines(self) -> set[str]:
+        """Those that answer for what the names mean now."""
+        return {engine_name(version) for entry in self.entries() for version in entry.versions}
 
     def _told(self, name: str, before: Entry | None, alias: Alias | FtlibError | None) -> Entry:
         if "@" in name:

@@ -39,7 +39,7 @@ class Classifier:
         from ftlib.config import ModelSection
         from ftlib.models import load_model, load_tokenizer
         from ftlib.registry.bases import base_of
-        from serve.model import in_folder
+        from serve.model import in_folder, room, table
 
         torch.set_num_threads(threads)
         registry.check_loadable(version)
@@ -55,7 +55,8 @@ class Classifier:
         folder: ModelSection = in_folder(version)
         self._tokenizer = load_tokenizer(folder, "sequence_classification")
         self._names = [model.config.id2label[number] for number in range(model.config.num_labels)]
-        self._limit = getattr(model.config, "max_position_embeddings", None)
+        whole = model.get_base_model() if version.kind == "adapter" else model
+        self._limit, self._vocabulary = room(whole), min(table(whole), len(self._tokenizer))
 
     @serve.batch(max_batch_size=TOGETHER, batch_wait_timeout_s=PATIENCE)  # type: ignore[untyped-decorator]
     async def classify(self, requests: list[list[str]]) -> list[list[Label] | Refusal]:
@@ -78,6 +79,8 @@ class Classifier:
                     f"input: it is {len(ids)} tokens long, but this model takes at most {self._limit}: shorten it."
                 )
                 return Refusal(message, "input", "context_length_exceeded")
+            if max(ids) >= self._vocabulary:
+                return Refusal(f"input: token {max(ids)} is none of the {self._vocabulary} of this model.", "input")
         return None
 
     def _label(self, rows: list[list[int]]) -> list[Label]:

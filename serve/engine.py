@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,8 +27,11 @@ from serve.fair_queue import FairQueue
 from serve.memory import SECONDS, bound_caches, give_back
 from serve.options import APPLICATION, EngineOptions
 from serve.protocol import Ask, Piece, Refusal, Refused
+from serve.templates import LATE
 
 log = logging.getLogger("ray.serve")
+THREADS = 8  # that render and tokenize
+GRACE = 30.0  # seconds after the deadline in which a thread may still come back
 GROUP = 16  # prompts that may be read between two steps
 BROKEN = Refusal("The engine failed to answer: its log says why.", None, "internal_error", 500, "server_error")
 
@@ -73,6 +77,8 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="batch", daemon=True)
         self._thread.start()
         self._telling: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
+        self._encoding: dict[asyncio.Future[Any], float] = {}  # since when
 
     async def generate(self, ask: Ask) -> AsyncIterator[Piece | Refusal]:
         """One Refusal, or pieces of each choice up to its last one.
@@ -88,9 +94,9 @@ class Engine:
         seconds = min(ask.seconds or math.inf, self._options.deadline)
         until = time.monotonic() + seconds
         try:
+            ask.check_count(self._options.max_rows)
             await self._arrivals.wait(ask.version, seconds)
-            sequences = await asyncio.to_thread(self._sequences, ask)
-            read = await asyncio.to_thread(sequences[0].decode, sequences[0].prompt) if ask.tells_prompt else None
+            sequences, read = await self._encoded(ask, until)
         except Refused as refused:
             yield refused.refusal
             return
@@ -130,6 +136,9 @@ class Engine:
         self._tell_stats()
         if not self._thread.is_alive():
             raise RuntimeError("the thread of the batch died")
+        overdue = time.monotonic() - self._options.deadline - GRACE
+        if sum(began < overdue for began in self._encoding.values()) >= THREADS:
+            raise RuntimeError("the threads that read prompts do not come back")
 
     def _tell_stats(self) -> None:
         if self._telling is None or self._telling.done():
@@ -148,7 +157,30 @@ class Engine:
                 await asyncio.to_thread(give_back)
             await asyncio.sleep(1)
 
-    def _sequences(self, ask: Ask) -> list[Any]:
+    async def _encoded(self, ask: Ask, until: float) -> tuple[list[Any], str | None]:
+        """The rows of a request, and what the first of them reads, where that is told. Raises Refused, also when they are
+        not there in time: a tokenizer that does not end keeps its thread, and no request."""
+
+        def encode() -> tuple[list[Any], str | None]:
+            found = self._sequences(ask, until)
+            return found, found[0].decode(found[0].prompt) if ask.tells_prompt else None
+
+        began = time.monotonic()
+        work = asyncio.get_running_loop().run_in_executor(self._threads, encode)
+        self._encoding[work] = began
+        work.add_done_callback(self._came_back)
+        try:
+            return await asyncio.wait_for(asyncio.shield(work), until - began)
+        except TimeoutError:
+            raise Refused(LATE) from None
+
+    def _came_back(self, work: asyncio.Future[Any]) -> None:
+        """A thread that reads a prompt is free again, perhaps after nobody waits for it any more."""
+        del self._encoding[work]
+        if not work.cancelled():
+            work.exception()
+
+    def _sequences(self, ask: Ask, until: float) -> list[Any]:
         """What the request asks for, ready to become rows. Raises Refused."""
         from serve.model import decoding, encode, sentences
         from serve.sampling import Sampling
@@ -156,11 +188,12 @@ class Engine:
 
         with sentences(ask.version):
             tokenizer = self._tokenizers.get(ask.version)
+            spelling = self._tokenizers.spelling(tokenizer) if ask.logprobs is not None else None
             adapter = self._shelf.get(ask.version) if self._banked else None
             if adapter is not None:
                 self._loaded.check(adapter)
         found: list[Row] = []
-        for prompt in encode(ask, tokenizer, self._loaded.context):
+        for prompt in encode(ask, tokenizer, self._loaded.context, self._loaded.vocabulary, until):
             limit = self._limit(len(prompt), ask.max_tokens)
             for _ in range(ask.n):
                 sequence = Row(
@@ -173,10 +206,9 @@ class Engine:
                     adapter=adapter,
                     index=len(found),
                     streams=ask.stream,
+                    spelling=spelling,
                 )
                 found.append(sequence)
-        if len(found) > self._options.max_rows:
-            raise Refused(Refusal(f"n: {len(found)} answers at once, but {self._options.max_rows} are the most.", "n"))
         return found
 
     def _limit(self, prompt: int, asked: int | None) -> int:

@@ -6,11 +6,12 @@ import hmac
 import ipaddress
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftlib.registry.keys import Key, Keys
-from serve.protocol import Refusal, Refused
+from serve.protocol import Refusal, Refused, printable
 
 NOBODY = Key("anonymous", "")
 
@@ -39,16 +40,22 @@ class Bucket:
 
 class Guard:
     """With neither one key nor a file of keys, this machine is let in and no other: `ftlib serve` refuses to bind wider
-    then, but Serve's own tools bind to every address unless told otherwise."""
+    then, but Serve's own tools bind to every address unless told otherwise. On this machine a browser runs what strangers
+    wrote, so without a key the request has to name a host that is ours, and come from no other site."""
 
-    def __init__(self, api_key: str | None, keys: Path | None) -> None:
+    def __init__(self, api_key: str | None, keys: Path | None, hosts: Sequence[str] = ()) -> None:
         self._api_key, self._keys = api_key, Keys.load(keys) if keys else None
+        self._hosts = {host.lower() for host in hosts}
         self._buckets: dict[str, Bucket] = {}
+
+    @property
+    def _open(self) -> bool:
+        return self._api_key is None and self._keys is None
 
     def admit(self, authorization: str, peer: str, counted: bool = True) -> Key:
         """The key's owner. `peer` is the address that asks. Raises Refused without a key that is known, and when it is
         used too often."""
-        if self._api_key is None and self._keys is None:
+        if self._open:
             if not is_loopback(peer):
                 message = "This endpoint has no API key, so it answers its own machine alone: give it api_key or keys."
                 raise Refused(Refusal(message, None, "invalid_api_key", 401))
@@ -62,6 +69,26 @@ class Guard:
             self._count(key, key.requests_per_minute)
         return key
 
+    def check_site(self, host: str, origin: str | None) -> None:
+        """Without a key: raises Refused for what a page of another site can make a browser send, a request under a name
+        that its owner points to this machine (DNS rebinding), or one across sites. `host` and `origin` are the headers."""
+        if not self._open:
+            return
+        name = _name(host)
+        if not (is_loopback(name) or name in self._hosts):
+            message = f"This endpoint has no API key, so it does not answer as '{printable(name)}': name it in 'hosts'."
+            raise Refused(Refusal(message, None, "host_not_allowed", 403))
+        page = (origin or "").partition("://")[2].lower()
+        if origin is not None and page != host.lower() and _name(page) not in self._hosts:
+            message = f"This endpoint has no API key, so a page of '{printable(origin)}' may not ask it."
+            raise Refused(Refusal(message, None, "origin_not_allowed", 403))
+
+    def check_type(self, content_type: str) -> None:
+        """Without a key: raises Refused for a body that a page of another site may send without asking first."""
+        if self._open and content_type.partition(";")[0].strip().lower() != "application/json":
+            message = "This endpoint has no API key, so a body needs the header 'Content-Type: application/json'."
+            raise Refused(Refusal(message, None, "unsupported_media_type", 415))
+
     def allow(self, key: Key, name: str) -> bool:
         """Whether the key may ask the adapter behind a name (`support` or `support@3`)."""
         return key.allows(name)
@@ -69,7 +96,9 @@ class Guard:
     def check(self, key: Key, name: str) -> None:
         """Raises Refused for a name that the key does not open."""
         if not self.allow(key, name):
-            message = f"model: the key '{key.name}' does not open '{name}'. It opens {', '.join(key.adapters)}."
+            message = (
+                f"model: the key '{key.name}' does not open '{printable(name)}'. It opens {', '.join(key.adapters)}."
+            )
             raise Refused(Refusal(message, "model", "model_not_allowed", 403))
 
     def _find(self, token: str) -> Key | None:
@@ -86,6 +115,13 @@ class Guard:
             seconds = math.ceil(wait)
             message = f"The key '{key.name}' is used more often than {per_minute:g} times a minute: wait {seconds} s."
             raise Refused(Refusal(message, None, "rate_limit_exceeded", 429, "rate_limit_error", seconds))
+
+
+def _name(host: str) -> str:
+    """The name or the address in a Host header, without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].lower()
 
 
 def is_loopback(host: str) -> bool:

@@ -16,8 +16,9 @@ from ray import serve
 from starlette.exceptions import HTTPException
 
 from serve.api import BROKEN, refused
-from serve.protocol import ChatRequest, ClassifyRequest, CompletionRequest, Refusal, Refused
+from serve.protocol import Refusal, Refused, printable
 from serve.published import openapi, route
+from serve.requests import ChatRequest, ClassifyRequest, CompletionRequest
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -39,10 +40,11 @@ async def page() -> HTMLResponse:
     return _page()
 
 
-@router.get("/health")
-async def health() -> dict[str, str]:
+@router.get("/health", openapi_extra=route("Health"))
+async def health(api: Current) -> Response:
     """Open to everyone: a load balancer has no key."""
-    return {"status": "ok"}
+    leaving = api.health()
+    return refused(leaving) if leaving else JSONResponse({"status": "ok"})
 
 
 @router.get("/metrics", response_class=PlainTextResponse, openapi_extra=route())
@@ -66,7 +68,7 @@ async def models(request: Request, api: Current) -> JSONResponse:
 @router.get("/v1/models/{name}", openapi_extra=route("Model"))
 async def model(name: str, request: Request, api: Current) -> JSONResponse:
     """One of them."""
-    return JSONResponse(api.card(name, request))
+    return JSONResponse(await api.card(name, request))
 
 
 @router.post("/v1/chat/completions", openapi_extra=route("Chat", ChatRequest, streams=True))
@@ -138,12 +140,13 @@ async def _refused(_: Request, error: Any) -> JSONResponse:
 
 
 async def _not_here(request: Request, error: Any) -> JSONResponse:
-    refusal = Refusal(f"{request.method} {request.url.path}: {error.detail}.", status=error.status_code)
+    path = printable(request.url.path)
+    refusal = Refusal(f"{request.method} {path}: {error.detail}.", status=error.status_code)
     answer = refused(refusal)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed.", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed.", request.method, printable(request.url.path), exc_info=error)
     return refused(BROKEN)

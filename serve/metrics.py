@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
 from serve.protocol import Tally
 
+Allows = Callable[[str], bool]  # whether a key opens a version
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 FRESH = 10  # seconds after which an engine's word is old
 WINDOW = 60  # seconds of the live rates
@@ -55,6 +57,21 @@ class Visit:
         self.finish_reason = next((each.finish_reason for each in tally.in_order), None)
 
 
+class Allowed:
+    """The part of a registry that is told of some versions: engines and the endpoint as a whole are told of all."""
+
+    def __init__(self, registry: CollectorRegistry, allows: Allows) -> None:
+        self._registry, self._allows = registry, allows
+
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus' writer asks of a registry."""
+        for family in self._registry.collect():
+            told = Metric(family.name, family.documentation, family.type, family.unit)
+            told.samples = [each for each in family.samples if self._allows(each.labels.get("version", ""))]
+            if told.samples:
+                yield told
+
+
 class Metrics:
     """Counters of one Api, with the last word of each engine replica."""
 
@@ -84,7 +101,9 @@ class Metrics:
         self._total = Histogram(
             "ftlib_request_seconds", "The whole request.", ("version",), buckets=SECONDS, registry=self._registry
         )
-        self._open = Gauge("ftlib_open_requests", "Requests being answered.", registry=self._registry)
+        self.open = 0  # requests that are being answered
+        told = Gauge("ftlib_open_requests", "Requests being answered.", registry=self._registry)
+        told.set_function(lambda: self.open)
         self._engines = {
             name: Gauge(f"ftlib_engine_{name}", text, ("engine", "replica"), registry=self._registry)
             for name, text in GAUGES.items()
@@ -93,11 +112,11 @@ class Metrics:
         self._recent: deque[tuple[float, Visit]] = deque()
 
     def begin(self) -> None:
-        self._open.inc()
+        self.open += 1
 
     def end(self, visit: Visit) -> None:
         """Counts a request that is over. Only names that are served become labels: the rest is anyone's invention."""
-        self._open.dec()
+        self.open -= 1
         self._requests.labels(visit.model if visit.version else "", visit.version, str(visit.status)).inc()
         self._recent.append((time.monotonic(), visit))
         self._forget()
@@ -119,17 +138,17 @@ class Metrics:
         for name, value in stats.items():
             self._engines[name].labels(engine, replica).set(value)
 
-    def text(self) -> bytes:
-        """Prometheus' text format."""
+    def text(self, allows: Allows | None = None) -> bytes:
+        """Prometheus' text format; with `allows`, what is told of the versions that it allows, and of nothing else."""
         self._drop_silent()
-        return generate_latest(self._registry)
+        return generate_latest(self._registry if allows is None else Allowed(self._registry, allows))
 
-    def live(self) -> dict[str, Any]:
-        """Rates of the last minute, per version."""
+    def live(self, allows: Allows = lambda _: True) -> dict[str, Any]:
+        """Rates of the last minute, per version that `allows` allows."""
         self._forget()
         found: dict[str, dict[str, float]] = {}
         for _, visit in self._recent:
-            if visit.version:
+            if visit.version and allows(visit.version):
                 told = found.setdefault(visit.version, {"requests": 0, "errors": 0, "tokens": 0, "seconds": 0.0})
                 told["requests"] += 1
                 told["errors"] += visit.status >= 400

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from jinja2 import TemplateError
 from peft import PeftModel
 
 import ftlib.adapters.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
@@ -25,10 +26,15 @@ from ftlib.registry.bases import base_of
 from ftlib.registry.registry import Version
 from serve.adapters import Adapter, why_not_banked
 from serve.protocol import Ask, Refusal, Refused
+from serve.templates import Templates
+from serve.text import Spelling
 
 log = logging.getLogger("ray.serve")
 TOKENIZERS = 16  # kept, the last used
 NO_TOKENIZER = ("adapter_config.json", "README.md")
+POSITIONS = ("position_embeddings", "embed_positions", "wpe")  # what models call their table of positions
+
+_templates = Templates()
 
 
 class Loaded:
@@ -37,6 +43,7 @@ class Loaded:
     model    what a step of the batch calls
     reads    what reads a prompt where that is another: PEFT's wrapper, for adapters that put virtual tokens first
     context  how many tokens fit, or None
+    vocabulary  how many token ids there are rows for
     """
 
     def __init__(self, version: Version, threads: int = 1) -> None:
@@ -61,7 +68,7 @@ class Loaded:
             self.model, beside = whole.merge_and_unload(), False
         if device.type == "cpu" and not beside:
             freeze_linears(self.model, gradients=False, dtypes=(torch.float32, torch.bfloat16))
-        length = getattr(self.model.config, "max_position_embeddings", None)
+        length, self.vocabulary = room(self.model), table(self.model)
         self.context = None if length is None else length - (getattr(config, "num_virtual_tokens", 0) or 0)
         end = self.model.generation_config.eos_token_id
         self.ends = frozenset([end] if isinstance(end, int) else end or [])
@@ -91,7 +98,15 @@ class Tokenizers:
         self._size = size
         self._contents: dict[str, str] = {}  # by version, which is never written again
         self._loaded: OrderedDict[str, Any] = OrderedDict()  # by content
+        self._spellings: WeakKeyDictionary[Any, Spelling] = WeakKeyDictionary()
         self._lock = threading.Lock()
+
+    def spelling(self, tokenizer: Any) -> Spelling:
+        """What its tokens are by themselves."""
+        with self._lock:
+            if tokenizer not in self._spellings:
+                self._spellings[tokenizer] = Spelling(tokenizer)
+            return self._spellings[tokenizer]
 
     def get(self, version: Version) -> Any:
         content = self._contents.get(version.id) or _content(version)
@@ -117,24 +132,38 @@ def _content(version: Version) -> str:
     return seen.hexdigest()
 
 
-def encode(ask: Ask, tokenizer: Any, context: int | None) -> list[list[int]]:
-    """The prompts as token ids. Raises Refused for one that is empty, too long, or a chat without a template."""
+def encode(
+    ask: Ask, tokenizer: Any, context: int | None, vocabulary: int | None = None, until: float = math.inf
+) -> list[list[int]]:
+    """The prompts as token ids, of which the model has a table of `vocabulary`; by `until`, a time of `time.monotonic`.
+
+    Raises Refused for one that is empty, too long, or outside of the table, and for a chat that cannot be written out.
+    """
     param = "prompt" if ask.messages is None else "messages"
     if ask.messages is not None:
-        text = _render(ask.version, tokenizer, ask.messages)
+        text = _templates.render(ask, tokenizer, until)
         found = [tokenizer(text, add_special_tokens=False)["input_ids"]]
     else:
         found = [tokenizer(each)["input_ids"] if isinstance(each, str) else each for each in ask.prompts]
     for ids in found:
         if not ids:
             raise Refused(Refusal(f"{param}: there is not one token in it: give some text.", param))
-        if not all(0 <= token < len(tokenizer) for token in ids):
-            raise Refused(Refusal(f"prompt: token ids go from 0 to {len(tokenizer) - 1} here.", "prompt"))
         if context is not None and len(ids) >= context:
             limit = f"this model takes at most {context - 1} before its answer"
             message = f"{param}: it is {len(ids)} tokens long, but {limit}: shorten it."
             raise Refused(Refusal(message, param, "context_length_exceeded"))
+        _check_ids(ids, param, tokenizer, vocabulary)
+    _check_ids(ask.logit_bias, "logit_bias", tokenizer, vocabulary)
     return [list(ids) for ids in found]
+
+
+def _check_ids(ids: Iterable[int], param: str, tokenizer: Any, vocabulary: int | None) -> None:
+    """Raises Refused for an id that the model has no row for. A tokenizer may have more than its model: tokens that were
+    added to it and not to the table."""
+    most = len(tokenizer) if vocabulary is None else min(len(tokenizer), vocabulary)
+    wrong = next((token for token in ids if not 0 <= token < most), None)
+    if wrong is not None:
+        raise Refused(Refusal(f"{param}: token ids go from 0 to {most - 1} here, and {wrong} is none.", param))
 
 
 def decoding(tokenizer: Any) -> Callable[[list[int]], str]:
@@ -165,14 +194,20 @@ def in_folder(version: Version) -> ModelSection:
     )
 
 
-def _render(version: Version, tokenizer: Any, messages: list[dict[str, str]]) -> str:
-    """The messages as the chat template of the version's own tokenizer writes them."""
-    if tokenizer.chat_template is None:
-        raise Refused(Refusal(f"{version.id} has no chat template: use /v1/completions.", "messages"))
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
-        raise Refused(Refusal(f"messages: the chat template of {version.id} says: {error}", "messages")) from None
+def room(model: Any) -> int | None:
+    """How many tokens a model has positions for; None where it counts without a table. A table may begin with rows that are
+    no position's (OPT's two, RoBERTa's up to its padding's)."""
+    rows = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in POSITIONS:
+            before = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            rows.append(module.num_embeddings - before)
+    return min((each for each in rows if each is not None), default=None)
+
+
+def table(model: Any) -> int:
+    """How many token ids a model has a row for."""
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def _merges(model: Any) -> bool:

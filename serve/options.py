@@ -68,12 +68,15 @@ class Endpoint(Options):
     names: list[str] = Field(default_factory=list)  # "support", "support@3"; or one text with commas
     api_key: str | None = Field(default=None, repr=False)
     keys: str | None = None  # the file of `ftlib keys`
+    hosts: list[str] = Field(default_factory=list)  # names besides localhost that an endpoint without a key answers to
     max_body: int = Field(default=1_000_000, ge=1000)  # bytes; far more text than any context holds
+    body_seconds: float = Field(default=30, gt=0)  # in which a body has to be here, and within the deadline
+    max_extra_engines: int = Field(default=2, ge=0)  # of bases that no name means now, for versions by their numbers
     engine: EngineOptions = EngineOptions()
     replicas: ReplicaOptions = ReplicaOptions()
     logs: LogOptions = LogOptions()
 
-    @field_validator("names", mode="before")
+    @field_validator("names", "hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value

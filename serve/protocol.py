@@ -1,9 +1,6 @@
-"""The two shapes of a request: OpenAI's outside, over HTTP; `Ask` and `Piece` inside, between Api and Engine.
+"""What goes between Api and Engine, `Ask` and `Piece`, and what a client hears of it in OpenAI's shape.
 
-OpenAI's: https://platform.openai.com/docs/api-reference (chat completions, completions, models, errors). `top_k`,
-`min_p` and `timeout` are ours, under the names that vLLM and others gave them. Fields that nobody knows are ignored, as
-every compatible server does; fields that would change the answer and are not there yet are refused, so that nobody
-takes an answer for what it is not.
+`requests.py` reads OpenAI's requests and makes an `Ask` of each; `Reply` writes OpenAI's answers from `Piece`s.
 """
 
 from __future__ import annotations
@@ -12,37 +9,22 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from typing import Any, Literal
 
 from ftlib.registry.registry import Version
 
 FinishReason = Literal["stop", "length"]
-Shape = TypeVar("Shape", bound="Request")
-MAX_CHOICES = 16  # answers to one request
-MAX_BIASES = 1024  # tokens in one logit_bias
-MAX_STOPS, MAX_STOP = 16, 1024  # stop strings, and their characters: each is looked for after each token
-
-# Each with the values that ask for nothing.
-NOT_YET: dict[str, tuple[Any, ...]] = {
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-    "tools": ([],),
-    "functions": ([],),
-    "response_format": ({"type": "text"},),
-}
+LONGEST_ECHO = 64  # characters of what a client wrote that stand in a sentence of ours
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What Api asks of an Engine: prompts as text or token ids, or the messages of a chat (role and content each)."""
+    """What Api asks of an Engine: prompts as text or token ids, or the messages of a chat, with its tools."""
 
     version: Version
     prompts: tuple[str | list[int], ...] = ()
-    messages: list[dict[str, str]] | None = None
+    messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
     max_tokens: int | None = None
     n: int = 1  # answers to each prompt
     stop: tuple[str, ...] = ()
@@ -59,6 +41,16 @@ class Ask:
     logprobs: int | None = None  # how many alternatives are told beside each token; None: nothing is told
     tells_prompt: bool = False  # whether the first piece tells what the model read
 
+    @property
+    def answers(self) -> int:
+        """How many are asked for, of all prompts together."""
+        return self.n * (len(self.prompts) if self.messages is None else 1)
+
+    def check_count(self, most: int) -> None:
+        """Raises Refused for more answers than `most`: before anything is made of the request."""
+        if self.answers > most:
+            raise Refused(Refusal(f"n: {self.answers} answers at once, but {most} are the most.", "n"))
+
     def sampling(self, choice: int) -> dict[str, Any]:
         """The fields that say how a token is drawn. Each choice has a seed of its own."""
         names = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "logit_bias")
@@ -68,11 +60,16 @@ class Ask:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """One token as text, its log-probability, and the likeliest (text, log-probability) pairs."""
+    """One token, its log-probability, and the likeliest in its place.
+
+    The texts of an answer's tokens are together the answer: of those that are one character together, the last has it. `raw`
+    are a token's own bytes, where they are others than its text's.
+    """
 
     token: str
     logprob: float
-    top: tuple[tuple[str, float], ...] = ()
+    top: tuple[TokenLogprob, ...] = ()
+    raw: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -122,166 +119,6 @@ class Refused(Exception):
         self.refusal = refusal
 
 
-class Body(BaseModel):
-    """Strict, since OpenAI's server takes no "5" for a 5 either."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
-
-
-class StreamOptions(Body):
-    """`include_usage` adds a last chunk with the token counts."""
-
-    include_usage: bool = False
-
-
-class Request(Body):
-    """What every request says: which of the names that are served it is for."""
-
-    model: str = Field(min_length=1, max_length=128)
-
-
-class GenerationRequest(Request):
-    """What chat and completions share."""
-
-    max_tokens: int | None = Field(default=None, ge=1)
-    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1, lt=2**31)  # -1 and 0: no limit
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    logit_bias: (
-        dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None
-    ) = Field(default=None, max_length=MAX_BIASES)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    timeout: float | None = Field(default=None, gt=0)  # seconds
-
-    @field_validator("stop")
-    @classmethod
-    def _few(cls, value: str | list[str] | None) -> str | list[str] | None:
-        given = [value] if isinstance(value, str) else value or []
-        if len(given) > MAX_STOPS or any(len(each) > MAX_STOP for each in given):
-            raise PydanticCustomError("stop", f"Give at most {MAX_STOPS} strings of at most {MAX_STOP} characters")
-        return value
-
-    def ask(self, version: Version) -> Ask:
-        raise NotImplementedError
-
-    @property
-    def chat(self) -> bool:
-        return isinstance(self, ChatRequest)
-
-    @property
-    def wants_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.include_usage)
-
-    def _shared(self) -> dict[str, Any]:
-        given = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": None if self.top_k is None else max(self.top_k, 0),
-            "min_p": self.min_p,
-            "presence_penalty": self.presence_penalty,
-            "frequency_penalty": self.frequency_penalty,
-            "n": self.n,
-        }
-        return {
-            **{name: value for name, value in given.items() if value is not None},
-            "logit_bias": {int(token): bias for token, bias in (self.logit_bias or {}).items()},
-            "seed": self.seed,
-            "stop": (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
-            "stream": bool(self.stream),
-            "seconds": self.timeout,
-        }
-
-
-class TextPart(Body):
-    """The one kind of content that a language model reads."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(Body):
-    """One turn of a chat."""
-
-    role: str
-    content: str | list[TextPart] | None = None
-
-    def plain(self) -> dict[str, str]:
-        """Role and text, as chat templates take them."""
-        parts = self.content or ""
-        return {"role": self.role, "content": parts if isinstance(parts, str) else "".join(part.text for part in parts)}
-
-
-class ChatRequest(GenerationRequest):
-    """POST /v1/chat/completions. `max_completion_tokens` is the newer name of `max_tokens`."""
-
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
-
-    def ask(self, version: Version) -> Ask:
-        return Ask(
-            version,
-            messages=[message.plain() for message in self.messages],
-            max_tokens=self.max_completion_tokens or self.max_tokens,
-            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            **self._shared(),
-        )
-
-
-class CompletionRequest(GenerationRequest):
-    """POST /v1/completions. Prompts are texts or token ids; `max_tokens` is 16 unless given, as OpenAI has it."""
-
-    prompt: str | list[int] | list[str] | list[list[int]]
-    max_tokens: int | None = Field(default=16, ge=1)
-    logprobs: int | None = Field(default=None, ge=0, le=20)
-
-    def ask(self, version: Version) -> Ask:
-        return Ask(version, tuple(self.prompts), max_tokens=self.max_tokens, logprobs=self.logprobs, **self._shared())
-
-    @property
-    def prompts(self) -> list[str | list[int]]:
-        """One or many, whichever way they came. A list of ids is one prompt."""
-        if isinstance(self.prompt, str) or not self.prompt or isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]
-        return list(self.prompt)
-
-
-class ClassifyRequest(Request):
-    """POST /v1/classify, of ours: which label a text has."""
-
-    input: str | list[str]
-
-    @property
-    def texts(self) -> list[str]:
-        return [self.input] if isinstance(self.input, str) else self.input
-
-
-def parse(shape: type[Shape], body: bytes) -> Shape:
-    """The request in a body. Raises Refused for what is no JSON, has a wrong field, or asks for what is not there yet."""
-    try:
-        request = shape.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        # A union adds the names of its branches to the path ("stop.str"); a person wants the field.
-        param = ".".join(str(part) for part in first["loc"] if part != "str" and "[" not in str(part))
-        raise Refused(Refusal(f"{param or 'body'}: {first['msg']}.", param or None)) from None
-    for name, harmless in NOT_YET.items():
-        value = (request.model_extra or {}).get(name)
-        if value is not None and not any(type(value) is type(each) and value == each for each in harmless):
-            raise Refused(
-                Refusal(f"{name}: {value!r} is not supported yet: leave '{name}' out.", name, "unsupported_value")
-            )
-    return request
-
-
 @dataclass(frozen=True)
 class Reply:
     """Answers in OpenAI's shape, whole or as the chunks of a stream. `version` is the one that answered."""
@@ -322,13 +159,11 @@ class Reply:
         if not piece.logprobs:
             return None
         if self.chat:
-            return {
-                "content": [{**_told(each.token, each.logprob), "top_logprobs": _top(each)} for each in piece.logprobs]
-            }
+            return {"content": [{**_told(each), "top_logprobs": [*map(_told, each.top)]} for each in piece.logprobs]}
         return {
             "tokens": [each.token for each in piece.logprobs],
             "token_logprobs": [each.logprob for each in piece.logprobs],
-            "top_logprobs": [dict(reversed(each.top)) for each in piece.logprobs],
+            "top_logprobs": [{one.token: one.logprob for one in reversed(each.top)} for each in piece.logprobs],
             "text_offset": _offsets(each.token for each in piece.logprobs),
         }
 
@@ -370,12 +205,14 @@ class Tally:
         return {**counts, "total_tokens": sum(counts.values())}
 
 
-def _told(token: str, logprob: float) -> dict[str, Any]:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+def printable(text: str, most: int = LONGEST_ECHO) -> str:
+    """What a client wrote, as it may stand in a sentence or a log: short, and without what moves a terminal's cursor."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text[:most])
 
 
-def _top(each: TokenLogprob) -> list[dict[str, Any]]:
-    return [_told(token, logprob) for token, logprob in each.top]
+def _told(each: TokenLogprob) -> dict[str, Any]:
+    raw = each.token.encode() if each.raw is None else each.raw
+    return {"token": each.token, "logprob": each.logprob, "bytes": list(raw)}
 
 
 def _offsets(tokens: Iterable[str]) -> list[int]:

@@ -9,20 +9,21 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from serve.protocol import ChatRequest, ClassifyRequest, CompletionRequest, Request
+from serve.requests import ChatRequest, ClassifyRequest, CompletionRequest, Request
 
 Schema = dict[str, Any]
 SHAPES: tuple[type[Request], ...] = (ChatRequest, CompletionRequest, ClassifyRequest)
 STATUSES = {
     400: "The request is wrong: `param` says where.",
     401: "The key is missing or wrong.",
-    403: "The key does not open this model.",
+    403: "The key does not open this model; or, without a key, the request names another host or comes from another site.",
     404: "The model is not served.",
-    408: "The deadline passed.",
+    408: "The deadline passed, or the body came too slowly.",
     413: "The body is too large.",
+    415: "Without a key, a body needs the content type application/json.",
     422: "The model is there and cannot answer.",
     429: "Too many requests: `Retry-After` says when to try again.",
-    503: "An engine is starting anew.",
+    503: "An engine is starting, or the endpoint is ending.",
 }
 
 
@@ -60,6 +61,7 @@ LABEL = _object(index=COUNT, label=TEXT, scores=_map(NUMBER))
 
 ANSWERS: dict[str, Schema] = {
     "Refusal": _object(error=_object(message=TEXT, type=TEXT, param=MAYBE, code=MAYBE)),
+    "Health": _object(status=_one("ok")),
     "Live": _object(window=COUNT, versions=_map(RATES)),
     "Model": CARD,
     "Models": _object(object=_one("list"), data=_list(CARD)),

@@ -70,10 +70,11 @@ class VllmEngine:
         from serve.model import decoding, encode, sentences
 
         try:
+            ask.check_count(self._options.max_rows)
             await self._arrivals.wait(ask.version, min(ask.seconds or math.inf, self._options.deadline))
             with sentences(ask.version):
                 tokenizer = self._tokenizers.get(ask.version)
-                prompts = encode(ask, tokenizer, self._context)
+                prompts = await asyncio.to_thread(encode, ask, tokenizer, self._context)
                 read = decoding(tokenizer)(prompts[0]) if ask.tells_prompt else None
         except Refused as refused:
             yield refused.refusal
@@ -163,4 +164,5 @@ def _told(token: int, likely: Any) -> TokenLogprob:
     """vLLM's {id: Logprob} of one place."""
     own = likely[token]
     others = sorted(likely.values(), key=lambda each: -each.logprob)
-    return TokenLogprob(own.decoded_token or "", own.logprob, tuple((o.decoded_token or "", o.logprob) for o in others))
+    top = tuple(TokenLogprob(each.decoded_token or "", each.logprob) for each in others)
+    return TokenLogprob(own.decoded_token or "", own.logprob, top)

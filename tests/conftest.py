@@ -51,7 +51,7 @@ def write_jsonl(path: Path, values: list[Any]) -> Path:
     return path
 
 
-SERVING = ("serve/", "cluster/", "test_spine", "test_autoscaler")
+SERVING = ("serve/", "attacks/test_endpoint", "cluster/", "test_spine", "test_autoscaler")
 SWEEPING = ("sweep/", "pack/test_sweep", "registry/test_promotion", "test_cli", "test_experiments", "test_tracking")
 
 

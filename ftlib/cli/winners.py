@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -206,6 +205,9 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     """Serve the winners NAMES (all, unless given) side by side behind an OpenAI-compatible API, until Ctrl-C.
 
     Promotions and rollbacks are followed while it runs. Options by path: engine.max_rows=64 replicas.max=4
+
+    Ctrl-C and SIGTERM end it: new requests hear 503, and what was begun is finished, for up to 30 s. A second one ends it
+    at once.
     """
     import signal
     from importlib import import_module
@@ -213,21 +215,48 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     from ftlib.registry.keys import default_path
     from ftlib.sweep.sweep import start_ray
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was begun is answered
     application = import_module("serve.app")  # the application imports ftlib, never the reverse
     options = application.options([each for each in names if "=" in each])
     if keys:
         options["keys"] = str(default_path())
     start_ray()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
+    url = application.start([each for each in names if "=" not in each], host, port, api_key=api_key, **options)
+    ending = _Ending()
+    if not application.bounded(url):
+        say(f"warning: headers of requests have no bounds, since Ray was started without {application.HOOKED}")
+    served = ", ".join(each for each in names if "=" not in each) or "all that is promoted"
+    click.echo(f"serving {served} at {url}/v1 (Ctrl-C stops)")
+    ending.wait()
+    click.echo("stopping: what was begun is finished (Ctrl-C again stops at once)")
     try:
-        url = application.start([each for each in names if "=" not in each], host, port, api_key=api_key, **options)
-        served = ", ".join(each for each in names if "=" not in each) or "all that is promoted"
-        click.echo(f"serving {served} at {url}/v1 (Ctrl-C stops)")
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        click.echo("stopping")
+        left = application.drain()
+    finally:
         application.stop()
+    if left:
+        say(f"warning: {left} requests were not finished in time")
+
+
+class _Ending:
+    """Ctrl-C or SIGTERM: the first is waited for, the second is a KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        import signal
+        from threading import Event
+
+        self._told = Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._tell)
+
+    def wait(self) -> None:
+        """Returns after the first."""
+        while not self._told.wait(3600):
+            pass
+
+    def _tell(self, *_: object) -> None:
+        if self._told.is_set():
+            raise KeyboardInterrupt
+        self._told.set()
 
 
 @click.command("monitor")

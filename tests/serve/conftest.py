@@ -185,7 +185,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
             "full.model": registry.promote(run, full, "full.model"),
             "sorter": registry.promote(run, sorter_trial(run, base), "sorter"),
         }
-        url = app.start(list(served), port=free_port(), api_key=KEY, replicas=ENGINE, logs={"sample": 1.0})
+        files = {"keys": str(folder / "home" / "keys.json"), "logs": {"sample": 1.0}}
+        url = app.start(list(served), port=free_port(), api_key=KEY, replicas=ENGINE, **files)
     yield World(url, base, served, folder / "home", run)
     app.stop()
     if mine:

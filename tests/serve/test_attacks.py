@@ -23,10 +23,12 @@ from ftlib.registry import registry
 from ftlib.runs import read_json, write_json
 from serve import app
 from serve.api import Api
+from serve.catalog import engine_name
 from serve.http import make_app, this_api
 from serve.options import Endpoint
 
 from .conftest import KEY, World, adapter_trial
+from .test_failures import Handle
 
 HEADERS = {"authorization": f"Bearer {KEY}"}
 BODIES: dict[str, dict[str, Any]] = {
@@ -241,9 +243,10 @@ def test_serves_own_tools_bind_wide_and_a_keyless_endpoint_answers_this_machine_
 ) -> None:
     async def ask() -> httpx.Response:
         http = make_app()
-        http.dependency_overrides[this_api] = lambda: Api(Endpoint(), str(tmp_path / "home"), "", {})
+        engines = {engine_name(registry.resolve("one")): Handle()}  # there already, or they would be started
+        http.dependency_overrides[this_api] = lambda: Api(Endpoint(), str(tmp_path / "home"), "", engines)
         transport = httpx.ASGITransport(app=http, client=(peer, 5))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get("/v1/models")
 
     assert asyncio.run(ask()).status_code == status

@@ -12,6 +12,8 @@ from ftlib.registry import registry
 from ftlib.registry.registry import Version
 from ftlib.runs import Run
 from serve.catalog import Catalog
+from serve.engines import Engines
+from serve.options import Endpoint
 from serve.protocol import Refused
 
 
@@ -30,9 +32,42 @@ def test_all_names_means_those_to_come_too(run: Run) -> None:
         catalog.refresh()
     assert [each.name for each in every.entries()] == ["one", "three", "two"]
     assert [(each.name, each.version.id) for each in one.entries()] == [("one", "one@2")]
-    assert one.route("one@2").id == "one@2"
+    assert [one.route(f"one@{number}").id for number in (1, 2)] == ["one@1", "one@2"]
+    for wrong in ("one@3", "one@0", "one@01", "one@", "one@+1", "one@1@1", "one@../1", "two@1"):
+        with pytest.raises(Refused, match="is not served here"):
+            one.route(wrong)
+
+
+def test_a_version_by_number_is_there_for_ever_and_one_that_must_not_be_loaded_never(run: Run) -> None:
+    registry.promote(run, run.trial("two"), "one")
+    asked: list[str] = []
+
+    def reach(version: Version) -> bool:
+        asked.append(version.id)
+        registry.check_loadable(version)
+        return True
+
+    catalog = Catalog(["one"], reach=reach)
+    catalog.refresh()
+    assert catalog.route("one@1").id == catalog.route("one@1").id == "one@1"
+    assert asked == ["one@1"]  # it never changes, so it is looked up once
+    (registry.resolve("one@1").weights / "adapter_model.bin").write_bytes(b"pickled")
+    other = Catalog(["one"], reach=reach)
+    other.refresh()
     with pytest.raises(Refused, match="'one@1' is not served here"):
-        one.route("one@1")
+        other.route("one@1")
+    shutil.rmtree(registry.resolve("one@1").path)
+    with pytest.raises(Refused, match="'one@1' is not served here"):
+        catalog.route("one@1")
+
+
+def test_a_refusal_names_what_the_key_opens_and_nothing_else(run: Run) -> None:
+    catalog = Catalog([])
+    catalog.refresh()
+    with pytest.raises(Refused) as caught:
+        catalog.route("one@9", lambda name: name.startswith("one"))
+    assert "two" not in caught.value.refusal.message
+    assert "There is one." in caught.value.refusal.message
 
 
 def test_a_canary_gets_its_share(run: Run, base: Path) -> None:
@@ -77,3 +112,11 @@ def test_a_damaged_name_stays_as_it_was(run: Run) -> None:
     shutil.rmtree(registry.resolve("two").path)
     catalog.refresh()
     assert catalog.route("one").id == "one@1"
+
+
+def test_an_engine_that_no_name_means_is_started_where_there_is_room(run: Run) -> None:
+    version = registry.resolve("one")
+    engines = Engines(Endpoint(max_extra_engines=0), {})
+    assert not engines.reach(version)
+    assert not engines.answers(version)
+    assert engines._starting == {}

@@ -188,3 +188,24 @@ def test_an_adapter_that_does_not_fit_its_base_is_refused(versions: list[Version
     assert isinstance(refused, Refusal)
     assert (refused.status, refused.code) == (422, "model_not_loadable")
     assert "q_proj" in refused.message
+
+
+def test_a_deadline_covers_the_reading_of_a_prompt(versions: list[Version]) -> None:
+    """Its tokens too: a tokenizer that takes its time keeps a thread, and not the request."""
+    engine = Engine(versions[0], EngineOptions(deadline=0.05))
+    slow = Ask(versions[0], ("größe " * 160_000,), max_tokens=1)
+    began = time.monotonic()
+    refused = run(answer(engine, slow))
+    assert isinstance(refused, Refusal)
+    assert refused.status == 408
+    assert time.monotonic() - began < 1
+
+
+def test_rows_are_counted_before_they_are_made(versions: list[Version]) -> None:
+    engine = Engine(versions[0], EngineOptions())
+    began = time.process_time()
+    refused = run(answer(engine, Ask(versions[0], ("hi",) * 2048, n=16, logit_bias=dict.fromkeys(range(300), 1.0))))
+    assert isinstance(refused, Refusal)
+    assert refused.param == "n"
+    assert "32768 answers at once" in refused.message
+    assert time.process_time() - began < 0.2

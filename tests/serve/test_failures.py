@@ -61,7 +61,7 @@ def post(handle: Handle, **options) -> httpx.Response:
         api = Api(Endpoint(names=["one"]), os.environ["FTLIB_HOME"], "", handles)
         http.dependency_overrides[this_api] = lambda: api
         transport = httpx.ASGITransport(app=http, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.post("/v1/completions", json={**BODY, **options})
 
     return asyncio.run(send())

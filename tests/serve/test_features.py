@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -14,6 +17,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from .conftest import KEY, LABELS, World
+from .test_life import until
 
 PROMPT = "the quick brown"
 TURN: Any = [{"role": "user", "content": PROMPT}]
@@ -158,3 +162,61 @@ def test_requests_are_in_the_books(world: World, client: openai.OpenAI) -> None:
     assert samples[wanted]["answer"] == answer.parse().choices[0].text
     assert samples[wanted]["mean_logprob"] < 0
     assert answer.parse().choices[0].logprobs is None  # told to the log alone
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_tokens_join_to_the_answer_and_carry_their_bytes(client: openai.OpenAI, stream: bool, seed: int) -> None:
+    """A random model writes characters in halves, and bytes that are none."""
+
+    def told(stop: str | None = None) -> tuple[str, list[Any]]:
+        options: Any = {"max_tokens": 40, "temperature": 1.5, "seed": seed, "logprobs": True, "top_logprobs": 5}
+        answer: Any = client.chat.completions.create(
+            model="support", messages=TURN, stop=stop, stream=stream, **options
+        )
+        choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
+        said = [choice.delta.content or "" if stream else choice.message.content for choice in choices]
+        return "".join(said), [each for choice in choices if choice.logprobs for each in choice.logprobs.content]
+
+    text, tokens = told()
+    assert len(tokens) == 40
+    assert "".join(each.token for each in tokens) == text
+    assert b"".join(bytes(each.bytes) for each in tokens).decode(errors="replace") == text
+    likely = [other for each in tokens for other in each.top_logprobs]
+    halves = [each for each in likely if each.token.startswith("bytes:")]
+    assert halves
+    assert all(each.token == "bytes:" + "".join(f"\\x{byte:02x}" for byte in each.bytes) for each in halves)
+    assert all(bytes(each.bytes).decode() == each.token for each in likely if each not in halves)
+    cut, fewer = told(stop=text[7:10])
+    assert cut == text[: text.index(text[7:10])]
+    assert "".join(each.token for each in fewer) == cut
+    completion: Any = client.completions.create(
+        model="support", prompt=PROMPT, max_tokens=40, temperature=1.5, seed=seed, logprobs=5
+    )
+    (choice,) = completion.choices
+    assert "".join(choice.logprobs.tokens) == choice.text
+    assert choice.logprobs.text_offset[-1] == len(choice.text) - len(choice.logprobs.tokens[-1])
+
+
+def test_who_hangs_up_is_no_error_of_ours(world: World, client: openai.OpenAI) -> None:
+    body = {"model": "support", "prompt": "x", "max_tokens": 3900, "temperature": 0}
+
+    def named(id: str) -> httpx.Client:
+        return httpx.Client(base_url=world.url, headers={**HEADERS, "x-request-id": id}, timeout=1)
+
+    with named("gone-whole") as http, pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/completions", json=body)
+    with named("gone-stream") as http, http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
+        next(answer.iter_lines())
+    address = urlsplit(world.url)
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\nx-request-id: gone-body\r\n"
+    with socket.create_connection((address.hostname, address.port)) as peer:
+        peer.sendall(head.encode() + b"content-length: 100\r\n\r\n{")
+        time.sleep(1)  # it is waited for
+
+    def statuses() -> dict[str, int]:
+        lines = [json.loads(line) for line in (world.home / "logs/access.jsonl").open()]
+        return {each["request_id"]: each["status"] for each in lines if each["request_id"].startswith("gone-")}
+
+    until(lambda: len(statuses()) == 3)
+    assert set(statuses().values()) == {499}

@@ -90,9 +90,47 @@ def test_a_full_model_is_promoted_into_an_engine_of_its_own(world: World) -> Non
         until(lambda: versions["full.model@1"] > 3)
         new = registry.promote(world.run, trial, "full.model")
         until(lambda: versions[new.id] > 3, 60)
+        first = world.client().completions.create(model="full.model@1", prompt=PROMPT, max_tokens=8, temperature=0)
+        assert first.system_fingerprint == "full.model@1"  # whatever the name means now
         registry.rollback("full.model")
         seen = versions["full.model@1"]
         until(lambda: versions["full.model@1"] > seen + 3)
+    assert failures == []
+
+
+def test_a_version_by_number_gets_the_engine_of_its_base(world: World, tmp_path: Path) -> None:
+    """On another base than any that is meant; and as long as nobody asked for it, without an engine."""
+    base = tmp_path / "other"
+    tiny_model(seed=22).save_pretrained(base)
+    tiny_tokenizer(TEMPLATE).save_pretrained(base)
+    version = registry.promote(world.run, adapter_trial(world.run, "moved", base, seed=23), "bare", canary=0.001)
+    registry.rollback("bare")
+    other = World(world.url, base, {version.id: version}, world.home, world.run)
+    answer = world.client().completions.create(model=version.id, prompt=PROMPT, max_tokens=8, temperature=0)
+    assert answer.choices[0].text == other.reference(version.id, PROMPT, 8)[0]
+    assert answer.system_fingerprint == version.id
+    assert world.client().models.retrieve("bare").root == "bare@1"  # type: ignore[attr-defined]
+
+
+def test_what_comes_with_a_version_costs_nobody_else_an_answer(world: World) -> None:
+    """Asked for by number: a template without an end, and a tokenizer with a token that the model has no row for."""
+    trial = adapter_trial(world.run, "hostile", world.base, seed=24, template=None)
+    tokenizer = tiny_tokenizer("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
+    tokenizer.add_tokens(["<|new|>"])
+    tokenizer.save_pretrained(trial.path / "adapter")
+    version = registry.promote(world.run, trial, "support")
+    registry.rollback("support")
+    client = world.client()
+    with traffic(world, "support", clients=2) as (versions, failures):
+        began = time.monotonic()
+        with pytest.raises(openai.UnprocessableEntityError, match="does not end"):
+            client.chat.completions.create(model=version.id, messages=[{"role": "user", "content": "x"}])
+        assert time.monotonic() - began < 15
+        for prompt in ("a <|new|> token", [320]):
+            with pytest.raises(openai.BadRequestError, match="token ids go from 0 to 319 here, and 320 is none"):
+                client.completions.create(model=version.id, prompt=prompt)
+        seen = sum(versions.values())
+        until(lambda: sum(versions.values()) > seen + 5)
     assert failures == []
 
 

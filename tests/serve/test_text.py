@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
-from serve.text import TextStream
+from serve.text import Spelling, TextStream
 
 TEXT = "größe 日本語 🙂 end, the end"
 
@@ -61,3 +63,15 @@ def test_any_text_is_cut_at_the_first_stop_string():
         pieces, stopped = stream(text.encode(), stop)
         assert "".join(pieces) == text.split(stop[0])[0]
         assert stopped == (stop[0] in text)
+
+
+def test_a_token_of_sentencepiece_has_its_bytes_and_its_space() -> None:
+    vocabulary = {"<unk>": 0, "▁the": 1, "a": 2, **{f"<0x{byte:02X}>": 3 + byte for byte in range(256)}}
+    made = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    made.decoder = decoders.Sequence(parts)
+    spelling = Spelling(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>"))
+    assert (spelling.raw(1), spelling.alone(1)) == (None, " the")
+    assert (spelling.raw(3 + 0xE6), spelling.alone(3 + 0xE6)) == (b"\xe6", "bytes:\\xe6")
+    assert (spelling.raw(3 + 0x41), spelling.alone(3 + 0x41)) == (b"A", "A")
+    assert (spelling.raw(0), spelling.alone(0)) == (b"", "")
