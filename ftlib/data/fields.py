@@ -7,7 +7,9 @@ field `check` says that it is not used.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 from ftlib.config.data import printed
@@ -27,7 +29,17 @@ class Unweighted(Exception):
 WEIGHTS = ("weight", "loss_weight", "train", "trainable", "training", "train_on_turn", "loss", "loss_mask",
            "loss_scale", "do_train", "is_trained", "learn")  # fmt: skip
 WEIGHTS_OF_ROWS = (*WEIGHTS, "sample_weight", "row_weight", "example_weight", "instance_weight")
-AGAINST = ("masked", "no_loss", "mask_loss", "ignore_loss")  # the other way round
+AGAINST = (
+    "masked",
+    "is_masked",
+    "no_loss",
+    "mask_loss",
+    "ignore_loss",
+    "ignore",
+    "exclude",
+    "no_train",
+)  # the other way
+SOUNDS = re.compile(r"(weight|loss|mask)s?(_|$)|(^|_)(train_on|trainable|untrained|not_trained)", re.IGNORECASE)
 SWITCH = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "0": 0, "0.0": 0, "false": 0, "no": 0}
 
 TEXT_ALONE = "text alone is trained on"
@@ -86,6 +98,22 @@ def refuse(said: dict[str, Any], refused: dict[str, str], name: str) -> None:
     for key, reason in refused.items():
         if said.get(key) not in (None, "", [], {}, False, "[]", "false", "False"):
             raise BadRow(f"{name} has '{key}', and {reason}")
+
+
+def refuse_unknown_weights(said: Iterable[str], name: str) -> None:
+    """Raises BadRow for a field that sounds as if it weighed the loss, and is no spelling of that which is known."""
+    for key in said:
+        if _sounds(key):
+            raise BadRow(
+                f"{name} has '{key}', which sounds like a weight of the loss and is none that is known: call it 'weight', "
+                f"or take it out (data.ignore_columns: [{key}] does, of a row)"
+            )
+
+
+@cache
+def _sounds(key: str) -> bool:
+    answered = {*WEIGHTS_OF_ROWS, *AGAINST, *REFUSED_IN_ROWS, *REFUSED_IN_TURNS} - {"mask"}
+    return key not in answered and SOUNDS.search(key) is not None
 
 
 def unused(fields: dict[str, Any], read: frozenset[str], turns_read: frozenset[str]) -> Iterator[str]:

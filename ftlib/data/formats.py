@@ -91,6 +91,7 @@ def normalize(format_name: str, fields: dict[str, Any]) -> Record:
 def check_row(fields: dict[str, Any]) -> None:
     """Raises BadRow for what the row wants and nobody does, and Unweighted where it is not to be trained on."""
     say.refuse(fields, say.REFUSED_IN_ROWS, "the row")
+    say.refuse_unknown_weights((key for key, value in fields.items() if value not in (None, "")), "the row")
     if say.weight_of(fields, "the row", say.WEIGHTS_OF_ROWS) == 0:
         raise Unweighted
 

@@ -17,7 +17,7 @@ LISTED = 8
 def relabelled(fields: dict[str, Any], labels: Labels) -> dict[str, Any]:
     """The fields of a row with its label as `data.labels` wants it: mapped as written, or as spelled."""
     key = next((key for key in ("label", "kto_tag") if fields.get(key) is not None), None)
-    if key is None or not isinstance(fields[key], str | int | float):
+    if key is None or not _is_label(fields[key]):
         return fields
     label = printed(fields[key]).strip()
     spelled = SPELLED[labels.case](label)
@@ -41,7 +41,12 @@ def check_map(labels: Labels, found: Iterable[str]) -> None:
 def written_labels(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """The labels of rows as they are written, each once."""
     found = (row.get("label", row.get("kto_tag")) for row in rows)
-    return list(dict.fromkeys(printed(label).strip() for label in found if isinstance(label, str | int | float)))
+    return list(dict.fromkeys(printed(label).strip() for label in found if _is_label(label)))
+
+
+def _is_label(value: Any) -> bool:
+    """Texts and whole numbers name a class; of 0.5 and NaN the row's format says that they do not."""
+    return isinstance(value, str | int) or (isinstance(value, float) and value.is_integer())
 
 
 def alike(counts: Counter[str]) -> str | None:

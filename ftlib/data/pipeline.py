@@ -115,7 +115,7 @@ def prepare_again(
         sources = _sources(data)
         if cache_key([source for source, _ in sources], data, rows, tokenizer) == begun:
             return prepare(data, rows, tokenizer, cache=cache), None
-        changed = "the data has changed since the run began"
+        changed = "the data gives other rows than when the run began"
     except DataError as gone:
         changed = f"the data of the run is not there any more ({str(gone).rstrip('.')})"
     prepared = None if only_unchanged else kept(folder, begun)
@@ -162,8 +162,12 @@ def _build(
     encoding = Encoding(tokenizer, data.max_length, parts[0].whole, data.train_on_prompt)
     whole = joined(parts[:sets])
     train, held_out = (whole, parts[sets]) if data.eval else split(fitting(kind, whole, encoding), data)
-    odd = [no_stop(template, tokenizer), not_used(bad.unused), *findings(train.gists, held_out.gists, rows)]
-    counts = label_counts(train.gists, held_out.gists)
+    notes = [no_stop(template, tokenizer), not_used(bad.unused), *findings(train.gists, held_out.gists, rows)]
+    noted: dict[str, Any] = {
+        "unweighted": bad.unweighted,
+        "label_counts": label_counts(train.gists, held_out.gists),
+        "odd": tuple(note for note in notes if note),
+    }
     dropped = len(whole.items) - len(train.items) - len(held_out.items) if not data.eval else 0
     train = weighted(train, [weight for _, weight, _ in data.sources], data.split_seed)
     if replay is not None and data.replay is not None:
@@ -192,9 +196,7 @@ def _build(
         trained_tokens=tally.trained_tokens,
         lengths=Lengths.of(tally.lengths),
         labels=labels,
-        unweighted=bad.unweighted,
-        label_counts=counts,
-        odd=tuple(sentence for sentence in odd if sentence),
+        **noted,
     )
     return store(target, train_rows, held_out_rows, report, template)
 

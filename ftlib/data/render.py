@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlib.data.formats import BadRow, Record, Turn
-from ftlib.data.script import Script, Span, apply
+from ftlib.data.script import Script, Span, apply, with_arguments
 from ftlib.data.templates import without_opening
 
 __all__ = ["Passage", "Span", "apply", "ended", "is_multi_turn", "render"]
@@ -41,7 +41,9 @@ def render(record: Record, tokenizer: Any, template: str | None) -> Passage:
 
 def script_of(turns: list[Turn], record: Record, tokenizer: Any, template: str) -> Script:
     """Turns of a record, and what the template gets besides them."""
-    return Script(opened_once(turns, record, tokenizer, template), tokenizer, template, record.get("given", {}))
+    given = record.get("given", {})
+    turns = with_arguments(turns, lambda each: apply(each, tokenizer, template, given))
+    return Script(opened_once(turns, record, tokenizer, template), tokenizer, template, given)
 
 
 def opened_once(turns: list[Turn], record: Record, tokenizer: Any, template: str) -> list[Turn]:

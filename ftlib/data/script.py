@@ -8,8 +8,9 @@ cannot be changed in the text has been left out by the template, which makes the
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -102,9 +103,17 @@ class Script:
         if not text[start : len(text) - after].strip() and not self.turns[index].get("tool_calls"):
             raise BadRow(f"the chat template writes nothing of turn {index}: it takes the thoughts out of all turns but "
                          f"the last, and this one holds nothing else; {ELSE}")  # fmt: skip
+        return self._after_header(index, start, asked), end
+
+    def _after_header(self, index: int, start: int, asked: str) -> int:
+        """Where the header of an answer ends whose content starts at `start`: before its thoughts, where it has any."""
         header = asked[_common(asked, self.write(self.turns[:index])) :]
-        found = text.rfind(header, 0, start) if header else -1
-        return (found + len(header) if found >= 0 else start), end
+        found = self.text.rfind(header, 0, start) if header else -1
+        if found < 0 or found + len(header) == start:
+            return start
+        marked = self.write(self._marked(index - 1))
+        before = len(self.text) - _common_end(self.text, marked)  # the header of another answer is not this one's
+        return found + len(header) if found >= before else start
 
     def _closing(self, index: int) -> str:
         """What the template writes after the content of a turn that is the last."""
@@ -202,9 +211,35 @@ def _common_end(one: str, other: str) -> int:
     return _common(one[::-1], other[::-1])
 
 
+def with_arguments(turns: list[Turn], write: Callable[[list[Turn]], str]) -> list[Turn]:
+    """The turns with the arguments of their calls as the template takes them: as objects, or as texts of JSON where it
+    does not write objects as JSON (DeepSeek's does not)."""
+    arguments = [call["function"]["arguments"] for turn in turns for call in turn.get("tool_calls") or ()]
+    if not any(arguments):
+        return turns
+    try:
+        text = write(turns)
+        if not any(str(each) in text for each in arguments if each):
+            return turns
+    except BadRow:
+        pass
+    return [_with_texts(turn) if turn.get("tool_calls") else turn for turn in turns]
+
+
+def _with_texts(turn: Turn) -> Turn:
+    calls = []
+    for call in turn["tool_calls"]:
+        text = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+        calls.append({**call, "function": {**call["function"], "arguments": text}})
+    return {**turn, "tool_calls": calls}
+
+
 def _marked_call(call: dict[str, Any], name: str) -> dict[str, Any]:
     mark = MARK.format(f"{name}:arguments")
-    return {**call, "function": {"name": MARK.format(f"{name}:name"), "arguments": {mark: mark}}}
+    arguments: Any = {mark: mark}
+    if isinstance(call["function"]["arguments"], str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {"name": MARK.format(f"{name}:name"), "arguments": arguments}}
 
 
 def _marked_tool(tool: dict[str, Any], number: int) -> dict[str, Any]:

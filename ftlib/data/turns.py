@@ -13,7 +13,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ftlib.data.fields import AGAINST, REFUSED_IN_TURNS, WEIGHTS, BadRow, from_json, refuse, weight_of
+from ftlib.data.fields import (
+    AGAINST,
+    REFUSED_IN_TURNS,
+    WEIGHTS,
+    BadRow,
+    from_json,
+    refuse,
+    refuse_unknown_weights,
+    weight_of,
+)
 
 Turn = dict[str, Any]
 
@@ -54,6 +63,7 @@ def read_turn(turn: Any, name: str) -> Turn:
     if role is None:
         raise BadRow(f"{name} has the role {said!r}; known are {', '.join(ROLES)}")
     refuse(turn, REFUSED_IN_TURNS, name)
+    refuse_unknown_weights(turn, name)
     content, thought = _content(turn, name)
     calls = _calls(turn, name)
     if str(said).strip().lower() in CALLING:

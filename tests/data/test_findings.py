@@ -114,6 +114,12 @@ def test_labels_that_differ_in_case_or_space_are_named_with_the_way_to_map_them(
         prepare(section(path, labels={"map": {"Biling": "billing"}}), "labelled", tokenizer)
 
 
+@pytest.mark.parametrize("label", [0.5, float("nan")])
+def test_a_broken_number_is_no_class(write, tokenizer, label) -> None:
+    with pytest.raises(DataError, match="x.jsonl:1: 'label' must be text, but is a float"):
+        prepare(section(write("x.jsonl", classes(label, "a", "b"))), "labelled", tokenizer)
+
+
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [

@@ -415,7 +415,7 @@ def test_a_run_goes_on_with_the_rows_that_it_began_with(write, tokenizer, tmp_pa
     assert (again.hash, len(again.train), fresh.chat_template) == (begun.hash, 18, ALPACA)
     assert (
         changed
-        == "the data has changed since the run began: the run goes on with the rows that it began with (18 rows)"
+        == "the data gives other rows than when the run began: the run goes on with the rows that it began with (18 rows)"
     )
     (tmp_path / "x.jsonl").unlink()
     again, changed = prepare_again(data, "answers", make_tokenizer(), begun.hash)
@@ -427,12 +427,14 @@ def test_changed_data_whose_old_rows_are_gone_are_refused(write, tokenizer) -> N
     data = section(write("x.jsonl", alpaca(20)))
     begun = prepare(data, "answers", tokenizer)
     write("x.jsonl", alpaca(21))
-    with pytest.raises(DataError, match="has changed since the run began, and some of its trials read it themselves"):
+    with pytest.raises(
+        DataError, match="gives other rows than when the run began, and some of its trials read it themselves"
+    ):
         prepare_again(data, "answers", tokenizer, begun.hash, only_unchanged=True)
     shutil.rmtree(begun.path)
     for hash in (begun.hash, "../../elsewhere"):
         with pytest.raises(
-            DataError, match=r"has changed since the run began, and .* no longer has its rows.*Put the old"
+            DataError, match=r"gives other rows than when the run began, and .* no longer has its rows.*Put the old"
         ):
             prepare_again(data, "answers", tokenizer, hash)
 

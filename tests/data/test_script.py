@@ -124,9 +124,29 @@ def test_what_moves_before_an_answer_does_not_hide_it() -> None:
     assert trained(MISTRAL, *turns) == [" one</s>", " two</s>"]
 
 
+def test_the_header_of_another_answer_is_not_taken_for_this_ones() -> None:
+    """As Qwen3-Thinking's: what generation gets opens a thought, which not every turn of a conversation has."""
+    template = (
+        "{%- for m in messages -%}{{- '<' + m.role + '>' -}}"
+        "{%- if m.role == 'assistant' and loop.index0 == 1 -%}{{- '<think>hm</think>' -}}{%- endif -%}"
+        "{{- m.content + eos_token -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<assistant><think>' -}}{%- endif -%}"
+    )
+    turns = (user("a"), assistant("one"), user("b"), assistant("two"))
+    assert trained(template, *turns) == ["hm</think>one</s>", "two</s>"]
+
+
 def test_a_template_that_tells_its_answers_is_believed() -> None:
     assert trained(GENERATION, user("a"), assistant("one"), user("b"), assistant("two")) == ["one</s>", "two</s>"]
     assert trained(GENERATION, user("a"), assistant("one"), user("b"), assistant("two"), silent=[1]) == ["two</s>"]
+
+
+def test_arguments_are_texts_for_a_template_that_writes_them_as_they_are() -> None:
+    for how in ("call.function.arguments", "'' + call.function.arguments", "call.function.arguments | string"):
+        template = (
+            "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for call in m.tool_calls or [] %}{{ call.function.name }}"
+            "({{ HOW }}){% endfor %}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+        ).replace("HOW", how)
+        assert trained(template, user("a"), assistant("", tool_calls=[CALL])) == ['weather({"city": "Oslo"})</s>']
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,10 @@ def test_a_turn_is_read(turn, read) -> None:
         ({"from": "function_call", "value": "weather in Oslo"}, "is not valid JSON"),
         ({"role": "assistant", "content": "a", "weight": 0.5}, "has 'weight': 0.5, and only 0 and 1 are known"),
         ({"role": "assistant", "content": "a", "weight": 0, "train": True}, "'weight' and 'train' contradict"),
+        (
+            {"role": "assistant", "content": "a", "token_weights": [1]},
+            "has 'token_weights', which sounds like a weight",
+        ),
         ({"role": "assistant", "content": "a", "mask": 1}, "has 'mask', and it does not say"),
     ],
 )
@@ -114,6 +118,8 @@ def test_a_turn_of_weight_0_is_silent_and_a_row_of_weight_0_is_left_out() -> Non
     ("name", "row", "reason"),
     [
         ("messages", {"messages": TURNS, "weight": 2}, "the row has 'weight': 2"),
+        ("messages", {"messages": TURNS, "weights": [0, 1]}, "the row has 'weights', which sounds like a weight"),
+        ("messages", {"messages": TURNS, "loss_mask": [0, 1]}, "the row has 'loss_mask': [0, 1], and only 0 and 1"),
         ("messages", {"messages": TURNS, "images": ["x"]}, "the row has 'images', and text alone"),
         ("messages", {"messages": TURNS, "chat_template": "x"}, "the row has 'chat_template'"),
         ("messages", {"messages": [said("q", "user", train=True), said("a")]}, "turn 0 is a user turn that says that"),

@@ -112,7 +112,9 @@ def test_kill_9_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: 
     assert 0 < len(before) < 4
     status, output = ftlib("resume", run.path)
     assert status == 0, output
-    assert "the data has changed since the run began: the run goes on with the rows that it began with" in output
+    assert (
+        "the data gives other rows than when the run began: the run goes on with the rows that it began with" in output
+    )
     for name, metrics in before.items():
         assert run.trial(name).metrics_path.read_text() == metrics
     assert_like(run, uninterrupted)

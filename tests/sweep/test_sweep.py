@@ -214,7 +214,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tree: dict[str, Any], tmp_pa
     write_jsonl(data, rows(40))
     status, output = ftlib("resume", run.path)
     assert status == 2, output
-    assert "the data has changed since the run began, and" in output
+    assert "the data gives other rows than when the run began, and" in output
     write_jsonl(data, rows(81))
     status, output = ftlib("resume", run.path)
     assert status == 0, output

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ftlib.config import Distill
+from ftlib.data.fields import BadRow
 from ftlib.data.render import render
 from ftlib.data.tokenize import Encoding, Tally, answers
 from ftlib.errors import TrialError
@@ -96,7 +97,10 @@ def as_rows(written: Written, prompts: Prepared, encoding: Encoding) -> datasets
         if completion:
             turns = _turns(prompt)
             record = {"messages": [*turns, {"role": "assistant", "content": completion}], "trained_from": len(turns)}
-            passages.append(render(record, encoding.tokenizer, prompts.chat_template))
+            try:
+                passages.append(render(record, encoding.tokenizer, prompts.chat_template))
+            except BadRow as bad:  # a template without thoughts, and method.reasoning: true
+                raise TrialError(f"what the teacher wrote cannot be learned: {bad}.") from bad
     rows = answers(passages, encoding, Tally()) if passages else ()
     if not len(rows):
         raise TrialError(
