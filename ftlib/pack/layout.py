@@ -81,6 +81,7 @@ class Layout:
     order: Tensor | None  # all trials' places, sequences of one length together; None: they are in order already
     back: Tensor | None  # for each of the N * M places, where it is in `order`; one past the end for no sequence
     alike: bool
+    one: Layout | None  # of the first block alone, where all are alike: layers below the first adapter see one row
 
     @classmethod
     def of(cls, blocks: Sequence[Block], device: torch.device) -> Layout:
@@ -108,6 +109,7 @@ class Layout:
             order=None if order is None else torch.from_numpy(order).to(device),
             back=None if back is None else torch.from_numpy(back).to(device),
             alike=alike,
+            one=cls.of(blocks[:1], device) if alike and len(blocks) > 1 else None,
         )
 
 
@@ -191,8 +193,10 @@ def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, dropout: float = 0.0, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Causal attention [N, H, M, d] within each sequence. A sequence's rounded-up end is behind all that is real."""
-    layout = _CURRENT[-1]
     n, _, m, _ = query.shape
+    layout = _CURRENT[-1]
+    if n == 1 and layout.one is not None:
+        layout = layout.one
     parts = [_in_order(each, layout, n) for each in (query, key, value)]
     window = kwargs.pop("sliding_window", None)
     outputs, start = [], 0

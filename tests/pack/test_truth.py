@@ -105,6 +105,17 @@ def test_a_trial_of_a_pack_is_the_trial_alone(case: str, tree: dict[str, Any], t
             assert torch.allclose(tensor, theirs_learned[name], atol=2e-3), name
 
 
+def test_layers_below_the_first_adapter_are_computed_once(tree: dict[str, Any], tmp_path: Path) -> None:
+    """Trials that see one batch, of sequences of several lengths, with adapters in the upper layer alone."""
+    tree = experiment(tree, "sft", tmp_path)
+    tree["adapter"]["target_modules"] = r".*layers\.1\..*_proj"
+    tree["train"].update(max_steps=4, eval_steps=2)
+    points = [{"train.learning_rate": rate} for rate in (3e-3, 1e-2)]
+    for alone, packed in both(tree, tmp_path, points):
+        for key in ("loss", "eval_loss"):
+            assert losses(packed, key) == pytest.approx(losses(alone, key), rel=1e-4)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_evaluations_within_an_epoch_and_checkpoints_between(
     packed: bool, tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
