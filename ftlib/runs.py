@@ -7,8 +7,9 @@
                     metrics.jsonl one row per log and evaluation manifest.json what the weights are
                     checkpoint/   the latest position            adapter/ or model/  the best weights so far
 
-Everything can be read with `cat`. Every file is written to a temporary name and renamed; a directory is replaced by
-two renames, and a reader that finds it half way takes the old one.
+Everything can be read with `cat`. Every file is written to a temporary name, brought to the disk and renamed; a directory
+is replaced by two renames, and a reader that finds it half way takes the old one. What is read may be another's, or
+damaged: it is checked, and an error names the trial and the file.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from ftlib import manifest
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.storage.patience import patiently
 
@@ -40,6 +43,9 @@ LINEAGE = "lineage.json"  # in a trial's directory: what a person has done to it
 POINT = "point.json"  # in a trial's directory: the point as it was proposed, ratios unresolved
 LEAVE = "leave.json"  # in a trial's directory: that it should leave its machine, and why
 FIRST = "000"  # the id of the first trial
+NUMBERS = ("tokens", "seconds", "progress", "epoch", "time")  # of a row of metrics.jsonl
+JSON_BYTES = 64 * 2**20  # of one file: far above any, far below a memory
+ROWS_BYTES = 4 * 2**30  # of a file of rows
 
 
 def home() -> Path:
@@ -47,13 +53,18 @@ def home() -> Path:
     return Path(os.environ.get("FTLIB_HOME") or Path.home() / ".ftlib").expanduser().absolute()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing of it. Raises StorageError where that is not possible for a minute."""
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Writes a whole file or nothing of it, also when the power goes: the new content is on the disk before its name is.
+    `mode` is less the umask. Raises StorageError where that is not possible for a minute."""
     staged = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_text(text, encoding="utf-8")
+        staged.unlink(missing_ok=True)  # of a try before
+        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(staged, path)
 
     patiently(write, path)
@@ -64,24 +75,88 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The JSON in a file, or None when there is none."""
+def to_disk(folder: Path) -> None:
+    """Brings a directory's names to the disk, and with them a rename in it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def all_to_disk(folder: Path) -> None:
+    """Brings all files of a directory to the disk, and the directory itself."""
+    for each in folder.rglob("*"):
+        if each.is_file():
+            with each.open("rb") as file:
+                os.fsync(file.fileno())
+        elif each.is_dir():
+            to_disk(each)
+    to_disk(folder)
+
+
+def damaged(path: Path, why: str) -> FtlibError:
+    """What is said of a file that cannot be what ftlib wrote: its trial, the file, and what is wrong."""
+    parts = path.parts
+    at = max((place for place, part in enumerate(parts[:-1]) if part == "trials"), default=None)
+    owner = f"trial {parts[at + 1]}: " if at is not None and at + 2 < len(parts) else ""
+    return FtlibError(f"{owner}{path} is damaged ({why}): put a whole one back, or do without that run or trial.")
+
+
+def _bytes_of(path: Path, most: int = JSON_BYTES) -> bytes | None:
+    """What is in a file, None where there is none. Raises FtlibError for what is no file, or too large to be read."""
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise damaged(path, "it is no file")
+        if about.st_size > most:
+            raise damaged(path, f"it has more than {most:,} bytes")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
+def parse_json(content: bytes) -> Any:
+    """The value of JSON from anywhere. Raises ValueError, with a few words, for what is none."""
+    if not content.strip(b" \t\r\n\0"):
+        raise ValueError("it is empty" if not content.strip() else "it holds NUL bytes alone")
+    try:
+        return json.loads(content.decode())
+    except UnicodeDecodeError:
+        raise ValueError("it is no UTF-8 text") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError:
+        raise ValueError("it holds NUL bytes" if b"\0" in content else "it is no JSON, or was cut short") from None
+
+
+def read_json(path: Path, kind: type = object) -> Any:
+    """The JSON in a file, or None when there is none. Raises FtlibError, naming trial and file, for a damaged one; with
+    `kind=dict`, also for what is no mapping."""
+    content = _bytes_of(path)
+    if content is None:
+        return None
+    try:
+        value = parse_json(content)
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
+    if not isinstance(value, kind):
+        raise damaged(path, "it holds no mapping")
+    return value
+
+
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds one JSON line. A line is one write, so a reader sees all of it or a last line without its end."""
+    """Adds one JSON line. A line is one write, so a reader sees all of it or a last line without its end, which the next
+    line takes the place of. Never through a link: it could lead to any file."""
     line = (json.dumps(row, default=str) + "\n").encode()
 
     def write() -> None:
-        with path.open("ab") as file:
-            end = file.seek(0, os.SEEK_END)
+        with open(_no_link(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+b", buffering=0) as file:
+            with contextlib.suppress(OSError):  # where there are no locks, one write is one line all the same
+                fcntl.flock(file, fcntl.LOCK_EX)
+            end = _end_of_lines(file)
             try:
                 file.write(line)
-                file.flush()
             except OSError:
                 os.truncate(path, end)  # a full disk takes a part of a line
                 raise
@@ -89,12 +164,66 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     patiently(write, path)
 
 
+def _end_of_lines(file: Any) -> int:
+    """Where the last whole line ends. What a kill, or the power, has left after it is cut off."""
+    size: int = file.seek(0, os.SEEK_END)
+    end = size
+    while end:
+        start = max(0, end - 4096)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            end = start + found + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(file.fileno(), end)
+    return end
+
+
+def _no_link(path: Path, flags: int) -> int:
+    """Opens a plain file for writing. Raises FtlibError for a link, a second name of another file, and what is no file."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise FtlibError(f"{path} is a symbolic link, and nothing is written through one: remove it.") from None
+        raise error
+    about = os.fstat(descriptor)
+    if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+        return descriptor
+    os.close(descriptor)
+    raise FtlibError(f"{path} is no plain file of its own (a second name of another, or a device): remove it.")
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a file; a last line cut short by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    """The JSON lines of a file; a last line cut short by a kill is left out. Raises FtlibError, with the number of the
+    line, for any other that is damaged."""
+    content = _bytes_of(path, ROWS_BYTES)
+    lines = (content or b"").split(b"\n")[:-1]
+    return [_row(path, number, line) for number, line in enumerate(lines, 1) if line]
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = parse_json(line)
+    except ValueError as error:
+        raise damaged(path, f"line {number}: {error}") from None
+    if not isinstance(row, dict):
+        raise damaged(path, f"line {number}: it holds no mapping")
+    return row
+
+
+@contextlib.contextmanager
+def lock(path: Path, wait: bool = True) -> Iterator[Any]:
+    """The kernel's lock on a file, which is freed when its holder dies; gives the file, which nobody has written to yet.
+
+    Raises BlockingIOError where it is held and `wait` is false, and FtlibError for a link: it could lead to any file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(_no_link(path, os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8", errors="replace") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file
 
 
 def link(source: str, target: str) -> None:
@@ -114,15 +243,19 @@ def _new(old: Path) -> Path:
 
 
 def replace_directory(staged: Path, target: Path) -> None:
-    """Puts `staged` in the place of `target`. Killed at any point, `settled(target)` is a whole directory."""
+    """Puts `staged` in the place of `target`. Killed at any point, or without power, `settled(target)` is a whole
+    directory; when this returns, the new one is on the disk."""
     old = _old(target)
 
     def swap() -> None:
+        if staged.exists():
+            all_to_disk(staged)
         if target.exists() and staged.exists():
             shutil.rmtree(old, ignore_errors=True)
             os.replace(target, old)
         if staged.exists():
             os.replace(staged, target)
+        to_disk(target.parent)
 
     patiently(swap, target)
     shutil.rmtree(old, ignore_errors=True)
@@ -152,11 +285,17 @@ class Trial:
 
     @property
     def params(self) -> dict[str, Any]:
-        return read_json(self.path / "params.json") or {}
+        return read_json(self.path / "params.json", dict) or {}
 
     @property
     def status(self) -> dict[str, Any]:
-        return read_json(self.path / "status.json") or {"state": "pending"}
+        file = self.path / "status.json"
+        told: dict[str, Any] = read_json(file, dict) or {"state": "pending"}
+        if told.get("state") not in get_args(State):
+            raise damaged(file, "it holds no state")
+        if not isinstance(told.get("reason"), str | None):
+            raise damaged(file, "its reason is no text")
+        return told
 
     @property
     def state(self) -> State:
@@ -165,11 +304,18 @@ class Trial:
 
     @property
     def lineage(self) -> dict[str, Any]:
-        return read_json(self.path / LINEAGE) or {}
+        told = read_json(self.path / LINEAGE, dict) or {}
+        if isinstance(told.get("cloned_from"), str | None) and isinstance(told.get("changed"), dict | None):
+            return told
+        raise damaged(self.path / LINEAGE, "it holds no lineage")
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / "manifest.json") or {}
+        file = self.path / "manifest.json"
+        told = read_json(file)
+        if told is not None and (why := manifest.why_none(told)):
+            raise damaged(file, why)
+        return told or {}
 
     @property
     def metrics_path(self) -> Path:
@@ -187,8 +333,8 @@ class Trial:
     @property
     def asked_to_leave(self) -> str | None:
         """Why the trial should save where it stands and leave its machine; None while it may stay."""
-        asked = read_json(self.path / LEAVE)
-        return asked["why"] if asked else None
+        asked = read_json(self.path / LEAVE, dict)
+        return str(asked.get("why")) if asked else None
 
     def ask_to_leave(self, why: str) -> None:
         """Says so to a trial in a process of its own."""
@@ -199,11 +345,23 @@ class Trial:
         (self.path / LEAVE).unlink(missing_ok=True)
 
     def metrics(self) -> list[dict[str, Any]]:
-        return read_rows(self.metrics_path)
+        """Raises FtlibError for a row without a step, or with a count that is no number."""
+        rows = read_rows(self.metrics_path)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row.get("step"), int):
+                raise damaged(self.metrics_path, f"row {number} has no step")
+            for name in NUMBERS:
+                if not isinstance(row.get(name, 0), int | float):
+                    raise damaged(self.metrics_path, f"row {number}: its {name} is no number")
+        return rows
 
     def evaluations(self, metric: str) -> list[dict[str, Any]]:
         """The rows that hold a finite `metric`, in order."""
-        return [row for row in self.metrics() if math.isfinite(row.get(metric, math.nan))]
+        rows = [row for row in self.metrics() if row.get(metric) is not None]
+        wrong = [row for row in rows if not isinstance(row[metric], int | float)]
+        if wrong:
+            raise damaged(self.metrics_path, f"at step {wrong[0]['step']} its {metric} is no number")
+        return [row for row in rows if math.isfinite(row[metric])]
 
     def set_state(self, state: State, reason: str | None = None) -> None:
         """Moves the trial to a state; `reason` is a sentence for a person."""
@@ -275,7 +433,9 @@ class Run:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        resolved: dict[str, Any] = read_json(self.path / "resolved.json")
+        resolved: dict[str, Any] | None = read_json(self.path / "resolved.json", dict)
+        if resolved is None or not isinstance(resolved.get("experiment", {}), dict):
+            raise damaged(self.path / "resolved.json", "it is gone" if resolved is None else "it holds no experiment")
         return resolved
 
     def trial(self, trial_id: str) -> Trial:
@@ -315,19 +475,31 @@ class Run:
         append_row(self.path / "events.jsonl", {"time": time.time(), "event": kind, **details})
 
     def events(self) -> list[dict[str, Any]]:
-        return read_rows(self.path / "events.jsonl")
+        """Raises FtlibError for an event without its name or its time."""
+        file = self.path / "events.jsonl"
+        rows = read_rows(file)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row.get("event"), str) or not isinstance(row.get("time"), int | float):
+                raise damaged(file, f"event {number} has no name or no time")
+        return rows
+
+    def check(self) -> None:
+        """Reads all that a person or a later command reads of the run. Raises FtlibError for the first damaged file."""
+        _ = self.resolved, self.events()
+        for trial in [self.trial(BASE), *self.trials()]:
+            _ = trial.status, trial.params, trial.lineage, trial.manifest, trial.metrics()
+            read_json(trial.path / POINT, dict)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Only one process conducts a run. The kernel frees the lock when its holder dies."""
-        with (self.path / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise FtlibError(
-                    f"{self.path} is being run by process {file.read().strip()}: wait, or stop it."
-                ) from None
+        try:
+            held = contextlib.ExitStack()
+            file = held.enter_context(lock(self.path / ".lock", wait=False))
+        except BlockingIOError:
+            holder = (self.path / ".lock").read_text(encoding="utf-8", errors="replace")[:80].strip()
+            raise FtlibError(f"{self.path} is being run by process {holder}: wait, or stop it.") from None
+        with held:
             file.truncate(0)
             file.write(f"{os.getpid()} on {socket.gethostname()}")
             file.flush()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Literal
@@ -40,6 +40,9 @@ class Setting:
     rungs: Rungs = Rungs()
     baseline: bool = False  # whether the first trial evaluates the untuned base before itself
     copies_weights: bool = False  # whether a trial may go on from another's checkpoint
+    key: str = field(default="", repr=False)  # with which what the run has at its URL is signed
+    data_content: str = ""  # a digest of the prepared data, where the run is at a URL
+    trusted: bool = False  # whether what is there is taken as it is (--trust)
 
     def experiment(self) -> Experiment:
         """Parsed once: a space of many listed points takes a second."""

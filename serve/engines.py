@@ -25,7 +25,9 @@ log = logging.getLogger("ray.serve")
 
 
 def check(endpoint: Endpoint, version: Version) -> None:
-    """Raises InputError for a version that must not be loaded, or that the engine of this endpoint cannot serve."""
+    """Raises InputError for a version that must not be loaded, or that the engine of this endpoint cannot serve, and
+    FtlibError for one whose manifest is damaged."""
+    registry.check_manifest(version)
     registry.check_loadable(version)
     if endpoint.engine.type == "vllm" and not labels_of(version):
         registry.check_loadable(version, engine="vllm")

@@ -120,6 +120,7 @@ def start(experiment: Experiment, text: str, run_name: str | None = None, parcel
 
     if experiment.track.wandb is not None:
         wandb_mode(experiment.track.wandb)
+    _closed_to_others()
     Thread(target=_import_libraries, daemon=True).start()  # Ray's processes start meanwhile
     start_ray()
     check_resources(experiment)
@@ -138,7 +139,9 @@ def go_on(experiment: Experiment, run: Run, trust: bool = False, command: Comman
 
     if not trust:
         signature.check(run)
-    signature.sign(run)
+    run.check()  # a damaged file is said before Ray starts
+    _closed_to_others()
+    signature.sign(run, trusted=signature.why_foreign(run) is not None or signature.was_trusted(run))
     base = run.resolved.get("base") or {}
     if base.get("parent") and not Path(base["name_or_path"]).is_dir():
         from ftlib.registry import bases
@@ -146,6 +149,13 @@ def go_on(experiment: Experiment, run: Run, trust: bool = False, command: Comman
         found = bases.found(base, run.name)["name_or_path"]
         experiment = experiment.with_paths(lambda key, value: found if key == "model.name_or_path" else value)
     _conduct(experiment, run, resumed=True, command=command)
+
+
+def _closed_to_others() -> None:
+    """What this process and Ray's make from here on: a run that a group can write to is not believed later."""
+    import os
+
+    os.umask(os.umask(0o022) | 0o022)
 
 
 def _import_libraries() -> None:

@@ -11,7 +11,7 @@ from ftlib.cli import complete
 from ftlib.cli.output import print_table, say
 
 if TYPE_CHECKING:
-    from ftlib.registry.registry import Alias
+    from ftlib.registry.registry import Alias, Version
     from ftlib.registry.weights import Engine
 
 
@@ -72,30 +72,44 @@ def show_registry() -> None:
     from rich import box
     from rich.table import Table
 
+    from ftlib.errors import FtlibError
     from ftlib.registry import registry
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("version", "served", "kind", "base", "parent", "eval_loss", "from"):
         table.add_column(heading, no_wrap=True)
-    for name in registry.names():
-        alias = registry.alias(name)
-        served = {alias.version: "yes", alias.canary: f"canary {alias.share:.3g}"}
+    troubles = []
+    for name, alias in registry.aliases().items():
+        served: dict[Version | None, str] = {}
+        if isinstance(alias, FtlibError):
+            troubles.append(str(alias))
+        else:
+            served = {alias.version: "yes", alias.canary: f"canary {alias.share:.3g}"}
         for version in registry.versions(name):
-            manifest = version.manifest
-            loss = manifest["metrics"].get("eval_loss")
-            table.add_row(
-                version.id,
-                served.get(version, ""),
-                version.kind,
-                version.base,
-                version.parent or "",
-                "" if loss is None else f"{loss:.4f}",
-                f"{Path(manifest['run']).name}/{manifest['trial']}",
-            )
-    if not table.row_count:
+            try:
+                table.add_row(version.id, served.get(version, ""), *_of_version(version))
+            except FtlibError as error:
+                troubles.append(str(error))
+                table.add_row(version.id, served.get(version, ""), "damaged")
+    if not table.row_count and not troubles:
         click.echo("the registry is empty: promote a trial with 'ftlib promote RUN --as NAME'")
         return
     print_table(table)
+    for trouble in troubles:
+        say(f"warning: {trouble}")
+
+
+def _of_version(version: Version) -> tuple[str, ...]:
+    """Kind, base, parent, loss and origin. Raises FtlibError for a damaged manifest."""
+    manifest = version.manifest
+    loss = (manifest.get("metrics") or {}).get("eval_loss")
+    return (
+        version.kind,
+        version.base,
+        version.parent or "",
+        "" if loss is None else f"{loss:.4f}",
+        f"{Path(manifest.get('run') or '?').name}/{manifest.get('trial', '?')}",
+    )
 
 
 @click.command("canary")

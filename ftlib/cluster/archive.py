@@ -9,12 +9,13 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError
 from ftlib.leaderboard import leaderboard, write_leaderboard
-from ftlib.runs import Run, Trial, link, read_json, replace_directory, write_text
+from ftlib.runs import Run, Trial, damaged, link, read_json, replace_directory, write_text
+from ftlib.storage.below import below
 from ftlib.storage.mirror import bring_weights, fetch, find
 
 READY = "ftlib: archive "  # how the line of a job's log begins that says where its archive lies
@@ -78,25 +79,40 @@ def read_archive(source: Path, sha256: str, target: Path) -> Run:
         if hashlib.file_digest(opened, "sha256").hexdigest() != sha256:
             raise FtlibError("the archive came damaged or cut short: pull again.")
     staged = target.with_name(f".{target.name}.pulled")
-    with tarfile.open(source) as tar:
-        for member in tar.getmembers():
-            path = PurePosixPath(member.name)
-            if not member.isfile() or path.is_absolute() or ".." in path.parts:
-                raise FtlibError(f"the archive holds '{member.name}', which belongs to no run: it was not unpacked.")
-        tar.extractall(staged, filter="data")
-    _point_home(staged)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    replace_directory(staged, target)
+    shutil.rmtree(staged, ignore_errors=True)  # of a pull that was cut short
+    try:
+        _unpack(source, staged)
+        _point_home(staged)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_directory(staged, target)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
     return Run(target)
+
+
+def _unpack(source: Path, folder: Path) -> None:
+    """Raises FtlibError, before anything is written, for what no run holds: a link, a device, a name that leads out."""
+    try:
+        with tarfile.open(source, "r:") as tar:
+            for member in tar.getmembers():
+                below(folder, member.name, "the archive")
+                if not member.isreg() or member.issparse():
+                    raise FtlibError(f"the archive holds '{member.name}', which is no plain file: it was not unpacked.")
+            tar.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise FtlibError(f"the archive is none that ftlib has written ({error}): pull again.") from None
 
 
 def _point_home(folder: Path) -> None:
     """Manifests name the base by its path on the cluster: here it is the folder that was sent, while that is there."""
-    parcel = (read_json(folder / "resolved.json") or {}).get("parcel") or {"root": "", "inputs": {}}
-    for file in [folder / "resolved.json", *folder.glob("trials/*/manifest.json")]:
-        text = file.read_text(encoding="utf-8")
+    resolved = folder / "resolved.json"
+    parcel = (read_json(resolved, dict) or {}).get("parcel") or {"root": "", "inputs": {}}
+    if not isinstance(parcel, dict) or not isinstance(parcel.get("inputs"), dict):
+        raise damaged(resolved, "its parcel is none")
+    for file in filter(Path.exists, [resolved, *folder.glob("trials/*/manifest.json")]):
+        text = file.read_text(encoding="utf-8", errors="replace")
         for inside, here in parcel["inputs"].items():
-            if Path(here).exists():
+            if isinstance(here, str) and Path(here).exists():
                 text = text.replace(_quoted(f"{parcel['root']}/{inside}"), _quoted(here))
         write_text(file, text)
 

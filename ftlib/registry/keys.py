@@ -9,7 +9,6 @@ trying, so that a slow hash would add nothing but time to each request.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError, InputError, nearest
-from ftlib.runs import home
+from ftlib.runs import home, lock, write_text
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PREFIX = "ftlib-"  # of every key, so that one in a log or in a commit is known for what it is
@@ -179,17 +178,9 @@ def _key(entry: dict[str, Any]) -> Key:
 
 def _write(path: Path, keys: Sequence[Key]) -> None:
     """Nobody else can read it, at no moment: the temporary file is made private before anything is in it."""
-    text = json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n"
-    staged = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
-    with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(staged, path)
+    write_text(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n", mode=0o600)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> contextlib.AbstractContextManager[Any]:
     """One process at a time changes the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return lock(path.with_name(f".{path.name}.lock"))

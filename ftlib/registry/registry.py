@@ -19,11 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ftlib import manifest as manifests
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.registry import weights
-from ftlib.registry.shelf import NAME, Folder, Objects, Place, make_read_only, objects, shelf
+from ftlib.registry.shelf import NAME, Folder, Objects, Place, make_read_only, manifest_in, objects, shelf
 from ftlib.registry.weights import Engine, moves_its_base, tensors
-from ftlib.runs import Run, Trial, read_json, write_json
+from ftlib.runs import Run, Trial, parse_json, write_json
 
 Kind = Literal["adapter", "model"]
 
@@ -54,15 +55,16 @@ class Version:
 
     @property
     def manifest(self) -> dict[str, Any]:
+        """Raises FtlibError for a damaged one."""
         if isinstance(self.place, Path):
-            return read_json(self.place / "manifest.json") or {}
+            return manifest_in(self.place)
         return objects(self.place).manifest(self.name, self.number)
 
     @property
     def kind(self) -> Kind:
         if isinstance(self.place, Path):
             return "adapter" if (self.place / "adapter").is_dir() else "model"
-        return "adapter" if self.manifest["kind"] == "adapter" else "model"
+        return "adapter" if self.manifest.get("kind") == "adapter" else "model"
 
     @property
     def weights(self) -> Path:
@@ -149,16 +151,18 @@ def canary(name: str, share: float) -> Alias:
             raise InputError(f"'{name}' has no canary: start one with 'ftlib promote RUN --as {name} --canary SHARE'.")
         tried = state["canary"]["version"]
         if share in (0, 1):
-            move(_state([*state["history"], tried] if share else state["history"]))
+            told = _state([*state["history"], tried] if share else state["history"])
         else:
-            move(_state(state["history"], {"version": tried, "share": share}))
-        return alias(name)
+            told = _state(state["history"], {"version": tried, "share": share})
+        meant = _whole(place, name, told)
+        move(told)
+        return meant
 
 
 def rollback(name: str) -> Version:
     """Ends the canary of `name`, or without one points it back at the version it meant before; returns what it means.
 
-    Raises InputError when there is neither.
+    Raises InputError when there is neither, and FtlibError when that version is gone or damaged: nothing is moved then.
     """
     place = _known(name)
     with place.moving(name) as move:
@@ -168,8 +172,10 @@ def rollback(name: str) -> Version:
             raise InputError(
                 f"{name}@{state['version']} is the first version that '{name}' pointed at: there is none to roll back to."
             )
-        move(_state(history))
-        return alias(name).version
+        told = _state(history)
+        meant = _whole(place, name, told)
+        move(told)
+        return meant.version
 
 
 def alias(name: str) -> Alias:
@@ -191,6 +197,11 @@ def aliases() -> dict[str, Alias | FtlibError]:
         except FtlibError as error:
             found[name] = error
     return found
+
+
+def check_manifest(version: Version) -> None:
+    """Raises FtlibError for a version whose manifest is damaged, or does not say what its weights stand on."""
+    manifests.needed(version.manifest, version.id, "kind", "base", "experiment", "promoted")
 
 
 def check_loadable(version: Version, *, engine: Engine = "bank", max_rank: int | None = None) -> None:
@@ -260,6 +271,15 @@ def _meant(place: Folder | Objects, name: str) -> Version | None:
     return None if content is None else _alias(place, name, content).version
 
 
+def _whole(place: Folder | Objects, name: str, state: dict[str, Any]) -> Alias:
+    """What a name will mean, looked at before it does. Raises FtlibError for a version that is gone or damaged."""
+    told = _alias(place, name, json.dumps(state).encode())
+    for each in (told.version, told.canary):
+        if each is not None:
+            place.manifest(name, each.number)
+    return told
+
+
 def _alias(place: Folder | Objects, name: str, content: bytes) -> Alias:
     state = _parsed(place, name, content)
 
@@ -281,7 +301,7 @@ def _read(place: Folder | Objects, name: str) -> dict[str, Any]:
 
 def _parsed(place: Folder | Objects, name: str, content: bytes) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = json.loads(content)
+        state: dict[str, Any] = parse_json(content)
         if _is_alias(state):
             return state
     except (InputError, ValueError, LookupError, TypeError, AttributeError):
@@ -305,7 +325,7 @@ def _is_alias(state: dict[str, Any]) -> bool:
     if tried is not None:
         numbers.append(tried["version"])
         _check_share(tried["share"])
-    return state["history"][-1] == state["version"] and all(type(number) is int for number in numbers)
+    return state["history"][-1] == state["version"] and all(type(number) is int and number > 0 for number in numbers)
 
 
 def _check_share(share: float, whole: bool = False) -> None:
@@ -352,7 +372,7 @@ def _copy(trial: Trial, origin: Path, target: Path) -> None:
 
 def _publish(place: Folder | Objects, name: str, staged: Path, facts: Mapping[str, Any]) -> Version:
     """What is staged and carried, under the next number."""
-    told = read_json(staged / "manifest.json")
+    told = manifest_in(staged)
     kind, promoted = Version(name, 0, staged).kind, datetime.now(UTC).isoformat(timespec="seconds")
 
     def manifest(number: int) -> dict[str, Any]:

@@ -5,19 +5,22 @@
     <name>/<n>/manifest.json   a version          versions/<name>/<n>.json, which names the folder of its files:
     <name>/<n>/adapter/ ...    its files          files/<name>-<random>/adapter/ ...
     <name>/.lock               who moves it       locks/<name>.json
+    .numbers/<name>            the highest given  numbers/<name>.json
 
 A folder has renames and the kernel's locks: a version appears in one move, with a number that nobody else has. An object
 store has neither, and only one thing is relied on: an object is written whole or not at all. So the files go up first,
 under a name that nobody else has; then the one object that makes them a version; then the alias. What is cut short is
 no version, and two promotions never mix their files. All aliases lie together, so that one short listing tells which
 of them have changed.
+
+A number is given once, also when its version, or all of its name, was removed since: whoever keeps what a number means
+(an endpoint, a machine's cache) never has another's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import itertools
 import json
@@ -25,19 +28,25 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ftlib import manifest as manifests
 from ftlib.errors import FtlibError
 from ftlib.registry.lease import Lease
-from ftlib.runs import home, read_json, write_json
+from ftlib.runs import all_to_disk, damaged, home, lock, parse_json, read_json, to_disk, write_json
 from ftlib.storage import storage
 
 VARIABLE = "FTLIB_REGISTRY"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+ALIAS_BYTES = 2**20
+MANIFEST_BYTES = 2**24  # it holds an experiment, whose space may list many points
+LEFT_BEHIND = 86_400.0  # seconds after which a copy without a lock of its own counts as left by a kill
 FILES = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")  # no separator: a folder below files/, and no other
 PATIENCE = 15.0  # seconds that a store may be away: a person or a request waits
 BRINGING = 60.0  # the same, while files are brought
@@ -84,7 +93,7 @@ class Folder:
         """Of the versions of a name, in order."""
         folder = self.root / name
         found = folder.iterdir() if folder.is_dir() else ()
-        return sorted(int(path.name) for path in found if path.name.isdecimal() and path.is_dir())
+        return sorted(int(path.name) for path in found if NUMBER.fullmatch(path.name) and path.is_dir())
 
     def at(self, name: str, number: int) -> Place:
         """Where a version is, if it is."""
@@ -102,43 +111,65 @@ class Folder:
     def alias(self, name: str) -> bytes | None:
         """What is written there, or None."""
         try:
-            return Path(self.alias_at(name)).read_bytes()
-        except FileNotFoundError:
+            with Path(self.alias_at(name)).open("rb") as file:
+                return file.read(ALIAS_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise FtlibError(f"{self.alias_at(name)} cannot be read: {error.strerror}.") from None
 
     def aliases(self) -> dict[str, bytes]:
-        """All of them."""
-        return {name: content for name in self.names() if (content := self.alias(name)) is not None}
+        """All of them; what cannot be read is damaged."""
+        found = {}
+        for name in self.names():
+            try:
+                content = self.alias(name)
+            except FtlibError:
+                content = b""
+            if content is not None:
+                found[name] = content
+        return found
+
+    def manifest(self, name: str, number: int) -> dict[str, Any]:
+        """Of a version. Raises FtlibError when it is gone, or damaged."""
+        self.check(name, number)
+        return manifest_in(self.root / name / str(number))
 
     @contextlib.contextmanager
     def moving(self, name: str) -> Iterator[Move]:
         """One process at a time moves the alias, by one rename; the kernel frees the lock when its holder dies."""
-        with _locked(self.root / name / ".lock"):
-            yield lambda state: write_json(Path(self.alias_at(name)), state)
+
+        def move(state: dict[str, Any]) -> None:
+            write_json(Path(self.alias_at(name)), state)
+            to_disk(self.root / name)
+
+        with lock(self.root / name / ".lock"):
+            yield move
 
     @contextlib.contextmanager
     def staging(self, name: str) -> Iterator[Path]:
         """The folder in which a version is put together. It is gone afterwards, unless it was published."""
-        staged = self.root / name / f".staged-{secrets.token_hex(6)}"
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with staging_in(self.root / name) as staged:
             yield staged
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
 
     def carry(self, name: str, staged: Path) -> None:
         """Takes the staged files to where they will be. They are there."""
 
     def publish(self, name: str, staged: Path, manifest: Manifest) -> int:
         """Renames `staged` to the next number. Renaming onto a version that exists fails, so none is given twice."""
-        for number in itertools.count(max(self.numbers(name), default=0) + 1):
+        given = self.root / ".numbers" / name
+        highest = read_json(given, dict) or {}
+        for number in itertools.count(next_number(self.numbers(name), highest, given)):
             write_json(staged / "manifest.json", manifest(number))
+            all_to_disk(staged)
             try:
                 os.rename(staged, self.root / name / str(number))
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 continue
+            write_json(given, {"highest": number})
+            to_disk(self.root / name)
             return number
         raise AssertionError("numbers do not end")
 
@@ -163,7 +194,7 @@ class Objects:
         with storage.within(PATIENCE):
             found = storage.listing(f"{self.url}/versions/{name}")
         stems = [file.removesuffix(".json") for file in found if file.endswith(".json")]
-        return sorted(int(stem) for stem in stems if stem.isdecimal())
+        return sorted(int(stem) for stem in stems if NUMBER.fullmatch(stem))
 
     def at(self, name: str, number: int) -> Place:
         """Where a version is, if it is."""
@@ -211,16 +242,14 @@ class Objects:
     @contextlib.contextmanager
     def staging(self, name: str) -> Iterator[Path]:
         """The folder in which a version is put together, on this machine. It is gone afterwards."""
-        staged = self._cache / f".staged-{secrets.token_hex(6)}"
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield staged
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-            if staged in self._carried:
-                self._carried.remove(staged)
-                with contextlib.suppress(FtlibError), storage.within(PATIENCE):  # they are in nobody's way
-                    storage.remove(self._files_at(_files(name, staged)))
+        with staging_in(self._cache) as staged:
+            try:
+                yield staged
+            finally:
+                if staged in self._carried:
+                    self._carried.remove(staged)
+                    with contextlib.suppress(FtlibError), storage.within(PATIENCE):  # they are in nobody's way
+                        storage.remove(self._files_at(_files(name, staged)))
 
     def carry(self, name: str, staged: Path) -> None:
         """Takes the staged files to where they will be, which is no version yet."""
@@ -230,7 +259,10 @@ class Objects:
     def publish(self, name: str, staged: Path, manifest: Manifest) -> int:
         """Writes the object that makes the carried files the next version. It is read back: whoever took the same number
         since, against the lock, keeps it."""
-        for number in itertools.count(max(self.numbers(name), default=0) + 1):
+        given = f"{self.url}/numbers/{name}.json"
+        highest = _value(storage.read(given) or b"{}", given)
+        for number in itertools.count(next_number(self.numbers(name), highest, given)):
+            storage.put_bytes(_json({"highest": number}), given)
             content = _json({**manifest(number), "files": _files(name, staged)})
             storage.put_bytes(content, self._version_at(name, number))
             if storage.read(self._version_at(name, number)) == content:
@@ -242,22 +274,15 @@ class Objects:
 
     def manifest(self, name: str, number: int) -> dict[str, Any]:
         """Of a version. Raises FtlibError when it is gone, or damaged."""
-        if (name, number) not in self._manifests and (brought := read_json(self.here(name, number) / "manifest.json")):
-            self._manifests[name, number] = brought
+        if (name, number) not in self._manifests and self.here(name, number).is_dir():
+            self._manifests[name, number] = manifest_in(self.here(name, number))
         if (name, number) not in self._manifests:
             url = self._version_at(name, number)
             with storage.within(PATIENCE):
                 content = storage.read(url)
             if content is None:
                 raise _gone(name, number, url)
-            try:
-                found = json.loads(content)
-                whole = isinstance(found["files"], str) and FILES.fullmatch(found["files"]) is not None
-            except (ValueError, LookupError, TypeError):
-                whole = False
-            if not whole:
-                raise FtlibError(f"{url} is damaged, and a version is never written again: promote another.")
-            self._manifests[name, number] = found
+            self._manifests[name, number] = _value(content, url, "files", "kind")
         return self._manifests[name, number]
 
     def here(self, name: str, number: int) -> Path:
@@ -272,7 +297,7 @@ class Objects:
         target = self.here(name, number)
         if target.is_dir():
             return target
-        with _locked(target.parent / f".{number}.lock"):
+        with lock(target.parent / f".{number}.lock"):
             since, error = self._failed.get((name, number), (-AGAIN, None))
             if error is not None and time.monotonic() - since < AGAIN:
                 raise error
@@ -290,10 +315,10 @@ class Objects:
         staged = target.with_name(f".{number}.{secrets.token_hex(6)}")
         try:
             with storage.within(BRINGING):
-                _check_inside(url, storage.listing(url))
                 storage.get_folder(url, staged)
             write_json(staged / "manifest.json", manifest)
             make_read_only(staged)
+            all_to_disk(staged)
             os.rename(staged, target)
         except FileNotFoundError:
             raise FtlibError(
@@ -336,21 +361,79 @@ def _gone(name: str, number: int, where: Place) -> FtlibError:
     return FtlibError(f"{name}@{number} is what '{name}' means, but {where} is gone: put it back there.")
 
 
-def _check_inside(url: str, names: dict[str, tuple[int, int]]) -> None:
-    """Raises FtlibError for an object whose name would be a path out of the folder that it is brought to."""
-    for name in names:
-        if not all(part not in ("", ".", "..") for part in name.split("/")):
-            raise FtlibError(f"{url} holds an object called '{name}', which is no file of a version: remove it.")
-
-
 def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, indent=2, default=str).encode() + b"\n"
 
 
+def manifest_in(folder: Path) -> dict[str, Any]:
+    """The manifest beside a version's weights, {} where there is none. Raises FtlibError for a damaged one."""
+    file = folder / "manifest.json"
+    value = read_json(file, dict) or {}
+    if (why := manifests.why_none(value)) is not None:
+        raise damaged(file, why)
+    return dict(value)
+
+
+def _value(content: bytes, url: str, *required: str) -> dict[str, Any]:
+    """A manifest, or what else is kept as JSON at a store. Raises FtlibError for a damaged one."""
+    try:
+        value = parse_json(content if len(content) <= MANIFEST_BYTES else b"")
+        why = manifests.why_none(value, required)
+    except ValueError as error:
+        why = str(error)
+    if why is None and not FILES.fullmatch(value.get("files", "x")):
+        why = "its 'files' is no name of a folder"
+    if why is not None:
+        raise FtlibError(f"{url} is damaged ({why}), and a version is never written again: promote another.")
+    return dict(value)
+
+
+def next_number(there: list[int], given: dict[str, Any], where: Path | str) -> int:
+    """One above all that there are and all that were ever given. Raises FtlibError where nobody knows what was given."""
+    highest = given.get("highest", 0)
+    if type(highest) is not int or highest < 0:
+        raise FtlibError(f'{where} is damaged: write the highest number that was given, as in {{"highest": 7}}.')
+    return max([highest, *there]) + 1
+
+
 @contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """The kernel's lock on a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
+def staging_in(folder: Path) -> Iterator[Path]:
+    """A new name in a folder for what is put together there, gone afterwards. What kills have left there goes first: each
+    copy has a lock, which its process holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in [*folder.glob(".staged-*")]:
+        _sweep(other)
+    staged = folder / f".staged-{secrets.token_hex(6)}"
+    held = staged.with_name(f"{staged.name}.lock")
+    try:
+        with lock(held) as owner:
+            owner.write(f"{os.getpid()} {socket.gethostname()}")
+            owner.flush()
+            yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        held.unlink(missing_ok=True)
+
+
+def _sweep(left: Path) -> None:
+    """Removes a copy, and its lock, whose process is gone."""
+    held = left if left.suffix == ".lock" else left.with_name(f"{left.name}.lock")
+    copy = held.with_suffix("")
+    with contextlib.suppress(OSError, ValueError, FtlibError):  # it is held, or another sweeps it
+        if not held.exists() and time.time() - copy.stat().st_mtime < LEFT_BEHIND:
+            return  # of an ftlib without locks: it may go on
+        with lock(held, wait=False) as owner:  # a file system may have locks that lock nothing
+            pid, _, host = owner.read().partition(" ")
+            if host != socket.gethostname() or not _lives(int(pid)):
+                shutil.rmtree(copy, ignore_errors=True)
+                held.unlink()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -8,7 +8,10 @@ evaluation, before it reports it, so whoever stops the trial then, or takes over
                        <name>.<mark>/ holds one state of it, and index.json beside it says which one is meant. The new
                        state is written beside the old, then the index, and then the old one goes: an object store
                        renames nothing, and a reader always finds a whole directory.
-    <storage>/.data/<hash>/   prepared data, once for all runs
+    <storage>/.data/<hash>-<content>/   prepared data, once for all runs; whoever brings it looks at its content
+
+Who else can write to the bucket must not choose what runs: indexes are signed (`index.py`), and names from there become
+paths in one place (`below.py`).
 
 A machine is known by the file FTLIB_HOME/machine: where an index was written by this one, the local files are the newest.
 """
@@ -16,22 +19,23 @@ A machine is known by the file FTLIB_HOME/machine: where an index was written by
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from ftlib.cluster import signature
 from ftlib.errors import FtlibError, InputError, TrialError, nearest
 from ftlib.runs import BASE, LINEAGE, POINT, STAMP, Run, Trial, append_row, home, read_rows, settled, write_text
 from ftlib.setting import Setting
 from ftlib.storage import storage
+from ftlib.storage.below import below
+from ftlib.storage.index import Index, read_index, write_index
 
 WAITS = "storage.jsonl"  # of a trial: when it waited for the URL, and how long
 WHOLE = ("checkpoint", "adapter", "model")  # of a trial
@@ -47,7 +51,6 @@ OF_RUN = (
     "tracking.json",
 )
 TUNE = "tune"
-INDEX = "index.json"
 EVERY = 5.0  # seconds between two looks of the driver
 
 
@@ -58,8 +61,8 @@ def local_storage(place: str) -> str:
 
 def url_of(run: Run) -> str | None:
     """Where a run is kept besides its directory; None where its directory is all."""
-    place: str = run.resolved.get("experiment", {}).get("storage", "")
-    return f"{place.rstrip('/')}/{run.name}" if storage.is_url(place) else None
+    place = run.resolved.get("experiment", {}).get("storage", "")
+    return f"{place.rstrip('/')}/{run.name}" if isinstance(place, str) and storage.is_url(place) else None
 
 
 @lru_cache(maxsize=1)
@@ -78,16 +81,12 @@ def this_machine() -> str:
 # --- directories that are replaced as wholes -----------------------------------------------------------------------
 
 
-def _index(url: str) -> dict[str, Any]:
-    content = storage.read(f"{url}/{INDEX}")
-    index: dict[str, Any] = json.loads(content) if content else {"machine": None, "directories": {}}
-    return index
-
-
-def _push_directories(folder: Path, url: str, names: tuple[str, ...], signed: bool = False) -> None:
-    """Brings the index of `url` to what `folder` holds now; `signed` where what is there will be unpickled."""
-    index = _index(url)
-    directories: dict[str, str] = dict(index["directories"]) if index["machine"] == this_machine() else {}
+def _push(folder: Path, url: str, names: tuple[str, ...], files: Mapping[str, Path], key: str = "") -> None:
+    """Brings the place `url` to what `folder` holds now: these directories of it, and these files. What others have put
+    into its index is not kept."""
+    index = read_index(url, key)
+    mine = index.machine == this_machine() and (index.signed or not key)
+    directories, contents = (dict(index.directories), dict(index.contents)) if mine else ({}, {})
     for name in names:
         now = settled(folder / name)
         if now is None:
@@ -95,12 +94,14 @@ def _push_directories(folder: Path, url: str, names: tuple[str, ...], signed: bo
         marked = f"{name}.{now.stat().st_ino:x}-{_newest(now):x}"
         if directories.get(name) != marked:
             storage.put_folder(now, f"{url}/{marked}")
-            directories[name] = marked
-    told: dict[str, Any] = {"machine": this_machine(), "directories": directories}
-    if signed:
-        told["signatures"] = {name: signature.mac(url, signature.content_of(folder / name)) for name in directories}
-    if told != index:
-        storage.put_bytes(json.dumps(told).encode(), f"{url}/{INDEX}")
+            directories[name], contents[name] = marked, signature.content_of(now) if key else ""
+    known = index.files if index.signed else {}
+    told = Index(url, this_machine(), directories, contents, known)
+    told = told.after({name: signature.digest_of(file) for name, file in files.items()} if key else {})
+    if replace(told, signed=index.signed) != index:
+        write_index(told, key)
+    for name, file in files.items():
+        storage.put(file, f"{url}/{name}")
     found = {name.partition("/")[0] for name in storage.listing(url) if "/" in name}
     states = {name for name in found if name.partition(".")[0] in names}
     for gone in states - set(directories.values()):  # the one before, and what a kill has cut short
@@ -111,11 +112,14 @@ def _newest(folder: Path) -> int:
     return max((file.stat().st_mtime_ns for file in folder.rglob("*")), default=folder.stat().st_mtime_ns)
 
 
-def _pull_directories(url: str, folder: Path, names: tuple[str, ...]) -> None:
-    directories = _index(url)["directories"]
+def _pull_directories(url: str, folder: Path, names: tuple[str, ...], key: str = "") -> str | None:
+    """Brings directories of a place; what keeps them from being believed, where one is not as its index has signed it."""
+    index, doubts = read_index(url, key), []
     for name in names:
-        if name in directories:
-            storage.get_folder(f"{url}/{directories[name]}", folder / name)
+        if name in index.directories:
+            storage.get_folder(f"{url}/{index.directories[name]}", folder / name)
+            doubts.append(index.why_not_directory(name, folder / name))
+    return next(filter(None, doubts), None)
 
 
 # --- a trial, on whichever machine it is computed --------------------------------------------------------------------
@@ -140,21 +144,46 @@ def arrive(setting: Setting, trial_id: str | None = None) -> None:
         with contextlib.suppress(
             FileNotFoundError
         ):  # what is not there is prepared again, or missed with its own words
-            storage.get_folder(_data_url(setting.resolved["storage"], data), data)
+            _bring_data(setting, data)
     if trial_id is not None:
-        _bring(run.trial(trial_id), url)
+        _bring(run.trial(trial_id), url, setting)
 
 
-def _bring(trial: Trial, url: str) -> None:
+def _bring_data(setting: Setting, data: Path) -> None:
+    """Raises TrialError for prepared data that is not the driver's."""
+    url = _data_url(setting.resolved["storage"], data, setting.data_content)
+    with tempfile.TemporaryDirectory(dir=_made(data.parent)) as staged:
+        came = Path(staged) / data.name
+        storage.get_folder(url, came)
+        if setting.data_content and signature.content_of(came) != setting.data_content:
+            raise TrialError(f"{url} is not the data that the driver has prepared: somebody changed it; remove it.")
+        with contextlib.suppress(OSError):  # another process of this machine has brought it
+            came.rename(data)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _bring(trial: Trial, url: str, setting: Setting) -> None:
+    """Raises TrialError for what nobody with the run's key has left there."""
     there = f"{url}/trials/{trial.id}"
-    index = _index(there)
+    index = read_index(there, setting.key)
     trial.path.mkdir(parents=True, exist_ok=True)
-    if index["machine"] is None or (index["machine"] == this_machine() and settled(trial.path / "checkpoint")):
+    if not index.is_there or (index.machine == this_machine() and settled(trial.path / "checkpoint")):
         return
+    doubts = []
     for name in OF_TRIAL:
         with contextlib.suppress(FileNotFoundError):
             storage.get(f"{there}/{name}", trial.path / name)
-    _pull_directories(there, trial.path, WHOLE)
+        if name in index.files or (trial.path / name).exists():
+            doubts.append(index.why_not_file(name, trial.path / name))
+    doubts.append(_pull_directories(there, trial.path, WHOLE, setting.key))
+    doubt = next(filter(None, doubts), None)
+    if doubt and setting.key and not setting.trusted:
+        shutil.rmtree(trial.path)
+        raise TrialError(f"{doubt}: 'ftlib resume --trust' takes it all the same, if you know who has changed it.")
 
 
 def leave(setting: Setting, trial_id: str) -> None:
@@ -166,13 +195,11 @@ def leave(setting: Setting, trial_id: str) -> None:
     there, began = f"{url}/trials/{trial_id}", time.time()
     away: list[str] = []
     with storage.telling(away.append):
-        _push_directories(trial.path, there, WHOLE)
-        for name in (*OF_TRIAL, *(OF_CONDUCTOR if trial_id == BASE else ())):
-            if (trial.path / name).exists():
-                storage.put(trial.path / name, f"{there}/{name}")
+        names = (*OF_TRIAL, *(OF_CONDUCTOR if trial_id == BASE else ()))
+        _push(trial.path, there, WHOLE, {n: trial.path / n for n in names if (trial.path / n).exists()}, setting.key)
     if away:  # the driver makes an event of it
         append_row(trial.path / WAITS, {"time": began, "seconds": round(time.time() - began, 1), "why": away[0]})
-        storage.put(trial.path / WAITS, f"{there}/{WAITS}")
+        _push(trial.path, there, (), {WAITS: trial.path / WAITS}, setting.key)
 
 
 def _url(setting: Setting) -> str | None:
@@ -180,8 +207,19 @@ def _url(setting: Setting) -> str | None:
     return f"{place.rstrip('/')}/{Path(setting.run).name}" if storage.is_url(place) else None
 
 
-def _data_url(place: str, data: Path) -> str:
-    return f"{place.rstrip('/')}/.data/{data.name}"
+def _data_url(place: str, data: Path, content: str) -> str:
+    return f"{place.rstrip('/')}/.data/{data.name}{content and f'-{content[:16]}'}"
+
+
+def content_of_data(run: Run, data: Path) -> str:
+    """What `data` of a run at a URL holds, for other machines to compare with; empty where there is no URL."""
+    return signature.content_of(data) if url_of(run) is not None else ""
+
+
+def key_of(run: Run) -> str:
+    """The key with which what a run has at its URL is signed; empty where it has none."""
+    url = url_of(run)
+    return "" if url is None else signature.key_for(url)
 
 
 # --- the run, in its driver --------------------------------------------------------------------------------------------
@@ -234,8 +272,14 @@ def _still(folder: Path, tries: int = 20) -> Iterator[Path]:
         yield Path(parent)
 
 
+@contextlib.contextmanager
+def _empty() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 def _keep_data(place: str, data: Path) -> None:
-    url = _data_url(place, data)
+    url = _data_url(place, data, signature.content_of(data))
     if storage.read(f"{url}/report.json") is None:
         for file in sorted(
             data.rglob("*"), key=lambda file: file.name == "report.json"
@@ -248,7 +292,8 @@ class _Keeper:
     """Remembers what it has carried, so that a look costs one listing and what has changed."""
 
     def __init__(self, run: Run, url: str) -> None:
-        self.run, self.url = run, url
+        self.run, self.url, self.key = run, url, signature.key_for(url)
+        self.trusted = signature.was_trusted(run)
         self.pushed: dict[str, tuple[int, int]] = {}
         self.pulled: dict[str, tuple[int, int]] = {}
         self.tune = 0
@@ -268,19 +313,24 @@ class _Keeper:
     def _push(self) -> None:
         files = [self.run.path / name for name in OF_RUN]
         files += [trial.path / name for trial in self.run.trials() for name in OF_CONDUCTOR]
+        changed, marks = {}, {}
         for file in files:
             if not file.exists():
                 continue
             name, state = file.relative_to(self.run.path).as_posix(), file.stat()
-            mark = (state.st_size, state.st_mtime_ns)
-            if self.pushed.get(name) != mark:
-                storage.put(file, f"{self.url}/{name}")
-                self.pushed[name] = mark
+            marks[name] = (state.st_size, state.st_mtime_ns)
+            if self.pushed.get(name) != marks[name]:
+                changed[name] = file
         tune = self.run.path / TUNE
-        if tune.exists() and _newest(tune) != self.tune:
-            self.tune = _newest(tune)
-            with _still(tune) as copied:
-                _push_directories(copied, self.url, (TUNE,), signed=True)
+        newest = _newest(tune) if tune.exists() else self.tune
+        if changed or newest != self.tune:
+            with _still(tune) if newest != self.tune else _empty() as copied:
+                for name, file in changed.items():  # a copy: it is signed, and goes on being written
+                    shutil.copy2(file, _made((copied / name).parent))
+                copies = {name: copied / name for name in changed}
+                _push(copied, self.url, (TUNE,) if newest != self.tune else (), copies, self.key)
+            self.pushed |= {name: marks[name] for name in changed}
+            self.tune = newest
 
     def _tell(self) -> None:
         """An event for each time that a trial has waited for the URL."""
@@ -291,18 +341,36 @@ class _Keeper:
             self.waits[trial.id] = len(rows)
 
     def _pull(self) -> None:
-        """What trials on other machines have written, but for what is as large as weights."""
+        """What trials on other machines have written, but for what is as large as weights.
+
+        Raises FtlibError for what nobody with the run's key has written.
+        """
         found = storage.listing(f"{self.url}/trials")
-        elsewhere = {}
+        indexes: dict[str, Index] = {}
         for name, mark in sorted(found.items()):
             trial, _, rest = name.partition("/")
             if rest not in (*OF_TRIAL, *(OF_CONDUCTOR if trial == BASE else ())) or self.pulled.get(name) == mark:
                 continue
-            if trial not in elsewhere:
-                elsewhere[trial] = _index(f"{self.url}/trials/{trial}")["machine"] not in (None, this_machine())
-            if elsewhere[trial]:
-                storage.get(f"{self.url}/trials/{name}", self.run.path / "trials" / name)
+            file = below(self.run.path / "trials", name, f"{self.url}/trials")
+            if trial not in indexes:
+                indexes[trial] = read_index(f"{self.url}/trials/{trial}", self.key)
+            if indexes[trial].machine not in (None, this_machine()) and not self._bring(
+                name, rest, file, indexes[trial]
+            ):
+                continue
             self.pulled[name] = mark
+
+    def _bring(self, name: str, rest: str, file: Path, index: Index) -> bool:
+        """Whether a file came as its index has it: one that is written just now comes at the next look."""
+        with tempfile.TemporaryDirectory(dir=_made(file.parent), prefix=".coming-") as staged:
+            came = Path(staged) / file.name
+            storage.get(f"{self.url}/trials/{name}", came)
+            doubt = None if self.trusted else index.why_not_file(rest, came)
+            if doubt is not None and read_index(index.url, self.key).files == index.files:
+                raise FtlibError(f"{doubt}: what is there is not taken over.")
+            if doubt is None:
+                came.replace(file)
+        return doubt is None
 
 
 # --- a run, from outside ------------------------------------------------------------------------------------------------
@@ -317,15 +385,27 @@ def open_run(place: str) -> Run:
         return Run.open(place)
     storage.check_url("RUN", place)
     url = find(place.rstrip("/"))
-    run = Run(home() / "runs" / url.rpartition("/")[2])
+    run = Run(below(home() / "runs", url.rpartition("/")[2], url))
+    if run.path.exists() and (kept := _kept_at(run)) not in (None, url):
+        raise InputError(
+            f"{run.path} is the run that is kept at {kept}, and {url} has its name: move one of them away."
+        )
     if not _is_ours(run, url):
         fetch(url, run.path, whole=())
     return run
 
 
+def _kept_at(run: Run) -> str | None:
+    """Where a run that is here is kept, as far as it says so."""
+    try:
+        return url_of(run) or str(run.path)
+    except FtlibError:
+        return None
+
+
 def _is_ours(run: Run, url: str) -> bool:
     """Whether this machine has conducted the run last, and has it still."""
-    return (run.path / TUNE).exists() and _index(url)["machine"] == this_machine()
+    return (run.path / TUNE).exists() and read_index(url).machine == this_machine()
 
 
 def find(url: str) -> str:
@@ -341,25 +421,54 @@ def find(url: str) -> str:
 
 
 def fetch(url: str, target: Path, whole: tuple[str, ...] = ("adapter", "model"), tune: bool = True) -> Run:
-    """Brings a run from its URL into a directory; `whole` are the directories of trials that come too."""
+    """Brings a run from its URL into a directory; `whole` are the directories of trials that come too.
+
+    It is this user's run where all of it is as this user has signed it; where it is not, `signature.check` says which file
+    is not. Raises InputError, before anything is written, for names there that are no names of files.
+    """
     (target / signature.FILE).unlink(missing_ok=True)  # it was of what is replaced now
-    trials = set()
-    for name in storage.listing(url):
-        inside = Path(name)
-        if name in OF_RUN or (inside.parts[0] == "trials" and inside.name in (*OF_TRIAL, *OF_CONDUCTOR)):
-            storage.get(f"{url}/{name}", target / name)
-        if inside.parts[0] == "trials" and len(inside.parts) > 2:
-            trials.add(inside.parts[1])
+    there = {name: below(target, name, url) for name in storage.listing(url)}
+    files = {name: file for name, file in there.items() if name in OF_RUN or _is_of_trial(name)}
+    trials = sorted({trial for name in there if (trial := _trial_of(name)) and not trial.startswith(".")})
+    for name, file in files.items():  # before the indexes, which are written before the files
+        storage.get(f"{url}/{name}", file)
     (target / "trials").mkdir(parents=True, exist_ok=True)
-    for trial in sorted(trials):
-        _pull_directories(f"{url}/trials/{trial}", target / "trials" / trial, whole)
+    key = signature.key_for(url)
+    index = read_index(url, key)
+    doubts = [index.missing(name for name in index.files if name in there or _trial_of(name) not in (None, *trials))]
+    for trial in trials:
+        of_trial = read_index(f"{url}/trials/{trial}", key)
+        doubts += [_doubt(index, of_trial, name, files[name]) for name in files if _trial_of(name) == trial]
+        doubts.append(_pull_directories(of_trial.url, target / "trials" / trial, whole, key))
+    doubts += [index.why_not_file(name, file) for name, file in files.items() if "/" not in name]
     run = Run(target)
     if tune:
-        _pull_directories(url, target, (TUNE,))
-        told = _index(url).get("signatures", {}).get(TUNE)
-        if (target / TUNE).exists() and signature.matches(told, url, signature.content_of(target / TUNE)):
-            signature.sign(run)  # what this user has written there is as good as written here
+        doubts.insert(0, _pull_directories(url, target, (TUNE,), key))
+    doubt = next(filter(None, doubts), None)
+    if doubt is not None:
+        signature.doubt(run, doubt)
+    elif tune and (target / TUNE).exists():
+        signature.sign(run)  # what this user has written there is as good as written here
     return run
+
+
+def _trial_of(name: str) -> str | None:
+    parts = name.split("/")
+    return parts[1] if parts[0] == "trials" and len(parts) > 2 else None
+
+
+def _is_of_trial(name: str) -> bool:
+    """Whether a name at a run's URL is that of a trial's file which comes alone."""
+    parts = name.split("/")
+    return len(parts) == 3 and parts[0] == "trials" and parts[2] in (*OF_TRIAL, *OF_CONDUCTOR)
+
+
+def _doubt(of_run: Index, of_trial: Index, name: str, file: Path) -> str | None:
+    """The same of one file: the driver signs what its conductor writes, and a trial what it leaves itself."""
+    _, trial, inside = name.split("/")
+    if inside in OF_CONDUCTOR and trial != BASE:
+        return of_run.why_not_file(name, file)
+    return of_trial.why_not_file(inside, file)
 
 
 def forget(run: Run, trial: Trial) -> None:
@@ -374,15 +483,20 @@ def bring_weights(run: Run, trial: Trial) -> None:
     """The trial's best weights, where they are only at the run's URL."""
     url = url_of(run)
     if url is not None and trial.weights is None:
-        _pull_directories(f"{url}/trials/{trial.id}", trial.path, ("adapter", "model"))
+        there = f"{url}/trials/{trial.id}"
+        doubt = _pull_directories(there, trial.path, ("adapter", "model"), signature.key_for(url))
+        if doubt is not None:
+            signature.doubt(run, doubt)
 
 
 __all__ = [
     "arrive",
     "bring_weights",
+    "content_of_data",
     "fetch",
     "find",
     "forget",
+    "key_of",
     "leave",
     "local_storage",
     "mirrored",

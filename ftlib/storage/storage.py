@@ -11,8 +11,9 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import Any, TypeVar
 
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.runs import home, replace_directory
+from ftlib.storage.below import below
 
 SCHEMES = ("s3://", "gs://")
 PATIENCE = 600.0  # seconds that a store may be away before what needs it fails
 AT_FIRST, AT_MOST = 0.5, 15.0  # seconds between two tries
 CHUNK = 2**22
+TOGETHER = 8  # objects of a folder that are brought at once
 
 Result = TypeVar("Result")
 _listener: ContextVar[Callable[[str], None]] = ContextVar("listener", default=lambda why: None)
@@ -192,7 +195,7 @@ def listing(url: str) -> dict[str, tuple[int, int]]:
     def look(filesystem: Any, path: str) -> dict[str, tuple[int, int]]:
         found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
         files = [each for each in found if each.type == fs.FileType.File]
-        return {each.path[len(path) :].lstrip("/"): (each.size, each.mtime_ns or 0) for each in files}
+        return {each.path[len(path) :].removeprefix("/"): (each.size, each.mtime_ns or 0) for each in files}
 
     return patiently(url.rstrip("/"), look)
 
@@ -218,20 +221,20 @@ def put_folder(folder: Path, url: str) -> None:
 
 
 def get_folder(url: str, folder: Path) -> None:
-    """Brings what is below a URL into the place of `folder`, whole. Raises FileNotFoundError when nothing is."""
-    from pyarrow import fs
+    """Brings what is below a URL into the place of `folder`, whole. Raises FileNotFoundError when nothing is, and InputError,
+    before anything is written, for an object whose name is no path inside of it.
 
-    local = fs.LocalFileSystem()
+    pyarrow's own `copy_files` believes names, and lists a second time, when they can be others.
+    """
     staged = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(3)}")
-
-    def load(there: Any, path: str) -> None:
-        staged.mkdir(parents=True, exist_ok=True)
-        fs.copy_files(path, str(staged), there, local)
-
+    files = {name: below(staged, name, url) for name in listing(url)}
+    if not files:
+        raise FileNotFoundError(url)
     try:
-        patiently(url, load)
-        if not any(staged.iterdir()):
-            raise FileNotFoundError(url)
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            coming = [pool.submit(copy_context().run, get, f"{url}/{name}", file) for name, file in files.items()]
+            for each in coming:
+                each.result()
         replace_directory(staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -248,7 +251,7 @@ def local_copy(key: str, value: str) -> str:
     if not names and single is None:
         raise ConfigError(f"{key}: there is nothing at '{value}'.")
     mark = hashlib.sha256(repr((value, single, sorted(names.items()))).encode()).hexdigest()[:16]
-    target = home() / "cache" / "remote" / mark / value.rstrip("/").rpartition("/")[2]
+    target = below(home() / "cache" / "remote" / mark, value.rstrip("/").rpartition("/")[2], value)
     if not target.exists():
         get_folder(value, target) if names else get(value, target)
     return str(target)

@@ -18,6 +18,7 @@ from typing import Any
 import ray
 import ray.tune
 
+from ftlib.cluster import signature
 from ftlib.cluster.access import guard_local_cluster
 from ftlib.config import PBT, Experiment
 from ftlib.data import Prepared
@@ -27,6 +28,7 @@ from ftlib.pack.packing import first_host, is_packed, open_packs
 from ftlib.pack.trainable import Slot
 from ftlib.runs import ENDED, Run, Trial
 from ftlib.setting import Setting
+from ftlib.storage.mirror import content_of_data, key_of
 from ftlib.sweep.conductor import Conductor, give_back
 from ftlib.sweep.controller import conducting
 from ftlib.sweep.job import run_tune_trial, workers_place
@@ -53,6 +55,9 @@ def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
         metric=metric,
         mode=mode,
         baseline=tuned,
+        key=key_of(run),
+        data_content=content_of_data(run, data.path),
+        trusted=signature.was_trusted(run),
     )
     if sweep is None:
         return setting

@@ -61,7 +61,7 @@ def test_a_damaged_or_foreign_tar_is_not_unpacked(run: Run, tmp_path: Path) -> N
         with tarfile.open(tmp_path / "bad.tar", "w") as out:
             out.addfile(tarfile.TarInfo(name), io.BytesIO())
         digest = hashlib.sha256((tmp_path / "bad.tar").read_bytes()).hexdigest()
-        with pytest.raises(FtlibError, match="belongs to no run"):
+        with pytest.raises(FtlibError, match="leads out of its folder|is an absolute path"):
             read_archive(tmp_path / "bad.tar", digest, tmp_path / "here")
     assert not (tmp_path / "here").exists()
 

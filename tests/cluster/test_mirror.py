@@ -50,7 +50,7 @@ def test_a_whole_directory_is_there_or_the_one_before(store: str, tmp_path: Path
         checkpoint = folder / "checkpoint"
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / f"only-{generation}").write_text(str(generation))
-        mirror._push_directories(folder, url, ("checkpoint", "adapter"))
+        mirror._push(folder, url, ("checkpoint", "adapter"), {})
         mirror._pull_directories(url, tmp_path / "pulled", ("checkpoint", "adapter"))
         assert sorted(file.name for file in (tmp_path / "pulled" / "checkpoint").iterdir()) == [
             f"only-{each}" for each in range(generation + 1)
@@ -64,7 +64,7 @@ def test_what_a_kill_has_left_is_collected(store: str, tmp_path: Path) -> None:
     (folder / "checkpoint" / "a").write_text("x")
     storage.put_bytes(b"half", f"{url}/checkpoint.1-2/a")
     storage.put_bytes(b"another's", f"{url}/adapter.1-2/a")
-    mirror._push_directories(folder, url, ("checkpoint",))
+    mirror._push(folder, url, ("checkpoint",), {})
     assert {name.partition(".")[0] for name in storage.listing(url)} == {"index", "checkpoint", "adapter"}
     assert f"{url}/checkpoint.1-2/a" not in storage.listing(url)
     assert sum(name.startswith("checkpoint") for name in storage.listing(url)) == 1
@@ -74,7 +74,7 @@ def test_a_push_cut_short_leaves_the_old(store: str, tmp_path: Path, monkeypatch
     folder, url = tmp_path / "trial", f"{store}/short"
     (folder / "checkpoint").mkdir(parents=True)
     (folder / "checkpoint" / "a").write_text("old")
-    mirror._push_directories(folder, url, ("checkpoint",))
+    mirror._push(folder, url, ("checkpoint",), {})
     (folder / "checkpoint" / "a").write_text("new")
     (folder / "checkpoint" / "b").write_text("new")
 
@@ -84,7 +84,7 @@ def test_a_push_cut_short_leaves_the_old(store: str, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(storage, "put_folder", put_folder)
     with pytest.raises(KeyboardInterrupt):
-        mirror._push_directories(folder, url, ("checkpoint",))
+        mirror._push(folder, url, ("checkpoint",), {})
     mirror._pull_directories(url, tmp_path / "pulled", ("checkpoint",))
     assert [file.read_text() for file in (tmp_path / "pulled" / "checkpoint").iterdir()] == ["old"]
 

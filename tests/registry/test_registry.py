@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from ftlib import runs
 from ftlib.errors import FtlibError, InputError
 from ftlib.registry import lease, registry, shelf
 from ftlib.registry.shelf import Folder
@@ -216,7 +217,7 @@ def test_weights_replaced_while_they_are_copied_are_refused(run, monkeypatch):
 @ONLY_A_FOLDER
 def test_promotions_at_once_get_different_numbers(run, monkeypatch):
     """Also without the lock, as on a file system that has none: renaming alone keeps numbers apart."""
-    monkeypatch.setattr(shelf.fcntl, "flock", lambda *_: None)
+    monkeypatch.setattr(runs.fcntl, "flock", lambda *_: None)
     trials = [trained(run, f"t{number}", b=number + 1) for number in range(12)]
     barrier, numbers = threading.Barrier(len(trials)), []
 

@@ -1,0 +1,79 @@
+"""A manifest: what the weights beside it are. Trials write theirs, and a version of the registry has one.
+
+It decides what is loaded and how, and can come from anywhere, so its shape is looked at before anything is believed of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from ftlib.errors import FtlibError
+
+Check = Callable[[Any], bool]
+
+
+def why_none(value: Any, required: tuple[str, ...] = ()) -> str | None:
+    """What keeps a value from being a manifest, in a few words; None where nothing does."""
+    if not isinstance(value, dict):
+        return "it holds no mapping"
+    missing = [key for key in required if value.get(key) is None]
+    if missing:
+        return f"it has no '{missing[0]}'"
+    wrong = [key for key, fits in KEYS.items() if value.get(key) is not None and not fits(value[key])]
+    return f"its '{wrong[0]}' is none" if wrong else None
+
+
+def needed(manifest: Mapping[str, Any], owner: str, *required: str) -> None:
+    """Raises FtlibError where the manifest of `owner` lacks what is needed to load its weights."""
+    why = why_none(dict(manifest), required)
+    if why is not None:
+        raise FtlibError(f"the manifest of {owner} is damaged ({why}): promote another.")
+
+
+def _is_base(value: Any) -> bool:
+    texts = [value.get("revision"), value.get("fingerprint")] if isinstance(value, dict) else [0]
+    return all(isinstance(text, str | None) for text in texts) and isinstance(value.get("name_or_path"), str)
+
+
+def _is_experiment(value: Any) -> bool:
+    model = value.get("model") if isinstance(value, dict) else 0
+    return model is None or (
+        isinstance(model, dict)
+        and isinstance(model.get("name_or_path"), str)
+        and isinstance(model.get("trust_remote_code", False), bool)
+    )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, int | float | None) for each in value.values())
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return datetime.fromisoformat(value).year > 0
+    except (TypeError, ValueError):
+        return False
+
+
+def _is(*kinds: type) -> Check:
+    return lambda value: isinstance(value, kinds)
+
+
+KEYS: dict[str, Check] = {
+    "kind": lambda value: value in ("adapter", "model"),
+    "base": _is_base,
+    "experiment": _is_experiment,
+    "labels": _are_texts,
+    "metrics": _are_numbers,
+    "promoted": _is_time,
+    "gate": _is(dict),
+    **dict.fromkeys(("run", "trial", "name", "data_hash", "chat_template", "signature", "files"), _is(str)),
+    **dict.fromkeys(("version", "step", "tokens"), _is(int)),
+    "merged": _is(bool),
+}
