@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config import ScaleSection
+from ftlib.plain import one_line
 from ftlib.runs import BASE, Run, Trial, write_text
 from ftlib.sweep.cost import spent
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")  # how a cell begins that is computed
 COSTS = ("steps", "time", "tokens/s", "trainable")  # the columns that a narrow terminal goes without
 
 
@@ -81,7 +83,7 @@ class Leaderboard:
 
 def leaderboard(run: Run) -> Leaderboard:
     """The leaderboard as the run directory stands now: also of a sweep that is still running."""
-    metric, mode = run.resolved["objective"]
+    metric, mode = run.objective
     base = _row(run.trial(BASE), metric, mode, None) if run.trial(BASE).metrics() else None
     rows = [_row(trial, metric, mode, base.value if base else None) for trial in run.trials()]
     scored = [row for row in rows if row.value is not None and row.state != "failed"]
@@ -150,29 +152,39 @@ def to_csv(board: Leaderboard) -> str:
         "reason",
     ]
     writer = csv.DictWriter(out, names)
-    writer.writeheader()
+    writer.writerow({name: _cell(name) for name in names})
     for row in [*([board.base] if board.base else []), *board.rows]:
-        writer.writerow(
-            {
-                "rank": 0 if row is board.base else row.rank,
-                "trial": row.trial,
-                "state": row.state,
-                board.metric: row.value,
-                "gain_percent": None if row.gain is None else round(row.gain, 4),
-                **row.params,
-                "step": row.step,
-                "tokens": row.tokens,
-                "seconds": row.seconds,
-                "tokens_per_second": round(row.tokens_per_second, 1),
-                "trainable_parameters": row.trainable_parameters,
-                "cost": None if row.cost is None else round(row.cost, 6),
-                "pareto": "" if row.cost is None else row.pareto,
-                "cloned_from": row.cloned_from,
-                "changed": "; ".join(f"{path}={value}" for path, value in (row.changed or {}).items()),
-                "reason": row.reason,
-            }
-        )
+        cells = {
+            "rank": 0 if row is board.base else row.rank,
+            "trial": row.trial,
+            "state": row.state,
+            board.metric: row.value,
+            "gain_percent": None if row.gain is None else round(row.gain, 4),
+            **row.params,
+            "step": row.step,
+            "tokens": row.tokens,
+            "seconds": row.seconds,
+            "tokens_per_second": round(row.tokens_per_second, 1),
+            "trainable_parameters": row.trainable_parameters,
+            "cost": None if row.cost is None else round(row.cost, 6),
+            "pareto": "" if row.cost is None else row.pareto,
+            "cloned_from": row.cloned_from,
+            "changed": "; ".join(f"{path}={value}" for path, value in (row.changed or {}).items()),
+            "reason": row.reason,
+        }
+        writer.writerow({name: _cell(value) for name, value in cells.items()})
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would compute (`=HYPERLINK(...)`) begins with an apostrophe there; numbers stay numbers."""
+    if not isinstance(value, str) or not value.startswith(FORMULAS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def write_leaderboard(run: Run) -> Leaderboard:
@@ -192,7 +204,7 @@ def to_table(board: Leaderboard, top: int | None = None, width: int | None = Non
     costs = ("cost", *COSTS) if board.cost is not None else COSTS
     for kept in range(len(costs), -1, -1):
         table = _table(board, top, costs[:kept])
-        if width is None or Console(width=1000).measure(table).maximum <= width:
+        if width is None or Console(width=1000, markup=False, emoji=False).measure(table).maximum <= width:
             break
     return table
 
@@ -239,4 +251,4 @@ def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else one_line(str(value))

@@ -21,6 +21,8 @@ def why_none(value: Any, required: tuple[str, ...] = ()) -> str | None:
     missing = [key for key in required if value.get(key) is None]
     if missing:
         return f"it has no '{missing[0]}'"
+    if "experiment" in required and "model" not in value["experiment"]:
+        return "its 'experiment' has no model"
     wrong = [key for key, fits in KEYS.items() if value.get(key) is not None and not fits(value[key])]
     return f"its '{wrong[0]}' is none" if wrong else None
 
@@ -32,9 +34,31 @@ def needed(manifest: Mapping[str, Any], owner: str, *required: str) -> None:
         raise FtlibError(f"the manifest of {owner} is damaged ({why}): promote another.")
 
 
+def asks_for_code(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest says that code which comes with its base or its weights may run (`trust_remote_code`)."""
+    return bool(((manifest.get("experiment") or {}).get("model") or {}).get("trust_remote_code"))
+
+
+def without_code(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The same manifest, saying that it may not: what it says is only as good as who has written it."""
+    if not asks_for_code(manifest):
+        return dict(manifest)
+    experiment = manifest["experiment"]
+    return {**manifest, "experiment": {**experiment, "model": {**experiment["model"], "trust_remote_code": False}}}
+
+
 def _is_base(value: Any) -> bool:
-    texts = [value.get("revision"), value.get("fingerprint")] if isinstance(value, dict) else [0]
-    return all(isinstance(text, str | None) for text in texts) and isinstance(value.get("name_or_path"), str)
+    if not isinstance(value, dict) or not isinstance(value.get("name_or_path"), str):
+        return False
+    parent = value.get("parent") or {"version": "", "base": {"name_or_path": ""}}
+    texts = [value.get("revision"), value.get("fingerprint")]
+    return (
+        all(isinstance(text, str | None) for text in texts)
+        and isinstance(parent, dict)
+        and isinstance(parent.get("version"), str)
+        and isinstance(parent.get("adapter", ""), str)
+        and _is_base(parent.get("base"))
+    )
 
 
 def _is_experiment(value: Any) -> bool:
@@ -72,8 +96,7 @@ KEYS: dict[str, Check] = {
     "labels": _are_texts,
     "metrics": _are_numbers,
     "promoted": _is_time,
-    "gate": _is(dict),
-    **dict.fromkeys(("run", "trial", "name", "data_hash", "chat_template", "signature", "files"), _is(str)),
+    **dict.fromkeys(("run", "trial", "name", "data_hash", "chat_template", "signature", "files", "parent"), _is(str)),
     **dict.fromkeys(("version", "step", "tokens"), _is(int)),
     "merged": _is(bool),
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,7 +25,8 @@ from transformers.utils import cached_file
 
 from ftlib import gguf
 from ftlib.config import Head, ModelSection, SpecialTokens
-from ftlib.errors import ConfigError, FtlibError, nearest
+from ftlib.errors import ConfigError, FtlibError, InputError, nearest
+from ftlib.registry.weights import tensors
 from ftlib.runs import read_json
 from ftlib.storage.storage import local_copy
 
@@ -117,7 +119,7 @@ def load_config(model: ModelSection) -> Any:
     with _named("model.name_or_path", model.name_or_path):
         config = AutoConfig.from_pretrained(local, revision=model.revision, trust_remote_code=model.trust_remote_code)
     for key, value in model.config.items():
-        if not hasattr(config, key):
+        if not hasattr(config, key) or key.startswith("_") or key == "auto_map":  # which name programs
             raise ConfigError(
                 f"model.config.{key}: {type(config).__name__} has no '{key}'.{nearest(key, vars(config))}"
             )
@@ -294,14 +296,29 @@ def fingerprint(path: Path, gguf_named: str | None = None) -> str:
     return digest.hexdigest()
 
 
+def _damaged(folder: Path) -> str | None:
+    """Which weights of a folder are damaged, where some are: the library that reads them does not say."""
+    for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        try:
+            tensors(file)
+        except InputError as error:
+            return str(error)
+    return None
+
+
 @contextmanager
 def _named(key: str, source: str) -> Iterator[None]:
     """Turns a library's many ways of not finding a model into one sentence that names the key."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         folder = Path(source).expanduser()
-        reason = str(error).strip().splitlines()[0]
+        reason = _damaged(folder) or str(error).strip().splitlines()[0]
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"{key}: '{source}' brings Python code of its own, and transformers does not know its kind without: it runs "
+                "with model.trust_remote_code: true in an experiment, or with --trust, if you know where it comes from."
+            ) from error
         if folder.is_dir():
             raise ConfigError(f"{key}: the folder '{source}' holds no usable model: {reason}") from error
         beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []

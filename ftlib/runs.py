@@ -434,9 +434,18 @@ class Run:
     @property
     def resolved(self) -> dict[str, Any]:
         resolved: dict[str, Any] | None = read_json(self.path / "resolved.json", dict)
+        file = self.path / "resolved.json"
         if resolved is None or not isinstance(resolved.get("experiment", {}), dict):
-            raise damaged(self.path / "resolved.json", "it is gone" if resolved is None else "it holds no experiment")
+            raise damaged(file, "it is gone" if resolved is None else "it holds no experiment")
         return resolved
+
+    @property
+    def objective(self) -> tuple[str, str]:
+        """The metric that its trials are compared by, and `min` or `max`."""
+        told = self.resolved.get("objective")
+        if isinstance(told, list) and len(told) == 2 and isinstance(told[0], str) and told[1] in ("min", "max"):
+            return told[0], told[1]
+        raise damaged(self.path / "resolved.json", "it holds no objective")
 
     def trial(self, trial_id: str) -> Trial:
         return Trial(self.path / "trials" / trial_id)
@@ -465,9 +474,9 @@ class Run:
     def conducted(self) -> bool:
         """Whether a driver is at work on it."""
         try:
-            with self.locked():
+            with lock(self.path / ".lock", wait=False):
                 return False
-        except FtlibError:
+        except BlockingIOError:
             return True
 
     def log_event(self, kind: str, **details: Any) -> None:

@@ -6,26 +6,39 @@ id is made from the run and the trial, so a resumed trial goes on in the run it 
 
 from __future__ import annotations
 
+import configparser
 import copy
 import hashlib
 import netrc
 import os
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ftlib.config import TrackSection, Wandb
 from ftlib.config.loader import set_dotted
-from ftlib.errors import ConfigError
+from ftlib.errors import ConfigError, nearest
 from ftlib.runs import BASE, ENDED, Run, Trial, read_json, write_json
 
 POSITIONS = "tracking.json"  # in the run directory: per tracker and trial, the rows handed over and the state
 Mode = Literal["online", "offline", "disabled"]
+PRIVATE: tuple[Mode, ...] = ("online", "offline", "disabled")  # from the least to the most
+MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}  # W&B's words
 WANDB_URL = "https://api.wandb.ai"
+WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com", "forge.coreweave.com")  # one server, by its names
 SKIPPED = ("step", "time")
 
 
@@ -73,7 +86,8 @@ class _Follower:
 
     def __init__(self, run: Run, trackers: list[Tracker], warn: Callable[[str], None]) -> None:
         self.run, self.trackers, self.warn = run, trackers, warn
-        self.handed: dict[str, dict[str, dict[str, Any]]] = read_json(run.path / POSITIONS) or {}
+        self.handed: dict[str, dict[str, dict[str, Any]]] = read_json(run.path / POSITIONS, dict) or {}
+        self.written: dict[str, Any] | None = None
 
     def follow(self) -> None:
         """One look at every trial."""
@@ -82,7 +96,9 @@ class _Follower:
             state, rows = trial.state, trial.metrics()  # the state first: no row comes after a final one
             for tracker in list(self.trackers):
                 self._guarded(tracker, partial(self._hand_over, tracker, trial, rows, state))
-        write_json(self.run.path / POSITIONS, self.handed)
+        if self.handed != self.written:
+            write_json(self.run.path / POSITIONS, self.handed)
+            self.written = copy.deepcopy(self.handed)
 
     def close(self) -> None:
         """Closes what trials that did not end have left open."""
@@ -163,7 +179,7 @@ class _Wandb:
             run.finish(exit_code=1)
 
     def _open(self, trial: Trial) -> Any:
-        if self.mode == "online" and not self.runs and not _reachable(WANDB_URL):
+        if self.mode == "online" and not self.runs and not _reachable():
             self.mode = "offline"  # asked before `init`: an id whose `init` failed stays taken in W&B's service
             self.warn("W&B cannot be reached: this run is kept offline, and 'wandb sync' brings it online later.")
         if trial.id not in self.runs:
@@ -197,18 +213,57 @@ def wandb_id(run: Run, trial: Trial) -> str:
 
 
 def wandb_mode(settings: Wandb) -> Mode:
-    """`auto` is online where there is a key. Raises ConfigError when online is asked for and there is none."""
-    if settings.mode == "auto":
-        return "online" if _has_key() else "offline"
-    if settings.mode == "online" and not _has_key():
-        raise ConfigError("track.wandb.mode is 'online', but there is no key: set WANDB_API_KEY, or use mode: offline.")
-    return settings.mode
+    """`auto` is online where there is a key. What W&B's own variables and settings files say holds too: of all that is
+    said, data goes the shortest way. Raises ConfigError when online is asked for and there is no key."""
+    said = {"track.wandb.mode": settings.mode, **_said()}
+    modes = {key: MODES[mode] for key, mode in said.items() if mode != "auto"}
+    asked = max(modes.values(), key=PRIVATE.index, default=None)
+    if asked in ("offline", "disabled"):
+        return asked
+    if _has_key():
+        return "online"
+    if asked == "online":
+        key = next(key for key, mode in modes.items() if mode == "online")
+        raise ConfigError(
+            f"{key} is 'online', but there is no key for {base_url()}: set WANDB_API_KEY, or use mode: offline."
+        )
+    return "offline"
 
 
-def _reachable(url: str, seconds: float = 10) -> bool:
+def _said() -> dict[str, str]:
+    """What is said of the mode outside of the experiment. Raises ConfigError for a word that W&B does not know."""
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on", "y", "t"):
+        return {"WANDB_DISABLED": "disabled"}
+    file = _settings().get("mode") or ("disabled" if _settings().get("disabled") == "true" else "")
+    said = {"WANDB_MODE": os.environ.get("WANDB_MODE", "").lower(), "mode of W&B's settings file": file}
+    found = {key: mode for key, mode in said.items() if mode}
+    for key, mode in found.items():
+        if mode not in MODES:
+            raise ConfigError(f"{key} is '{mode}', but must be one of: {', '.join(MODES)}.{nearest(mode, MODES)}")
+    return found
+
+
+def _settings() -> dict[str, str]:
+    """W&B's settings files: the user's, and above it that of the working directory."""
+    parser = configparser.ConfigParser(interpolation=None)
+    user = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    here = Path(os.environ.get("WANDB_DIR") or ".").expanduser() / "wandb"
+    try:
+        parser.read([user / "settings", here / "settings"], encoding="utf-8")
+    except (configparser.Error, OSError, UnicodeDecodeError):  # W&B says so itself
+        return {}
+    return dict(parser["default"]) if parser.has_section("default") else {}
+
+
+def base_url() -> str:
+    """The W&B server that is meant: not everybody's is W&B's own."""
+    return (os.environ.get("WANDB_BASE_URL") or _settings().get("base_url") or WANDB_URL).rstrip("/")
+
+
+def _reachable(seconds: float = 10) -> bool:
     """Whether anything answers there, through the proxies of the environment; an error page is an answer."""
     try:
-        urllib.request.urlopen(os.environ.get("WANDB_BASE_URL") or url, timeout=seconds).close()
+        urllib.request.urlopen(base_url(), timeout=seconds).close()
     except urllib.error.HTTPError:
         return True
     except (OSError, ValueError):
@@ -217,18 +272,23 @@ def _reachable(url: str, seconds: float = 10) -> bool:
 
 
 def _has_key() -> bool:
+    """Whether there is a key for that server: one for another would be sent nowhere, or to the wrong place."""
     if os.environ.get("WANDB_API_KEY"):
         return True
+    host = urllib.parse.urlsplit(base_url()).netloc
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
+        known = netrc.netrc(os.environ.get("NETRC") or None).hosts  # not its `default`, which is of any server
     except (OSError, netrc.NetrcParseError):
         return False
+    return any(known.get(each, ("", "", ""))[2] for each in (WANDB_HOSTS if host in WANDB_HOSTS else (host,)))
 
 
 def _trackers(run: Run, track: TrackSection, warn: Callable[[str], None]) -> list[Tracker]:
     trackers: list[Tracker] = [_TensorBoard(run)] if track.tensorboard else []
     if track.wandb is not None:
         mode = wandb_mode(track.wandb)
+        if track.wandb.mode not in ("auto", mode):
+            warn(f"track.wandb.mode is '{track.wandb.mode}', and {next(iter(_said()))} says {mode}: W&B is {mode}.")
         trackers += [_Wandb(run, track.wandb, mode, warn)] if mode != "disabled" else []
     return trackers
 

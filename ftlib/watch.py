@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ftlib.leaderboard import leaderboard, to_table
+from ftlib.plain import plain
 from ftlib.runs import ENDED, Run, State, Trial
 
 STATES: tuple[State, ...] = ("running", "preempted", "finished", "stopped", "failed")
@@ -60,7 +61,9 @@ def _harmless(show: Callable[[], None]) -> None:
 
 
 def _picture(run: Run, total: int, started: float, width: int) -> Group:
-    return Group(Text(summary(run, total, started), style="bold"), to_table(leaderboard(run), top=12, width=width))
+    return Group(
+        Text(plain(summary(run, total, started)), style="bold"), to_table(leaderboard(run), top=12, width=width)
+    )
 
 
 def summary(run: Run, total: int, started: float) -> str:

@@ -26,7 +26,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from starlette.requests import ClientDisconnect
 
 from ftlib.registry.keys import Key
-from ftlib.registry.registry import Version
+from ftlib.registry.registry import Version, trust_versions
 from ftlib.registry.shelf import VARIABLE
 from serve.books import Books
 from serve.catalog import Catalog, Entry, labels_of
@@ -63,6 +63,7 @@ class Api:
     def __init__(self, endpoint: Endpoint, home: str, registry: str, engines: dict[str, Any]) -> None:
         os.environ["FTLIB_HOME"] = home  # of whoever started the endpoint, wherever this replica runs
         os.environ[VARIABLE] = registry  # nothing: in that home
+        trust_versions(endpoint.trust)  # each carries that to its engine
         self._limit, self._deadline = endpoint.max_body, endpoint.engine.deadline
         self._body_seconds = min(endpoint.body_seconds, endpoint.engine.deadline)
         self._guard = Guard(endpoint.api_key, Path(endpoint.keys) if endpoint.keys else None, endpoint.hosts)

@@ -49,7 +49,9 @@ def build(args: dict[str, Any]) -> serve.Application:
     """The application that serves `args["names"]`. Raises InputError for arguments or names that are not there."""
     endpoint = parse(args)
     engines: dict[str, serve.Application] = {}
-    for version in _versions(endpoint):
+    with registry.trusting(endpoint.trust):
+        found = _versions(endpoint)
+    for version in found:
         name = engine_name(version)
         if name not in engines:
             engines[name] = deployment(endpoint, version)

@@ -176,8 +176,8 @@ def base_key(version: Version) -> str:
 @lru_cache(maxsize=4096)
 def labels_of(version: Version) -> bool:
     """Whether the version sorts texts instead of writing them."""
-    adapter = read_json(version.weights / "adapter_config.json") or {}
-    model = read_json(version.weights / "config.json") or {}
+    adapter = read_json(version.weights / "adapter_config.json", dict) or {}
+    model = read_json(version.weights / "config.json", dict) or {}
     heads = [adapter.get("task_type") or "", *(model.get("architectures") or [])]
     return any(head == "SEQ_CLS" or head.endswith("ForSequenceClassification") for head in heads)
 

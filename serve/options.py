@@ -75,6 +75,7 @@ class Endpoint(Options):
     engine: EngineOptions = EngineOptions()
     replicas: ReplicaOptions = ReplicaOptions()
     logs: LogOptions = LogOptions()
+    trust: bool = False  # run code that comes with versions which others have promoted
 
     @field_validator("names", "hosts", mode="before")
     @classmethod

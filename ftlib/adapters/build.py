@@ -35,6 +35,7 @@ from peft.tuners.lora.eva import initialize_lora_eva_weights
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from ftlib.adapters.bottleneck import BottleneckConfig
 from ftlib.adapters.start import load_start
@@ -48,6 +49,7 @@ TASKS: dict[Head, TaskType] = {
     "sequence_classification": TaskType.SEQ_CLS,
     "reward": TaskType.SEQ_CLS,
 }
+LINEAR = (nn.Linear, Conv1D)  # GPT-2's are the second
 CALIBRATION_ROWS = 64
 Batch = dict[str, torch.Tensor]
 
@@ -281,7 +283,7 @@ def _layer_stack(model: Any) -> nn.ModuleList:
 def _linear_names(model: Any) -> list[str]:
     """The last parts of all linear layers' names, the output layer's left out: what PEFT calls all-linear."""
     output = model.get_output_embeddings()
-    parts = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear) and part is not output]
+    parts = [(name, part) for name, part in model.named_modules() if isinstance(part, LINEAR) and part is not output]
     return sorted({name.rpartition(".")[2] for name, _ in parts} - {"score", "classifier"})
 
 

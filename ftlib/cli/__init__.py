@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ftlib.cli import begin, clusters, complete, experiments, winners
+from ftlib.cli.output import echo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -82,7 +83,7 @@ def _fail(message: str, status: int, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    click.secho(f"error: {message}", fg="red", err=True)
+    echo(f"error: {message}", fg="red", err=True)
     sys.exit(status)
 
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftlib.cli import complete
+from ftlib.cli.output import echo
 
 if TYPE_CHECKING:
     from ftlib.cluster.jobs import Cluster, Job
+    from ftlib.config import Experiment
 
 ADDRESS = click.option(
     "--address",
@@ -57,6 +59,7 @@ def submit(
 
     values = from_environment(secrets)
     experiment = load(file, overrides, smoke, whole=True)
+    values |= _of_study(experiment)
     parcel = make_parcel(experiment, as_written(file, overrides, smoke))
     there = _cluster(address)
     if there.is_open():
@@ -67,7 +70,7 @@ def submit(
         _warn(
             f"{address} is not encrypted, so the token can be read on the way: use a tunnel ('ftlib cluster dashboard')."
         )
-    click.echo(f"sending {len(parcel.inputs)} inputs, {parcel.input_bytes / 2**20:.1f} of {LIMIT // 2**20} MiB")
+    echo(f"sending {len(parcel.inputs)} inputs, {parcel.input_bytes / 2**20:.1f} of {LIMIT // 2**20} MiB")
     if resumes is not None:
         resumes = there.job(resumes).run
         job = f"{resumes}.r{sum(each.run == resumes for each in there.jobs())}"
@@ -82,11 +85,19 @@ def submit(
         secrets=values,
         options=_options(pip, any_versions),
     )
-    click.echo(f"job {job}")
+    echo(f"job {job}")
     if follow:
         _follow(there, there.job(job))
         return
-    click.echo(f"follow it:  ftlib logs -f {job} --address {address}")
+    echo(f"follow it:  ftlib logs -f {job} --address {address}")
+
+
+def _of_study(experiment: Experiment) -> dict[str, str]:
+    """The whole URL of the study's database, which the job gets sealed as it gets other secrets."""
+    from ftlib import passwords
+
+    url = getattr(experiment.sweep.search, "storage", None) if experiment.sweep else None
+    return {passwords.VARIABLE: passwords.whole(url)} if url and passwords.whole(url) != url else {}
 
 
 def _options(pip: bool, any_versions: bool) -> dict[str, Any]:
@@ -117,7 +128,7 @@ def jobs(address: str) -> None:
         took = f"{((job.ended or time.time()) - job.started) / 60:.1f} min" if job.started else ""
         table.add_row(job.id, job.state, began, took, job.storage if is_url(job.storage) else "the cluster's disk")
     if not table.row_count:
-        click.echo(f"no job was submitted to {address}: 'ftlib submit FILE' does.")
+        echo(f"no job was submitted to {address}: 'ftlib submit FILE' does.")
         return
     print_table(table)
 
@@ -133,7 +144,7 @@ def logs(job: str, address: str, follow: bool) -> None:
     if follow:
         _follow(there, found)
     else:
-        click.echo(there.logs(found.id), nl=False)
+        echo(there.logs(found.id), nl=False)
 
 
 @click.command()
@@ -144,10 +155,10 @@ def stop(job: str, address: str) -> None:
     there = _cluster(address)
     found = there.job(job)
     if found.ended:
-        click.echo(f"{found.id} has {found.state} already.")
+        echo(f"{found.id} has {found.state} already.")
         return
     there.stop(found.id)
-    click.echo(f"stopped {found.id}; go on with it:  ftlib submit FILE --resume {found.run} --address {address}")
+    echo(f"stopped {found.id}; go on with it:  ftlib submit FILE --resume {found.run} --address {address}")
 
 
 @click.command()
@@ -177,7 +188,7 @@ def pull(job: str, address: str, folder: Path, weights: str) -> None:
     else:
         run = source.fetch(source.job(job), target, weights, code_alone())
     print_table(to_table(leaderboard(run)))
-    click.echo(f"run {run.path}")
+    echo(f"run {run.path}")
 
 
 @click.group()
@@ -200,11 +211,11 @@ def up(file: str, yes: bool) -> None:
 
     loaded = ClusterFile.load(file)
     least, most = loaded.hourly
-    click.echo(f"{least:.2f} to {most:.2f} {loaded.currency} an hour, from now until 'ftlib cluster down {file}'")
+    echo(f"{least:.2f} to {most:.2f} {loaded.currency} an hour, from now until 'ftlib cluster down {file}'")
     if not yes:
         click.confirm("start it?", abort=True)
     loaded.up(["--yes"])
-    click.echo(f"reach it:  ftlib cluster dashboard {file}")
+    echo(f"reach it:  ftlib cluster dashboard {file}")
 
 
 @cluster.command()
@@ -234,7 +245,7 @@ def dashboard(file: str, port: int) -> None:
     from ftlib.cluster.launcher import ClusterFile
 
     loaded = ClusterFile.load(file)
-    click.echo(f"http://127.0.0.1:{port} is the cluster's dashboard while this runs; it asks for the token.")
+    echo(f"http://127.0.0.1:{port} is the cluster's dashboard while this runs; it asks for the token.")
     loaded.ray("dashboard", "--port", str(port))
 
 
@@ -259,19 +270,17 @@ def price(file: str) -> None:
     print_table(table)
     least, most = loaded.hourly
     bound = f"at most {loaded.tree['max_workers']} workers together"
-    click.echo(
-        f"{least:.2f} to {most:.2f} {loaded.currency} an hour ({bound}); {least * 24:.2f} a day while nothing runs"
-    )
+    echo(f"{least:.2f} to {most:.2f} {loaded.currency} an hour ({bound}); {least * 24:.2f} a day while nothing runs")
 
 
 def _follow(cluster: Cluster, job: Job) -> None:
     """Exits as the job does: 0 where it succeeded, 1 where it failed."""
     try:
-        state = cluster.follow(job.id, lambda text: click.echo(text, nl=False))
+        state = cluster.follow(job.id, lambda text: echo(text, nl=False))
     except KeyboardInterrupt:
-        click.echo(f"\n{job.id} goes on; follow it again with  ftlib logs -f {job.id} --address {cluster.address}")
+        echo(f"\n{job.id} goes on; follow it again with  ftlib logs -f {job.id} --address {cluster.address}")
         return
-    click.echo(f"{job.id} {state}")
+    echo(f"{job.id} {state}")
     if state != "succeeded":
         sys.exit(1)
 
@@ -283,7 +292,7 @@ def _cluster(address: str) -> Cluster:
 
 
 def _warn(sentence: str) -> None:
-    click.secho(f"warning: {sentence}", fg="yellow", err=True)
+    echo(f"warning: {sentence}", fg="yellow", err=True)
 
 
 DOORS = (submit, jobs, logs, stop, pull, cluster)

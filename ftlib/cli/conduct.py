@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from ftlib.cli.output import console, print_table, width
+from ftlib.cli.output import console, echo, print_table, width
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,13 +24,27 @@ def load(file: str, overrides: tuple[str, ...], smoke: bool = False, whole: bool
     whose bases stay here. Raises InputError."""
     from ftlib.config import Experiment
 
-    experiment = Experiment.load(file, overrides, smoke)
+    experiment = _without_password(Experiment.load(file, overrides, smoke))
     check_files(experiment)
     if names_versions(experiment):
         from ftlib.registry import bases
 
         experiment = bases.resolved(experiment, whole)
     return experiment.anchored()
+
+
+def _without_password(experiment: Experiment) -> Experiment:
+    """The experiment as it is written down: the password of its study is kept beside FTLIB_HOME alone."""
+    from ftlib import passwords
+
+    search = experiment.sweep.search if experiment.sweep else None
+    url = getattr(search, "storage", None)
+    if experiment.sweep is None or search is None or url is None:
+        return experiment
+    bare = passwords.keep(url)
+    sys.argv[:] = map(passwords.hidden, sys.argv)  # W&B writes down how a program was called
+    sweep = experiment.sweep.model_copy(update={"search": search.model_copy(update={"storage": bare})})
+    return experiment.model_copy(update={"sweep": sweep})
 
 
 def names_versions(experiment: Experiment) -> bool:
@@ -100,11 +113,13 @@ def _reads_data_itself(experiment: Experiment) -> bool:
 
 
 def as_written(file: str, overrides: tuple[str, ...], smoke: bool) -> str:
-    """The text of an experiment's file, and what was set beside it."""
+    """The text of an experiment's file, and what was set beside it; without the password that `load` has found in it."""
+    from ftlib import passwords
+
     text = Path(file).read_text(encoding="utf-8")
     if smoke:
         text += "# --smoke\n"
-    return text + "".join(f"# override: {override}\n" for override in overrides)
+    return passwords.hidden(text + "".join(f"# override: {override}\n" for override in overrides))
 
 
 def start(experiment: Experiment, text: str, run_name: str | None = None, parcel: dict[str, Any] | None = None) -> None:
@@ -244,20 +259,20 @@ def _conduct(
     over = [event["why"] for event in run.events() if event["event"] == "budget_over"]
     out_of_time = (timed or over) and not (begun or interrupted)
     if left and not out_of_time:
-        click.secho(f"interrupted with {left} trials to go; to go on:", fg="yellow")
-        click.echo(f"  ftlib resume {place}")
+        echo(f"interrupted with {left} trials to go; to go on:", fg="yellow")
+        echo(f"  ftlib resume {shlex.quote(str(place))}")
         sys.exit(130)
     failed = [row for row in board.rows if row.state == "failed"]
     for row in failed:
-        click.secho(f"trial {row.trial} failed: {row.reason}", fg="red", err=True)
+        echo(f"trial {row.trial} failed: {row.reason}", fg="red", err=True)
     if board.best is None and left:
         why = over[-1] if over else "sweep.time_budget_s was over"
         raise FtlibError(f"{why} before a trial was evaluated: raise it.")
     if board.best is None:
         raise FtlibError(f"all {len(failed)} trials failed: see {run.path}/trials/*/error.txt.")
     if over:
-        click.secho(f"the sweep ended early: {over[-1]}", fg="yellow")
+        echo(f"the sweep ended early: {over[-1]}", fg="yellow")
     if board.cost is not None:
-        click.echo(f"cost: {board.cost:.4g} in all, {board.best.cost or 0.0:.4g} of it the winner's")
-    click.echo("promote the winner:")
-    click.echo(f"  ftlib promote {place} {board.best.trial} --as {experiment.name}")
+        echo(f"cost: {board.cost:.4g} in all, {board.best.cost or 0.0:.4g} of it the winner's")
+    echo("promote the winner:")
+    echo(f"  ftlib promote {shlex.quote(str(place))} {shlex.quote(board.best.trial)} --as {experiment.name}")

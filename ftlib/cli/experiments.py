@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ftlib.cli import complete
 from ftlib.cli.conduct import as_written, go_on, load, prepared, start
-from ftlib.cli.output import console, print_table, width
+from ftlib.cli.output import console, echo, print_table, width
 
 if TYPE_CHECKING:
     from ftlib.runs import Run
@@ -50,7 +51,7 @@ def methods(markdown: bool) -> None:
     from ftlib.config.compat import RULES
 
     if markdown:
-        click.echo(compatibility.markdown(), nl=False)
+        echo(compatibility.markdown(), nl=False)
         return
     for each in compatibility.tables():
         table = Table(title=each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -60,7 +61,7 @@ def methods(markdown: bool) -> None:
             table.add_row(name, *map(compatibility.cell, cells))
         print_table(table)
     for number, rule in enumerate(RULES, 1):
-        click.echo(f"{number:3}  {rule.sentence}")
+        echo(f"{number:3}  {rule.sentence}")
 
 
 @click.command()
@@ -86,7 +87,7 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool, add_trials: int | 
         return
     experiment = load(file, overrides, smoke)
     if experiment.sweep is None:
-        raise ConfigError(f"{file}: there is no sweep section: add one, or use 'ftlib train {file}'.")
+        raise ConfigError(f"{file}: there is no sweep section: add one, or use 'ftlib train {shlex.quote(file)}'.")
     start(experiment, as_written(file, overrides, smoke))
 
 
@@ -140,7 +141,7 @@ def _steer(run: Run, command: Command) -> None:
     if command.trial is not None and command.trial not in known:
         raise InputError(f"{run.path} has no trial '{command.trial}'.{nearest(command.trial, known)}")
     if not run.conducted:
-        raise InputError(f"{run.path} is not running: 'ftlib resume {run.path}' goes on with it.")
+        raise InputError(f"{run.path} is not running: 'ftlib resume {shlex.quote(str(run.path))}' goes on with it.")
     name = send(run, command)
     answered = answer(run, name, ANSWER_SECONDS)
     if answered is None:
@@ -148,7 +149,7 @@ def _steer(run: Run, command: Command) -> None:
     worked, sentence = answered
     if not worked:
         raise InputError(sentence)
-    click.echo(sentence)
+    echo(sentence)
 
 
 def _add_trials(path: str, count: int) -> None:
@@ -177,7 +178,7 @@ def show_leaderboard(run: str, as_csv: bool) -> None:
 
     board = write_leaderboard(open_run(run))
     if as_csv:
-        click.echo(to_csv(board), nl=False)
+        echo(to_csv(board), nl=False)
     else:
         print_table(to_table(board, width=width()))
 

@@ -1,31 +1,52 @@
-"""What is printed: tables that fit, sentences that stand out."""
+"""What is printed: tables that fit, sentences that stand out.
+
+This is the one door to the terminal. Names, reasons and labels of a run can be another's: their control characters are
+shown as codes (`plain`), and rich's own marks are text like any other.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from ftlib.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 
-def console() -> Console:
-    """Standard output."""
+@cache
+def _screen() -> type[Console]:
     from rich.console import Console
 
-    return Console()
+    class Screen(Console):
+        """Rich's console; what it is given as text is text."""
+
+        def render_str(self, text: str, **options: Any) -> Any:
+            return super().render_str(plain(text), **options)
+
+    return Screen
+
+
+def console(**options: Any) -> Console:
+    """Standard output."""
+    return _screen()(markup=False, emoji=False, **options)
 
 
 def print_table(table: Table) -> None:
     """Into a pipe or a file a table goes whole; on a terminal it is as wide as that."""
-    from rich.console import Console
-
-    out = Console()
+    out = console()
     if not out.is_terminal:
-        out = Console(width=200)
+        out = console(width=200)
     out.print(table)
+
+
+def echo(text: str = "", nl: bool = True, err: bool = False, **style: Any) -> None:
+    """A line as it is, in click's colours."""
+    click.secho(plain(text), nl=nl, err=err, **style)
 
 
 def width() -> int | None:
@@ -36,4 +57,4 @@ def width() -> int | None:
 
 def say(sentence: str) -> None:
     """A line, in yellow where it is a warning."""
-    click.secho(sentence, fg="yellow" if sentence.startswith("warning") else None)
+    echo(sentence, fg="yellow" if sentence.startswith("warning") else None)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ftlib.cli import complete
-from ftlib.cli.output import print_table, say
+from ftlib.cli.output import echo, print_table, say
 
 if TYPE_CHECKING:
     from ftlib.registry.registry import Alias, Version
     from ftlib.registry.weights import Engine
+
+
+TRUST = click.option("--trust", is_flag=True, help="Let code run that comes with weights which others have made.")
 
 
 @click.command()
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
               help="Only if its loss on FILE is no higher than that of the version NAME means now.")  # fmt: skip
 @click.option("--slack", type=float, default=0.0, metavar="X", help="How much higher it may be: 0.01 for one per cent.")
 @click.option("--no-gate", is_flag=True, help="Skip the checks of logits, chat template and loss.")
+@TRUST
 def promote(
     run: str,
     trial: str | None,
@@ -40,6 +44,7 @@ def promote(
     file: Path | None,
     slack: float,
     no_gate: bool,
+    trust: bool,
 ) -> None:
     """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME, once it is checked."""
     from ftlib.errors import InputError, nearest
@@ -47,7 +52,7 @@ def promote(
     from ftlib.registry import promotion, registry
     from ftlib.storage.mirror import bring_weights, open_run
 
-    conditions = promotion.Conditions(canary, engine, max_rank, merged, not no_gate, file, slack)
+    conditions = promotion.Conditions(canary, engine, max_rank, merged, not no_gate, file, slack, trust)
     opened = open_run(run)
     best = leaderboard(opened).best
     if trial is None and best is None:
@@ -58,12 +63,12 @@ def promote(
         raise InputError(f"{opened.path} has no trial '{chosen}'.{nearest(chosen, known)}")
     bring_weights(opened, opened.trial(chosen))
     version = promotion.promote(opened, opened.trial(chosen), name, conditions, say)
-    click.echo(f"trial {chosen} of {opened.name} is now {version.id}")
+    echo(f"trial {chosen} of {opened.name} is now {version.id}")
     if canary is None:
-        click.echo(f"serve it:  ftlib serve {name}")
+        echo(f"serve it:  ftlib serve {name}")
     else:
         _say_alias(registry.alias(name))
-        click.echo(f"all of it: ftlib canary {name} 1        none of it: ftlib rollback {name}")
+        echo(f"all of it: ftlib canary {name} 1        none of it: ftlib rollback {name}")
 
 
 @click.command("registry")
@@ -92,7 +97,7 @@ def show_registry() -> None:
                 troubles.append(str(error))
                 table.add_row(version.id, served.get(version, ""), "damaged")
     if not table.row_count and not troubles:
-        click.echo("the registry is empty: promote a trial with 'ftlib promote RUN --as NAME'")
+        echo("the registry is empty: promote a trial with 'ftlib promote RUN --as NAME'")
         return
     print_table(table)
     for trouble in troubles:
@@ -128,12 +133,12 @@ def rollback(name: str) -> None:
     """End the canary of NAME; where there is none, serve the version that was served before the current one."""
     from ftlib.registry import registry
 
-    click.echo(f"{name} is now {registry.rollback(name).id}")
+    echo(f"{name} is now {registry.rollback(name).id}")
 
 
 def _say_alias(alias: Alias) -> None:
     tried = f", and {alias.canary.id} for {alias.share:.3g} of its requests" if alias.canary else ""
-    click.echo(f"{alias.version.name} is now {alias.version.id}{tried}")
+    echo(f"{alias.version.name} is now {alias.version.id}{tried}")
 
 
 @click.group()
@@ -152,8 +157,8 @@ def add_key(name: str, adapters: str, requests_per_minute: int | None) -> None:
     allowed = [each.strip() for each in adapters.split(",") if each.strip()]
     token = keys.add(name, allowed, requests_per_minute)
     for each in sorted(set(allowed) - set(registry.names())):
-        click.secho(f"warning: '{each}' is not in the registry yet", fg="yellow", err=True)
-    click.echo(token)
+        echo(f"warning: '{each}' is not in the registry yet", fg="yellow", err=True)
+    echo(token)
 
 
 @keys.command("list")
@@ -170,7 +175,7 @@ def list_keys() -> None:
     for key in Keys.load():
         table.add_row(key.name, ", ".join(key.adapters) or "all", str(key.requests_per_minute or "any"), key.created)
     if not table.row_count:
-        click.echo("there are no keys: make one with 'ftlib keys add NAME'")
+        echo("there are no keys: make one with 'ftlib keys add NAME'")
         return
     print_table(table)
 
@@ -182,29 +187,33 @@ def remove_key(name: str) -> None:
     from ftlib.registry import keys
 
     keys.remove(name)
-    click.echo(f"key {name} is gone")
+    echo(f"key {name} is gone")
 
 
 @click.command("merge")
 @click.argument("adapter", shell_complete=complete.names)
 @click.argument("out", type=click.Path(path_type=Path))
-def merge_adapter(adapter: str, out: Path) -> None:
+@TRUST
+def merge_adapter(adapter: str, out: Path, trust: bool) -> None:
     """Compute ADAPTER (NAME, NAME@VERSION, or a trial's adapter folder) into its base, and write the model to OUT."""
     from ftlib.errors import InputError
     from ftlib.registry import registry
-    from ftlib.runs import read_json
 
-    folder = Path(adapter) if Path(adapter).is_dir() else registry.resolve(adapter.removeprefix("registry:")).weights
-    manifest = read_json(folder.parent / "manifest.json")
-    if manifest is None:
-        raise InputError(f"{folder} has no manifest.json beside it, which would name its base.")
-    if manifest.get("kind") == "model":
-        raise InputError(f"{adapter} is a whole model already: there is nothing to merge.")
-    from ftlib.adapters.merge import merge
-    from ftlib.registry.bases import base_of
+    with registry.trusting(trust):
+        if Path(adapter).is_dir():
+            folder = Path(adapter).absolute()
+            manifest = registry.manifest_of(folder, trust)
+        else:
+            version = registry.resolve(adapter.removeprefix("registry:"))
+            registry.check_loadable(version)
+            folder, manifest = version.weights, version.manifest
+        if manifest.get("kind") == "model":
+            raise InputError(f"{adapter} is a whole model already: there is nothing to merge.")
+        from ftlib.adapters.merge import merge
+        from ftlib.registry.bases import base_of
 
-    merge(folder, base_of(manifest, adapter), out)
-    click.echo(f"merged into {out}")
+        merge(folder, base_of(manifest, adapter), out)
+    echo(f"merged into {out}")
 
 
 @click.command()
@@ -215,7 +224,8 @@ def merge_adapter(adapter: str, out: Path) -> None:
     "--api-key", envvar="FTLIB_API_KEY", help="Ask for this key. Needed, or --keys, to bind wider than loopback."
 )
 @click.option("--keys", is_flag=True, help="Ask for a key of 'ftlib keys'.")
-def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, keys: bool) -> None:
+@TRUST
+def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, keys: bool, trust: bool) -> None:
     """Serve the winners NAMES (all, unless given) side by side behind an OpenAI-compatible API, until Ctrl-C.
 
     Promotions and rollbacks are followed while it runs. Options by path: engine.max_rows=64 replicas.max=4
@@ -233,6 +243,8 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     options = application.options([each for each in names if "=" in each])
     if keys:
         options["keys"] = str(default_path())
+    if trust:
+        options["trust"] = True
     start_ray()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
     url = application.start([each for each in names if "=" not in each], host, port, api_key=api_key, **options)
@@ -240,9 +252,9 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     if not application.bounded(url):
         say(f"warning: headers of requests have no bounds, since Ray was started without {application.HOOKED}")
     served = ", ".join(each for each in names if "=" not in each) or "all that is promoted"
-    click.echo(f"serving {served} at {url}/v1 (Ctrl-C stops)")
+    echo(f"serving {served} at {url}/v1 (Ctrl-C stops)")
     ending.wait()
-    click.echo("stopping: what was begun is finished (Ctrl-C again stops at once)")
+    echo("stopping: what was begun is finished (Ctrl-C again stops at once)")
     try:
         left = application.drain()
     finally:
@@ -287,10 +299,10 @@ def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json:
 
     report = monitor(name, files, hours)
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
+        echo(json.dumps(report.to_json(), indent=2))
         return
     statuses = ", ".join(f"{count} x {status}" for status, count in report.statuses.items())
-    click.echo(f"{report.version}: {report.requests} requests ({statuses}), {report.samples} of them sampled")
+    echo(f"{report.version}: {report.requests} requests ({statuses}), {report.samples} of them sampled")
     print_table(to_table(report))
     if report.damaged:
         say(f"warning: {report.damaged} lines of the logs are no JSON, and were left out")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import shlex
 import tempfile
@@ -37,6 +38,7 @@ OURS = "ftlib"  # the key of a job's metadata that says it is a run; its value i
 AGAIN = re.compile(r"\.r\d+$")  # what the job that resumes a run adds to its name
 DRIVER = "driver"  # the custom resource of nodes that drivers may run on, where a cluster has such
 STOP = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}  # a Ctrl-C: the run can be resumed
+WANDB_SAYS = ("WANDB_MODE", "WANDB_DISABLED", "WANDB_BASE_URL")  # where data may go holds for the job too
 WAITS = 600.0  # seconds for a job to begin: a node may have to come for its driver
 
 
@@ -249,7 +251,8 @@ class Cluster:
 
 def _environment(working_dir: str, secrets: bool, options: Mapping[str, Any]) -> dict[str, Any]:
     marked = {MARK: "1"} if secrets else {}
-    variables = {**STOP, "PYTHONUNBUFFERED": "1", **marked, **options.get("env_vars", {})}
+    wandb = {name: os.environ[name] for name in WANDB_SAYS if os.environ.get(name)}
+    variables = {**STOP, "PYTHONUNBUFFERED": "1", **wandb, **marked, **options.get("env_vars", {})}
     return {"working_dir": working_dir, **options, "env_vars": variables}
 
 

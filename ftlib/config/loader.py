@@ -11,6 +11,7 @@ import yaml
 from ftlib.errors import ConfigError
 
 MAX_BYTES = 1_000_000
+MERGE = "tag:yaml.org,2002:merge"
 SPACE = "sweep.space."
 DIMENSION_KEYS = ("min", "max", "log", "q", "choices", "ratio_of")
 MAX_NODES = 20_000  # after aliases are expanded: far above any experiment, far below a "billion laughs"
@@ -28,14 +29,17 @@ _Loader.add_implicit_resolver(
 
 
 def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """What is merged in (`<<: *defaults`) gives way to the mapping's own keys; those stand once."""
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
+        merges = key_node.tag == MERGE
+        key = "<<" if merges else loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
         if not isinstance(key, str | int | float | bool):
             raise ConfigError(f"line {line}: a key must be a plain word, but it is {key!r}.")
         if key in seen:
-            raise ConfigError(f"line {line}: the key '{key}' stands twice (first on line {seen[key]}): keep one.")
+            also = ": merge a list, <<: [*a, *b]" if merges else ": keep one"
+            raise ConfigError(f"line {line}: the key '{key}' stands twice (first on line {seen[key]}){also}.")
         seen[key] = line
     return loader.construct_mapping(node, deep=True)
 

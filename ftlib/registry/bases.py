@@ -41,11 +41,11 @@ def resolved(experiment: Experiment, whole: bool = False) -> Experiment:
             dimension["choices"] = [_base(experiment, name) for name in dimension["choices"]]
     method = tree["method"]
     if isinstance(method.get("teacher"), str):
-        method["teacher"] = _beside("method.teacher", method["teacher"], whole, lambda version: version.path)
-    for index, reward in enumerate(method.get("rewards") or ()):
-        name, key = reward["arguments"].get("model"), f"method.rewards.{index}.arguments.model"
+        method["teacher"] = _beside(experiment, method["teacher"], whole, lambda version: version.path)
+    for reward in method.get("rewards") or ():
+        name = reward["arguments"].get("model")
         if isinstance(name, str):
-            reward["arguments"]["model"] = _beside(key, name, whole, lambda version: version.weights)
+            reward["arguments"]["model"] = _beside(experiment, name, whole, lambda version: version.weights)
     changed = tree != experiment.to_dict()
     return _begun(Experiment.parse(tree) if changed else experiment, experiment)
 
@@ -66,7 +66,9 @@ def _begun(experiment: Experiment, written: Experiment) -> Experiment:
 def _base(experiment: Experiment, name: str) -> str:
     if not name.startswith(REGISTRY):
         return name
-    version = registry.resolve(name.removeprefix(REGISTRY))
+    with registry.trusting(experiment.model.trust_remote_code):  # the user's own word, for the model that is trained
+        version = registry.resolve(name.removeprefix(REGISTRY))
+    registry.check_loadable(version)
     _check_head(experiment, version)
     if version.kind == "model":
         return str(version.weights)
@@ -90,11 +92,17 @@ def _check_head(experiment: Experiment, version: Version) -> None:
         )
 
 
-def _beside(key: str, name: str, whole: bool, place: Callable[[Version], Path]) -> str:
+def _beside(experiment: Experiment, name: str, whole: bool, place: Callable[[Version], Path]) -> str:
     """A model beside the one that is trained: an adapter is put on its base as it is loaded."""
     if not name.startswith(REGISTRY):
         return name
     version = registry.resolve(name.removeprefix(REGISTRY))
+    registry.check_loadable(version)
+    if experiment.model.trust_remote_code and not version.may_run_code:  # said of another model
+        raise ConfigError(
+            f"model.trust_remote_code: {version.id} would be loaded with it too, and others have promoted it: promote it "
+            "yourself, or leave the key out."
+        )
     if version.kind == "model":
         return str(place(version))
     if whole:

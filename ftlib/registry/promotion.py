@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftlib.cluster import signature
 from ftlib.data import Prepared
 from ftlib.errors import DataError, InputError
 from ftlib.registry import registry, weights
@@ -33,6 +34,7 @@ class Conditions:
     gate: bool = True
     unless_worse_than: Path | None = None
     slack: float = 0.0
+    trust: bool = False  # code that comes with a run of somebody else's
 
     def __post_init__(self) -> None:
         """Raises InputError for conditions that contradict one another."""
@@ -57,7 +59,11 @@ def promote(run: Run, trial: Trial, name: str, conditions: Conditions, say: Say)
 
     making = _Promotion(f"trial {trial.id} of {run.name}", conditions, say)
     compare = making.compare if conditions.unless_worse_than is not None else None
-    return registry.promote(run, trial, name, conditions.canary, making.examine, compare)
+    why = signature.why_foreign(run)
+    if why is not None and not conditions.trust:
+        say(f"warning: {why}: nothing that it brings runs as code (--trust lets it)")
+    with registry.trusting(conditions.trust):
+        return registry.promote(run, trial, name, conditions.canary, making.examine, compare, trust=conditions.trust)
 
 
 class _Promotion:

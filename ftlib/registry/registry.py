@@ -4,6 +4,9 @@
                tried on a share of the traffic also "canary": {"version": 4, "share": 0.1}
     a version  adapter/ (PEFT) or model/ (safetensors), and manifest.json: where the weights come from
 
+A version is signed by whoever promoted it. Code that comes with its weights or its base (`trust_remote_code`, `*.py`) runs
+for this user where this user has signed it, or says --trust (`trusting`); a manifest alone is not believed.
+
 `support` addresses what the alias points at, `support@2` one version for ever. Promoting writes the next number and
 then moves the alias; rolling back moves the alias alone. A move is one write under a lock, so whoever reads the alias
 sees it before or after. A promotion cut short is never a version. `shelf.py` knows where all of it lies.
@@ -11,15 +14,18 @@ sees it before or after. A promotion cut short is never a version. `shelf.py` kn
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from ftlib import manifest as manifests
+from ftlib.cluster import signature
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.registry import weights
 from ftlib.registry.shelf import NAME, Folder, Objects, Place, make_read_only, manifest_in, objects, shelf
@@ -37,6 +43,7 @@ class Version:
     name: str
     number: int
     place: Place
+    trusted: bool = field(default=False, compare=False)  # by --trust of whoever has found it
 
     @property
     def id(self) -> str:
@@ -55,16 +62,29 @@ class Version:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Raises FtlibError for a damaged one."""
+        """What it says of code counts where `may_run_code`. Raises FtlibError for a damaged one."""
+        told = self._told
+        return told if not manifests.asks_for_code(told) or self.may_run_code else manifests.without_code(told)
+
+    @property
+    def _told(self) -> dict[str, Any]:
         if isinstance(self.place, Path):
             return manifest_in(self.place)
         return objects(self.place).manifest(self.name, self.number)
 
     @property
+    def may_run_code(self) -> bool:
+        """Whether code that comes with it may run: this user has promoted it, or trusts it."""
+        if self.trusted:
+            return True
+        told = self._told
+        return signature.matches(told.get("signature"), *_signed(told, self.path / self.kind))
+
+    @property
     def kind(self) -> Kind:
         if isinstance(self.place, Path):
             return "adapter" if (self.place / "adapter").is_dir() else "model"
-        return "adapter" if self.manifest.get("kind") == "adapter" else "model"
+        return "adapter" if self._told.get("kind") == "adapter" else "model"
 
     @property
     def weights(self) -> Path:
@@ -99,6 +119,7 @@ def promote(
     canary: float | None = None,
     examine: Callable[[Version], Mapping[str, Any]] = lambda staged: {},
     compare: Callable[[Version | None], Mapping[str, Any]] | None = None,
+    trust: bool = False,
 ) -> Version:
     """Copies a trial's best weights into the registry as the next version of `name`, which then means that version.
 
@@ -106,6 +127,9 @@ def promote(
     canary that was there ends either way. `examine` sees the copy before it has a number, may still change it, and
     returns what goes into its manifest; `compare` does so for the version that `name` means until then, or None, and again
     when that is another by the time that the alias is moved. Whatever they raise ends the promotion.
+
+    Code that comes with the weights of a run which is not this user's is refused, and what its manifest says of code is
+    not taken over, unless there is `trust`.
 
     Raises InputError for a name that is not one, for a trial that failed or whose weights are missing or empty, for a
     share that is none, and for a canary of a name that has no version yet.
@@ -116,9 +140,12 @@ def promote(
         alias(name)  # a canary needs a version beside it
     origin = _promotable(trial)
     place = shelf()
+    trusted = trust or signature.why_foreign(run) is None
     with place.staging(name) as staged:
-        _copy(trial, origin, staged / origin.name.removeprefix(".").removesuffix(".old"))
-        found = dict(examine(Version(name, 0, staged)))
+        _copy(trial, origin, staged / origin.name.removeprefix(".").removesuffix(".old"), trusted)
+        copied = Version(name, 0, staged, trusted)
+        weights.check_code(f"trial {trial.id} of {run.name}", copied.weights, trusted)
+        found = dict(examine(copied))
         make_read_only(staged)
         before = _meant(place, name) if compare else None
         found |= compare(before) if compare else {}
@@ -205,9 +232,46 @@ def check_manifest(version: Version) -> None:
 
 
 def check_loadable(version: Version, *, engine: Engine = "bank", max_rank: int | None = None) -> None:
-    """Raises InputError for a version that must not be loaded (links, pickles, damaged files, a rank above `max_rank`)
-    or that `engine` cannot serve. Reads headers alone: it takes milliseconds."""
+    """Raises InputError for a version that must not be loaded (links, pickles, code that nobody trusts, damaged files, a
+    rank above `max_rank`) or that `engine` cannot serve. Reads headers alone: it takes milliseconds."""
     weights.check(version.id, version.path, engine, max_rank)
+    if weights.why_code(version.weights) is not None:
+        weights.check_code(version.id, version.weights, version.may_run_code)
+
+
+def manifest_of(folder: Path, trust: bool = False) -> dict[str, Any]:
+    """The manifest beside a folder of weights in a run or a version, which is believed of code where that is this user's.
+
+    Raises InputError where there is none, and for code that comes with weights of others, unless there is `trust`.
+    """
+    told = manifest_in(folder.parent)
+    if not told:
+        raise InputError(f"{folder} has no manifest.json beside it, which would name its base.")
+    run = Run(folder.parents[2])
+    ours = (run.path / "resolved.json").is_file() and signature.why_foreign(run) is None
+    ours = ours or signature.matches(told.get("signature"), *_signed(told, folder))
+    weights.check_code(str(folder), folder, trust or ours)
+    return told if trust or ours else manifests.without_code(told)
+
+
+_trusting = False
+
+
+@contextlib.contextmanager
+def trusting(trust: bool = True) -> Iterator[None]:
+    """While the block lasts, versions that this process finds may run the code that comes with them (--trust)."""
+    before = _trusting
+    trust_versions(trust or before)
+    try:
+        yield
+    finally:
+        trust_versions(before)
+
+
+def trust_versions(trust: bool) -> None:
+    """The same for all of a process that serves nothing else."""
+    global _trusting
+    _trusting = trust
 
 
 def names() -> list[str]:
@@ -218,7 +282,7 @@ def names() -> list[str]:
 def versions(name: str) -> list[Version]:
     """The versions of a name, oldest first. Raises InputError for an unknown name."""
     place = _known(name)
-    return [Version(name, number, place.at(name, number)) for number in place.numbers(name)]
+    return [Version(name, number, place.at(name, number), _trusting) for number in place.numbers(name)]
 
 
 def current(name: str) -> Version:
@@ -285,7 +349,7 @@ def _alias(place: Folder | Objects, name: str, content: bytes) -> Alias:
 
     def version(number: int) -> Version:
         place.check(name, number)
-        return Version(name, number, place.at(name, number))
+        return Version(name, number, place.at(name, number), _trusting)
 
     tried = state.get("canary")
     if tried is None:
@@ -361,13 +425,14 @@ def _promotable(trial: Trial) -> Path:
     return folder
 
 
-def _copy(trial: Trial, origin: Path, target: Path) -> None:
+def _copy(trial: Trial, origin: Path, target: Path, trusted: bool) -> None:
     """Real copies, not links. A running trial may replace its weights meanwhile, which mixes two states: refused."""
     before = origin.stat().st_ino
     shutil.copytree(origin, target)
     if trial.weights is None or trial.weights.stat().st_ino != before:
         raise InputError(f"{trial.id} saved new weights while they were being copied: promote it again.")
-    write_json(target.parent / "manifest.json", trial.manifest)
+    manifest = trial.manifest if trusted else manifests.without_code(trial.manifest)
+    write_json(target.parent / "manifest.json", manifest)
 
 
 def _publish(place: Folder | Objects, name: str, staged: Path, facts: Mapping[str, Any]) -> Version:
@@ -376,7 +441,17 @@ def _publish(place: Folder | Objects, name: str, staged: Path, facts: Mapping[st
     kind, promoted = Version(name, 0, staged).kind, datetime.now(UTC).isoformat(timespec="seconds")
 
     def manifest(number: int) -> dict[str, Any]:
-        return {**told, **facts, "kind": kind, "name": name, "version": number, "promoted": promoted}
+        whole = {**told, **facts, "kind": kind, "name": name, "version": number, "promoted": promoted}
+        return {**whole, "signature": signature.mac(*_signed(whole, staged / kind))}
 
     number = place.publish(name, staged, manifest)
     return Version(name, number, place.at(name, number))
+
+
+def _signed(manifest: Mapping[str, Any], folder: Path) -> tuple[str, str, str]:
+    """What a version's signature is of: its manifest, and each file that is no tensors. Those run nothing."""
+    told = {key: value for key, value in manifest.items() if key not in ("signature", "files")}
+    sha = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".safetensors"):
+        sha.update(f"{file.relative_to(folder)}\0{signature.digest_of(file)}\0".encode())
+    return "version", json.dumps(told, sort_keys=True, default=str), sha.hexdigest()

@@ -6,6 +6,7 @@ Only headers and small JSON files are read, and no number in them is believed be
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,16 @@ CONFIG_BYTES = 2**20  # adapter_config.json; a hundred layers with a rank of the
 HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack"})
 CODE = b"PK\x03\x04"  # how torch.save begins; pickle itself begins with \x80 and its protocol
+PROGRAMS = frozenset({".py", ".pyc", ".pyo", ".pyd", ".pth", ".so", ".dll", ".dylib", ".sh"})
+DTYPES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I8", "U8", "BOOL"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}  # bits of each of safetensors' dtypes
+DATA = ("tokenizer.json", "vocab.json", "model.safetensors.index.json")  # JSON that says nothing of code, and is large
 VLLM_MAX_RANK = 512  # the largest value that vLLM takes for max_lora_rank
 
 
@@ -44,6 +55,49 @@ def check(owner: str, folder: Path, engine: Engine = "bank", max_rank: int | Non
         raise InputError(
             f"{owner} {reason}, which vLLM does not serve: use the bank engine, or promote it with --merged."
         )
+
+
+def check_code(owner: str, folder: Path, trusted: bool) -> None:
+    """Raises InputError where a folder of weights brings code with it, unless who made it is trusted."""
+    why = None if trusted else why_code(folder)
+    if why is not None:
+        raise InputError(
+            f"{owner} {why}, which would run when it is loaded, and it was not made by you: --trust loads it all the same, "
+            "if you know where it comes from."
+        )
+
+
+def why_code(folder: Path) -> str | None:
+    """How a folder of weights would run code of its own, to be read after its name; None where it would not."""
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        if file.suffix.lower() in PROGRAMS - PICKLED:
+            return f"holds {file.name}"
+        if file.suffix.lower() == ".json" and file.name not in DATA:
+            why = _why_code_in(file)
+            if why is not None:
+                return f"has {why} in its {file.name}"
+    return None
+
+
+def _why_code_in(file: Path) -> str | None:
+    """What transformers and PEFT would import at the word of a configuration."""
+    text = file.read_bytes() if file.stat().st_size <= 64 * CONFIG_BYTES else b""
+    try:
+        waiting = [json.loads(text.decode())]
+    except (ValueError, RecursionError):
+        return "no JSON" if file.name.endswith("config.json") else None
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("auto_map"):
+                return "auto_map"
+            if value.get("megatron_config"):
+                return "megatron_config"
+            kernel = value.get("attn_implementation") or value.get("_attn_implementation")
+            if isinstance(kernel, str) and "/" in kernel:
+                return f"attn_implementation: {kernel[:60]} (a program of the Hub)"
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return None
 
 
 def adapter_config(owner: str, folder: Path) -> dict[str, Any]:
@@ -92,14 +146,35 @@ def tensors(file: Path) -> tuple[dict[str, Any], int]:
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         try:
-            header = json.loads(opened.read(min(length, size, HEADER_BYTES)))
+            header = json.loads(opened.read(min(length, size, HEADER_BYTES)).decode())
             header.pop("__metadata__", None)
-            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        except (ValueError, TypeError, LookupError, AttributeError):
-            raise InputError(f"{file} is no safetensors file, or was cut short.") from None
-    if 8 + length + end > size:
-        raise InputError(f"{file} is no safetensors file, or was cut short.")
+            whole = 8 + length + _end_of(header) == size
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            whole = False
+    if not whole:
+        raise InputError(f"{file} is no safetensors file, or was cut short or damaged.")
     return header, 8 + length
+
+
+def _end_of(header: dict[str, Any]) -> int:
+    """How many bytes of tensors a header tells of. Raises ValueError, TypeError or LookupError where they do not fit one
+    after the other: the library itself would find that out in its own words."""
+    end = 0
+    for begin, stop, entry in sorted(
+        ((*entry["data_offsets"], entry) for entry in header.values() if _is_tensor(entry)), key=lambda each: each[:2]
+    ):
+        bits = math.prod(entry["shape"]) * DTYPES[entry["dtype"]]
+        if begin != end or (stop - begin) * 8 != bits:
+            raise ValueError(entry)
+        end = stop
+    return end
+
+
+def _is_tensor(entry: dict[str, Any]) -> bool:
+    numbers = [*entry["shape"], *entry["data_offsets"]]
+    if len(entry["data_offsets"]) != 2 or not all(type(each) is int and each >= 0 for each in numbers):
+        raise ValueError(entry)
+    return True
 
 
 def moves_its_base(file: Path) -> bool:

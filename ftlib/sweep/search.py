@@ -13,7 +13,7 @@ import ray.tune
 from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule
 from ray.tune.search.optuna import OptunaSearch
 
-from ftlib import config
+from ftlib import config, passwords
 from ftlib.config import Experiment, SweepSection
 from ftlib.errors import ConfigError
 from ftlib.setting import Rungs
@@ -212,19 +212,37 @@ def _optuna_sampler(search: config.OptunaSearch) -> optuna.samplers.BaseSampler:
     )
 
 
+class Database(optuna.storages.RDBStorage):
+    """Optuna's, whose password is in no pickle: Tune keeps the searcher in the run directory."""
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state: dict[Any, Any] = super().__getstate__()
+        return {**state, "url": passwords.without(state["url"])}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__({**state, "url": passwords.whole(state["url"])})
+
+
+def check_storage(experiment: Experiment) -> None:
+    """Raises ConfigError where the study's database cannot be opened."""
+    search = experiment.sweep.search if experiment.sweep else None
+    if isinstance(search, config.OptunaSearch):
+        _storage(search.storage)
+
+
 def _storage(url: str | None) -> optuna.storages.BaseStorage | None:
     if url is None:
         return None
+    bare = passwords.without(url)
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        return Database(passwords.whole(url), engine_kwargs={"pool_pre_ping": True})
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"sweep.search.storage: '{_without_password(url)}' cannot be opened: {reason}") from None
-
-
-def _without_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('://')[0]}://…@{tail}" if at else url
+        passwords.keep(url)
+        reason = passwords.hidden(str(error).strip().splitlines()[0])
+        raise ConfigError(
+            f"sweep.search.storage: '{bare}' cannot be opened: {reason}. Its password is in no run: where it is missing, set "
+            f"{passwords.VARIABLE} to the whole URL."
+        ) from None
 
 
 def _distribution(experiment: Experiment, path: str) -> optuna.distributions.BaseDistribution:

@@ -33,11 +33,12 @@ from ftlib.sweep.conductor import Conductor, give_back
 from ftlib.sweep.controller import conducting
 from ftlib.sweep.job import run_tune_trial, workers_place
 from ftlib.sweep.rungs import rungs_of, why_never_stopped
-from ftlib.sweep.search import draws, make_scheduler, make_search
+from ftlib.sweep.search import check_storage, draws, make_scheduler, make_search
 from ftlib.sweep.shares import Shares, shared
 from ftlib.sweep.snapshot import lay_out
 
 TUNE = "tune"
+LONGEST_FOLDER = 107 - len("/session_2026-11-27_10-59-17_123456_1234567/sockets/plasma_store.1")
 
 
 def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
@@ -79,7 +80,22 @@ def start_ray(cpus: int | None = None) -> None:
         ray.init(**quiet)
     else:
         guard_local_cluster()
-        ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=_short_folder(), **quiet)
+
+
+def _short_folder() -> str | None:
+    """Where Ray's sockets fit: their path has at most 107 bytes, and TMPDIR may take them all. None: where Ray likes.
+
+    Raises FtlibError where no folder is short enough.
+    """
+    likes = os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+    if len(os.fsencode(os.path.abspath(likes))) <= LONGEST_FOLDER:
+        return None
+    if os.environ.get("RAY_TMPDIR") or not os.access("/tmp", os.W_OK | os.X_OK):
+        raise FtlibError(
+            f"{likes} is too long for Ray's sockets ({LONGEST_FOLDER} bytes at most): set RAY_TMPDIR to a shorter folder."
+        )
+    return "/tmp/ray"
 
 
 def fit(
@@ -195,6 +211,7 @@ def _tuner(experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | No
 def _restored(run: Run, setting: Setting, hosts: Hosts | None) -> ray.tune.Tuner:
     path = run.path / TUNE
     lay_out(path)
+    check_storage(setting.experiment())
     trainable = _trainable(setting, hosts)
     return ray.tune.Tuner.restore(str(path), trainable, resume_unfinished=True, resume_errored=False)
 

@@ -152,6 +152,7 @@ def test_a_link_out_of_a_run_makes_it_foreign(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"short"])
 def test_an_empty_key_signs_for_nobody(run: Run, home: Path, content: bytes) -> None:
+    home.mkdir(exist_ok=True)
     (home / "key").write_bytes(content)
     (home / "key").chmod(0o600)
     for deed in (lambda: signature.mac("x"), lambda: signature.check(run), lambda: signature.sign(run)):

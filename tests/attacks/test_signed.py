@@ -1,0 +1,188 @@
+"""A run at a URL: whoever can write to the bucket must not choose what `resume`, or another machine, runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ftlib.cluster import signature
+from ftlib.errors import FtlibError, InputError, TrialError
+from ftlib.runs import Run, append_row, read_json
+from ftlib.setting import Setting
+from ftlib.storage import mirror, storage
+
+from .conftest import made, put
+
+
+@pytest.fixture
+def run(url: str, home: Path) -> Run:
+    """Our own, signed and kept at a URL; then lost here."""
+    run = made(url, home / "runs")
+    signature.sign(run)
+    keep(run)
+    return run
+
+
+def keep(run: Run) -> None:
+    place = mirror.url_of(run)
+    assert place is not None
+    mirror._Keeper(run, place).push()
+    mirror.leave(setting(run), "000")
+
+
+def setting(run: Run, **changes: object) -> Setting:
+    values: dict[str, object] = {"run": str(run.path), "data": "x", "resolved": run.resolved["experiment"]}
+    return Setting(**{**values, "key": mirror.key_of(run), **changes})  # type: ignore[arg-type]
+
+
+def fetched(run: Run) -> Run:
+    place = mirror.url_of(run)
+    assert place is not None
+    shutil.rmtree(run.path)
+    return mirror.open_run(place)
+
+
+def test_what_is_ours_comes_back_as_ours(run: Run) -> None:
+    signature.check(fetched(run))
+
+
+FILES = [
+    "resolved.json",
+    "experiment.yaml",
+    "events.jsonl",
+    "trials/000/point.json",
+    "trials/000/params.json",
+    "trials/000/status.json",
+    "trials/000/manifest.json",
+    "trials/000/metrics.jsonl",
+    "trials/000/adapter",
+    "tune",
+]
+
+
+def _spoiled(place: str, name: str) -> None:
+    """One byte more in a file, or in a small file of a directory."""
+    inside = [each for each in storage.listing(place) if each == name or each.startswith(f"{name}.")]
+    there = min(inside, key=lambda each: each.endswith(".safetensors"))
+    put(f"{place}/{there}", (storage.read(f"{place}/{there}") or b"") + b" ")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_somebody_changed_is_named(run: Run, name: str) -> None:
+    place = mirror.url_of(run)
+    assert place is not None
+    _spoiled(place, name)
+    shutil.rmtree(run.path)
+    back = mirror.fetch(place, run.path)
+    with pytest.raises(InputError, match=f"{name}.* is not as you have signed it.*--trust"):
+        signature.check(back)
+
+
+@pytest.mark.parametrize("where", ["", "/trials/000"])
+def test_an_index_of_somebody_else_is_named(run: Run, where: str) -> None:
+    place = f"{mirror.url_of(run)}{where}"
+    told = json.loads(storage.read(f"{place}/index.json") or b"")
+    for change in ({"signature": "0" * 64}, {"signature": None}, {"machine": "other"}, {"files": {}}):
+        put(f"{place}/index.json", json.dumps(told | change))
+        with pytest.raises(InputError, match=r"index.json is not signed by you.*--trust"):
+            signature.check(fetched(run))
+
+
+def test_an_index_of_another_run_is_none(run: Run, url: str, home: Path) -> None:
+    """Our own signature, of another place."""
+    other = made(f"{url}/other", home / "others")
+    keep(other)
+    put(f"{mirror.url_of(run)}/index.json", storage.read(f"{mirror.url_of(other)}/index.json") or b"")
+    with pytest.raises(InputError, match="not signed by you"):
+        signature.check(fetched(run))
+
+
+def test_a_file_that_somebody_removed_is_named(run: Run) -> None:
+    place = mirror.url_of(run)
+    filesystem, path = storage._at(f"{place}/trials/000/point.json")
+    filesystem.delete_file(path)
+    with pytest.raises(InputError, match=r"trials/000/point.json was removed by somebody.*--trust"):
+        signature.check(fetched(run))
+
+
+def test_a_run_of_somebody_else_can_be_read_and_is_not_ours(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = mirror.url_of(run)
+    assert place is not None
+    monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "another"))
+    back = mirror.open_run(place)
+    assert back.trial("000").params == {"train.learning_rate": 0.1}
+    with pytest.raises(InputError, match="not signed by you"):
+        signature.check(back)
+    assert not (tmp_path / "another" / "runs" / run.name / "signature.json").read_text().count('"trusted": true')
+
+
+def test_a_kill_between_index_and_files_leaves_a_run_that_is_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, count = storage.put, 0
+
+    def killed(file: Path, where: str) -> None:
+        nonlocal count
+        count += 1
+        if count > 1:
+            raise KeyboardInterrupt
+        real(file, where)
+
+    append_row(run.path / "events.jsonl", {"time": 1.0, "event": "x"})
+    (run.trial("000").path / "lineage.json").write_text("{}")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            keep(run)
+    signature.check(fetched(run))
+
+
+def test_another_machine_takes_nothing_that_was_changed(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, there = mirror.url_of(run), setting(run)
+    monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "worker"))  # its own key, and what its driver has told it
+    mirror._machine.cache_clear()
+    elsewhere = setting(run, key=there.key, run=str(tmp_path / "worker" / "runs" / run.name))
+    try:
+        mirror.arrive(elsewhere, "000")
+        assert Run(Path(elsewhere.run)).trial("000").weights is not None
+        append_row(Path(elsewhere.run) / "trials" / "000" / "metrics.jsonl", {"step": 4, "tokens": 1, "seconds": 1.0})
+        mirror.leave(elsewhere, "000")
+        shutil.rmtree(Path(elsewhere.run))
+        mirror.arrive(elsewhere, "000")  # what it has left itself
+        shutil.rmtree(Path(elsewhere.run))
+        _spoiled(f"{place}/trials/000", "adapter")
+        with pytest.raises(TrialError, match=r"trials/000/adapter.* is not as you have signed it.*--trust"):
+            mirror.arrive(elsewhere, "000")
+        assert not (Path(elsewhere.run) / "trials" / "000").exists()
+        mirror.arrive(setting(run, key=there.key, run=elsewhere.run, trusted=True), "000")
+    finally:
+        mirror._machine.cache_clear()
+    monkeypatch.setenv("FTLIB_HOME", str(home))
+    keeper = mirror._Keeper(run, f"{place}")
+    put(f"{place}/trials/000/manifest.json", b'{"kind": "model"}')
+    with pytest.raises(FtlibError, match="manifest.json is not as you have signed it"):
+        keeper._pull()
+    assert read_json(run.trial("000").path / "manifest.json")["kind"] == "adapter"
+
+
+def test_another_machine_takes_no_other_data(url: str, run: Run, home: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data" / "abc"
+    data.mkdir(parents=True)
+    (data / "report.json").write_text("{}")
+    mirror._keep_data(url, data)
+    content = signature.content_of(data)
+    shutil.rmtree(data)
+    told = setting(run, data=str(data), data_content=content)
+    mirror.arrive(told)
+    assert (data / "report.json").read_text() == "{}"
+    shutil.rmtree(data)
+    (name,) = [each for each in storage.listing(f"{url}/.data") if each.endswith("report.json")]
+    put(f"{url}/.data/{name}", "evil")
+    with pytest.raises(TrialError, match="is not the data that the driver has prepared"):
+        mirror.arrive(told)
+    assert not data.exists()
