@@ -23,7 +23,10 @@ def why_none(value: Any, required: tuple[str, ...] = ()) -> str | None:
         return f"it has no '{missing[0]}'"
     if "experiment" in required and "model" not in value["experiment"]:
         return "its 'experiment' has no model"
-    wrong = [key for key, fits in KEYS.items() if value.get(key) is not None and not fits(value[key])]
+    try:
+        wrong = [key for key, fits in KEYS.items() if value.get(key) is not None and not fits(value[key])]
+    except RecursionError:
+        return "it is nested too deeply"
     return f"its '{wrong[0]}' is none" if wrong else None
 
 
@@ -50,14 +53,17 @@ def without_code(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _is_base(value: Any) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("name_or_path"), str):
         return False
-    parent = value.get("parent") or {"version": "", "base": {"name_or_path": ""}}
     texts = [value.get("revision"), value.get("fingerprint")]
+    parent = value.get("parent")
+    return all(isinstance(text, str | None) for text in texts) and (parent is None or _is_parent(parent))
+
+
+def _is_parent(value: Any) -> bool:
     return (
-        all(isinstance(text, str | None) for text in texts)
-        and isinstance(parent, dict)
-        and isinstance(parent.get("version"), str)
-        and isinstance(parent.get("adapter", ""), str)
-        and _is_base(parent.get("base"))
+        isinstance(value, dict)
+        and isinstance(value.get("version"), str)
+        and isinstance(value.get("adapter", ""), str)
+        and _is_base(value.get("base"))
     )
 
 

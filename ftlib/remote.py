@@ -58,7 +58,7 @@ def resume(name: str, job: str, secrets: bool, trust: bool) -> None:
     vault = _begin(job, secrets)
     tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
     opened = open_run(f"{storage_of(tree['storage'])}/{name}")
-    resolved = {**opened.resolved["experiment"], **{key: tree[key] for key in ("model", "data", "method")}}
+    resolved = {**opened.experiment, **{key: tree[key] for key in ("model", "data", "method")}}
     go_on(Experiment.parse(resolved).anchored(), opened, trust)
     del vault
 

@@ -440,6 +440,14 @@ class Run:
         return resolved
 
     @property
+    def experiment(self) -> dict[str, Any]:
+        """The experiment, with all defaults."""
+        told = self.resolved.get("experiment")
+        if not told:
+            raise damaged(self.path / "resolved.json", "it holds no experiment")
+        return dict(told)
+
+    @property
     def objective(self) -> tuple[str, str]:
         """The metric that its trials are compared by, and `min` or `max`."""
         told = self.resolved.get("objective")

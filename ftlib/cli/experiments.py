@@ -100,7 +100,7 @@ def resume(run: str, trust: bool) -> None:
     from ftlib.storage.mirror import open_run
 
     opened = open_run(run)
-    experiment = Experiment.parse(opened.resolved["experiment"], f"{opened.path}/resolved.json")
+    experiment = Experiment.parse(opened.experiment, f"{opened.path}/resolved.json")
     go_on(experiment, opened, trust)
 
 
@@ -164,7 +164,7 @@ def _add_trials(path: str, count: int) -> None:
         _steer(run, command)
         return
     signature.check(run)  # resuming loads what it holds
-    experiment = Experiment.parse(run.resolved["experiment"], f"{run.path}/resolved.json")
+    experiment = Experiment.parse(run.experiment, f"{run.path}/resolved.json")
     go_on(experiment, run, command=command)
 
 

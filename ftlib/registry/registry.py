@@ -93,13 +93,14 @@ class Version:
     @property
     def base(self) -> str:
         """The name of the model that all of its training began with."""
-        return root_of(self.manifest["base"])
+        base = self._told.get("base")
+        return root_of(base) if base else "?"
 
     @property
     def parent(self) -> str | None:
         """The version that its training began with, as NAME@NUMBER; None where that was a model from elsewhere."""
-        manifest = self.manifest
-        found: str | None = manifest.get("parent") or (manifest["base"].get("parent") or {}).get("version")
+        told = self._told
+        found: str | None = told.get("parent") or ((told.get("base") or {}).get("parent") or {}).get("version")
         return found
 
 

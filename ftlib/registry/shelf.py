@@ -38,7 +38,7 @@ from typing import Any
 from ftlib import manifest as manifests
 from ftlib.errors import FtlibError
 from ftlib.registry.lease import Lease
-from ftlib.runs import all_to_disk, damaged, home, lock, parse_json, read_json, to_disk, write_json
+from ftlib.runs import all_to_disk, damaged, home, lock, parse_json, read_json, to_disk, write_json, write_text
 from ftlib.storage import storage
 
 VARIABLE = "FTLIB_REGISTRY"
@@ -46,7 +46,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 ALIAS_BYTES = 2**20
 MANIFEST_BYTES = 2**24  # it holds an experiment, whose space may list many points
-LEFT_BEHIND = 86_400.0  # seconds after which a copy without a lock of its own counts as left by a kill
+LEFT_BEHIND = 86_400.0  # seconds after which a copy of another machine counts as left by a kill
 FILES = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")  # no separator: a folder below files/, and no other
 PATIENCE = 15.0  # seconds that a store may be away: a person or a request waits
 BRINGING = 60.0  # the same, while files are brought
@@ -398,35 +398,34 @@ def next_number(there: list[int], given: dict[str, Any], where: Path | str) -> i
 
 @contextlib.contextmanager
 def staging_in(folder: Path) -> Iterator[Path]:
-    """A new name in a folder for what is put together there, gone afterwards. What kills have left there goes first: each
-    copy has a lock, which its process holds."""
+    """A new name in a folder for what is put together there, gone afterwards. What kills have left there goes first: beside
+    each copy stands whose it is."""
     folder.mkdir(parents=True, exist_ok=True)
     for other in [*folder.glob(".staged-*")]:
         _sweep(other)
     staged = folder / f".staged-{secrets.token_hex(6)}"
-    held = staged.with_name(f"{staged.name}.lock")
+    owner = _owner(staged)
     try:
-        with lock(held) as owner:
-            owner.write(f"{os.getpid()} {socket.gethostname()}")
-            owner.flush()
-            yield staged
+        write_text(owner, f"{os.getpid()} {socket.gethostname()}")
+        yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-        held.unlink(missing_ok=True)
+        owner.unlink(missing_ok=True)
+
+
+def _owner(staged: Path) -> Path:
+    return staged.with_name(f"{staged.name}.owner")
 
 
 def _sweep(left: Path) -> None:
-    """Removes a copy, and its lock, whose process is gone."""
-    held = left if left.suffix == ".lock" else left.with_name(f"{left.name}.lock")
-    copy = held.with_suffix("")
-    with contextlib.suppress(OSError, ValueError, FtlibError):  # it is held, or another sweeps it
-        if not held.exists() and time.time() - copy.stat().st_mtime < LEFT_BEHIND:
-            return  # of an ftlib without locks: it may go on
-        with lock(held, wait=False) as owner:  # a file system may have locks that lock nothing
-            pid, _, host = owner.read().partition(" ")
-            if host != socket.gethostname() or not _lives(int(pid)):
-                shutil.rmtree(copy, ignore_errors=True)
-                held.unlink()
+    """Removes a copy, and what says whose it is, where its process is gone; of another machine, after a day."""
+    copy = left.with_suffix("") if left.suffix == ".owner" else left
+    with contextlib.suppress(OSError):  # it has just ended
+        pid, _, host = _owner(copy).read_text().partition(" ") if _owner(copy).exists() else ("", "", "")
+        old = time.time() - left.stat().st_mtime > LEFT_BEHIND
+        if old if host != socket.gethostname() else not _lives(int(pid)):
+            shutil.rmtree(copy, ignore_errors=True)
+            _owner(copy).unlink(missing_ok=True)
 
 
 def _lives(pid: int) -> bool:

@@ -4,16 +4,16 @@
      "files": {"metrics.jsonl": [DIGEST, ...]}, "signature": MAC}
 
 It is one object, so it changes in one move, and it is signed: whoever can write to the bucket could choose what `resume`
-and other machines run. It is written before the files that it names, which go up one by one; so of each file it knows the
-last few states, and a kill between the two leaves a place that is believed. An older state of a file can be put back by
-whoever can write there: it was signed once.
+and other machines run. It is written before the files that it names, which go up one by one, and once more after them: until
+then it knows the last few states of each, and a kill between the two leaves a place that is believed. A place can be put back
+as a whole to what it was: that was signed once.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,17 @@ class Index:
         whole = self.signed and signature.content_of(folder) == self.contents.get(name)
         return None if whole else self._changed(self.directories.get(name, name))
 
-    def missing(self, there: Iterable[str]) -> str | None:
+    def settled(self, names: Iterable[str]) -> Index:
+        """The same, once these files are there as it has them: states before do not count any more."""
+        return replace(self, files={**self.files, **{name: self.files[name][-1:] for name in names}})
+
+    def why_gone(self, name: str) -> str:
+        """The same of a directory that it names and that is not there."""
+        return (
+            self._changed(name) if not self.signed else f"{self.url}/{self.directories[name]} was removed by somebody"
+        )
+
+    def missing(self, there: Collection[str]) -> str | None:
         """The same of files that it knows, and that are not among those there."""
         gone = [name for name, states in sorted(self.files.items()) if ABSENT not in states and name not in there]
         return f"{self.url}/{gone[0]} was removed by somebody" if gone else None

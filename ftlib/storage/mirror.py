@@ -102,6 +102,8 @@ def _push(folder: Path, url: str, names: tuple[str, ...], files: Mapping[str, Pa
         write_index(told, key)
     for name, file in files.items():
         storage.put(file, f"{url}/{name}")
+    if key and files:
+        write_index(told.settled(files), key)
     found = {name.partition("/")[0] for name in storage.listing(url) if "/" in name}
     states = {name for name in found if name.partition(".")[0] in names}
     for gone in states - set(directories.values()):  # the one before, and what a kill has cut short
@@ -116,9 +118,13 @@ def _pull_directories(url: str, folder: Path, names: tuple[str, ...], key: str =
     """Brings directories of a place; what keeps them from being believed, where one is not as its index has signed it."""
     index, doubts = read_index(url, key), []
     for name in names:
-        if name in index.directories:
+        if name not in index.directories:
+            continue
+        try:
             storage.get_folder(f"{url}/{index.directories[name]}", folder / name)
             doubts.append(index.why_not_directory(name, folder / name))
+        except FileNotFoundError:
+            doubts.append(index.why_gone(name))
     return next(filter(None, doubts), None)
 
 
@@ -435,7 +441,8 @@ def fetch(url: str, target: Path, whole: tuple[str, ...] = ("adapter", "model"),
     (target / "trials").mkdir(parents=True, exist_ok=True)
     key = signature.key_for(url)
     index = read_index(url, key)
-    doubts = [index.missing(name for name in index.files if name in there or _trial_of(name) not in (None, *trials))]
+    of_gone = [name for name in index.files if _trial_of(name) not in (None, *trials)]
+    doubts = [index.missing({*there, *of_gone})]
     for trial in trials:
         of_trial = read_index(f"{url}/trials/{trial}", key)
         doubts += [_doubt(index, of_trial, name, files[name]) for name in files if _trial_of(name) == trial]

@@ -149,9 +149,7 @@ def test_a_mode_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
 def test_the_key_is_that_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key for W&B's own service is none for a company's, and the other way round."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".netrc").write_text(
-        f"machine api.wandb.ai\\n login user\\n password {'a' * 40}\\n".replace("\\n", "\n")
-    )
+    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai\n login user\n password {'a' * 40}\n")
     (tmp_path / ".netrc").chmod(0o600)
     assert (base_url(), wandb_mode(Wandb())) == ("https://api.wandb.ai", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.corp:8443/")

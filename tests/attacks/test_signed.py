@@ -33,9 +33,9 @@ def keep(run: Run) -> None:
     mirror.leave(setting(run), "000")
 
 
-def setting(run: Run, **changes: object) -> Setting:
-    values: dict[str, object] = {"run": str(run.path), "data": "x", "resolved": run.resolved["experiment"]}
-    return Setting(**{**values, "key": mirror.key_of(run), **changes})  # type: ignore[arg-type]
+def setting(of: Run, **changes: object) -> Setting:
+    values: dict[str, object] = {"run": str(of.path), "data": "x", "resolved": of.resolved["experiment"]}
+    return Setting(**{**values, "key": mirror.key_of(of), **changes})  # type: ignore[arg-type]
 
 
 def fetched(run: Run) -> Run:

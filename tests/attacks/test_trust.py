@@ -29,10 +29,10 @@ def with_code(folder: Path, base: Path, mark: Path) -> Path:
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Model"}}
     write_json(folder / "config.json", config)
     (folder / "evil.py").write_text(
-        f"open({str(mark)!r}, 'w').close()\\n"
-        "from transformers import LlamaConfig, LlamaForCausalLM\\n"
-        "class Evil(LlamaConfig):\\n    model_type = 'evil'\\n"
-        "class Model(LlamaForCausalLM):\\n    config_class = Evil\\n"
+        f"open({str(mark)!r}, 'w').close()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class Evil(LlamaConfig):\n    model_type = 'evil'\n"
+        "class Model(LlamaForCausalLM):\n    config_class = Evil\n"
     )
     return folder
 

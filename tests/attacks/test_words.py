@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ftlib.config import Experiment
+from ftlib.config import Experiment, Lora, ModelSection
 from ftlib.config.loader import parse_yaml
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.leaderboard import leaderboard, to_csv
@@ -147,20 +147,11 @@ def test_a_long_ray_tmpdir_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _short_folder() is None
 
 
-def test_the_layers_of_gpt2_are_listed(tree: dict[str, Any], base: Path, tmp_path: Path) -> None:
+def test_the_layers_of_gpt2_are_listed(tmp_path: Path) -> None:
     from ftlib.adapters.build import empty_model
 
-    config = {
-        "model_type": "gpt2",
-        "n_layer": 1,
-        "n_head": 2,
-        "n_embd": 16,
-        "vocab_size": 64,
-        "architectures": ["GPT2LMHeadModel"],
-    }
+    config = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    tree["model"] = {"name_or_path": str(tmp_path), "init": "random"}
-    tree["adapter"]["target_modules"] = ["q_proj"]
-    experiment = Experiment.parse(tree)
+    model = ModelSection(name_or_path=str(tmp_path))
     with pytest.raises(ConfigError, match="Linear layers here: c_attn, c_fc, c_proj"):
-        empty_model(experiment.model, experiment.adapter)
+        empty_model(model, Lora(type="lora", target_modules=["q_proj"]))

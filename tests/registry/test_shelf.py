@@ -91,7 +91,7 @@ def test_a_registry_in_another_folder(run: Run, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv(shelf.VARIABLE, str(tmp_path / "shared"))
     assert registry.promote(run, trained(run), "support").path == tmp_path / "shared" / "support" / "1"
-    assert not (tmp_path / "home").exists()
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["key"]  # with which the version is signed
 
 
 # --- versions, brought ------------------------------------------------------------------------------------------
