@@ -251,7 +251,7 @@ def parent_of(folder: Path) -> dict[str, Any] | None:
     if lineage is not None:
         return {key: lineage[key] for key in ("version", "adapter", "base")}
     manifest = read_json(folder.parent / "manifest.json") or {}
-    if not {"name", "version", "base"} <= manifest.keys():
+    if not isinstance(manifest, dict) or not {"name", "version", "base"} <= manifest.keys():
         return None
     return {"version": f"{manifest['name']}@{manifest['version']}", "base": manifest["base"]}
 

@@ -22,6 +22,7 @@ from ftlib.adapters.start import adapter_fingerprint
 from ftlib.config import Distill, Experiment, Head, ModelSection
 from ftlib.errors import ConfigError
 from ftlib.models import fingerprint, load_config, load_model, load_tokenizer
+from ftlib.registry.weights import adapter_config, check_tensors
 from ftlib.storage import cache as storage_cache
 
 NEEDS_SAME_TOKENIZER = ("logit", "self", "feature", "on_policy")
@@ -112,7 +113,8 @@ def teacher_of(experiment: Experiment) -> Teacher:
     adapter = folder if (folder / "adapter_config.json").exists() else None
     name = str(folder) if folder.is_dir() else method.teacher
     if adapter:
-        name = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+        check_tensors(adapter)
+        name = str(adapter_config(method.teacher, adapter).get("base_model_name_or_path"))
     model = ModelSection(
         name_or_path=name,
         revision=None if adapter else method.teacher_revision,

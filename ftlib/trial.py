@@ -24,6 +24,7 @@ from ftlib.errors import TrialError
 from ftlib.journal import OURS, Journal
 from ftlib.models import load_model, load_tokenizer
 from ftlib.record import Report, closing_evaluation, copy_checkpoint
+from ftlib.registry.weights import check_tensors
 from ftlib.runs import BASE, ENDED, FIRST, Run, Trial, append_row
 from ftlib.setting import Setting
 from ftlib.storage.mirror import arrive, leave
@@ -54,6 +55,8 @@ def run_trial(
     journal = Journal(trainer, trial, data, experiment, setting, report)
     trainer.add_callback(journal)
     checkpoint = trial.checkpoint
+    if checkpoint is not None:
+        check_tensors(checkpoint)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:

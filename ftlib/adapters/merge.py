@@ -13,6 +13,7 @@ from ftlib.adapters.state import PEFT_CONFIG, PEFT_WEIGHTS
 from ftlib.config import Head, ModelSection
 from ftlib.errors import InputError
 from ftlib.models import load_model, load_tokenizer
+from ftlib.registry.weights import check_tensors
 from ftlib.runs import read_json, replace_directory
 
 MERGEABLE = ("LORA", "ADALORA", "IA3", "VERA", "OFT", "BOFT")
@@ -54,7 +55,8 @@ def check_mergeable(adapter: Path) -> str:
     """The adapter's PEFT type. Raises InputError where `adapter` holds none, or one that no base can absorb."""
     if not (adapter / PEFT_CONFIG).is_file() or not (adapter / PEFT_WEIGHTS).is_file():
         raise InputError(f"{adapter} holds no PEFT adapter ({PEFT_CONFIG} and {PEFT_WEIGHTS}).")
-    kind = str(read_json(adapter / PEFT_CONFIG)["peft_type"])
+    check_tensors(adapter)
+    kind = str((read_json(adapter / PEFT_CONFIG, dict) or {}).get("peft_type"))
     if kind not in MERGEABLE:
         reason = WHY_NOT.get(kind, f"{kind} is no kind of adapter that PEFT merges")
         raise InputError(

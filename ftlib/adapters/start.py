@@ -17,6 +17,7 @@ from ftlib.adapters.state import PEFT_CONFIG, PEFT_WEIGHTS
 from ftlib.config import Experiment, Lora
 from ftlib.errors import ConfigError
 from ftlib.models import parent_of, unlike
+from ftlib.registry.weights import check_tensors
 from ftlib.runs import read_json
 
 SHAPE = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
@@ -104,6 +105,7 @@ def read_start(folder: Path) -> dict[str, Any]:
     """The tensors of the adapter, by PEFT's names. Raises ConfigError where it is gone."""
     if not (folder / PEFT_WEIGHTS).is_file():
         raise ConfigError(f"adapter.from: there is no adapter in {folder} any more: put it back there.")
+    check_tensors(folder)
     tensors: dict[str, Any] = load_file(folder / PEFT_WEIGHTS)
     return tensors
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
+
+from ftlib.cli.output import echo
 
 GOALS = ("chat", "classify", "prefer", "distill", "pretrain")
 
@@ -35,8 +38,9 @@ def init(
         raise InputError(f"{target} is there already: --force writes over it, --out names another file.")
     write_text(target, drawn.text(write_schema()))
     for sentence in seen.sentences():
-        click.echo(sentence)
-    click.echo(f"wrote {target}; next:\n  ftlib check {target}\n  ftlib sweep {target}")
+        echo(sentence)
+    quoted = shlex.quote(str(target))
+    echo(f"wrote {target}; next:\n  ftlib check {quoted}\n  ftlib sweep {quoted}")
 
 
 def write_schema() -> Path:
@@ -56,7 +60,7 @@ def print_schema() -> None:
 
     from ftlib.config.schema import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    echo(json.dumps(json_schema(), indent=2))
 
 
 DOORS = (init, print_schema)

@@ -173,6 +173,7 @@ def pull(job: str, address: str, folder: Path, weights: str) -> None:
     from ftlib.cluster.parcel import code_alone
     from ftlib.errors import InputError
     from ftlib.leaderboard import leaderboard, to_table
+    from ftlib.storage.below import below
     from ftlib.storage.storage import is_url
 
     if is_url(job):
@@ -180,7 +181,7 @@ def pull(job: str, address: str, folder: Path, weights: str) -> None:
     else:
         source = _cluster(address)
         name = source.job(job).run
-    target = folder.expanduser().absolute() / name
+    target = below(folder.expanduser().absolute(), name, job)
     if (target / "tune").exists():
         raise InputError(f"{target} is a run of this machine, not a pulled one: choose another --to.")
     if source is None:

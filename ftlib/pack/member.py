@@ -25,6 +25,7 @@ from ftlib.pack.base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
 from ftlib.record import EMPTY, POSITION, Record, Report, not_finite
+from ftlib.registry.weights import check_tensors
 from ftlib.runs import Trial, link, read_json, write_json
 from ftlib.storage.patience import patiently
 
@@ -265,6 +266,7 @@ class Member:
         bank, position = self.base.bank, read_json(checkpoint / POSITION)
         if position is None:
             raise TrialError(f"{checkpoint} is no checkpoint of a pack: resume with sweep.pack: off.")
+        check_tensors(checkpoint)
         bank.load_peft(self.slot, load_file(checkpoint / PEFT_WEIGHTS))
         moments = load_file(checkpoint / OPTIMIZER)
         state: dict[str, Any] = {"step": torch.tensor(float(position["step"]), device=self.base.device)}

@@ -105,7 +105,7 @@ def open_packs(
     if not first:
         _one_by_one(why_not_packed(experiment), run, say)
         return None
-    begun = read_json(run.path / PACK_FILE)
+    begun = read_json(run.path / PACK_FILE, dict)
     fixed = int(sweep.pack) if sweep.pack != "auto" else None
     worth = _worth(experiment, data)
     number = _begin_with(experiment, worth)

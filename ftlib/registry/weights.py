@@ -177,6 +177,12 @@ def _is_tensor(entry: dict[str, Any]) -> bool:
     return True
 
 
+def check_tensors(folder: Path) -> None:
+    """Raises InputError, naming the file, for a damaged safetensors file of a folder: its library does not say which."""
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors(file)
+
+
 def moves_its_base(file: Path) -> bool:
     """Whether an adapter's B matrices, or all its tensors where it has no B, hold anything but zeros."""
     header, start = tensors(file)

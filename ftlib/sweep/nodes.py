@@ -30,8 +30,7 @@ def note_place(trial: Path) -> None:
 
 def place_of(trial: Path) -> str | None:
     """The machine on which a trial was last seen."""
-    place = read_json(trial / PLACE)
-    return place["node"] if place else None
+    return (read_json(trial / PLACE, dict) or {}).get("node")
 
 
 def answers(node: str | None) -> bool:
