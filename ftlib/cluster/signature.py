@@ -115,9 +115,15 @@ def sign(run: Run, trusted: bool = False) -> None:
     write_json(run.path / FILE, {"signature": mac(*_identity(run)), "trusted": trusted})
 
 
-def doubt(run: Run, why: str) -> None:
-    """Says of a run directory what keeps it from being ours, for `check` to tell."""
-    write_json(run.path / FILE, {"signature": None, "why": why})
+def doubt(run: Run, why: str, url: str) -> None:
+    """Says of a run directory, which came from a URL, what keeps it from being ours, for `check` to tell."""
+    write_json(run.path / FILE, {"signature": None, "why": why, "url": url})
+
+
+def came_from(run: Run) -> str | None:
+    """The URL that a run which is not ours was brought from."""
+    url = (read_json(run.path / FILE, dict) or {}).get("url")
+    return url if isinstance(url, str) else None
 
 
 def was_trusted(run: Run) -> bool:

@@ -78,6 +78,10 @@ def _sentence(finding: dict[str, Any], root: type[BaseModel]) -> str:
         return f"{path} is empty."
     if kind.startswith("model_") and isinstance(value, str) and value in _tag_names(root, path):
         return f"{path} is '{value}', but must be a section: write {path}: {{type: {value}}}."
+    if kind.startswith("model_") and value in (False, None, "off", "no") and "none" in _tag_names(root, path):
+        return f"{path} is {value!r}, but must be a section: write {path}: {{type: none}}."
+    if path == "track.wandb" and value in ("online", "offline", "disabled"):
+        return f"{path} is '{value}', but must be a section: write {path}: {{mode: {value}}}."
     wanted = WORDS.get(kind) or finding["msg"].replace("Input should", "must").replace("String should", "must")
     wanted = wanted.replace("List should", "must").replace("Dictionary should", "must")
     return f"{path} is {value!r}, but {wanted}." if path else f"{wanted}."

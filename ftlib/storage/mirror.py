@@ -404,7 +404,7 @@ def open_run(place: str) -> Run:
 def _kept_at(run: Run) -> str | None:
     """Where a run that is here is kept, as far as it says so."""
     try:
-        return url_of(run) or str(run.path)
+        return signature.came_from(run) or url_of(run) or str(run.path)
     except FtlibError:
         return None
 
@@ -453,7 +453,7 @@ def fetch(url: str, target: Path, whole: tuple[str, ...] = ("adapter", "model"),
         doubts.insert(0, _pull_directories(url, target, (TUNE,), key))
     doubt = next(filter(None, doubts), None)
     if doubt is not None:
-        signature.doubt(run, doubt)
+        signature.doubt(run, doubt, url)
     elif tune and (target / TUNE).exists():
         signature.sign(run)  # what this user has written there is as good as written here
     return run
@@ -493,7 +493,7 @@ def bring_weights(run: Run, trial: Trial) -> None:
         there = f"{url}/trials/{trial.id}"
         doubt = _pull_directories(there, trial.path, ("adapter", "model"), signature.key_for(url))
         if doubt is not None:
-            signature.doubt(run, doubt)
+            signature.doubt(run, doubt, url)
 
 
 __all__ = [

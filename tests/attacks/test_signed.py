@@ -121,6 +121,16 @@ def test_a_run_of_somebody_else_can_be_read_and_is_not_ours(
     assert not (tmp_path / "another" / "runs" / run.name / "signature.json").read_text().count('"trusted": true')
 
 
+def test_a_bucket_that_was_copied_can_be_read_again_and_again(run: Run, url: str) -> None:
+    place = f"{mirror.url_of(run)}"
+    for name in storage.listing(place):
+        put(f"{url}/copy/{run.name}/{name}", storage.read(f"{place}/{name}") or b"")
+    shutil.rmtree(run.path)
+    for _ in range(2):
+        back = mirror.open_run(f"{url}/copy/{run.name}")
+        assert back.trial("000").params == {"train.learning_rate": 0.1}
+
+
 def test_a_kill_between_index_and_files_leaves_a_run_that_is_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     real, count = storage.put, 0
 

@@ -89,6 +89,20 @@ def test_words_that_are_not_null(tree: dict[str, Any]) -> None:
         Experiment.parse({**tree, "adapter": True})
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sweep": {"space": {"train.learning_rate": [1, 2]}, "scheduler": False}}, "scheduler: {type: none}"),
+        ({"track": {"wandb": "offline"}}, "track.wandb: {mode: offline}"),
+        ({"adapter": "lora"}, "adapter: {type: lora}"),
+    ],
+)
+def test_words_for_a_section_are_refused_with_the_right_spelling(tree: dict[str, Any], change: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Experiment.parse({**tree, **change})
+    assert f"write {said}." in str(refused.value).replace("sweep.scheduler:", "scheduler:")
+
+
 def test_yaml_merges_and_an_own_key_wins() -> None:
     text = "a: &a {x: 1, y: 2}\nb: &b {z: 3}\nc:\n  <<: [*a, *b]\n  y: 5\n"
     assert parse_yaml(text)["c"] == {"x": 1, "y": 5, "z": 3}
