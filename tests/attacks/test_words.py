@@ -34,7 +34,7 @@ def run(home: Path, tmp_path: Path) -> Run:
 
 def test_control_characters_are_shown_and_do_nothing() -> None:
     assert plain("a\x1b[2Jb\x9bc\rd\u202ee\x00f") == "a\\x1b[2Jb\\x9bc\\rd\\u202ee\\x00f"
-    assert plain("größe\t日本\n🙂") == "größe\t日本\n🙂"
+    assert plain("größe\t日本\r\n🙂") == "größe\t日本\n🙂"
 
 
 def test_no_command_sends_codes_of_a_run_to_the_terminal(run: Run) -> None:
