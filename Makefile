@@ -4,9 +4,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SIDE_BY_SIDE := -n 2 --dist loadscope # tests/conftest.py says what runs beside what
+SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder # tests/conftest.py says what runs beside what
 
-.PHONY: help install quickstart test test-all check bench gpu kuberay clean
+.PHONY: help install stores quickstart test test-all check bench gpu kuberay clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,10 +35,13 @@ check: install ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: install $(VENV)/stores/.installed ## every test that needs no GPU
+stores: install
+	@$(MAKE) --no-print-directory $(VENV)/stores/.installed || echo "The tests' object stores cannot be fetched: what needs them is skipped."
+
+test: install stores ## every test that needs no GPU
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
-test-all: install $(VENV)/stores/.installed ## the same, and every combination (marked matrix): every experiment file with --smoke, among others
+test-all: install stores ## the same, and every combination (marked matrix): every experiment file with --smoke, among others
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m ""
 
 bench: install ## the benchmarks; their results belong in docs/log.md

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.config import ScaleSection
 from ftlib.plain import one_line
-from ftlib.runs import BASE, Run, Trial, write_text
+from ftlib.runs import BASE, PACK_FILE, Run, Trial, read_json, write_text
 from ftlib.sweep.cost import spent
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Leaderboard:
     rows: list[Row]
     cost: float | None = None  # of the whole sweep
     model: str | None = None  # the base's name
+    isolation: str | None = None  # of a packed run: what its trials were to each other
 
     @property
     def footer(self) -> str | None:
@@ -89,15 +90,25 @@ def leaderboard(run: Run) -> Leaderboard:
     scored = [row for row in rows if row.value is not None and row.state != "failed"]
     scored.sort(key=lambda row: (row.value or 0.0) * (1 if mode == "min" else -1))
     ranked = [replace(row, rank=rank) for rank, row in enumerate(scored, start=1)]
+    unranked = [row for row in rows if row not in scored]
     experiment = run.resolved.get("experiment", {})
     model = Path(experiment.get("model", {}).get("name_or_path", "")).name or None
+    board = Leaderboard(metric, mode, base, ranked + unranked, None, model, _isolation(run))
     scale = ScaleSection.model_validate(experiment.get("scale", {}))
     if scale.worker_price is None:
-        return Leaderboard(metric, mode, base, ranked + [row for row in rows if row not in scored], model=model)
+        return board
     so_far = spent(run, scale.num_workers)
     priced = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in ranked]
-    others = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in rows if row not in scored]
-    return Leaderboard(metric, mode, base, _pareto(priced) + others, so_far.cost(scale), model)
+    others = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in unranked]
+    return replace(board, rows=_pareto(priced) + others, cost=so_far.cost(scale))
+
+
+def _isolation(run: Run) -> str | None:
+    """What `pack.json` says that the trials of a pack were to each other."""
+    match read_json(run.path / PACK_FILE):
+        case {"isolation": {"sentence": str(sentence)}}:
+            return one_line(sentence)
+    return None
 
 
 def _pareto(ranked: list[Row]) -> list[Row]:
@@ -212,10 +223,11 @@ def to_table(board: Leaderboard, top: int | None = None, width: int | None = Non
 def _table(board: Leaderboard, top: int | None, costs: tuple[str, ...]) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(
-        box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=board.footer, caption_justify="left"
-    )
+    pack = f"pack: {board.isolation}" if board.isolation else None
+    caption = Text("\n".join(line for line in (board.footer, pack) if line), style="dim") or None
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=caption, caption_justify="left")
     compared = ("vs base",) if board.footer else ()
     for heading in ("#", "trial", "state", board.metric, *compared):
         table.add_column(heading, justify="left" if heading in ("trial", "state") else "right", no_wrap=True)

@@ -63,7 +63,7 @@ class Route:
 
     def add(self, stack: Tensor, left: Tensor, right: Tensor) -> None:
         """Adds the products left @ right, one a slot, to the rows of a stack."""
-        products = torch.bmm(left, right)  # not baddbmm_: into a strided result it multiplies one slot at a time
+        products = bmm(left, right)  # not baddbmm_: into a strided result it multiplies one slot at a time
         if self.span is not None:
             stack[self.span].add_(products)
             return
@@ -168,7 +168,7 @@ class _Product(torch.autograd.Function):
         a, b = bank.matrices(layer.number, route, x.dtype)
         scale = route.of(bank.scales).to(x.dtype).view(-1, 1, 1)
         mask = _masks(route, layer.number, x) if route.drops else None
-        low = torch.bmm(x if mask is None else x * mask, a).mul_(scale)
+        low = bmm(x if mask is None else x * mask, a).mul_(scale)
         shared = x.stride(0) == 0 and len(x) > 1  # every slot sees the same tokens: the base's product is made once
         if base is not None:
             out = torch.baddbmm(base, low, b)
@@ -187,7 +187,7 @@ class _Product(torch.autograd.Function):
         (bank,) = layer._bank
         a, b = bank.matrices(layer.number, route, dy.dtype)
         grad_a, grad_b = bank.gradients(layer.number)
-        dlow = torch.bmm(dy, b.transpose(1, 2)).mul_(route.of(bank.scales).to(dy.dtype).view(-1, 1, 1))
+        dlow = bmm(dy, b.transpose(1, 2)).mul_(route.of(bank.scales).to(dy.dtype).view(-1, 1, 1))
         route.add(grad_b, low.transpose(1, 2), dy)
         route.add(grad_a, (x if mask is None else x * mask).transpose(1, 2), dlow)
         dx = None
@@ -210,13 +210,23 @@ class _Stacked(torch.autograd.Function):
         weight = route.of(part.of(bank.weights)).to(x.dtype)
         ctx.save_for_backward(x, weight)
         ctx.bank, ctx.part, ctx.route = bank, part, route
-        return torch.bmm(x, weight)
+        return bmm(x, weight)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         ctx.route.add(ctx.part.of(ctx.bank.grads), x.transpose(1, 2), dy)
-        return torch.bmm(dy, weight.transpose(1, 2)), None, None, None, None
+        return bmm(dy, weight.transpose(1, 2)), None, None, None, None
+
+
+def bmm(left: Tensor, right: Tensor) -> Tensor:
+    """The products of all slots, one slot's the same bits as among several.
+
+    A single product MKL may divide among threads along the sum, where of several each has a thread: then one is two.
+    """
+    if len(left) > 1 or left.device.type != "cpu" or torch.get_num_threads() == 1:
+        return torch.bmm(left, right)
+    return torch.bmm(left.expand(2, -1, -1), right.expand(2, -1, -1))[:1]
 
 
 def _masks(route: Route, layer: int, x: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from ftlib.storage.patience import patiently
 
 State = Literal["pending", "running", "finished", "stopped", "failed", "preempted"]
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
+PACK_FILE = "pack.json"  # that its trials are in packs, what was measured, and what is promised of them
 BASE = "base"  # the id under which the untuned base is evaluated
 STAMP = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")  # what a run's directory adds to its experiment's name
 LINEAGE = "lineage.json"  # in a trial's directory: what a person has done to it, and whose clone it is

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ os.environ.pop("RAY_ADDRESS", None)
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from ftlib.pack.mkl import ask_for_bits
+
+ask_for_bits()  # as hosts of packs do
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
@@ -51,8 +57,31 @@ def write_jsonl(path: Path, values: list[Any]) -> Path:
     return path
 
 
+def may_unshare(*options: str) -> bool:
+    """Whether a process here may have namespaces of its own: containers often forbid it, and not every system has them."""
+    return (
+        bool(shutil.which("unshare"))
+        and not subprocess.run(["unshare", *options, "true"], capture_output=True, check=False).returncode
+    )
+
+
 SERVING = ("serve/", "attacks/test_endpoint", "cluster/", "test_spine", "test_autoscaler")
 SWEEPING = ("sweep/", "pack/test_sweep", "registry/test_promotion", "test_cli", "test_experiments", "test_tracking")
+
+
+LONG = ("sweeping", "serving", "test_gguf", "test_strategies", "methods/", "pack/", "test_trial", "test_adapters")
+
+
+def _scope(nodeid: str) -> str:
+    file = nodeid.split("::")[0].removeprefix("tests/")
+    return "serving" if file.startswith(SERVING) else "sweeping" if file.startswith(SWEEPING) else file
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side, what takes long comes first: short files fill the end, where one worker would wait for the other."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: [not _scope(item.nodeid).startswith(long) for long in LONG])
 
 
 class _Turns(LoadScopeScheduling):
@@ -62,8 +91,7 @@ class _Turns(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::")[0].removeprefix("tests/")
-        return "serving" if file.startswith(SERVING) else "sweeping" if file.startswith(SWEEPING) else file
+        return _scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Turns:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError, StorageError
+from ftlib.pack.mkl import ask_for_bits
 from ftlib.runs import BASE, write_text
 from ftlib.setting import Setting
 from ftlib.sweep.nodes import here
@@ -44,6 +45,7 @@ class Host:
     """The actor. Importing this file is light; torch comes with `open`."""
 
     def __init__(self) -> None:
+        ask_for_bits()
         from ftlib.pack.trainable import Slot
 
         self.since = time.time()
@@ -114,6 +116,7 @@ class Host:
         from ftlib.methods.objectives import objective
         from ftlib.pack.base import FrozenBase
         from ftlib.pack.engine import Pack
+        from ftlib.pack.isolation import probe
         from ftlib.pack.width import Width, measure
         from ftlib.storage.mirror import arrive, leave
 
@@ -129,6 +132,9 @@ class Host:
         base = FrozenBase(experiment, data, fixed or 1, rank, device)
         loaded = time.perf_counter()
         width = Width(fixed, 0.0, 0.0, {}) if fixed else measure(base, setting, opening.most, rank)
+        measured = time.perf_counter()
+        isolation = probe(base)
+        probed = time.perf_counter()
         self.pack = Pack(base, setting)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))
@@ -137,10 +143,17 @@ class Host:
         self.measured = {
             **width.to_dict(),
             "sentence": width.sentence,
+            "isolation": isolation.to_dict(),
             "threads": opening.threads,
             "node": here(),
             "since": self.since,
-            "seconds": {"import": started - asked, "load": loaded - started, "measure": ready - loaded},
+            "seconds": {
+                "import": started - asked,
+                "load": loaded - started,
+                "measure": measured - loaded,
+                "probe": probed - measured,
+                "baseline": ready - probed,
+            },
         }
 
     def evacuate(self, why: str) -> None:

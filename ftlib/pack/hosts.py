@@ -136,7 +136,8 @@ class Hosts:
                 self.opened, self.died = self.opened + 1, 0
                 place.number = self.opened
                 age = round(time.time() - opened["since"], 3)
-                self.tell("host_opened", host=place.number, node=place.node, width=place.width, age_s=age)
+                said = {"width": place.width, "age_s": age, "isolation": opened["isolation"]}
+                self.tell("host_opened", host=place.number, node=place.node, **said)
         elif place.leaving and not place.tenants:
             self._end(place, place.leaving)
 

@@ -18,10 +18,9 @@ from ftlib.errors import ConfigError, FtlibError
 from ftlib.estimate import estimate
 from ftlib.pack.host import Host, Opening
 from ftlib.pack.hosts import Hosts
-from ftlib.runs import Run, read_json, write_json
+from ftlib.runs import PACK_FILE, Run, read_json, write_json
 from ftlib.setting import Setting
 
-PACK_FILE = "pack.json"  # in the run directory: that its trials are in packs, and what was measured
 MOST = 64  # slots of a host, whatever is measured
 FLOPS_A_PARAMETER = 5  # of a token: forward 2, gradient of the inputs 2, adapters and attention the rest
 FLOPS_A_SECOND = 2e10  # of a core, at the least
@@ -105,7 +104,7 @@ def open_packs(
     if not first:
         _one_by_one(why_not_packed(experiment), run, say)
         return None
-    begun = read_json(run.path / PACK_FILE, dict)
+    begun = read_json(run.path / PACK_FILE, dict) or {}
     fixed = int(sweep.pack) if sweep.pack != "auto" else None
     worth = _worth(experiment, data)
     number = _begin_with(experiment, worth)
@@ -117,7 +116,7 @@ def open_packs(
     )  # of this machine, what no other host takes
     threads = max(1, int(cores * spare))
     opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads)
-    hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), run.log_event)
+    hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), partial(_tell, run))
     try:
         measured = hosts.open_first(first[0], replace(opening, baseline=setting.baseline))
     except FtlibError as error:
@@ -128,13 +127,26 @@ def open_packs(
         _one_by_one(sentence, run, say)
         return None
     hosts.opening = replace(opening, fixed=measured["width"])  # others are as wide as the one that was measured
-    write_json(run.path / PACK_FILE, {"hosts": number, "measured": measured})
+    write_json(run.path / PACK_FILE, {**begun, "hosts": number, "measured": measured})
     sentence = measured["sentence"] if not fixed else f"pack width {measured['width']}"
     sentence += f", {number} of them" if number > 1 else ""
     run.log_event("packed", width=measured["width"], hosts=number, sentence=sentence)
     say(sentence)
     hosts.look()
     return hosts
+
+
+def _tell(run: Run, event: str, **details: Any) -> None:
+    """Into the run's events; and what a run promises of isolation is what the weakest of its hosts does."""
+    run.log_event(event, **details)
+    if event == "host_opened":
+        known, isolation = read_json(run.path / PACK_FILE, dict) or {}, details["isolation"]
+        if "isolation" not in known or _weaker(isolation, known["isolation"]):
+            write_json(run.path / PACK_FILE, {**known, "isolation": isolation})
+
+
+def _weaker(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (one["promise"] != "bits", one["off"]) > (other["promise"] != "bits", other["off"])
 
 
 def _one_by_one(why: str | None, run: Run, say: Callable[[str], None]) -> None:

@@ -31,7 +31,20 @@ from pathlib import Path
 
 from ftlib.cluster import signature
 from ftlib.errors import FtlibError, InputError, TrialError, nearest
-from ftlib.runs import BASE, LINEAGE, POINT, STAMP, Run, Trial, append_row, home, read_rows, settled, write_text
+from ftlib.runs import (
+    BASE,
+    LINEAGE,
+    PACK_FILE,
+    POINT,
+    STAMP,
+    Run,
+    Trial,
+    append_row,
+    home,
+    read_rows,
+    settled,
+    write_text,
+)
 from ftlib.setting import Setting
 from ftlib.storage import storage
 from ftlib.storage.below import below
@@ -47,7 +60,7 @@ OF_RUN = (
     "events.jsonl",
     "leaderboard.csv",
     "report.html",
-    "pack.json",
+    PACK_FILE,
     "tracking.json",
 )
 TUNE = "tune"

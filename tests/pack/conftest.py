@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -16,7 +17,17 @@ from ftlib.pack.engine import Pack
 from ftlib.runs import Run, Trial
 from ftlib.setting import Setting
 
+from ..test_trial import setting
+
 Change = Callable[[Pack, int], None]  # what happens before a tick
+
+
+@pytest.fixture
+def made(tree: dict[str, Any], tmp_path: Path) -> Setting:
+    """Trials of sixteen steps and two evaluations."""
+    tree["train"].update(max_steps=16, logging_steps=1, learning_rate=1e-2, eval_strategy="steps", eval_steps=8)
+    tree["adapter"] = {"type": "lora", "r": 4, "lora_alpha": 8}
+    return setting(tree, tmp_path / "shared")
 
 
 def pack_of(setting: Setting, slots: int = 8, rank: int = 8, width: int | None = None, threads: int = 1) -> Pack:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from ftlib.leaderboard import leaderboard, to_table
 from ftlib.pack.engine import Pack
-from ftlib.runs import Run
+from ftlib.pack.isolation import Isolation, _condition, probe
+from ftlib.pack.packing import _tell
+from ftlib.runs import PACK_FILE, Run, read_json
 from ftlib.setting import Setting
 
-from ..test_trial import setting
 from .conftest import assert_same_bits, left_behind, losses, pack_of, train, trial
 
 WATCHED = {"adapter.r": 4, "train.learning_rate": 1e-2, "adapter.lora_dropout": 0.1, "train.weight_decay": 0.1}
@@ -24,13 +26,6 @@ NEIGHBOURS: list[dict[str, Any]] = [
     {"adapter.r": 4, "adapter.lora_alpha": 64, "train.lr_scheduler_type": "linear", "train.adam_beta1": 0.5},
     {"adapter.r": 6, "train.per_device_train_batch_size": 7, "adapter.use_rslora": True, "train.seed": 9},
 ]
-
-
-@pytest.fixture
-def made(tree: dict[str, Any], tmp_path: Path) -> Setting:
-    tree["train"].update(max_steps=16, logging_steps=1, learning_rate=1e-2, eval_strategy="steps", eval_steps=8)
-    tree["adapter"] = {"type": "lora", "r": 4, "lora_alpha": 8}
-    return setting(tree, tmp_path / "shared")
 
 
 def alone(made: Setting, threads: int = 1) -> dict[str, Any]:
@@ -122,3 +117,59 @@ def test_outside_the_conditions_the_drift_is_small(made: Setting, monkeypatch: p
     train(pack_of(made, slots=1), {"alone": WATCHED})
     train(pack_of(made), {**crowd(), "watched": WATCHED})
     assert losses(trial(made, "watched")) == pytest.approx(losses(trial(made, "alone")), rel=1e-4)
+
+
+# --- whether it holds on this machine -------------------------------------------------------------------------------
+
+
+class Cut(torch.nn.Module):
+    """A layer's product, summed over halves of its inputs, or over quarters where there are more rows: as MKL does."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.weight = layer.product(torch.eye(layer.in_features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        part = len(self.weight) // (2 if x.shape[:-1].numel() <= 16 else 4)
+        return sum(a @ b for a, b in zip(x.split(part, -1), self.weight.split(part), strict=True))
+
+
+@pytest.mark.parametrize("slots", [1, 5])
+def test_the_probe_says_whether_the_products_of_this_machine_hold(made: Setting, slots: int) -> None:
+    base = pack_of(made, slots=slots).base
+    assert (probe(base).promise, probe(base).off, probe(base).shapes) == ("bits", 0.0, 5)
+    layer = base.bank.layers[-1]
+    layer.base = Cut(layer.base)
+    found = probe(base)
+    assert found.promise == "rounding"
+    assert found.where == "64 x 32"
+    assert 1e-9 < found.off < 1e-5
+    assert f"up to {found.off:.1e} of a layer's result (64 x 32)" in found.sentence
+    assert base.bank.slots == slots
+    assert not any(part.any() for part in (base.bank.weights, base.bank.grads, base.bank.scales))
+
+
+def test_the_probe_finds_it_in_the_head_too_and_promises_no_bits_elsewhere(
+    made: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = pack_of(made).base
+    base.model.lm_head = Cut(head := base.model.lm_head)
+    base.model.lm_head.in_features, base.model.lm_head.out_features = head.in_features, head.out_features
+    assert probe(base).where == f"32 x {head.out_features}"
+    monkeypatch.setattr("ftlib.pack.isolation.LANES", 48)
+    plain = pack_of(made).base
+    assert "32 inputs, no multiple of 48" in probe(plain).sentence
+    plain.model.bfloat16()
+    assert "float32 on a CPU alone" in str(_condition(plain))
+
+
+def test_a_run_promises_what_its_weakest_host_does(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "x", "", {"objective": ["eval_loss", "min"]})
+    bits = Isolation(0.0, None, 5)
+    for host, isolation in enumerate((bits, Isolation(3e-7, "64 x 32", 5), bits, Isolation(1e-7, "32 x 32", 5))):
+        _tell(run, "host_opened", host=host, isolation=isolation.to_dict())
+    assert read_json(run.path / PACK_FILE)["isolation"]["promise"] == "rounding"
+    board = to_table(leaderboard(run), width=40)
+    assert (
+        str(board.caption) == "pack: company changes a trial by rounding: up to 3.0e-07 of a layer's result (64 x 32)"
+    )

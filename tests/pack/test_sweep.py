@@ -13,7 +13,7 @@ import pytest
 
 from ftlib.leaderboard import leaderboard
 from ftlib.pack.host import Host
-from ftlib.runs import Run, read_json
+from ftlib.runs import PACK_FILE, Run, read_json
 from ftlib.sweep.nodes import PLACE
 
 from ..conftest import ftlib, only_run, rows, write_experiment, write_jsonl
@@ -46,7 +46,10 @@ def sweep(tree: dict[str, Any], ray_local: None) -> dict[str, Any]:
 def test_a_packed_sweep_has_the_leaderboard_of_the_same_sweep_one_by_one(sweep: dict[str, Any], tmp_path: Path) -> None:
     packed, output = swept(sweep, tmp_path / "packed")
     assert "pack width" in output
-    alone, _ = swept(sweep, tmp_path / "alone", "sweep.pack=off")
+    isolation = read_json(packed.path / PACK_FILE)["isolation"]
+    assert (isolation["promise"], isolation["off"]) == ("bits", 0.0)
+    assert "pack: a trial is the same bits" in output
+    alone, _ = swept(sweep, tmp_path / "alone", "sweep.pack=off", "sweep.max_concurrent_trials=1")
     assert any(event["event"] == "packed" for event in packed.events())
     assert not any(event["event"] == "packed" for event in alone.events())
     ours, theirs = leaderboard(packed), leaderboard(alone)
@@ -59,7 +62,7 @@ def test_a_packed_sweep_has_the_leaderboard_of_the_same_sweep_one_by_one(sweep: 
     assert ours.best.params == theirs.best.params
 
 
-def long(tree: dict[str, Any], epochs: int = 30) -> dict[str, Any]:
+def long(tree: dict[str, Any], epochs: int = 16) -> dict[str, Any]:
     """Trials long enough to be interrupted, with a checkpoint each epoch."""
     tree["train"].update(num_train_epochs=epochs, eval_strategy="steps", eval_steps=8)
     tree["adapter"]["lora_dropout"] = 0.1
@@ -69,6 +72,7 @@ def long(tree: dict[str, Any], epochs: int = 30) -> dict[str, Any]:
         "scheduler": {"type": "none"},
         "baseline": False,
         "pack": 2,
+        "max_concurrent_trials": None,
     }
     return tree
 
@@ -259,7 +263,7 @@ def test_a_base_that_cannot_be_packed_is_said(
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
     sweep["model"]["name_or_path"] = str(tmp_path / "gpt2")
-    sweep["sweep"]["space"] = {"train.learning_rate": [1e-3, 1e-2]}
+    sweep["sweep"].update(space={"train.learning_rate": [1e-3, 1e-2]}, max_concurrent_trials=1)
     run, output = swept(sweep, tmp_path)
     assert "trials are trained one by one: GPT2LMHeadModel has adapters on layers that are not linear" in output
     assert [trial.state for trial in run.trials()] == ["finished"] * 2
