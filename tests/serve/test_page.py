@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Locator, Page, Route, expect, sync_playwright
 
-from .browser import NoBrowser, chromium
+from .browser import BROWSERS, NoBrowser
 from .conftest import KEY, World
 
 PROMPT = "the quick brown"
@@ -20,16 +20,19 @@ EVIL = "<img src=x onerror=\"document.title='owned'\">"
 SIDES = ("left", "right")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="module", params=BROWSERS)
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     try:
-        path, environment = chromium()
+        path, environment = BROWSERS[request.param]()
     except NoBrowser as error:
         pytest.skip(f"no browser: {error}")
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=path, env=environment, args=["--no-sandbox", "--disable-gpu"]
-        )
+        try:
+            launched = playwright.chromium.launch(
+                executable_path=path, env=environment, args=["--no-sandbox", "--disable-gpu"]
+            )
+        except Error as error:
+            pytest.skip(f"no browser: {path} does not start ({str(error).splitlines()[0]})")
         yield launched
         launched.close()
 
