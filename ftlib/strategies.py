@@ -13,6 +13,7 @@ import importlib.util
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,7 @@ def _check_deepspeed(scale: ScaleSection) -> None:
     """Raises TrialError where deepspeed is missing, or a compiler for the parts of it that are built at first use."""
     if importlib.util.find_spec("deepspeed") is None:
         raise TrialError("scale.strategy is 'deepspeed', which is not installed: pip install 'ftlib[deepspeed]'.")
+    _own_programs_are_found()
     missing = [each for each in ("ninja", "c++") if shutil.which(each) is None]
     if missing:
         raise TrialError(
@@ -246,6 +248,13 @@ def _check_deepspeed(scale: ScaleSection) -> None:
         )
     if scale.offload == "nvme" and ctypes.util.find_library("aio") is None:
         raise TrialError("scale.offload is 'nvme', but the worker has no libaio: install it, or set offload: cpu.")
+
+
+def _own_programs_are_found() -> None:
+    """ninja comes with ftlib[deepspeed] and lies beside python, also where nobody activated the environment."""
+    path, own = os.environ.get("PATH", ""), str(Path(sys.executable).parent)
+    if own not in path.split(os.pathsep):
+        os.environ["PATH"] = f"{path}{os.pathsep}{own}"
 
 
 def _build_shared_memory_ops() -> None:

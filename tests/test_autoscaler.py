@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import may_unshare
+
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "autoscaler.py"
-POSSIBLE = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True).returncode == 0
+POSSIBLE = may_unshare("--pid", "--fork", "--mount-proc")
 
 
 @pytest.mark.matrix

@@ -179,13 +179,10 @@ def _import_libraries() -> None:
 
 
 def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
-    import subprocess
     from dataclasses import asdict
 
     from ftlib.setting import versions
 
-    command = ["git", "rev-parse", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
     return {
         "experiment": experiment.to_dict(),
         "objective": experiment.objective,
@@ -193,8 +190,19 @@ def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
         "data": {"hash": data.hash, **asdict(data.report)},
         "seed": experiment.train.seed,
         "versions": versions(),
-        "git_commit": commit,
+        "git_commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """Of the repository that the command is given in; None where there is none, or no git."""
+    import shutil
+    import subprocess
+
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 def _base(experiment: Experiment) -> dict[str, Any]:

@@ -56,9 +56,8 @@ def gs_server(port: int) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _server(port: int, program: str, *options: str) -> Iterator[str]:
-    assert (SERVERS / program).exists(), (
-        "run `make .venv/stores/.installed`, which `make test` does: the object stores of the tests"
-    )
+    if not (SERVERS / program).exists():
+        pytest.skip(f"no object store: {program} is not there; `make .venv/stores/.installed` fetches it")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     process = subprocess.Popen(
         [str(SERVERS / program), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment

@@ -16,12 +16,12 @@ import pytest
 from ftlib.runs import Run
 from ftlib.storage import storage
 
-from ..conftest import write_experiment
+from ..conftest import may_unshare, write_experiment
 from .conftest import Client, TokenCluster, clean_environment, end, free_ports, head, make_client, start_machine
 from .stores import s3_server
 from .test_jobs import SPACE, job_of, wait_until
 
-POSSIBLE = subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+POSSIBLE = may_unshare("--mount")
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="no mount namespace of its own may be made here")
 
 

@@ -20,7 +20,7 @@ from ftlib.runs import Run, Trial, read_json
 from ftlib.sweep.nodes import PLACE, place_of
 from ftlib.tracking import wandb_id
 
-from ..conftest import write_experiment
+from ..conftest import may_unshare, write_experiment
 from ..machines import Machines, machines, run_in, wait_until
 from ..pack.conftest import assert_same_bits, left_behind
 
@@ -150,7 +150,7 @@ def test_a_trial_that_falls_silent_is_started_again(
 def in_a_small_disk(tmp_path: Path, mib: int, script: str) -> subprocess.Popen[str]:
     """A shell in which `tmp_path/disk` is a disk of so many MiB that nobody else sees."""
     (tmp_path / "disk").mkdir()
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+    if not may_unshare("--mount"):
         pytest.skip("no namespace of its own can be had here")
     mount = f"mount -t tmpfs -o size={mib}m tmpfs {tmp_path}/disk"
     return subprocess.Popen(
