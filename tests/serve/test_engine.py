@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ftlib.registry.registry import Version
-from serve.engine import Engine
+from serve.engine import THREADS, Engine
 from serve.options import EngineOptions
 from serve.protocol import Ask, Piece, Refusal, Tally
 
@@ -209,3 +209,15 @@ def test_rows_are_counted_before_they_are_made(versions: list[Version]) -> None:
     assert refused.param == "n"
     assert "32768 answers at once" in refused.message
     assert time.process_time() - began < 0.2
+
+
+def test_an_engine_whose_threads_do_not_come_back_is_not_well(versions: list[Version]) -> None:
+    engine = Engine(versions[0], EngineOptions())
+
+    async def work() -> None:
+        await engine.check_health()
+        engine._encoding = {asyncio.Future(): time.monotonic() - 1000 for _ in range(THREADS)}
+        with pytest.raises(RuntimeError, match="do not come back"):
+            await engine.check_health()
+
+    run(work())

@@ -14,7 +14,7 @@ from ray.serve.exceptions import BackPressureError
 
 from ftlib.errors import FtlibError, InputError
 from ftlib.registry import registry
-from ftlib.runs import write_json
+from ftlib.runs import Run, write_json
 from serve import app
 from serve.api import Api
 from serve.catalog import engine_name
@@ -58,7 +58,7 @@ def post(handle: Handle, **options) -> httpx.Response:
     async def send() -> httpx.Response:
         http = make_app()
         handles = {engine_name(registry.resolve("one")): handle}
-        api = Api(Endpoint(names=["one"]), os.environ["FTLIB_HOME"], "", handles)
+        api = Api(Endpoint(names=["one"], max_extra_engines=0), os.environ["FTLIB_HOME"], "", handles)
         http.dependency_overrides[this_api] = lambda: api
         transport = httpx.ASGITransport(app=http, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -116,6 +116,20 @@ def test_a_refusal_on_the_way_has_its_status(promoted):
     assert post(Handle(Piece("a"), late)).status_code == 408
     events = post(Handle(Piece("a"), late), stream=True).text.strip().split("\n\n")
     assert json.loads(events[-1][6:])["error"]["code"] == "deadline_exceeded"
+
+
+def test_a_version_without_an_engine_says_when_to_come_again(promoted, tmp_path):
+    first = registry.resolve("one")
+    run = Run.open(next((tmp_path / "runs").iterdir()))
+    registry.promote(run, run.trial("two"), "one")
+    manifest = first.manifest
+    manifest["experiment"]["model"]["dtype"] = "bfloat16"  # so that it has an engine of its own
+    write_json(first.path / "manifest.json", manifest)
+    engine_name.cache_clear()
+    answer = post(Handle(), model="one@1", timeout=0.3)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "5"
+    assert post(Handle(Piece("said", finish_reason="stop")), model="one@2").status_code == 200
 
 
 def test_no_port_no_key_no_name(monkeypatch, tmp_path):
