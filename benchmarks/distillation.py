@@ -53,9 +53,9 @@ def main() -> None:
 def make_teacher() -> None:
     """Data, base and teacher, once; all of it under .cache/distillation."""
     if not (ROOT / ".cache/quickstart/base/config.json").exists():
-        run([sys.executable, "experiments/quickstart/prepare.py"])
+        run([sys.executable, "experiments/pretrain_tiny/prepare.py"])
     for name, file in (
-        ("quickstart-base", "experiments/quickstart/pretrain.yaml"),
+        ("quickstart-base", "experiments/pretrain_tiny/pretrain.yaml"),
         ("docstrings-teacher", "experiments/distill_teacher.yaml"),
     ):
         if not (FOLDER / "home" / "registry" / name).exists():

