@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 
 from ftlib import gguf
-from ftlib.config import ModelSection
+from ftlib.config import Experiment, ModelSection
 from ftlib.evaluation.answers import answers
 from ftlib.models import load_model, load_tokenizer
+from ftlib.registry import bases, registry
+from ftlib.registry.registry import Version
+from ftlib.runs import Run, home
+from serve.adapters import Shelf, Slots
+from serve.batch import Batch
+from serve.model import Loaded
+from serve.sampling import Sampling
+from serve.sequence import Sequence
 
 from .conftest import write_jsonl
 from .pack.conftest import losses, pack_of, trial
@@ -104,3 +114,66 @@ def test_packed_is_trl(smollm: ModelSection, tmp_path: Path) -> None:
         for key in ("loss", "eval_loss"):
             assert losses(trial(packed, name), key) == pytest.approx(losses(trial(one, name), key), rel=2e-4)
         assert losses(trial(one, name))[-1] < losses(trial(one, name))[0]
+
+
+@pytest.fixture(scope="module")
+def winner(smollm: ModelSection, tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """A promoted LoRA winner of three steps."""
+    folder = tmp_path_factory.mktemp("winner")
+    section = tree(smollm, folder, ROWS)
+    done = setting(section, folder)
+    train(done)
+    run = Run(Path(done.run))
+    run.trial("000").set_state("finished")
+    return registry.promote(run, run.trial("000"), "places")
+
+
+def test_served_is_generate(winner: Version) -> None:
+    """Token for token, two rows in one batch."""
+    section = bases.base_of(winner.manifest, winner.id)
+    tokenizer = load_tokenizer(section)
+    texts = ("The capital of Italy is", "1, 2, 3, 4,")
+    prompts = [tokenizer(text)["input_ids"] for text in texts]
+    loaded = Loaded(winner)
+    slots = Slots(loaded.model, 1, loaded.dtype)
+    adapter = Shelf(1).get(winner)
+    waiting = [Sequence(prompt, 10, frozenset(), Sampling(temperature=0), str, adapter=adapter) for prompt in prompts]
+    assert all(slots.hold(each.adapter) for each in waiting)
+    batch = Batch(loaded.model, slots)
+    batch.admit(waiting)
+    while len(batch):
+        batch.step()
+    model = PeftModel.from_pretrained(load_model(section), winner.weights).eval()
+    for prompt, sequence in zip(prompts, waiting, strict=True):
+        ids = torch.tensor([prompt])
+        out = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=10, eos_token_id=None
+        )
+        assert sequence.tokens == out[0, len(prompt) :].tolist()
+
+
+def test_dpo_goes_on_from_an_sft_winner(winner: Version, smollm: ModelSection, tmp_path: Path) -> None:
+    pairs = [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": "No."} for row in ROWS]
+    section = tree(smollm, tmp_path, pairs, method={"type": "dpo"})
+    section["model"]["name_or_path"] = f"registry:{winner.name}"
+    resolved = bases.resolved(Experiment.parse(section))
+    assert Path(resolved.model.name_or_path).is_relative_to(home() / "cache" / "merged")
+    done = setting(resolved.to_dict(), tmp_path)
+    train(done)
+    first, *_, last = losses(trial(done, "000"))
+    assert first == pytest.approx(0.6931, abs=1e-3)  # the winner is its own reference
+    assert last < first
+    manifest = json.loads((trial(done, "000").path / "manifest.json").read_text())
+    assert manifest["base"]["parent"]["version"] == winner.id
+
+
+def test_four_bits_train_and_are_evaluated(smollm: ModelSection, tmp_path: Path) -> None:
+    section = tree(smollm, tmp_path, ROWS)
+    section["model"]["quantization"] = "nf4"
+    section["train"] |= {"max_steps": 2}
+    done = setting(section, tmp_path)
+    train(done)
+    found = trial(done, "000")
+    first, last = losses(found)
+    assert last < first
+    assert 0 < losses(found, "eval_loss")[-1] < first
