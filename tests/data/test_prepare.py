@@ -431,6 +431,8 @@ def test_changed_data_whose_old_rows_are_gone_are_refused(write, tokenizer) -> N
         DataError, match="gives other rows than when the run began, and some of its trials read it themselves"
     ):
         prepare_again(data, "answers", tokenizer, begun.hash, only_unchanged=True)
+    with pytest.raises(DataError, match="no longer has its rows"):  # no path is made of what a foreign run says
+        prepare_again(data, "answers", tokenizer, f"../{begun.path.parent.name}/{begun.hash}")
     shutil.rmtree(begun.path)
     for hash in (begun.hash, "../../elsewhere"):
         with pytest.raises(
@@ -446,8 +448,8 @@ def test_data_that_moved_are_the_same_data(write, tokenizer) -> None:
 
 def test_what_does_not_fit_goes_before_rows_are_held_out(write, tokenizer) -> None:
     rows = [{"prompt": "x " * 300, "completion": "y"}] * 8 + [{"prompt": f"q{n}", "completion": "a"} for n in range(5)]
-    report = prepare(section(write("x.jsonl", rows), max_length=128), "answers", tokenizer).report
-    assert (report.train_rows, report.eval_rows, report.dropped) == (4, 1, 8)
+    report = prepare(section(write("x.jsonl", rows), max_length=128, eval_split=0.4), "answers", tokenizer).report
+    assert (report.train_rows, report.eval_rows, report.dropped) == (3, 2, 8)
     held_out = write("y.jsonl", rows[:2])
     with pytest.raises(DataError, match=r"128 tokens leave nothing of data.eval, whose shortest prompt alone has"):
         prepare(section(write("z.jsonl", rows[8:]), eval=str(held_out), max_length=128), "answers", tokenizer)
