@@ -226,6 +226,17 @@ def test_a_fresh_bottleneck_computes_what_its_base_does(tree: dict[str, Any]) ->
         assert torch.equal(logits(model, IDS), base)
 
 
+def test_a_fresh_prefix_is_words_before_the_text(tree: dict[str, Any]) -> None:
+    """What the base computes behind those words: the start, the mask and the positions are all the base's own."""
+    words = torch.tensor([[40, 41, 42, 43]])
+    with mock.patch.object(torch, "randint", return_value=words):
+        model = adapted(with_adapter(tree, "prefix"))
+    base = load_model(Experiment.parse(tree).model)
+    behind = logits(base, torch.cat([words.expand(len(IDS), -1), IDS], dim=1))[:, words.shape[1] :]
+    assert (logits(model, IDS) - behind).abs().max() < 1e-5
+    assert not adapted(with_adapter(tree, "prefix-mlp")).get_prompt(1).layers[0].keys.any()
+
+
 def test_loftq_makes_up_for_the_quantization(tree: dict[str, Any]) -> None:
     plain = logits(load_model(Experiment.parse(tree).model), IDS)
     tree["adapter"] = {"type": "lora", "r": 16, "lora_alpha": 32}

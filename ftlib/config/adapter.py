@@ -297,8 +297,9 @@ class _Prompt(Adapter):
 
 
 class Prefix(_Prompt):
-    """Learned keys and values before every layer's own (Li and Liang 2021, arXiv:2101.00190). `prefix_projection`
-    learns them through an MLP of `encoder_hidden_size` (null: the model's width)."""
+    """Learned keys and values before every layer's own (Li and Liang 2021, arXiv:2101.00190). They begin as the base's
+    own for random words. `prefix_projection` learns them through an MLP of `encoder_hidden_size` (null: the model's
+    width), and they begin at zero."""
 
     type: Literal["prefix"]
     """Learned keys and values before those of the input, in every layer."""
