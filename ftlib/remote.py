@@ -149,6 +149,7 @@ def _whole(place: str) -> Run:
 def main() -> None:
     """`run|resume RUN JOB [--secrets] [--trust]`, `archive RUN JOB STORAGE WEIGHTS`: written by `ftlib.cluster.jobs` alone."""
     from ftlib import cli
+    from ftlib.cli.quiet import quiet_libraries
 
     verb, name, job, *rest = sys.argv[1:]
     calls = {
@@ -156,7 +157,7 @@ def main() -> None:
         "resume": lambda: resume(name, job, "--secrets" in rest, "--trust" in rest),
         "archive": lambda: archive(name, job, *rest),
     }
-    cli.quiet_libraries()
+    quiet_libraries()
     try:
         cli.guarded(calls[verb], debug=False)
     except SystemExit as ended:

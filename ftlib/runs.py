@@ -464,6 +464,10 @@ class Run:
         found = [Trial(path) for path in sorted((self.path / "trials").glob("[!.]*")) if path.is_dir()]
         return [trial for trial in found if trial.id != BASE]
 
+    def unfinished(self) -> list[Trial]:
+        """The trials that a `resume` would go on with."""
+        return [trial for trial in self.trials() if trial.state not in ENDED]
+
     def new_trial(self) -> Trial:
         """The directory of one more trial: 000 (`FIRST`), 001, ... in the order in which they were proposed."""
         names = [each.name for each in os.scandir(self.path / "trials") if each.name.isdigit()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -201,6 +202,22 @@ def ftlib(*args: Any) -> tuple[int, str]:
         cli.main()
     code = exited.value.code
     return (code if isinstance(code, int) else 0), out.getvalue()
+
+
+OURS = re.compile(
+    r"""\s*$ | \ [ #–─\d] | \ (version|base|trial|\S+@\d+)\b | \s*(-\ )?[a-z_.]+:(\ |$) | \s*-\ \S | \s+CPU:\ |  # tables and YAML
+    [⠀-⣿]\ preparing\ data | (data|tokens|parameters|a\ trial|memory|a\ sweep|cost|gate|error|warning):\ | run\ / |
+    trial\ \S+\ (started|finished|stopped|failed|preempted|of) | pack\ width\ \d | no\ trial\ is\ stopped\ early: |
+    \d+/\d+\ trials\ done | interrupted |
+    promote\ the\ winner: | \ \ ftlib\ | serve\ it:\ | base\ \S+@\d | merged\ into\ | serving\ | stopping$""",
+    re.VERBOSE,
+)
+
+
+def foreign(output: str) -> list[str]:
+    """The lines of a command's output that are not ours."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
+    return [line for line in re.split(r"[\r\n]+", plain) if not OURS.match(line)]
 
 
 def write_experiment(path: Path, tree: dict[str, Any]) -> Path:

@@ -139,6 +139,18 @@ def test_promote_rollback_and_registry(swept: tuple[Run, str]) -> None:
     assert status == 2
 
 
+def test_a_run_that_has_ended_is_told_from_its_directory(swept: tuple[Run, str]) -> None:
+    """Without Ray, without torch: in a second."""
+    run, printed = swept
+    events = len(run.events())
+    code = f"import sys; sys.argv = ['ftlib', 'resume', {str(run.path)!r}]\nfrom ftlib import cli\n"
+    assert not imported_by(code + "try: cli.main()\nexcept SystemExit as ended: assert not ended.code") & HEAVY
+    status, output = ftlib("resume", run.path)
+    assert status == 0, output
+    assert output.splitlines()[-1] == printed.splitlines()[-1]
+    assert len(run.events()) == events
+
+
 def test_leaderboard_of_a_run(swept: tuple[Run, str]) -> None:
     run, _ = swept
     status, output = ftlib("leaderboard", run.path, "--csv")

@@ -38,7 +38,7 @@ def begun(experiment: Experiment, folder: Path, owner: str) -> Experiment:
     shape = {key: config[key] for key in SHAPE if config.get(key) is not None}
     for key, value in shape.items():
         if key in adapter.model_fields_set and _differs(getattr(adapter, key), value):
-            said = ", ".join(value) if isinstance(value, list) else value
+            said = ", ".join(sorted({name.rpartition(".")[2] for name in value})) if isinstance(value, list) else value
             raise ConfigError(f"adapter.{key}: {owner}, which adapter.from names, has {said}: leave the key out.")
     for path in experiment.sweep.space if experiment.sweep else ():
         if path.removeprefix("adapter.") in SHAPE:

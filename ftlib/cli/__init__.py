@@ -16,6 +16,7 @@ import click
 
 from ftlib.cli import begin, clusters, complete, experiments, winners
 from ftlib.cli.output import echo
+from ftlib.cli.quiet import quiet_libraries
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -53,6 +54,9 @@ def program() -> None:
 
 def main() -> None:
     """Turns every failure into one sentence and an exit status."""
+    from ftlib.sweep.interrupt import sigterm_is_ctrl_c
+
+    sigterm_is_ctrl_c()
     guarded(lambda: cli.main(standalone_mode=False), debug="--debug" in sys.argv)
 
 
@@ -85,22 +89,3 @@ def _fail(message: str, status: int, debug: bool) -> None:
         traceback.print_exc()
     echo(f"error: {message}", fg="red", err=True)
     sys.exit(status)
-
-
-def quiet_libraries() -> None:
-    """The libraries' banners, progress bars and warnings are for developers; errors still come through."""
-    import warnings
-
-    warnings.filterwarnings("ignore")
-    for name, value in {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "DATASETS_VERBOSITY": "error",
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "RAY_DEDUP_LOGS": "0",
-        "RAY_TRAIN_V2_ENABLED": "1",
-        "PYTHONWARNINGS": "ignore",
-        "BITSANDBYTES_NOWELCOME": "1",
-    }.items():
-        os.environ.setdefault(name, value)

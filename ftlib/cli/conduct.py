@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from ftlib.cli.output import console, echo, print_table, width
+from ftlib.cli.closing import has_ended, planned, tell_the_end
+from ftlib.cli.output import console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,10 +122,17 @@ def as_written(file: str, overrides: tuple[str, ...], smoke: bool) -> str:
     return passwords.hidden(text + "".join(f"# override: {override}\n" for override in overrides))
 
 
-def start(experiment: Experiment, text: str, run_name: str | None = None, parcel: dict[str, Any] | None = None) -> None:
+def start(
+    experiment: Experiment,
+    text: str,
+    run_name: str | None = None,
+    parcel: dict[str, Any] | None = None,
+    promoted_as: str | None = None,
+) -> None:
     """A new run: everything that can be wrong is found before its directory exists.
 
-    `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from.
+    `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from; the winner becomes
+    the next version of `promoted_as`.
     """
     from ftlib.cluster import signature
     from ftlib.runs import Run
@@ -144,14 +151,19 @@ def start(experiment: Experiment, text: str, run_name: str | None = None, parcel
     resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
     run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
     signature.sign(run)
-    _conduct(experiment, run, data=data, hosts=hosts)
+    _conduct(experiment, run, data=data, hosts=hosts, promoted_as=promoted_as)
 
 
 def go_on(experiment: Experiment, run: Run, trust: bool = False, command: Command | None = None) -> None:
-    """Resumes a run, with a command for it where nothing is wrong. Raises InputError for one that was made elsewhere and
-    is not trusted, and where its data has changed."""
+    """Resumes a run, with a command for it where nothing is wrong; of one that has ended, only what it came to is told.
+
+    Raises InputError for one that was made elsewhere and is not trusted, and where its data has changed.
+    """
     from ftlib.cluster import signature
 
+    if command is None and has_ended(experiment, run):
+        tell_the_end(experiment, run)
+        return
     if not trust:
         signature.check(run)
     run.check()  # a damaged file is said before Ray starts
@@ -220,14 +232,12 @@ def _conduct(
     resumed: bool = False,
     hosts: list[Any] | None = None,
     command: Command | None = None,
+    promoted_as: str | None = None,
 ) -> None:
     """Runs or resumes, with the live view and the trackers beside it, and closes with the leaderboard."""
-    from ftlib.errors import FtlibError
-    from ftlib.leaderboard import to_table, write_leaderboard
-    from ftlib.runs import BASE
     from ftlib.storage.mirror import mirrored, url_of
     from ftlib.sweep.commands import send
-    from ftlib.sweep.sweep import fit, unfinished
+    from ftlib.sweep.sweep import fit
     from ftlib.tracking import following
     from ftlib.watch import watching
 
@@ -235,9 +245,8 @@ def _conduct(
     data = data or prepared(experiment, out, begun=run.resolved.get("data", {}).get("hash"))
     if command is not None:  # nothing is left in a run that cannot go on
         send(run, command)
-    total = experiment.sweep.number_of_trials if experiment.sweep else 1
-    place = url_of(run) or run.path
-    out.print(f"run {place}", soft_wrap=True, highlight=False)
+    total = planned(experiment)
+    out.print(f"run {url_of(run) or run.path}", soft_wrap=True, highlight=False)
 
     def warn(sentence: str) -> None:
         out.print(f"warning: {sentence}", style="yellow", soft_wrap=True, highlight=False)
@@ -246,41 +255,17 @@ def _conduct(
         out.print(sentence, soft_wrap=True, highlight=False)
 
     interrupted = False
-    with (
-        mirrored(run, data.path, warn) as mirror,
-        following(run, experiment.track, warn),
-        watching(run, total, out),
-    ):
-        try:
-            fit(experiment, run, data, resume=resumed, first=hosts, say=say)
-        except KeyboardInterrupt:
-            interrupted = True
-        mirror()
-        board = write_leaderboard(run)
-    print_table(to_table(board, width=width()))
-    base = run.trial(BASE).status
-    if base["state"] == "failed":
-        warn(f"the untuned base could not be evaluated, so nothing is compared with it: {base['reason']}")
-    begun = unfinished(run)  # a sweep whose time is over has none: Tune ends what is running
-    left = total + run.added - len(run.trials()) + len(begun)
-    timed = experiment.sweep is not None and experiment.sweep.time_budget_s
-    over = [event["why"] for event in run.events() if event["event"] == "budget_over"]
-    out_of_time = (timed or over) and not (begun or interrupted)
-    if left and not out_of_time:
-        echo(f"interrupted with {left} trials to go; to go on:", fg="yellow")
-        echo(f"  ftlib resume {shlex.quote(str(place))}")
-        sys.exit(130)
-    failed = [row for row in board.rows if row.state == "failed"]
-    for row in failed:
-        echo(f"trial {row.trial} failed: {row.reason}", fg="red", err=True)
-    if board.best is None and left:
-        why = over[-1] if over else "sweep.time_budget_s was over"
-        raise FtlibError(f"{why} before a trial was evaluated: raise it.")
-    if board.best is None:
-        raise FtlibError(f"all {len(failed)} trials failed: see {run.path}/trials/*/error.txt.")
-    if over:
-        echo(f"the sweep ended early: {over[-1]}", fg="yellow")
-    if board.cost is not None:
-        echo(f"cost: {board.cost:.4g} in all, {board.best.cost or 0.0:.4g} of it the winner's")
-    echo("promote the winner:")
-    echo(f"  ftlib promote {shlex.quote(str(place))} {shlex.quote(board.best.trial)} --as {experiment.name}")
+    try:
+        with (
+            mirrored(run, data.path, warn) as mirror,
+            following(run, experiment.track, warn),
+            watching(run, total, out, at_most=experiment.train.early_stopping_patience is not None),
+        ):
+            try:
+                fit(experiment, run, data, resume=resumed, first=hosts, say=say)
+            except KeyboardInterrupt:
+                interrupted = True
+            mirror()
+    except KeyboardInterrupt:  # once more, while what was interrupted is brought to its end
+        interrupted = True
+    tell_the_end(experiment, run, interrupted, promoted_as)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EXPERIMENT = click.argument("file", type=click.Path())
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete.keys)
 SMOKE = click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
+AS = click.option("--as", "name", metavar="NAME", help="Promote the winner as NAME, once it has passed the gate.")
 ANSWER_SECONDS = 60
 
 
@@ -68,27 +69,43 @@ def methods(markdown: bool) -> None:
 @EXPERIMENT
 @OVERRIDES
 @SMOKE
-def train(file: str, overrides: tuple[str, ...], smoke: bool) -> None:
+@AS
+def train(file: str, overrides: tuple[str, ...], smoke: bool, name: str | None) -> None:
     """Train FILE once, as it stands (its sweep section is left aside)."""
-    start(load(file, (*overrides, "sweep=null"), smoke), as_written(file, overrides, smoke))
+    _check_name(name)
+    start(load(file, (*overrides, "sweep=null"), smoke), as_written(file, overrides, smoke), promoted_as=name)
 
 
 @click.command()
 @EXPERIMENT
 @OVERRIDES
 @SMOKE
+@AS
 @click.option("--add-trials", type=click.IntRange(1), metavar="N", help="FILE is a run: N trials more for it.")
-def sweep(file: str, overrides: tuple[str, ...], smoke: bool, add_trials: int | None) -> None:
+def sweep(file: str, overrides: tuple[str, ...], smoke: bool, name: str | None, add_trials: int | None) -> None:
     """Run the sweep of FILE; ends with the leaderboard and the command that promotes the winner."""
-    from ftlib.errors import ConfigError
+    from ftlib.errors import ConfigError, InputError
 
+    _check_name(name)
     if add_trials is not None:
+        if name is not None:
+            raise InputError(
+                "--as belongs to a new run: 'ftlib promote RUN --as NAME' promotes the winner of this one."
+            )
         _add_trials(file, add_trials)
         return
     experiment = load(file, overrides, smoke)
     if experiment.sweep is None:
         raise ConfigError(f"{file}: there is no sweep section: add one, or use 'ftlib train {shlex.quote(file)}'.")
-    start(experiment, as_written(file, overrides, smoke))
+    start(experiment, as_written(file, overrides, smoke), promoted_as=name)
+
+
+def _check_name(name: str | None) -> None:
+    """Said before anything is trained. Raises InputError."""
+    from ftlib.registry import registry
+
+    if name is not None:
+        registry.check_name(name)
 
 
 @click.command()

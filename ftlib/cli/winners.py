@@ -11,8 +11,10 @@ from ftlib.cli import complete
 from ftlib.cli.output import echo, print_table, say
 
 if TYPE_CHECKING:
+    from ftlib.registry.promotion import Conditions
     from ftlib.registry.registry import Alias, Version
     from ftlib.registry.weights import Engine
+    from ftlib.runs import Run
 
 
 TRUST = click.option("--trust", is_flag=True, help="Let code run that comes with weights which others have made.")
@@ -62,13 +64,21 @@ def promote(
     if chosen not in known:
         raise InputError(f"{opened.path} has no trial '{chosen}'.{nearest(chosen, known)}")
     bring_weights(opened, opened.trial(chosen))
-    version = promotion.promote(opened, opened.trial(chosen), name, conditions, say)
-    echo(f"trial {chosen} of {opened.name} is now {version.id}")
-    if canary is None:
-        echo(f"serve it:  ftlib serve {name}")
-    else:
+    promote_trial(opened, chosen, name, conditions)
+    if canary is not None:
         _say_alias(registry.alias(name))
         echo(f"all of it: ftlib canary {name} 1        none of it: ftlib rollback {name}")
+
+
+def promote_trial(run: Run, trial: str, name: str, conditions: Conditions | None = None) -> None:
+    """A trial of a run as the next version of a name, once it is checked; says what was found, and what comes next."""
+    from ftlib.registry import promotion
+
+    conditions = conditions or promotion.Conditions()
+    version = promotion.promote(run, run.trial(trial), name, conditions, say)
+    echo(f"trial {trial} of {run.name} is now {version.id}")
+    if conditions.canary is None:
+        echo(f"serve it:  ftlib serve {name}")
 
 
 @click.command("registry")

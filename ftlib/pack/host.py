@@ -28,13 +28,14 @@ from ftlib.sweep.nodes import here
 @dataclass(frozen=True)
 class Opening:
     """How a host opens its pack: with `fixed` slots, or with as many as pay, up to `most`. `baseline`: the untuned base
-    is evaluated before all else."""
+    is evaluated before all else. `before` is what the run's first driver measured, where there was one."""
 
     setting: Setting
     most: int
     fixed: int | None
     baseline: bool
     threads: int
+    before: dict[str, Any] | None = None
 
 
 LAST_WORDS_SECONDS = 2.0
@@ -117,7 +118,7 @@ class Host:
         from ftlib.pack.base import FrozenBase
         from ftlib.pack.engine import Pack
         from ftlib.pack.isolation import probe
-        from ftlib.pack.width import Width, measure
+        from ftlib.pack.width import Width, depends_on, measure
         from ftlib.storage.mirror import arrive, leave
 
         vault.receive()
@@ -129,9 +130,11 @@ class Host:
         arrive(setting)
         data = load_prepared(Path(setting.data))
         device = "cuda" if experiment.scale.use_gpu else "cpu"
-        base = FrozenBase(experiment, data, fixed or 1, rank, device)
+        of = depends_on(setting, data.hash, opening.most, rank, device, opening.threads)
+        width = Width(fixed, 0.0, 0.0, {}) if fixed else Width.known(opening.before, of)
+        base = FrozenBase(experiment, data, width.width if width else 1, rank, device)
         loaded = time.perf_counter()
-        width = Width(fixed, 0.0, 0.0, {}) if fixed else measure(base, setting, opening.most, rank)
+        width = width or measure(base, setting, opening.most, rank)
         measured = time.perf_counter()
         isolation = probe(base)
         probed = time.perf_counter()
@@ -144,6 +147,7 @@ class Host:
             **width.to_dict(),
             "sentence": width.sentence,
             "isolation": isolation.to_dict(),
+            "of": of,
             "threads": opening.threads,
             "node": here(),
             "since": self.since,

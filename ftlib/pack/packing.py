@@ -115,7 +115,8 @@ def open_packs(
         1 if os.environ.get("RAY_ADDRESS") else _fits(experiment) // number
     )  # of this machine, what no other host takes
     threads = max(1, int(cores * spare))
-    opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads)
+    before = (begun or {}).get("measured")
+    opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads, before)
     hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), partial(_tell, run))
     try:
         measured = hosts.open_first(first[0], replace(opening, baseline=setting.baseline))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +42,31 @@ class Width:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def known(cls, measured: Mapping[str, Any] | None, of: dict[str, Any]) -> Width | None:
+        """The width that an earlier driver of the run measured, where all that it depends on (`of`) is the same."""
+        if not measured or measured.get("of") != of:
+            return None
+        steps = {int(width): seconds for width, seconds in measured["steps"].items()}
+        return cls(measured["width"], measured["speedup"], measured["share"], steps)
+
+
+def depends_on(setting: Setting, data: str, most: int, rank: int, device: str, threads: int) -> dict[str, Any]:
+    """What a measured width holds for: the machine, and the shapes of the run's steps. `data` is the rows' hash."""
+    processor = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    batch = setting.experiment().train.per_device_train_batch_size
+    shapes = {"data": data, "most": most, "rank": rank, "batch": batch}
+    return {"processor": processor, "threads": threads, "torch": torch.__version__, **shapes}
+
+
+def _processor() -> str:
+    """The model of the CPU, as the kernel names it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def measure(base: FrozenBase, setting: Setting, most: int, rank: int) -> Width:

@@ -135,7 +135,7 @@ def promote(
     Raises InputError for a name that is not one, for a trial that failed or whose weights are missing or empty, for a
     share that is none, and for a canary of a name that has no version yet.
     """
-    _check_name(name)
+    check_name(name)
     if canary is not None:
         _check_share(canary)
         alias(name)  # a canary needs a version beside it
@@ -208,7 +208,7 @@ def rollback(name: str) -> Version:
 
 def alias(name: str) -> Alias:
     """What the bare name means, read in one go. Raises InputError for an unknown name."""
-    _check_name(name)
+    check_name(name)
     place = shelf()
     content = place.alias(name)
     if content is None:
@@ -303,8 +303,8 @@ def resolve(reference: str) -> Version:
     raise InputError(f"'{name}' has no version '{number}': there is {', '.join(version.id for version in found)}.")
 
 
-def _check_name(name: str) -> None:
-    """The pattern leaves no room for a separator, so a name is never a path."""
+def check_name(name: str) -> None:
+    """Raises InputError for what cannot be a name. The pattern leaves no room for a separator: a name is never a path."""
     if not NAME.fullmatch(name):
         raise InputError(
             f"'{name}' cannot be a registry name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit."
@@ -313,7 +313,7 @@ def _check_name(name: str) -> None:
 
 def _known(name: str) -> Folder | Objects:
     """Where a name lies. Raises InputError when it does not."""
-    _check_name(name)
+    check_name(name)
     place = shelf()
     if place.alias(name) is None:
         raise _unknown(place, name)

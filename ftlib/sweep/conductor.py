@@ -7,7 +7,7 @@ that happens, and counts as no failure. Only a crash on a machine that still sta
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from ftlib.setting import Setting
 from ftlib.storage import mirror
 from ftlib.sweep import nodes
 from ftlib.sweep.cost import spent
+from ftlib.sweep.interrupt import Interrupt
 from ftlib.sweep.job import moved, workers_place
 from ftlib.sweep.search import FAILED
 from ftlib.sweep.shares import Shares
@@ -34,8 +35,15 @@ COUNT_SECONDS = 5.0  # between two sums of what the run has cost
 class Conductor(ray.tune.Callback):
     """A Tune callback, and what the controller asks when something is lost. It is made anew by each driver."""
 
-    def __init__(self, run: Run, setting: Setting, hosts: Hosts | None, shares: Shares) -> None:
-        self.run, self.setting, self.hosts, self.shares = run, setting, hosts, shares
+    def __init__(
+        self,
+        run: Run,
+        setting: Setting,
+        hosts: Hosts | None,
+        shares: Shares,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.run, self.setting, self.hosts, self.shares, self.say = run, setting, hosts, shares, say
         self.ended: list[tuple[float, PlacementGroup | None]] = []
         self.homes: dict[str, Place] = {}  # of trials in packs
         self.started: dict[str, float] = {}
@@ -44,6 +52,7 @@ class Conductor(ray.tune.Callback):
         self.giving: set[str] = set()  # trials that are asked to leave for another sweep
         self.ends: dict[str, str] = {}  # trials that are stopped by other than the scheduler, and by whom
         self.over: str | None = None  # which budget is over
+        self.interrupt = Interrupt()
         self.hung: dict[str, str] = {}
         self.killed: dict[str, float] = {}
         self.looked = self.counted = 0.0
@@ -217,6 +226,14 @@ class Conductor(ray.tune.Callback):
             if str(trial) not in self.giving:
                 self.giving.add(str(trial))
                 self.ask_to_leave(trial, ANOTHER_WAITS)
+
+    def ask_to_save(self, trials: list[Any]) -> None:
+        """The run is interrupted: all that train save where they stand, and go on from there when it is resumed."""
+        if not self.interrupt.asked and trials:
+            self.say("interrupted: trials save where they stand, and the run ends (once more: at once)")
+        if self.interrupt.asks_again():
+            for trial in trials:
+                self.ask_to_leave(trial, "interrupted")
 
     def ask_to_leave(self, trial: Any, why: str) -> None:
         """Asks a running trial to save where it stands and to leave its slot or process."""

@@ -130,17 +130,37 @@ class Controller(TuneController):
         if force or began >= self._next_snapshot:
             self.save_to_dir()
             keep(Path(self._storage.experiment_driver_staging_path), Path(self.experiment_path))
-            if force:  # the last one: Tune reads it again for its results
+            if force:  # the last one: Tune reads it again for its results, also of trials that have not begun
                 lay_out(Path(self.experiment_path))
+                for trial in self._trials:
+                    trial.init_local_path()
             now = time.monotonic()
             self._next_snapshot = now + (now - began) / SNAPSHOT_SHARE
 
     def is_finished(self) -> bool:
-        """Not while a trial is on its way to something else."""
+        """Not while a trial is on its way to something else; of an interrupted run, when all have saved and left."""
+        if self.conductor.interrupt.since is not None:
+            return self.conductor.interrupt.over or not self._saving()
         return bool(super().is_finished()) and not self.steering.leaving
+
+    def _saving(self) -> list[Trial]:
+        """Trials that can save at any step, and still train. Workers of one trial would have to agree on a step."""
+        single = self.conductor.setting.experiment().scale.strategy == "single"
+        return [trial for trial in self._live_trials if trial.status == Trial.RUNNING] if single else []
+
+    def _maybe_update_trial_queue(self) -> None:
+        if self.conductor.interrupt.since is None:
+            super()._maybe_update_trial_queue()
+
+    def _maybe_add_actors(self) -> None:
+        if self.conductor.interrupt.since is None:
+            super()._maybe_add_actors()
 
     def on_step_begin(self) -> None:
         super().on_step_begin()
+        if self.conductor.interrupt.since is not None:
+            self.conductor.ask_to_save(self._saving())
+            return
         self.conductor.look(self._live_trials)
         if self._trials:
             self.steering.take_up()

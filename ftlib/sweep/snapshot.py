@@ -27,6 +27,11 @@ def keep(written: Path, tune: Path) -> None:
     replace_directory(staged, tune / STATE)
 
 
+def has_state(tune: Path) -> bool:
+    """Whether Tune has written any."""
+    return settled(tune / STATE) is not None
+
+
 def lay_out(tune: Path) -> None:
     """Puts the state where `Tuner.restore` looks for it. Raises FtlibError where there is none."""
     state = settled(tune / STATE)

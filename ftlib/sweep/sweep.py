@@ -26,16 +26,17 @@ from ftlib.errors import ConfigError, FtlibError, StorageError
 from ftlib.pack.hosts import Hosts
 from ftlib.pack.packing import first_host, is_packed, open_packs
 from ftlib.pack.trainable import Slot
-from ftlib.runs import ENDED, Run, Trial
+from ftlib.runs import Run
 from ftlib.setting import Setting
 from ftlib.storage.mirror import content_of_data, key_of
 from ftlib.sweep.conductor import Conductor, give_back
 from ftlib.sweep.controller import conducting
+from ftlib.sweep.interrupt import interruptible, sigterm_is_ctrl_c
 from ftlib.sweep.job import run_tune_trial, workers_place
 from ftlib.sweep.rungs import rungs_of, why_never_stopped
 from ftlib.sweep.search import check_storage, draws, make_scheduler, make_search
 from ftlib.sweep.shares import Shares, shared
-from ftlib.sweep.snapshot import lay_out
+from ftlib.sweep.snapshot import has_state, lay_out
 
 TUNE = "tune"
 LONGEST_FOLDER = 107 - len("/session_2026-11-27_10-59-17_123456_1234567/sockets/plasma_store.1")
@@ -75,12 +76,15 @@ def start_ray(cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # What raylets complain of is in Ray's logs; a thread of the driver would print it whatever `log_to_driver` says.
+    ray._private.worker.print_to_stdstream = lambda *given, **more: None
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
         guard_local_cluster()
         ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=_short_folder(), **quiet)
+    sigterm_is_ctrl_c()
 
 
 def _short_folder() -> str | None:
@@ -109,7 +113,8 @@ def fit(
     """Runs all trials of `experiment` into `run`, or, with `resume`, those that have not ended.
 
     `first` is what `first_host` gave, where it was asked for earlier. `say` gets a sentence on how trials are packed.
-    Raises FtlibError when Tune itself fails. That trials failed is in their `status.json`, not raised.
+    Raises FtlibError when Tune itself fails, and KeyboardInterrupt after a Ctrl-C or a SIGTERM, when trials have saved
+    where they stand. That trials failed is in their `status.json`, not raised.
     """
     _quiet_tune()
     start_ray()
@@ -123,12 +128,13 @@ def fit(
         if experiment.sweep is not None and (why := why_never_stopped(experiment, data.report)):
             run.log_event("never_stopped", why=why)
             say(why)
-        tuner = _restored(run, setting, hosts) if resume else _tuner(experiment, run, setting, hosts)
+        again = resume and _begun(run)
+        tuner = _restored(run, setting, hosts) if again else _tuner(experiment, run, setting, hosts)
         started = time.monotonic()
+        conductor = Conductor(run, setting, hosts, shares, say)
         try:
             asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
-            conductor = Conductor(run, setting, hosts, shares)
-            with conducting(conductor, asked):
+            with conducting(conductor, asked), interruptible(conductor.interrupt.heard):
                 tuner.fit()
         except ray.tune.TuneError as error:
             raise _why_it_ended(str(error).strip().splitlines()[-1]) from error
@@ -144,6 +150,18 @@ def fit(
         if over is not None:
             _close(run, over)
         run.log_event("ended", states={trial.id: trial.state for trial in run.trials()})
+    if conductor.interrupt.since is not None:
+        run.log_event("interrupted")
+        raise KeyboardInterrupt
+
+
+def _begun(run: Run) -> bool:
+    """Whether there is a state of Tune's to go on with. Where it ended before its first trial, it begins now."""
+    begun = has_state(run.path / TUNE)
+    for trial in run.trials() if not begun else ():
+        if trial.state == "pending":
+            shutil.rmtree(trial.path)
+    return begun or bool(run.trials())
 
 
 def _sweep_up(run: Run) -> None:
@@ -161,14 +179,9 @@ def _why_it_ended(line: str) -> FtlibError:
     return FtlibError(f"Ray Tune ended the sweep: {line}")
 
 
-def unfinished(run: Run) -> list[Trial]:
-    """The trials that a `resume` would go on with."""
-    return [trial for trial in run.trials() if trial.state not in ENDED]
-
-
 def _close(run: Run, over: str) -> None:
     """A budget is over: what had not begun is forgotten; of time, Tune has ended what ran without a word to callbacks."""
-    for trial in unfinished(run):
+    for trial in run.unfinished():
         if trial.state == "pending":
             shutil.rmtree(trial.path)
         else:
@@ -271,6 +284,7 @@ class _Names:
 def _quiet_tune() -> None:
     """Tune's own tables and warnings stand aside for ours."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours lets trials save first
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's report has no metric
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
@@ -278,4 +292,4 @@ def _quiet_tune() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-__all__ = ["check_resources", "first_host", "fit", "setting_for", "start_ray", "unfinished"]
+__all__ = ["check_resources", "first_host", "fit", "setting_for", "start_ray"]

@@ -16,7 +16,7 @@ from ftlib.pack.host import Host
 from ftlib.runs import PACK_FILE, Run, read_json
 from ftlib.sweep.nodes import PLACE
 
-from ..conftest import ftlib, only_run, rows, write_experiment, write_jsonl
+from ..conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 from ..sweep.test_sweep import start, wait_for
 from .conftest import assert_same_bits, left_behind
 
@@ -131,9 +131,15 @@ def test_ctrl_c_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: 
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert f"ftlib resume {run.path}" in output
-    assert "Traceback" not in output
+    assert foreign(output) == []
+    states = {trial.state for trial in run.trials()}
+    assert "preempted" in states  # it has saved where it stood
+    assert "running" not in states
     status, output = ftlib("resume", run.path)
     assert status == 0, output
+    repeats = [event["repeats"] for event in run.events() if event["event"] == "trial_continued"]
+    assert repeats
+    assert not any(repeats)
     assert_like(run, uninterrupted)
 
 

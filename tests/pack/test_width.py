@@ -12,6 +12,7 @@ import torch
 from ftlib.data import load_prepared
 from ftlib.pack import width
 from ftlib.pack.base import FrozenBase
+from ftlib.runs import read_json, write_json
 from ftlib.setting import Setting
 
 from ..test_trial import setting
@@ -91,3 +92,16 @@ def test_out_of_memory_ends_the_widening(made: Setting, monkeypatch: pytest.Monk
     found = width.measure(base, made, 64, RANK)
     assert found.width == 4
     assert base.bank.slots == 4
+
+
+def test_what_was_measured_is_known_while_all_is_the_same(made: Setting, tmp_path: Path) -> None:
+    """Through `pack.json`, as a run that is resumed reads it."""
+    found = width.Width(4, 2.5, 0.8, {1: 0.1, 4: 0.16})
+    of = width.depends_on(made, "data", 8, RANK, "cpu", 1)
+    write_json(tmp_path / "pack.json", {**found.to_dict(), "of": of})
+    told = read_json(tmp_path / "pack.json")
+    assert width.Width.known(told, of) == found
+    for other in ({"threads": 2}, {"processor": "another"}, {"rank": 8}, {"data": "other rows"}, {"torch": "3.0"}):
+        assert width.Width.known(told, of | other) is None
+    assert width.Width.known(None, of) is None
+    assert width.Width.known(found.to_dict(), of) is None  # written before it was kept

@@ -25,25 +25,25 @@ from ..pack.conftest import pack_of
 from ..pack.conftest import train as train_packed
 from ..test_trial import losses, setting, train
 
-NEXT = "registry:first"
+NEXT = "registry:forebear"
 
 
 @pytest.fixture(scope="module")
 def first(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Version:
     """A promoted LoRA winner."""
     tree = {
-        "name": "first",
+        "name": "forebear",
         "model": {"name_or_path": str(base)},
         "data": {"train": str(data_file), "max_length": 64, "eval_split": 0.2},
         "method": {"type": "sft"},
         "adapter": {"type": "lora", "r": 4, "lora_alpha": 8},
         "train": {"learning_rate": 3e-2, "num_train_epochs": 3, "per_device_train_batch_size": 8},
     }
-    done = setting(tree, tmp_path_factory.mktemp("first"))
+    done = setting(tree, tmp_path_factory.mktemp("forebear"))
     train(done)
     run = Run(Path(done.run))
     run.trial("000").set_state("finished")
-    return registry.promote(run, run.trial("000"), "first")
+    return registry.promote(run, run.trial("000"), "forebear")
 
 
 @pytest.fixture
@@ -91,17 +91,17 @@ def test_what_is_trained_on_it_names_both_and_finds_it_again(
     assert tree["model"]["name_or_path"] == str(bases.merged(first))
     done = setting(tree, tmp_path)
     train(done)
-    second = promoted(done, "second")
-    assert (second.parent, second.base) == ("first@1", str(base))
+    second = promoted(done, "forebear-dpo")
+    assert (second.parent, second.base) == ("forebear@1", str(base))
     folder = Path(second.manifest["base"]["name_or_path"])
     weights = load_file(folder / "model.safetensors")
     shutil.rmtree(folder)
-    assert pass_gate(second, "second").found["passed"]
+    assert pass_gate(second, "forebear-dpo").found["passed"]
     again = load_file(folder / "model.safetensors")
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     third = bases.merged(second)
     assert bases.resolved(
-        Experiment.parse(prefers | {"model": {"name_or_path": "registry:second"}})
+        Experiment.parse(prefers | {"model": {"name_or_path": "registry:forebear-dpo"}})
     ).model.name_or_path == str(third)
 
 
@@ -110,7 +110,7 @@ def test_a_merged_base_that_was_changed_is_refused(first: Version) -> None:
     config = folder / "config.json"
     text = config.read_text()
     config.write_text(text.replace("{", "{ ", 1))
-    with pytest.raises(FtlibError, match=r"first@1 merged into its base, was changed: remove it"):
+    with pytest.raises(FtlibError, match=r"forebear@1 merged into its base, was changed: remove it"):
         bases.merged(first)
     config.write_text(text)
     bases.merged(first)
@@ -125,8 +125,8 @@ def test_a_space_over_bases(first: Version, base: Path, tree: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model": {"name_or_path": "registry:frist"}}, "Did you mean 'first'"),
-        ({"model": {"name_or_path": "registry:first@7"}}, "no version '7'"),
+        ({"model": {"name_or_path": "registry:forebaer"}}, "Did you mean 'forebear'"),
+        ({"model": {"name_or_path": "registry:forebear@7"}}, "no version '7'"),
     ],
 )
 def test_names_that_are_not_there(first: Version, tree: dict[str, Any], change: dict[str, Any], reason: str) -> None:
@@ -152,8 +152,8 @@ def test_training_goes_on_where_the_adapter_is(first: Version, tree: dict[str, A
     ours, theirs = ([loss for _, loss in losses(each)] for each in (alone, packed))
     assert ours == pytest.approx(theirs, rel=1e-4)
     assert ours[0] == pytest.approx(first.manifest["metrics"]["eval_loss"], abs=0.3)  # a fresh adapter's is ln 400 = 6
-    version = promoted(packed, "further")
-    assert (version.parent, version.base) == ("first@1", first.base)
+    version = promoted(packed, "forebear-sft")
+    assert (version.parent, version.base) == ("forebear@1", first.base)
 
 
 def test_the_reference_is_the_adapter_as_it_was(first: Version, prefers: dict[str, Any], tmp_path: Path) -> None:
@@ -169,13 +169,13 @@ def test_the_reference_is_the_adapter_as_it_was(first: Version, prefers: dict[st
 @pytest.mark.parametrize(
     ("adapter", "change", "reason"),
     [
-        ({"r": 8}, {}, r"adapter\.r: first@1.* has 4: leave the key out"),
-        ({"lora_alpha": 4}, {}, r"adapter\.lora_alpha: first@1.* has 8"),
-        ({"target_modules": ["q_proj"]}, {}, r"adapter\.target_modules: first@1"),
-        ({}, {"sweep": {"space": {"adapter.r": [2, 4]}}}, r"sweep\.space\.adapter\.r: it is that of first@1"),
-        ({}, {"model": {"name_or_path": NEXT}}, r"model\.name_or_path: it is first@1 merged into its base"),
-        ({}, {"method": {"type": "classify"}}, r"adapter\.from: first@1 writes text"),
-        ({"from": "registry:frist"}, {}, "Did you mean 'first'"),
+        ({"r": 8}, {}, r"adapter\.r: forebear@1.* has 4: leave the key out"),
+        ({"lora_alpha": 4}, {}, r"adapter\.lora_alpha: forebear@1.* has 8"),
+        ({"target_modules": ["q_proj"]}, {}, r"adapter\.target_modules: forebear@1"),
+        ({}, {"sweep": {"space": {"adapter.r": [2, 4]}}}, r"sweep\.space\.adapter\.r: it is that of forebear@1"),
+        ({}, {"model": {"name_or_path": NEXT}}, r"model\.name_or_path: it is forebear@1 merged into its base"),
+        ({}, {"method": {"type": "classify"}}, r"adapter\.from: forebear@1 writes text"),
+        ({"from": "registry:forebaer"}, {}, "Did you mean 'forebear'"),
     ],
 )
 def test_what_contradicts_the_adapter_is_named(
@@ -191,7 +191,7 @@ def test_another_base_is_named(first: Version, base: Path, tree: dict[str, Any],
     with (other / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x01")
-    with pytest.raises(ConfigError, match=r"model\.name_or_path: first@1.* was trained on other weights"):
+    with pytest.raises(ConfigError, match=r"model\.name_or_path: forebear@1.* was trained on other weights"):
         resolved(goes_on(tree) | {"model": {"name_or_path": str(other)}})
     shutil.copytree(base, tmp_path / "same")
     resolved(goes_on(tree) | {"model": {"name_or_path": str(tmp_path / "same")}})  # wherever it lies
@@ -203,8 +203,8 @@ def test_an_adapter_of_a_quantized_base_is_not_quantized_again(
     manifest = dict(first.manifest)
     manifest["experiment"]["model"]["quantization"] = "nf4"
     monkeypatch.setattr(Version, "manifest", manifest)
-    with pytest.raises(ConfigError, match=r"model\.quantization: first@1 was trained on an nf4 base"):
+    with pytest.raises(ConfigError, match=r"model\.quantization: forebear@1 was trained on an nf4 base"):
         resolved(tree | {"model": {"name_or_path": NEXT, "quantization": "nf4"}})
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match=r"model\.quantization: first@1.* quantization null: write that"):
+    with pytest.raises(ConfigError, match=r"model\.quantization: forebear@1.* quantization null: write that"):
         resolved(goes_on(tree) | {"model": {**tree["model"], "quantization": "nf4"}})

@@ -16,7 +16,7 @@ import pytest
 
 from ftlib.runs import ENDED, Run
 
-from ..conftest import ftlib, only_run, rows, write_experiment, write_jsonl
+from ..conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -192,18 +192,25 @@ def test_kill_9_and_resume_repeats_nothing_that_is_finished(tree: dict[str, Any]
     assert len((run.path / "leaderboard.csv").read_text().splitlines()) == 1 + 1 + 6
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tree: dict[str, Any], tmp_path: Path, ftlib_home: Path) -> None:
-    tree["train"]["num_train_epochs"] = 6
+def test_sigterm_is_a_ctrl_c_and_nothing_is_trained_twice(
+    tree: dict[str, Any], tmp_path: Path, ftlib_home: Path
+) -> None:
+    """A Ctrl-C in a pack: tests/pack/test_sweep.py."""
+    tree["train"].update(num_train_epochs=40, logging_steps=8)
     tree["track"] = {"wandb": {"mode": "offline"}}
     data = write_jsonl(tmp_path / "colours.jsonl", rows(81))
     tree["data"]["train"] = str(data)
-    process = start(tree, tmp_path, num_samples=4)
+    process = start(tree, tmp_path, num_samples=2, max_concurrent_trials=1)
     run = wait_for(tree["storage"], 1, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    while run.trials()[-1].id != "001" or not run.trials()[-1].metrics():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    assert f"ftlib resume {run.path}" in output
-    assert "Traceback" not in output
+    assert output.splitlines()[-1].strip() == f"ftlib resume {run.path}"
+    assert foreign(output) == []
+    assert [trial.state for trial in run.trials()] == ["finished", "preempted"]
 
     data.unlink()
     shutil.rmtree(ftlib_home / "cache" / "data" / run.resolved["data"]["hash"])
@@ -218,7 +225,11 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tree: dict[str, Any], tmp_pa
     write_jsonl(data, rows(81))
     status, output = ftlib("resume", run.path)
     assert status == 0, output
-    assert [trial.state for trial in run.trials()] == ["finished"] * 4
+    assert [trial.state for trial in run.trials()] == ["finished"] * 2
+    continued = [event for event in run.events() if event["event"] == "trial_continued"]
+    assert [(event["trial"], event["repeats"]) for event in continued] == [("001", 0)]
+    steps = [row["step"] for row in run.trial("001").metrics() if "loss" in row]
+    assert steps == sorted(set(steps))
 
 
 @pytest.mark.matrix  # without Ray, tests/test_strategies.py; on Ray, two workers that are killed or stopped

@@ -1,0 +1,69 @@
+"""Ctrl-C, and SIGTERM as good as it: the first one asks trials to save where they stand, the next one ends at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 30.0  # that trials have to save
+SAME_SECONDS = 1.0  # a terminal and a wrapper may both hand on one Ctrl-C
+
+
+class Interrupt:
+    """Whether, and since when, a run is interrupted."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.asked = 0.0  # when trials were last asked
+
+    def heard(self) -> None:
+        """Safe in a signal handler: it only notes the time."""
+        self.since = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether trials had their time."""
+        return self.since is not None and time.monotonic() - self.since > GRACE_SECONDS
+
+    def asks_again(self) -> bool:
+        """Once a second while the run is interrupted: a trial that has just started has not heard of it."""
+        now = time.monotonic()
+        if self.since is None or now - self.asked < 1.0:
+            return False
+        self.asked = now
+        return True
+
+
+@contextmanager
+def interruptible(heard: Callable[[], None]) -> Iterator[None]:
+    """Within, the first Ctrl-C or SIGTERM calls `heard`; each later one is a KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    first: list[float] = []
+
+    def handler(number: int, frame: Any) -> None:
+        now = time.monotonic()
+        if not first:
+            first.append(now)
+            heard()
+        elif now - first[0] > SAME_SECONDS:
+            raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, handler) for each in SIGNALS}
+    try:
+        yield
+    finally:
+        for each, theirs in before.items():
+            signal.signal(each, theirs)
+
+
+def sigterm_is_ctrl_c() -> None:
+    """A SIGTERM raises KeyboardInterrupt. Ray's own handler ends the process at once, with a dump of its C++ stack."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
