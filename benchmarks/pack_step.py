@@ -107,7 +107,7 @@ def make(folder: Path, options: Any) -> tuple[Setting, Any]:
     table = datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})
     report = type("Report", (), {"labels": (), "train_tokens": int(lengths.sum())})()
     data = type("Data", (), {"train": table, "eval": table.select(range(8)), "hash": "bench", "report": report})()
-    data.chat_template = None
+    data.chat_template, data.held_out = None, data.eval
     tree = {
         "name": "bench",
         "model": {"name_or_path": str(folder / "base"), "dtype": options.dtype},
