@@ -56,9 +56,9 @@ def test_submit_follow_pull(cluster: TokenCluster, client: Client, tree: dict[st
 
 
 def test_stop_and_resume_with_a_secret(cluster: TokenCluster, client: Client, tree: dict[str, Any]) -> None:
-    tree["train"].update(num_train_epochs=30, eval_strategy="steps", eval_steps=8)
+    tree["train"].update(num_train_epochs=20, eval_strategy="steps", eval_steps=8)
     tree["track"]["wandb"] = {"project": "x"}
-    file = sweep_file(tree, client.home, pack="off")
+    file = sweep_file(tree, client.home, pack="off", max_concurrent_trials=1)
     secrets = {"WANDB_API_KEY": PLANTED, "WANDB_BASE_URL": "http://127.0.0.1:9"}
     named = [part for name in secrets for part in ("--secret", name)]
     status, submitted = client("submit", file, *named, **secrets)

@@ -98,8 +98,8 @@ def test_asha_stops_trials_at_a_rung(tree: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_pbt_copies_the_better_trials_weights(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["train"].update(num_train_epochs=4, lr_scheduler_type="constant")
-    scheduler = {"type": "pbt", "checks": 4, "quantile_fraction": 0.5, "resample_probability": 0.0, "synch": True}
+    tree["train"].update(num_train_epochs=3, lr_scheduler_type="constant")
+    scheduler = {"type": "pbt", "checks": 2, "quantile_fraction": 0.5, "resample_probability": 0.0, "synch": True}
     space = {"train.learning_rate": {"min": 1e-6, "max": 5e-2, "log": True}}
     status, output, run = sweep(
         tree, tmp_path, space, search={"type": "random"}, scheduler=scheduler, num_samples=2, pack="off"
@@ -116,7 +116,7 @@ def test_pbt_copies_the_better_trials_weights(tree: dict[str, Any], tmp_path: Pa
 
 
 def test_a_killed_worker_costs_no_trial(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["train"].update(num_train_epochs=40, eval_strategy="steps", eval_steps=8)
+    tree["train"].update(num_train_epochs=20, eval_strategy="steps", eval_steps=8)
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -147,8 +147,9 @@ def _is_trial(process: psutil.Process) -> bool:
 
 
 def start(tree: dict[str, Any], tmp_path: Path, **section: Any) -> subprocess.Popen[str]:
-    """A sweep in a process (and a Ray) of its own."""
-    tree = {**tree, "sweep": {"space": LEARNING_RATES, "scheduler": {"type": "none"}, "pack": "off", **section}}
+    """A sweep in a process (and a Ray) of its own; one trial at a time, since each at once costs a process its imports."""
+    usual = {"space": LEARNING_RATES, "scheduler": {"type": "none"}, "pack": "off", "max_concurrent_trials": 1}
+    tree = {**tree, "sweep": {**usual, **section}}
     path = write_experiment(tmp_path / "x.yaml", tree)
     return subprocess.Popen(
         [sys.executable, "-m", "ftlib.cli", "sweep", str(path)],
