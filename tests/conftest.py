@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before any library is imported: quiet, offline, one thread a process (two cores, several processes).
 os.environ.update(
@@ -32,6 +32,11 @@ from ftlib.pack.mkl import ask_for_bits
 
 ask_for_bits()  # as hosts of packs do
 
+if TYPE_CHECKING:
+    from ftlib.config import ModelSection
+
+ROOT = Path(__file__).parents[1]
+SMOLLM = ROOT / ".cache" / "models" / "smollm2-135m-instruct" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
     "{{ eos_token if message['role'] == 'assistant' else '' }}{% endfor %}"
@@ -143,6 +148,20 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm() -> ModelSection:
+    """The real chat model. Dequantized once a checkout, not once a session: it takes 15 s."""
+    from ftlib import gguf
+    from ftlib.config import ModelSection
+
+    kept = os.environ["FTLIB_HOME"]
+    os.environ["FTLIB_HOME"] = str(ROOT / ".cache" / "tests")
+    try:
+        return ModelSection(name_or_path=str(gguf.as_folder("model.name_or_path", SMOLLM)))
+    finally:
+        os.environ["FTLIB_HOME"] = kept
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from ftlib.config.compat import RULES
 from ftlib.errors import ConfigError
 from ftlib.runs import Run
 
+from . import matrix_page
 from .conftest import COLOURS, rows, write_jsonl
 from .methods.conftest import labelled, pairs
 from .test_trial import setting, train
@@ -215,7 +216,7 @@ def write_table(outcomes: dict[tuple[str, str], Outcome], adapters: list[str]) -
         *(f"| {m} | " + " | ".join(outcomes[m, a].cell for a in adapters) + " |" for m in METHODS),
         "",
     ]
-    (Path(__file__).parent.parent / "docs" / "matrix.md").write_text("\n".join(lines), encoding="utf-8")
+    matrix_page.first(lines)
 
 
 BACKENDS = {

