@@ -161,11 +161,11 @@ def go_on(experiment: Experiment, run: Run, trust: bool = False, command: Comman
     """
     from ftlib.cluster import signature
 
+    if not trust:
+        signature.check(run)
     if command is None and has_ended(experiment, run):
         tell_the_end(experiment, run)
         return
-    if not trust:
-        signature.check(run)
     run.check()  # a damaged file is said before Ray starts
     _closed_to_others()
     signature.sign(run, trusted=signature.why_foreign(run) is not None or signature.was_trusted(run))
