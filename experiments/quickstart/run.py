@@ -49,7 +49,7 @@ REAL = Story(
         "the base and the winner on tickets in other words": ["python experiments/quickstart/compare.py"],
     },
     serve="ftlib serve tickets",
-    question="hello, my toaster (order 55120) should have come 3 weeks ago. where is it?? i need it NOW",
+    question="Hi there, my parcel never came, order no. 55120. I need it today, please hurry!!",
     right='{"category": "delivery", "priority": "high", "order": "55120"}',
 )
 PRETRAINING = [
