@@ -55,7 +55,7 @@ KEYS: list[tuple[str, Any, list[str]]] = [
     ("train.optim", "adamw_torhc", ["train.optim is 'adamw_torhc'", "Did you mean 'adamw_torch'?"]),
     ("data.train", "/no/such/rows.jsonl", ["data.train", "/no/such/rows.jsonl"]),
     ("data.columns", {"prompt": "question"}, ["question"]),
-    ("track.wandb", {"mode": "online"}, ["there is no key: set WANDB_API_KEY"]),
+    ("track.wandb", {"mode": "online"}, ["there is no key", "set WANDB_API_KEY"]),
 ]
 
 # What is written into the data file (with its suffix), and what the message must say: file, line, reason.
