@@ -160,7 +160,7 @@ def start(tree: dict[str, Any], tmp_path: Path, **section: Any) -> subprocess.Po
     )
 
 
-def wait_for(storage: str, ended: int, process: subprocess.Popen[str], seconds: float = 120) -> Run:
+def wait_for(storage: str, ended: int, process: subprocess.Popen[str], seconds: float = 240) -> Run:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
