@@ -26,7 +26,7 @@ $(VENV)/stores/.installed: tests/cluster/stores-requirements.txt | install
 	$(VENV)/stores/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-quickstart: install ## sweep LoRA on a small chat model, serve the winner, ask it (about five minutes, no GPU); BASE=tiny pretrains its own
+quickstart: install ## sweep LoRA on a small chat model, serve the winner, ask it (no GPU); BASE=tiny pretrains its own
 	@$(BIN)/python experiments/quickstart/run.py $(BASE)
 
 check: install ## ruff, mypy, import-linter
