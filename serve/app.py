@@ -29,6 +29,7 @@ from ftlib.errors import FtlibError, InputError
 from ftlib.registry import registry, shelf
 from ftlib.registry.registry import Version
 from ftlib.runs import home
+from ftlib.sweep.nodes import NICENESS
 from serve.api import Api
 from serve.catalog import engine_name
 from serve.connection import HEADERS, HOOK
@@ -38,6 +39,7 @@ from serve.http import make_app
 from serve.options import APPLICATION, Endpoint
 
 log = logging.getLogger("ray.serve")
+os.environ.setdefault(*NICENESS)
 os.environ.setdefault(*HOOK)  # here, since Serve's proxy has the environment in which Ray was started
 HOOKED = "=".join(HOOK)
 DRAIN = 30.0  # seconds in which what was begun may end, when the endpoint is told to

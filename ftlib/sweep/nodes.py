@@ -12,6 +12,9 @@ from ray._private import state as cluster_state
 
 from ftlib.runs import read_json, write_json
 
+# Ray gives its workers a niceness of 15: beside any other busy process they get a thirtieth of a core, and a model takes
+# minutes to load.
+NICENESS = ("RAY_worker_niceness", "0")
 DOOR_SECONDS = 2.0
 PLACE = "place.json"  # in a trial's directory: where it runs
 

@@ -33,6 +33,7 @@ from ftlib.sweep.conductor import Conductor, give_back
 from ftlib.sweep.controller import conducting
 from ftlib.sweep.interrupt import interruptible, sigterm_is_ctrl_c
 from ftlib.sweep.job import run_tune_trial, workers_place
+from ftlib.sweep.nodes import NICENESS
 from ftlib.sweep.rungs import rungs_of, why_never_stopped
 from ftlib.sweep.search import check_storage, draws, make_scheduler, make_search
 from ftlib.sweep.shares import Shares, shared
@@ -76,6 +77,7 @@ def start_ray(cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault(*NICENESS)
     # What raylets complain of is in Ray's logs; a thread of the driver would print it whatever `log_to_driver` says.
     ray._private.worker.print_to_stdstream = lambda *given, **more: None
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
