@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Errors alone: what it warns of is of no use here.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder # tests/conftest.py says what runs beside what
 
 .PHONY: help install stores quickstart test test-all check bench gpu kuberay clean
@@ -16,15 +18,16 @@ install: $(VENV)/.installed ## .venv with the pinned versions of constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftlib needs Python 3.11 or later, but $(PYTHON) is " + sys.version.split()[0])'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,qlora,deepspeed]'
-	touch $@
+	@echo "Installing into $(VENV): the pinned versions of constraints.txt. The first time takes minutes."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -c constraints.txt torch
+	@$(PIP) -c constraints.txt -e '.[dev,qlora,deepspeed]'
+	@touch $@
 
 $(VENV)/stores/.installed: tests/cluster/stores-requirements.txt | install
-	test -x $(VENV)/stores/bin/python || $(BIN)/python -m venv $(VENV)/stores
-	$(VENV)/stores/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	@test -x $(VENV)/stores/bin/python || $(BIN)/python -m venv $(VENV)/stores
+	@$(VENV)/stores/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
 
 quickstart: install ## sweep LoRA on a small chat model, serve the winner, ask it (no GPU); BASE=tiny pretrains its own
 	@$(BIN)/python experiments/quickstart/run.py $(BASE)
@@ -45,7 +48,7 @@ test-all: install stores ## the same, and every combination (marked matrix): eve
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m ""
 
 bench: install ## the benchmarks; their results belong in docs/log.md
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(PIP) -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/against_plain_tune.py
 	$(BIN)/python benchmarks/pack_step.py --shape small
 	$(BIN)/python benchmarks/pack_step.py --shape natural

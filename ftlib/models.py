@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from ftlib import gguf
+from ftlib import gguf, hub
 from ftlib.config import Head, ModelSection, SpecialTokens
 from ftlib.errors import ConfigError, FtlibError, InputError, nearest
 from ftlib.registry.weights import tensors
@@ -309,6 +309,8 @@ def _damaged(folder: Path) -> str | None:
 @contextmanager
 def _named(key: str, source: str) -> Iterator[None]:
     """Turns a library's many ways of not finding a model into one sentence that names the key."""
+    if not Path(source).expanduser().exists():
+        hub.look_once()
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ftlib import hub
 from ftlib.config.data import DataSection
 from ftlib.errors import DataError, nearest
 from ftlib.storage.storage import local_copy
@@ -177,6 +178,7 @@ def _from_hub(key: str, name: str, data: DataSection) -> Any:
         raise DataError(f"data.{key}: no such file or folder: '{name}'.{hint}")
     import datasets
 
+    hub.look_once()
     try:
         return datasets.load_dataset(name, data.hub_config, split=data.hub_split)
     except Exception as error:  # the Hub's client and its transports raise dozens of kinds

@@ -156,13 +156,17 @@ def put_bytes(content: bytes, url: str) -> None:
 
 def read(url: str) -> bytes | None:
     """An object's bytes, or None when there is none. pyarrow asks for its size and then for so many bytes: where it was
-    replaced in between, they are a part of the new one, so it is read again."""
+    replaced in between, they are a part of the new one, so it is read again. A store tells the two apart by their ETag."""
 
     def load(filesystem: Any, path: str) -> bytes:
         while True:
-            with filesystem.open_input_stream(path) as source:
-                content: bytes = source.read()
-            if filesystem.get_file_info([path])[0].size in (len(content), None):  # None: it was removed since
+            with filesystem.open_input_file(path) as source:
+                before, content = source.metadata(), bytes(source.read())
+            try:
+                with filesystem.open_input_file(path) as source:
+                    if (source.metadata(), source.size()) == (before, len(content)):
+                        return content
+            except FileNotFoundError:  # it was removed since
                 return content
 
     try:

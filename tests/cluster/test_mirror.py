@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -211,9 +212,8 @@ def test_an_object_that_is_replaced_while_it_is_read_is_read_whole(store: str) -
     url, over, wrong = f"{store}/replaced", threading.Event(), list[bytes]()
 
     def replace() -> None:
-        while not over.is_set():
-            for size in (3, 3000):
-                storage.put_bytes(b"<" + b"x" * size + b">", url)
+        for number in itertools.takewhile(lambda _: not over.is_set(), itertools.count(100_000)):
+            storage.put_bytes(b"<%d" % number + b"x" * (3000 if number % 2 else 3) + b">", url)
 
     storage.put_bytes(b"<>", url)
     writer = threading.Thread(target=replace)
