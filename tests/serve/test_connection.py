@@ -74,3 +74,31 @@ def test_a_client_cannot_ask_serve_to_keep_its_row(port: int) -> None:
         )
         answer = b"".join(iter(lambda: peer.recv(65536), b""))
     assert b"a,connection,host" in answer
+
+
+def said(port: int, sent: bytes) -> bytes:
+    """The answer; nothing where the connection is reset before it is read."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+            peer.sendall(sent)
+            return b"".join(iter(lambda: peer.recv(65536), b""))
+    except (BrokenPipeError, ConnectionResetError):
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("headers", "fits"),
+    [
+        (b"a: b\r\n" * 98, True),  # and two of the request's own
+        (b"a: b\r\n" * 99, False),
+        (b"a: " + b"b" * 31 * 1024 + b"\r\n", True),
+        (b"a: " + b"b" * 33 * 1024 + b"\r\n", False),
+    ],
+    ids=["100 headers", "101 headers", "31 KiB", "33 KiB"],
+)
+def test_headers_have_a_number_and_a_size(port: int, headers: bytes, fits: bool) -> None:
+    answer = said(port, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + headers + b"\r\n")
+    if fits:
+        assert answer.split()[1] == b"200"
+    else:
+        assert not answer or answer.split()[1] == b"431"

@@ -12,8 +12,10 @@ from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDep
 
 import serve as package
 from ftlib.errors import InputError
+from ftlib.registry import registry
 from serve import app
-from serve.options import APPLICATION, Endpoint
+from serve.engines import deployment
+from serve.options import APPLICATION, Endpoint, ReplicaOptions
 
 from .conftest import ENGINE, KEY, World
 from .test_life import traffic, until
@@ -46,6 +48,18 @@ def test_its_arguments_are_the_defaults_that_it_says(config: dict[str, Any]) -> 
     application["args"]["engine"]["max_row"] = 1
     with pytest.raises(InputError, match=r"engine\.max_row.*max_rows"):
         app.parse(application["args"])
+
+
+def test_replicas_are_added_where_there_may_be_more(promoted: None) -> None:
+    def made(low: int, high: int) -> Any:
+        endpoint = Endpoint(replicas=ReplicaOptions(min=low, max=high))
+        return deployment(endpoint, registry.resolve("one"))._bound_deployment._deployment_config
+
+    load = made(1, 4).autoscaling_config
+    assert (load.min_replicas, load.max_replicas, load.target_ongoing_requests) == (1, 4, 32)
+    assert made(2, 2).autoscaling_config is None
+    assert made(2, 2).num_replicas == 2
+    assert made(2, 2).graceful_shutdown_timeout_s == Endpoint().engine.deadline  # to end what they have begun
 
 
 def test_a_deploy_over_a_running_endpoint_drops_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
