@@ -216,6 +216,8 @@ def test_sigterm_is_a_ctrl_c_and_nothing_is_trained_twice(
     assert output.splitlines()[-1].strip() == f"ftlib resume {run.path}"
     assert foreign(output) == []
     assert [trial.state for trial in run.trials()] == ["finished", "preempted"]
+    assert [event["reason"] for event in run.events() if event["event"] == "trial_preempted"] == ["interrupted"]
+    assert "interrupted" in [event["event"] for event in run.events()]
 
     data.unlink()
     shutil.rmtree(ftlib_home / "cache" / "data" / run.resolved["data"]["hash"])
