@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import uvicorn
 
-from serve import connection
+from serve import app, connection
 from serve.connection import Connection
 
 from .conftest import free_port
@@ -28,12 +29,11 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": told})
 
 
-@pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(connection, "STALLED", 0.5)
-    monkeypatch.setattr(connection, "LINGER", 0.5)
+@contextmanager
+def listening(http: Any) -> Iterator[int]:
+    """The port of a server that reads HTTP in this way."""
     found = free_port()
-    config = uvicorn.Config(application, port=found, http=Connection, lifespan="off", log_config=None)
+    config = uvicorn.Config(application, port=found, http=http, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -42,6 +42,14 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     yield found
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(connection, "STALLED", 0.5)
+    monkeypatch.setattr(connection, "LINGER", 0.5)
+    with listening(Connection) as found:
+        yield found
 
 
 def talk(port: int, sent: bytes, reads: bool = True) -> float:
@@ -102,3 +110,9 @@ def test_headers_have_a_number_and_a_size(port: int, headers: bytes, fits: bool)
         assert answer.split()[1] == b"200"
     else:
         assert not answer or answer.split()[1] == b"431"
+
+
+def test_a_server_without_the_bounds_is_known(port: int) -> None:
+    assert app.bounded(f"http://127.0.0.1:{port}")
+    with listening("httptools") as other:
+        assert not app.bounded(f"http://127.0.0.1:{other}")
