@@ -1,7 +1,8 @@
 """What is lost when something dies, on a real cluster: the machine with and without a warning, the disk, the silent trial.
 
 Killed workers, hosts and drivers are in `test_sweep.py` and `pack/test_sweep.py`; W&B out of reach in `test_tracking.py`;
-out of memory in `pack/test_isolation.py`; two drivers on one run in `test_runs.py`.
+out of memory in `test_trial.py` and `pack/test_isolation.py`; two drivers on one run in `test_runs.py`; a Ctrl-C in
+`test_interrupt.py`; another sweep in `test_shares.py`; a budget in `test_cost.py`; several workers in `test_strategies.py`.
 """
 
 from __future__ import annotations
