@@ -2,7 +2,7 @@
 
 Killed workers, hosts and drivers are in `test_sweep.py` and `pack/test_sweep.py`; W&B out of reach in `test_tracking.py`;
 out of memory in `test_trial.py` and `pack/test_isolation.py`; two drivers on one run in `test_runs.py`; a Ctrl-C in
-`test_interrupt.py`; another sweep in `test_shares.py`; a budget in `test_cost.py`; several workers in `test_strategies.py`.
+`test_interrupt.py`; another sweep in `test_shares.py`; a budget in `test_cost.py`; a worker of two in `test_strategies.py`.
 """
 
 from __future__ import annotations
