@@ -335,3 +335,14 @@ def test_without_held_out_rows_the_last_weights_are_kept(method: str, tree: dict
     assert (last["train_loss"], trial.manifest["step"]) == (last["loss"], 4)
     assert trial.manifest["metrics"] == {}
     assert train(done)[-1]["finished"]  # it is not trained again
+
+
+def test_a_trial_without_memory_says_what_to_lower(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any, **more: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("transformers.Trainer.training_step", full)
+    with pytest.raises(TrialError, match=r"out of memory: lower train\.per_device_train_batch_size \(8\)"):
+        train(setting(tree, tmp_path))

@@ -288,6 +288,32 @@ def test_a_number_is_given_once(run: Run, home: Path, url: str, monkeypatch: pyt
     assert promoted(run, "x").id == "x@2"
 
 
+def test_a_version_is_on_the_disk_before_its_name_is(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deeds: list[tuple[str, str]] = []
+    fsync = os.fsync
+
+    def synced(descriptor: int) -> None:
+        deeds.append(("fsync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def noted(move: Callable[..., None]) -> Callable[..., None]:
+        def moved(source: object, target: object, **options: object) -> None:
+            deeds.append(("rename", str(target)))
+            move(source, target, **options)
+
+        return moved
+
+    monkeypatch.setattr(os, "fsync", synced)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, noted(getattr(os, name)))
+    promoted(run, "x")
+    folder = home / "registry" / "x"
+    named, meant = deeds.index(("rename", str(folder / "1"))), deeds.index(("rename", str(folder / "current.json")))
+    synced_before = {Path(where).name for deed, where in deeds[:named] if deed == "fsync"}
+    assert {"adapter_model.safetensors", "adapter_config.json", "manifest.json", "adapter"} <= synced_before
+    assert ("fsync", str(folder)) in deeds[named:meant]
+
+
 def _killed(folder: Path) -> None:
     with shelf.staging_in(folder) as staged:
         staged.mkdir()

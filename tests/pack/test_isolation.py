@@ -103,6 +103,35 @@ def test_out_of_memory_halves_the_width_and_changes_no_bit(made: Setting, monkey
     assert_same_bits(alone(made), left_behind(trial(made, "watched")))
 
 
+def test_a_trial_that_has_no_memory_alone_is_failed_alone(made: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = Pack._forward_backward
+
+    def small(self: Pack, fused: Any) -> Any:
+        done = computed(self, fused)
+        if any(member.trial.id == "n0" for member, _ in fused):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return done
+
+    monkeypatch.setattr(Pack, "_forward_backward", small)
+    failures = train(pack_of(made), {"n0": NEIGHBOURS[0], "watched": WATCHED})
+    assert list(failures) == ["n0"]
+    assert "lower train.per_device_train_batch_size" in failures["n0"]
+    assert_same_bits(alone(made), left_behind(trial(made, "watched")))
+
+
+def test_a_trial_that_leaves_within_a_step_does_it_again_whole(made: Setting) -> None:
+    point = {**WATCHED, "train.gradient_accumulation_steps": 2}
+
+    def before(pack: Pack, tick: int) -> None:
+        if tick == 5:  # two steps and a half
+            pack.depart("watched")
+            pack.join("watched", point, lambda row: None)
+
+    assert train(pack_of(made), {"watched": point}, before) == {}
+    assert train(pack_of(made), {"alone": point}) == {}
+    assert_same_bits(left_behind(trial(made, "alone")), left_behind(trial(made, "watched")))
+
+
 def test_trials_of_one_seed_share_their_batches_and_change_no_bit(made: Setting) -> None:
     """Where all see the same tokens, what lies below the first adapter is computed once."""
     pack = pack_of(made)

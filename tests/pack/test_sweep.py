@@ -162,6 +162,7 @@ def test_a_killed_host_costs_no_trial_and_no_bit(tree: dict[str, Any], tmp_path:
     thread.join()
     assert killed, output
     assert any(event["event"] == "trial_started" and event["failures"] for event in run.events())
+    assert {"host_lost", "trial_recovered"} <= {event["event"] for event in run.events()}
     assert_like(run, uninterrupted)
 
 

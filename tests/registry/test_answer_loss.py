@@ -18,8 +18,8 @@ from ftlib.registry.answer_loss import loss_on, read_rows
 from ..conftest import COLOURS, rows, write_jsonl
 
 
-def prepared(tree: dict[str, Any], method: str, file: Path) -> Any:
-    experiment = Experiment.parse(tree | {"method": {"type": method}})
+def prepared(tree: dict[str, Any], method: str, file: Path, **options: Any) -> Any:
+    experiment = Experiment.parse(tree | {"method": {"type": method, **options}})
     return read_rows(file, experiment, load_tokenizer(experiment.model, experiment.method.head))
 
 
@@ -73,3 +73,11 @@ def test_classes_are_numbered_as_the_model_knows_them(tree, base, tmp_path):
     assert loss_on(data, model, COLOURS, "x").total == pytest.approx(by_hand, rel=1e-5)
     with pytest.raises(InputError, match="the file has the label 'black', and version 3 knows red, green"):
         loss_on(data, model, COLOURS[:3], "version 3")
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_a_file_for_a_method_that_rewards_is_read_with_its_answers(tree, tmp_path, method):
+    some = rows(6)
+    by_reward = prepared(tree, method, write_jsonl(tmp_path / "answers.jsonl", some), rewards=["exact_match"])
+    by_answer = prepared(tree, "sft", tmp_path / "answers.jsonl")
+    assert by_reward.eval.to_dict() == by_answer.eval.to_dict()

@@ -22,7 +22,7 @@ from ftlib.registry.gate import Comparison, pass_gate
 from ftlib.registry.registry import Version
 from ftlib.runs import Run, Trial, read_json, write_json
 
-from ..conftest import rows, write_jsonl
+from ..conftest import ROOT, rows, write_jsonl
 from ..pack.conftest import pack_of
 from ..pack.conftest import train as train_packed
 from ..test_adapters import ALL, with_adapter
@@ -171,6 +171,39 @@ def test_a_packed_trial_of_a_base_without_a_template_passes(base: Path, tree: di
     trial = Run(Path(packed.run)).trial("000")
     assert trial.manifest["packed"] is True
     assert pass_gate(staged(trial), "trial 000").found["chat_template"] == "as in training"
+
+
+@pytest.fixture
+def whole(run: Run, base: Path) -> Trial:
+    """Trial `000` as full training leaves one."""
+    trial = run.trial("000")
+    (trial.path / "adapter").rename(trial.path / "model")
+    for file in (trial.path / "model").glob("adapter_*"):
+        file.unlink()
+    AutoModelForCausalLM.from_pretrained(base).save_pretrained(trial.path / "model")
+    write_json(trial.path / "manifest.json", trial.manifest | {"kind": "model"})
+    return trial
+
+
+def test_a_whole_model_is_read_back_and_computes_numbers(whole):
+    assert pass_gate(staged(whole), "trial 000").found["reloaded"] == "finite logits"
+    file = whole.path / "model" / "model.safetensors"
+    tensors = {name: part * float("nan") for name, part in load_file(file).items()}
+    file.unlink()
+    with pytest.raises(FtlibError):
+        pass_gate(staged(whole), "trial 000")
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(FtlibError, match="trial 000: some of its logits are no numbers"):
+        pass_gate(staged(whole), "trial 000")
+
+
+def test_the_limits_are_those_of_the_documentation():
+    page = (ROOT / "docs" / "serving.md").read_text()
+    cells = [line.split("|") for line in page.splitlines() if line.startswith(("| float", "| bfloat"))]
+    plain = {str(dtype).removeprefix("torch."): limit for dtype, limit in agreement.TOLERANCE.items()}
+    quantized = {f"float32, {kind} base": limit for kind, limit in agreement.QUANTIZED.items() if kind}
+    assert {each[1].strip(): float(each[4]) for each in cells} == plain | quantized
+    assert f"the last {agreement.LAST} positions" in " ".join(page.split())
 
 
 # --- no worse on a file -----------------------------------------------------------------------------------------

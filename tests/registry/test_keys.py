@@ -26,6 +26,7 @@ def test_a_key_is_found_by_its_token_and_stored_as_its_hash_alone(home):
     token = keys.add("web", ["support", "sql"], 60)
     file = home / "keys.json"
     assert file.stat().st_mode & 0o777 == 0o600
+    assert len(token.removeprefix(keys.PREFIX)) == 43  # 32 bytes in base64
     assert token not in file.read_text()
     assert token.removeprefix(keys.PREFIX) not in file.read_text()
     key = Keys.load().find(token)

@@ -59,6 +59,13 @@ def test_a_promotion_that_was_overtaken_is_compared_again(
     assert [version.number for version in registry.versions("race")] == [1, 2]
 
 
+def test_an_adapter_that_does_less_than_rounding_is_said() -> None:
+    found = {"chat_template": "as in training", "probes": "4 evaluation rows", "dtype": "bfloat16"}
+    found |= {"bank": 0.01, "merged": 0.01, "tolerance": 0.06}
+    assert "less than what rounding does in bfloat16 (0.06)" in promotion._sentences({**found, "effect": 0.05})[-1]
+    assert len(promotion._sentences({**found, "effect": 0.07})) == 1
+
+
 def test_a_skipped_gate_is_written_down(swept: tuple[Run, str]) -> None:
     status, output = ftlib("promote", swept[0].path, "--as", "ungated", "--no-gate")
     assert status == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import secrets
+import shutil
 import threading
 import time
 import urllib.request
@@ -118,6 +119,13 @@ def test_a_version_is_brought_to_every_machine_once(
     shelf.objects.cache_clear()
     assert version.weights.is_dir()
     assert asked == []
+
+
+def test_files_that_were_removed_here_are_brought_again(url: str, run: Run) -> None:
+    version = registry.promote(run, trained(run), "support")
+    shutil.rmtree(version.path)
+    assert not version.is_here
+    assert (version.weights / "adapter_model.safetensors").is_file()
 
 
 def test_threads_that_want_a_version_at_once_bring_it_once(

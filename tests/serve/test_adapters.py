@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -221,3 +222,9 @@ def test_versions_with_the_same_tokenizer_share_it(base: Path, tmp_path: Path) -
     kept = tokenizers.get(same)  # read again: there was room for one
     assert kept.chat_template == tiny_tokenizer(None).chat_template
     assert tokenizers.get(one) is kept
+
+
+@pytest.mark.parametrize(("name", "merged"), [("dora", True), ("ia3", True), ("bottleneck", False)])
+def test_what_stands_alone_is_merged_where_it_can_be(name: str, merged: bool, base: Path, tmp_path: Path) -> None:
+    loaded = Loaded(promoted(name, ADAPTERS[name], base, tmp_path))
+    assert not any(isinstance(module, BaseTunerLayer) for module in loaded.model.modules()) == merged

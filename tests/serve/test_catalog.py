@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -120,3 +121,15 @@ def test_an_engine_that_no_name_means_is_started_where_there_is_room(run: Run) -
     assert not engines.reach(version)
     assert not engines.answers(version)
     assert engines._starting == {}
+
+
+def test_so_many_engines_that_no_name_means_and_no_more(run: Run) -> None:
+    engines = Engines(Endpoint(), {})
+    engines._started["first"] = time.monotonic()
+    assert engines._make_room()
+    engines._started["second"] = time.monotonic()
+    assert not engines._make_room()
+    assert not engines.reach(registry.resolve("one"))
+    assert engines._starting == {}
+    engines.meant = {"second"}  # a name means it by now
+    assert engines._make_room()

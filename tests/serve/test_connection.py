@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import uvicorn
 
-from serve import connection
+from serve import app, connection
 from serve.connection import Connection
 
 from .conftest import free_port
@@ -28,12 +29,11 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": told})
 
 
-@pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(connection, "STALLED", 0.5)
-    monkeypatch.setattr(connection, "LINGER", 0.5)
+@contextmanager
+def listening(http: Any) -> Iterator[int]:
+    """The port of a server that reads HTTP in this way."""
     found = free_port()
-    config = uvicorn.Config(application, port=found, http=Connection, lifespan="off", log_config=None)
+    config = uvicorn.Config(application, port=found, http=http, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -42,6 +42,14 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     yield found
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(connection, "STALLED", 0.5)
+    monkeypatch.setattr(connection, "LINGER", 0.5)
+    with listening(Connection) as found:
+        yield found
 
 
 def talk(port: int, sent: bytes, reads: bool = True) -> float:
@@ -74,3 +82,37 @@ def test_a_client_cannot_ask_serve_to_keep_its_row(port: int) -> None:
         )
         answer = b"".join(iter(lambda: peer.recv(65536), b""))
     assert b"a,connection,host" in answer
+
+
+def said(port: int, sent: bytes) -> bytes:
+    """The answer; nothing where the connection is reset before it is read."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+            peer.sendall(sent)
+            return b"".join(iter(lambda: peer.recv(65536), b""))
+    except (BrokenPipeError, ConnectionResetError):
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("headers", "fits"),
+    [
+        (b"a: b\r\n" * 98, True),  # and two of the request's own
+        (b"a: b\r\n" * 99, False),
+        (b"a: " + b"b" * 31 * 1024 + b"\r\n", True),
+        (b"a: " + b"b" * 33 * 1024 + b"\r\n", False),
+    ],
+    ids=["100 headers", "101 headers", "31 KiB", "33 KiB"],
+)
+def test_headers_have_a_number_and_a_size(port: int, headers: bytes, fits: bool) -> None:
+    answer = said(port, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + headers + b"\r\n")
+    if fits:
+        assert answer.split()[1] == b"200"
+    else:
+        assert not answer or answer.split()[1] == b"431"
+
+
+def test_a_server_without_the_bounds_is_known(port: int) -> None:
+    assert app.bounded(f"http://127.0.0.1:{port}")
+    with listening("httptools") as other:
+        assert not app.bounded(f"http://127.0.0.1:{other}")

@@ -12,9 +12,12 @@ from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDep
 
 import serve as package
 from ftlib.errors import InputError
-from serve import app
-from serve.options import APPLICATION, Endpoint
+from ftlib.registry import drift, monitor, profile, registry
+from serve import api, app, connection, logs, template_process, templates
+from serve.engines import deployment
+from serve.options import APPLICATION, Endpoint, ReplicaOptions
 
+from ..conftest import ROOT
 from .conftest import ENGINE, KEY, World
 from .test_life import traffic, until
 
@@ -46,6 +49,46 @@ def test_its_arguments_are_the_defaults_that_it_says(config: dict[str, Any]) -> 
     application["args"]["engine"]["max_row"] = 1
     with pytest.raises(InputError, match=r"engine\.max_row.*max_rows"):
         app.parse(application["args"])
+
+
+def test_the_numbers_of_the_documentation_are_those_of_the_code() -> None:
+    page = " ".join((ROOT / "docs" / "serving.md").read_text().split())
+    endpoint, engine = Endpoint(), Endpoint().engine
+    numbers = [
+        f"one of `engine.max_adapters` slots ({engine.max_adapters})",
+        f"`engine.max_rows` ({engine.max_rows}) answers at once",
+        f"`engine.max_waiting` ({engine.max_waiting}) wait",
+        f"`engine.deadline` seconds ({engine.deadline:g})",
+        f"`max_extra_engines` ({endpoint.max_extra_engines})",
+        f"for up to {app.DRAIN:g} s",
+        f"({endpoint.max_body:,}), and seconds in which it has to arrive ({endpoint.body_seconds:g})",
+        f"{connection.HEADERS // 1024} KiB, {connection.COUNT} of them, {connection.SECONDS:g} s",
+        f"{connection.STALLED:g} s in which the client reads nothing",
+        f"{templates.SECONDS:g} s, {template_process.MEMORY // 2**20} MiB, {templates.MOST // 10**6} million",
+        f"{logs.MAX_BYTES // 2**20} MiB a file",
+        f"up to {logs.LONGEST:,} characters",
+        f"up to {profile.ROWS:,} of the run's",
+        *[f"chance + {allowed}" for allowed in monitor.ALLOWED.values()],
+        f"two standard errors | {monitor.LESS_SURE} |",
+        f"share of 5xx | {monitor.FAILING} |",
+        f"Below {monitor.ENOUGH} samples",
+        f"for {drift.SIZES[0]} to {drift.SIZES[-1]:,} texts",
+    ]
+    assert [each for each in numbers if each not in page] == []
+    # "once a second", "for a minute", "four full ones", "ten draws"
+    assert (api.POLL, templates.QUARANTINE, logs.KEEP, drift.DRAWS) == (1, 60, 4, 10)
+
+
+def test_replicas_are_added_where_there_may_be_more(promoted: None) -> None:
+    def made(low: int, high: int) -> Any:
+        endpoint = Endpoint(replicas=ReplicaOptions(min=low, max=high))
+        return deployment(endpoint, registry.resolve("one"))._bound_deployment._deployment_config
+
+    load = made(1, 4).autoscaling_config
+    assert (load.min_replicas, load.max_replicas, load.target_ongoing_requests) == (1, 4, 32)
+    assert made(2, 2).autoscaling_config is None
+    assert made(2, 2).num_replicas == 2
+    assert made(2, 2).graceful_shutdown_timeout_s == Endpoint().engine.deadline  # to end what they have begun
 
 
 def test_a_deploy_over_a_running_endpoint_drops_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

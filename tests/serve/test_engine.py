@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ftlib.errors import FtlibError
 from ftlib.registry.registry import Version
+from serve import arrivals
+from serve.arrivals import Arrivals
 from serve.engine import THREADS, Engine
 from serve.options import EngineOptions
-from serve.protocol import Ask, Piece, Refusal, Tally
+from serve.protocol import Ask, Piece, Refusal, Refused, Tally
 
 LONG = 3000  # tokens: seconds of work
 
@@ -219,5 +224,27 @@ def test_an_engine_whose_threads_do_not_come_back_is_not_well(versions: list[Ver
         engine._encoding = {asyncio.Future(): time.monotonic() - 1000 for _ in range(THREADS)}
         with pytest.raises(RuntimeError, match="do not come back"):
             await engine.check_health()
+
+    run(work())
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["away", "slow"])
+def test_a_version_that_is_not_here_says_when_to_come_again(away: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bring(version: Version) -> Path:
+        time.sleep(0 if away else 0.5)
+        if away:
+            raise FtlibError("the store is away")
+        return Path()
+
+    monkeypatch.setattr(arrivals, "_bring", bring)
+    version: Any = SimpleNamespace(id="one@1", is_here=False)
+
+    async def work() -> None:
+        coming = Arrivals()
+        with pytest.raises(Refused) as caught:
+            await coming.wait(version, 5 if away else 0.1)
+        assert (caught.value.refusal.status, caught.value.refusal.retry_after) == (503, 5)
+        if not away:
+            await coming.wait(version, 5)  # the next request waits for the same one, and it comes
 
     run(work())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 
 import httpx
 import pytest
@@ -54,7 +55,9 @@ class Handle:
         return piece
 
 
-def post(handle: Handle, **options) -> httpx.Response:
+def post(handle: Handle, content=None, **options) -> httpx.Response:
+    content = json.dumps({**BODY, **options}).encode() if content is None else content
+
     async def send() -> httpx.Response:
         http = make_app()
         handles = {engine_name(registry.resolve("one")): handle}
@@ -62,7 +65,7 @@ def post(handle: Handle, **options) -> httpx.Response:
         http.dependency_overrides[this_api] = lambda: api
         transport = httpx.ASGITransport(app=http, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.post("/v1/completions", json={**BODY, **options})
+            return await client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
 
     return asyncio.run(send())
 
@@ -130,6 +133,57 @@ def test_a_version_without_an_engine_says_when_to_come_again(promoted, tmp_path)
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "5"
     assert post(Handle(Piece("said", finish_reason="stop")), model="one@2").status_code == 200
+
+
+def test_the_time_that_a_body_takes_is_the_requests(promoted):
+    async def slowly():
+        await asyncio.sleep(0.3)
+        yield json.dumps({**BODY, "timeout": 0.2}).encode()
+
+    handle = Handle(Piece("said", finish_reason="stop"))
+    answer = post(handle, slowly())
+    assert answer.status_code == 408
+    assert handle.asked == 0
+
+
+def test_the_registry_is_looked_at_again_and_again(promoted, tmp_path):
+    run = Run.open(next((tmp_path / "runs").iterdir()))
+
+    async def follows() -> float:
+        handles = {engine_name(registry.resolve("one")): Handle()}
+        api = Api(Endpoint(names=["one"], max_extra_engines=0), os.environ["FTLIB_HOME"], "", handles)
+        await api.check_health()
+        registry.promote(run, run.trial("two"), "one")
+        began = time.monotonic()
+        while api._catalog.route("one").id != "one@2" and time.monotonic() - began < 10:
+            await asyncio.sleep(0.02)
+        return time.monotonic() - began
+
+    assert asyncio.run(follows()) < 5  # a second, on a machine that has the time
+
+
+class Leaving:
+    """Stands for the handle of an HTTP side that says so many times how many requests are left."""
+
+    def __init__(self, *left):
+        self.left = list(left)
+        self.leave = self
+
+    def remote(self):
+        return self
+
+    def result(self, timeout_s):
+        return self.left.pop(0) if len(self.left) > 1 else self.left[0]
+
+
+def test_what_was_begun_has_its_time_to_end(monkeypatch):
+    monkeypatch.setattr(app, "SETTLE", 0)
+    monkeypatch.setattr(app.serve, "get_app_handle", lambda name: Leaving(2, 1, 0))
+    assert app.drain() == 0
+    monkeypatch.setattr(app.serve, "get_app_handle", lambda name: Leaving(1))
+    began = time.monotonic()
+    assert app.drain(0.3) == 1
+    assert 0.3 <= time.monotonic() - began < 5
 
 
 def test_no_port_no_key_no_name(monkeypatch, tmp_path):

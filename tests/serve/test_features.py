@@ -16,6 +16,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+from serve.protocol import Piece, Reply
+
 from .conftest import KEY, LABELS, World
 from .test_life import until
 
@@ -220,3 +222,9 @@ def test_who_hangs_up_is_no_error_of_ours(world: World, client: openai.OpenAI) -
 
     until(lambda: len(statuses()) == 3)
     assert set(statuses().values()) == {499}
+
+
+def test_a_tool_that_the_model_calls_comes_back_as_text() -> None:
+    said = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
+    whole = Reply(chat=True, model="support", version="support@1").whole([Piece(said, finish_reason="stop")], {})
+    assert whole["choices"][0]["message"] == {"role": "assistant", "content": said}

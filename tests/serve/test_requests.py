@@ -182,3 +182,38 @@ def test_a_chat_is_what_templates_take() -> None:
     ]
     wrong = {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "no"}}]}]}
     assert fault(wrong).param == "messages.0.tool_calls.0.function.arguments"
+
+
+def in_parts(count: int) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "text", "text": ""}] * count}]
+
+
+def biases(count: int) -> dict[str, int]:
+    return {str(token): 1 for token in range(count)}
+
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+MOST: dict[str, tuple[int, Any, str]] = {  # how many may be there, the body with so many, and the field
+    "prompts": (2048, lambda count: {"prompt": ["x"] * count}, "prompt"),
+    "messages": (2048, lambda count: {"messages": TURN * count}, "messages"),
+    "parts": (256, lambda count: {"messages": in_parts(count)}, "messages.0.content"),
+    "tools": (128, lambda count: {"messages": TURN, "tools": [TOOL] * count}, "tools"),
+    "stop strings": (16, lambda count: {"messages": TURN, "stop": ["x"] * count}, "stop"),
+    "biases": (1024, lambda count: {"prompt": "x", "logit_bias": biases(count)}, "logit_bias"),
+    "answers": (16, lambda count: {"prompt": "x", "n": count}, "n"),
+}
+
+
+@pytest.mark.parametrize(("most", "body", "param"), MOST.values(), ids=MOST)
+def test_so_many_and_no_more(most: int, body: Any, param: str) -> None:
+    read(body(most))
+    assert fault(body(most + 1)).param == param
+
+
+def test_json_is_200_deep_at_most() -> None:
+    def body(depth: int) -> bytes:
+        return b'{"model": "support", "prompt": "x", "metadata": ' + b"[" * depth + b"]" * depth + b"}"
+
+    parse(CompletionRequest, body(190))
+    with pytest.raises(Refused, match="it is no JSON"):
+        parse(CompletionRequest, body(210))

@@ -157,6 +157,7 @@ def test_a_sweep_whose_budget_is_spent_ends_with_its_leaderboard(tree: dict[str,
     assert "the sweep ended early: budget.max_cost: 20 is spent" in output
     assert "of it the winner's" in output
     (path,) = Path(tree["storage"]).iterdir()
+    assert "budget_over" in [event["event"] for event in Run(path).events()]
     trials = Run(path).trials()
     assert {trial.state for trial in trials} == {"stopped"}
     assert "budget.max_cost" in trials[0].status["reason"]

@@ -1,7 +1,8 @@
 """What is lost when something dies, on a real cluster: the machine with and without a warning, the disk, the silent trial.
 
 Killed workers, hosts and drivers are in `test_sweep.py` and `pack/test_sweep.py`; W&B out of reach in `test_tracking.py`;
-out of memory in `pack/test_isolation.py`; two drivers on one run in `test_runs.py`.
+out of memory in `test_trial.py` and `pack/test_isolation.py`; two drivers on one run in `test_runs.py`; a Ctrl-C in
+`test_interrupt.py`; another sweep in `test_shares.py`; a budget in `test_cost.py`; a worker of two in `test_strategies.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
-from ftlib.runs import Run, Trial, read_json
+from ftlib.config import Experiment, ScaleSection
+from ftlib.runs import Run, Trial, read_json, write_text
+from ftlib.setting import Setting
+from ftlib.sweep.conductor import Conductor
 from ftlib.sweep.nodes import PLACE, place_of
+from ftlib.sweep.shares import Shares
+from ftlib.sweep.sweep import _sweep_up
 from ftlib.tracking import wandb_id
 
 from ..conftest import may_unshare, write_experiment
@@ -191,3 +198,54 @@ def test_a_full_disk_ends_the_sweep_with_a_sentence_and_loses_nothing(
     assert run.trial("000").metrics_path.read_text() == (tmp_path / "before").read_text()
     assert not [event for event in run.events() if event["event"] == "trial_failed"]
     shutil.rmtree(tmp_path / "kept")
+
+
+# --- what the driver makes of it, without a cluster ---------------------------------------------------------------
+
+
+class Lost:
+    """Stands for Tune's trial 000, which has failed so many times."""
+
+    def __init__(self, num_failures: int = 0) -> None:
+        self.num_failures = num_failures
+
+    def __str__(self) -> str:
+        return "000"
+
+
+@pytest.fixture
+def conductor(tree: dict[str, Any], tmp_path: Path) -> Conductor:
+    run = Run.create(tmp_path, "x", "", {})
+    run.trial("000").path.mkdir()
+    setting = Setting(run=str(run.path), data="", resolved=Experiment.parse(tree).to_dict())
+    return Conductor(run, setting, None, Shares(run.name, ScaleSection()))
+
+
+def test_a_crash_is_a_failure_and_a_lost_machine_is_none(conductor: Conductor) -> None:
+    crash = RayActorError()
+    assert conductor.lost(Lost(), crash) is crash  # which Tune counts
+    (event,) = [each for each in conductor.run.events() if each["event"] == "trial_recovered"]
+    assert event["failures"] == 1
+    assert event["lost_s"] >= 0
+    for _ in range(5):
+        told: Any = conductor.lost(Lost(), RayActorError(error_msg="gone", preempted=True))
+        assert told.preempted  # which it does not
+        assert conductor.run.trial("000").state == "preempted"
+    assert [each["event"] for each in conductor.run.events()].count("trial_preempted") == 5
+
+
+def test_a_trial_that_crashes_again_and_again_is_failed(conductor: Conductor) -> None:
+    conductor.on_trial_error(0, [], Lost(4))
+    trial = conductor.run.trial("000")
+    assert trial.state == "failed"
+    assert trial.status["reason"].startswith("its process died 4 times")
+
+
+def test_what_killed_processes_left_half_written_goes(conductor: Conductor) -> None:
+    run, trial = conductor.run, conductor.run.trial("000")
+    for folder in ("checkpoint", ".staging", ".checkpoint.old", ".adapter.old"):
+        write_text(trial.path / folder / "weights", "12345")
+    _sweep_up(run)
+    assert {each.name for each in trial.path.iterdir()} == {"checkpoint", ".adapter.old"}  # the only adapter there is
+    (event,) = [each for each in run.events() if each["event"] == "orphans_removed"]
+    assert event["bytes"] == 10

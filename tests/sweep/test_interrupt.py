@@ -11,6 +11,8 @@ import pytest
 from ftlib.sweep import interrupt
 from ftlib.sweep.interrupt import Interrupt, interruptible, sigterm_is_ctrl_c
 
+from ..conftest import ROOT
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_asks_and_the_next_ends(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +38,12 @@ def test_trials_have_their_time_and_are_asked_again(monkeypatch: pytest.MonkeyPa
     assert not found.over
     monkeypatch.setattr(interrupt, "GRACE_SECONDS", 0.0)
     assert found.over
+
+
+def test_the_time_is_that_of_the_documentation() -> None:
+    page = " ".join((ROOT / "docs" / "failures.md").read_text().split())
+    assert f"trials have {interrupt.GRACE_SECONDS:g} s to save" in page
+    assert interrupt.SAME_SECONDS == 1  # "more than a second later"
 
 
 def test_sigterm_is_a_ctrl_c() -> None:

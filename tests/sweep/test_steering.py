@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ftlib.runs import Run
+from ftlib.config import Experiment
+from ftlib.runs import POINT, Run, write_json, write_text
 from ftlib.sweep.commands import Command, send, waiting
+from ftlib.sweep.steering import Steering
 
 from ..conftest import ftlib, write_experiment
 from ..machines import Machines, machines, run_in, wait_until
@@ -99,3 +102,26 @@ def test_a_command_file_is_whole_or_not_there(tmp_path: Path) -> None:
     name = send(run, command)
     (run.path / "commands" / ".half.json.1.abc").write_text("{")
     assert waiting(run) == [(name, command)]
+
+
+@pytest.mark.parametrize(
+    ("change", "warm"),
+    [({"train.learning_rate": 2e-3}, True), ({"adapter.r": 2}, False)],
+    ids=["the same shape", "another"],
+)
+def test_a_clone_of_another_shape_begins_anew(
+    tree: dict[str, Any], tmp_path: Path, change: dict[str, Any], warm: bool
+) -> None:
+    tree["sweep"] = {"space": {"train.learning_rate": [1e-3]}, "search": {"type": "grid"}}
+    run = Run.create(tmp_path, "x", "", {})
+    enrolled: list[Any] = []
+    donor = run.new_trial()
+    write_json(donor.path / POINT, {"train.learning_rate": 1e-3})
+    write_text(donor.path / "checkpoint" / "weights", "12345")
+    setting = SimpleNamespace(experiment=lambda: Experiment.parse(tree))
+    conductor = SimpleNamespace(run=run, setting=setting, hosts=None)
+    controller = SimpleNamespace(conductor=conductor, enroll=lambda name, point: enrolled.append((name, point)))
+    said = Steering(controller)._clone(Command("clone", donor.id, change))
+    assert ("from where it stands" if warm else "from the beginning") in said
+    assert (run.trial("001").checkpoint is not None) == warm
+    assert enrolled == [("001", {"train.learning_rate": 1e-3, **change})]

@@ -192,6 +192,10 @@ def test_kill_9_and_resume_repeats_nothing_that_is_finished(tree: dict[str, Any]
     assert not finished.keys() & {event.get("trial") for event in events[resumed:] if event["event"] == "trial_started"}
     assert len((run.path / "leaderboard.csv").read_text().splitlines()) == 1 + 1 + 6
 
+    status, output = ftlib("sweep", run.path, "--add-trials", 1)  # to a run that has ended
+    assert status == 0, output
+    assert [trial.state for trial in run.trials()] == ["finished"] * 7
+
 
 def test_sigterm_is_a_ctrl_c_and_nothing_is_trained_twice(
     tree: dict[str, Any], tmp_path: Path, ftlib_home: Path
@@ -212,6 +216,8 @@ def test_sigterm_is_a_ctrl_c_and_nothing_is_trained_twice(
     assert output.splitlines()[-1].strip() == f"ftlib resume {run.path}"
     assert foreign(output) == []
     assert [trial.state for trial in run.trials()] == ["finished", "preempted"]
+    assert [event["reason"] for event in run.events() if event["event"] == "trial_preempted"] == ["interrupted"]
+    assert "interrupted" in [event["event"] for event in run.events()]
 
     data.unlink()
     shutil.rmtree(ftlib_home / "cache" / "data" / run.resolved["data"]["hash"])
