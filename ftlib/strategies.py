@@ -8,7 +8,6 @@ and proves at the first step that it is in use (`prove`): transformers falls bac
 from __future__ import annotations
 
 import ctypes.util
-import fcntl
 import importlib.util
 import math
 import os
@@ -19,7 +18,6 @@ from typing import Any
 
 import torch
 import torch.distributed
-from torch.utils.cpp_extension import get_default_build_root
 from transformers import Trainer
 from transformers.utils import is_torch_tf32_available
 from transformers.utils.import_utils import enable_tf32
@@ -118,8 +116,8 @@ class DeepSpeed(Single):
         import deepspeed
         from transformers.integrations import HfDeepSpeedConfig
 
-        if not self.scale.use_gpu:
-            _build_shared_memory_ops()
+        # On a CPU it would build its own all-reduce over shared memory: a minute of a C++ compiler. gloo has one.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(auto_mpi_discovery=False)  # around the process group that is there
         self.alive = HfDeepSpeedConfig(self._config())
 
@@ -236,17 +234,19 @@ def _rows(part: torch.Tensor, workers: int) -> int:
 
 
 def _check_deepspeed(scale: ScaleSection) -> None:
-    """Raises TrialError where deepspeed is missing, or a compiler for the parts of it that are built at first use."""
+    """Raises TrialError where deepspeed is missing, or what its NVMe offload needs: it is built at first use."""
     if importlib.util.find_spec("deepspeed") is None:
         raise TrialError("scale.strategy is 'deepspeed', which is not installed: pip install 'ftlib[deepspeed]'.")
+    if scale.offload != "nvme":
+        return
     _own_programs_are_found()
     missing = [each for each in ("ninja", "c++") if shutil.which(each) is None]
     if missing:
         raise TrialError(
-            f"scale.strategy is 'deepspeed', which builds a part of itself at first use, but the worker has no "
+            f"scale.offload is 'nvme', a part of deepspeed that is built at first use, but the worker has no "
             f"{' and no '.join(missing)}: install a C++ compiler and ninja."
         )
-    if scale.offload == "nvme" and ctypes.util.find_library("aio") is None:
+    if ctypes.util.find_library("aio") is None:
         raise TrialError("scale.offload is 'nvme', but the worker has no libaio: install it, or set offload: cpu.")
 
 
@@ -255,23 +255,6 @@ def _own_programs_are_found() -> None:
     path, own = os.environ.get("PATH", ""), str(Path(sys.executable).parent)
     if own not in path.split(os.pathsep):
         os.environ["PATH"] = f"{path}{os.pathsep}{own}"
-
-
-def _build_shared_memory_ops() -> None:
-    """Builds what deepspeed needs on a CPU, one process of a machine after another.
-
-    torch marks a build with a file, which a killed process leaves behind, and whoever comes next waits for it for ever
-    (`torch.utils.file_baton`). Under a lock that dies with its process, such a file is nobody's.
-    """
-    from deepspeed.accelerator import get_accelerator
-
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "ftlib.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for mark in root.glob("**/deepspeed_shm_comm/lock"):
-            mark.unlink(missing_ok=True)
-        get_accelerator().create_op_builder("ShareMemCommBuilder").load()
 
 
 def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import shutil
 import socket
 import sys
 import traceback
@@ -47,8 +46,8 @@ def train(setting: Setting, stop_at: int = 0, before: Callable[[], None] | None 
     `before` runs in each rank first (a module's function): how a test breaks a strategy.
     """
     scale = setting.experiment().scale
-    if scale.strategy == "deepspeed" and not (find_spec("deepspeed") and shutil.which("c++")):
-        pytest.skip("deepspeed builds a part of itself: there is no deepspeed, or no C++ compiler")
+    if scale.strategy == "deepspeed" and not find_spec("deepspeed"):
+        pytest.skip("there is no deepspeed")
     workers = scale.num_workers
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

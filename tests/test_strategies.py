@@ -233,8 +233,11 @@ def test_a_worker_may_be_late_at_the_end(base: Path, tmp_path: Path) -> None:
 
 def test_no_compiler_is_one_sentence(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategies.shutil, "which", lambda name: None)
+    there = experiment("full", "zero3", base, tmp_path)
+    assert strategies.strategy_of(there)  # nothing of it is built
+    offloads = there.scale.model_copy(update={"offload": "nvme", "nvme_path": "/disk"})
     with pytest.raises(TrialError, match=r"the worker has no ninja and no c\+\+: install a C\+\+ compiler and ninja"):
-        strategies.strategy_of(experiment("full", "zero2", base, tmp_path))
+        strategies.strategy_of(there.model_copy(update={"scale": offloads}))
 
 
 @pytest.mark.parametrize(

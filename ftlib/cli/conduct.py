@@ -137,7 +137,7 @@ def start(
     from ftlib.cluster import signature
     from ftlib.runs import Run
     from ftlib.storage.mirror import local_storage
-    from ftlib.sweep.sweep import check_resources, first_host, start_ray
+    from ftlib.sweep.sweep import check_resources, dismiss, first_host, start_ray
     from ftlib.tracking import wandb_mode
 
     if experiment.track.wandb is not None:
@@ -147,10 +147,14 @@ def start(
     start_ray()
     check_resources(experiment)
     hosts = first_host(experiment)  # it imports its libraries while the data is prepared
-    data = prepared(experiment, console())
-    resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
-    run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
-    signature.sign(run)
+    try:
+        data = prepared(experiment, console())
+        resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
+        run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
+        signature.sign(run)
+    except BaseException:
+        dismiss(hosts)
+        raise
     _conduct(experiment, run, data=data, hosts=hosts, promoted_as=promoted_as)
 
 

@@ -43,6 +43,12 @@ def first_host(experiment: Experiment) -> list[Any]:
     return [_new_host(experiment)]
 
 
+def dismiss(hosts: list[Any]) -> None:
+    """Ends what `first_host` gave, where no sweep comes of it."""
+    for host in hosts:
+        ray.kill(host)
+
+
 def _new_host(experiment: Experiment) -> Any:
     scale = experiment.scale
     resources = {name: amount for name, amount in scale.resources_per_worker.items() if name not in ("CPU", "GPU")}

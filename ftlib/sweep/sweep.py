@@ -24,7 +24,7 @@ from ftlib.config import PBT, Experiment
 from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError, StorageError
 from ftlib.pack.hosts import Hosts
-from ftlib.pack.packing import first_host, is_packed, open_packs
+from ftlib.pack.packing import dismiss, first_host, is_packed, open_packs
 from ftlib.pack.trainable import Slot
 from ftlib.runs import Run
 from ftlib.setting import Setting
@@ -127,14 +127,14 @@ def fit(
         packed = is_packed(run) if resume else True
         first = first_host(experiment) if first is None and packed else first or []
         hosts = open_packs(first, experiment, data, run, setting, say)
-        if experiment.sweep is not None and (why := why_never_stopped(experiment, data.report)):
-            run.log_event("never_stopped", why=why)
-            say(why)
-        again = resume and _begun(run)
-        tuner = _restored(run, setting, hosts) if again else _tuner(experiment, run, setting, hosts)
-        started = time.monotonic()
-        conductor = Conductor(run, setting, hosts, shares, say)
         try:
+            if experiment.sweep is not None and (why := why_never_stopped(experiment, data.report)):
+                run.log_event("never_stopped", why=why)
+                say(why)
+            again = resume and _begun(run)
+            tuner = _restored(run, setting, hosts) if again else _tuner(experiment, run, setting, hosts)
+            started = time.monotonic()
+            conductor = Conductor(run, setting, hosts, shares, say)
             asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
             with conducting(conductor, asked), interruptible(conductor.interrupt.heard):
                 tuner.fit()
@@ -294,4 +294,4 @@ def _quiet_tune() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-__all__ = ["check_resources", "first_host", "fit", "setting_for", "start_ray"]
+__all__ = ["check_resources", "dismiss", "first_host", "fit", "setting_for", "start_ray"]

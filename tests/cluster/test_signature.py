@@ -3,9 +3,11 @@
 import os
 import pickle
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ftlib.cluster import signature
@@ -50,6 +52,17 @@ def test_another_users_run_is_not_ours(swept: tuple[Run, str], tmp_path: Path, m
         signature.check(swept[0])
 
 
+def hosts_are_gone(within: float = 20) -> bool:
+    """Whether no host of a pack is left of this process's Ray."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        mine = [each for each in psutil.Process().children(recursive=True) if each.is_running()]
+        if not any("ray::Host" in " ".join(each.cmdline()) for each in mine if each.status() != psutil.STATUS_ZOMBIE):
+            return True
+        time.sleep(0.2)
+    return False
+
+
 def test_a_foreign_pickle_is_not_loaded_without_trust(swept: tuple[Run, str], tmp_path: Path) -> None:
     run, _ = swept
     mark = tmp_path / "it-ran"
@@ -65,3 +78,4 @@ def test_a_foreign_pickle_is_not_loaded_without_trust(swept: tuple[Run, str], tm
     assert not (foreign / "commands").exists()
     ftlib("resume", foreign, "--trust")
     assert mark.exists()  # so the refusal is what kept it from running
+    assert hosts_are_gone()  # a sweep that cannot begin leaves no process behind
