@@ -208,10 +208,10 @@ def test_asha_calls_back_those_who_came_first_to_a_rung(sweep: dict[str, Any], t
 
 @pytest.mark.parametrize("pack", ["3", "off"])
 def test_no_more_trials_at_once_than_asked(sweep: dict[str, Any], tmp_path: Path, pack: str) -> None:
-    sweep["sweep"].update(space={"train.learning_rate": [1e-3, 1e-2, 2e-2]}, baseline=False, max_concurrent_trials=1)
+    sweep["sweep"].update(space={"train.learning_rate": [1e-3, 1e-2]}, baseline=False, max_concurrent_trials=1)
     run, _ = swept(sweep, tmp_path, f"sweep.pack={pack}")
     events = [event["event"] for event in run.events() if "trial" in event]
-    assert events == ["trial_started", "trial_finished"] * 3
+    assert events == ["trial_started", "trial_finished"] * 2
 
 
 @pytest.mark.parametrize("synch", [False, True])
@@ -270,10 +270,10 @@ def test_a_base_that_cannot_be_packed_is_said(
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
     sweep["model"]["name_or_path"] = str(tmp_path / "gpt2")
-    sweep["sweep"].update(space={"train.learning_rate": [1e-3, 1e-2]}, max_concurrent_trials=1)
+    sweep["sweep"].update(space={"train.learning_rate": [1e-3]}, baseline=False)
     run, output = swept(sweep, tmp_path)
     assert "trials are trained one by one: GPT2LMHeadModel has adapters on layers that are not linear" in output
-    assert [trial.state for trial in run.trials()] == ["finished"] * 2
+    assert [trial.state for trial in run.trials()] == ["finished"]
     assert any(event["event"] == "not_packed" for event in run.events())
     status, output = ftlib("sweep", write_experiment(tmp_path / "asked.yaml", sweep), "sweep.pack=2")
     assert status == 1
