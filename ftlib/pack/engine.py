@@ -173,12 +173,31 @@ class Pack:
 
     def _evaluate(self, members: list[Member]) -> None:
         for start in range(0, len(members), self.width):
-            some = members[start : start + self.width]
-            started = time.perf_counter()
-            found = self.evaluations([member.slot for member in some], [member.objective for member in some])
-            seconds = time.perf_counter() - started
-            for member, evaluation in zip(some, found, strict=True):
-                self._guarded(member, partial(member.evaluated, evaluation, seconds))
+            self._evaluate_at_once(members[start : start + self.width])
+
+    def _evaluate_at_once(self, members: list[Member]) -> None:
+        """Out of memory makes two halves of them."""
+        started = time.perf_counter()
+        try:
+            found = self.evaluations([member.slot for member in members], [member.objective for member in members])
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            self._evaluate_in_halves(members)
+            return
+        seconds = time.perf_counter() - started
+        for member, evaluation in zip(members, found, strict=True):
+            self._guarded(member, partial(member.evaluated, evaluation, seconds))
+
+    def _evaluate_in_halves(self, members: list[Member]) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(members) == 1:
+            self._fail(members[0], "out of memory evaluating this trial: lower train.per_device_eval_batch_size.")
+            return
+        half = len(members) // 2
+        self._evaluate_at_once(members[:half])
+        self._evaluate_at_once(members[half:])
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def evaluations(self, slots: Sequence[int] | None, objectives: Sequence[Objective]) -> list[dict[str, float]]:

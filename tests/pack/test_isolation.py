@@ -119,6 +119,27 @@ def test_a_trial_that_has_no_memory_alone_is_failed_alone(made: Setting, monkeyp
     assert_same_bits(alone(made), left_behind(trial(made, "watched")))
 
 
+def test_an_evaluation_without_memory_is_made_in_halves(made: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated = Pack.evaluations
+    refused: list[int] = []
+
+    def small(self: Pack, slots: Any, objectives: Any) -> Any:
+        if len(slots) > 1 or ("n0" in self.members and self.members["n0"].slot in slots):
+            refused.append(len(slots))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return evaluated(self, slots, objectives)
+
+    pack = pack_of(made)
+    pack.evaluate_base = lambda make: None  # type: ignore[method-assign]
+    monkeypatch.setattr(Pack, "evaluations", small)
+    failures = train(pack, {"n0": NEIGHBOURS[0], "n1": NEIGHBOURS[1], "watched": WATCHED})
+    assert list(failures) == ["n0"]
+    assert "lower train.per_device_eval_batch_size" in failures["n0"]
+    assert max(refused) > 1
+    monkeypatch.undo()
+    assert_same_bits(alone(made), left_behind(trial(made, "watched")))
+
+
 def test_a_trial_that_leaves_within_a_step_does_it_again_whole(made: Setting) -> None:
     point = {**WATCHED, "train.gradient_accumulation_steps": 2}
 
