@@ -10,6 +10,7 @@ starts a process for each trial, as Ray Tune does by default; `--reuse` gives it
     short     16 trials x 60 steps, 0.5M parameters, batch 4 of 32 tokens        natural   16 x 60, 1M, batch 8, mean 41
     asha      as natural, 32 trials, both with ASHA                              dpo       8 trials, 0.5M, batch 4 pairs
     distill   8 trials, a 0.5M student of a 2M teacher, logits at T = 2
+    smollm    4 trials x 12 steps, SmolLM2-135M-Instruct, batch 8 of SST-2 as chats (../shared/data), 100 held out
 """
 
 from __future__ import annotations
@@ -39,21 +40,28 @@ CASES: dict[str, dict[str, Any]] = {
     "asha": {"shape": MEDIUM, "trials": 32, "batch": 8, "lengths": None, "method": "sft", "asha": True, "goal": 5},
     "dpo": {"shape": SMALL, "trials": 8, "batch": 4, "lengths": None, "method": "dpo", "goal": 4},
     "distill": {"shape": SMALL, "trials": 8, "batch": 8, "lengths": None, "method": "distill", "goal": 5},
+    "smollm": {"trials": 4, "ratios": [2], "steps": 12, "batch": 8, "method": "sft", "goal": 2},
 }
 RANKS, RATIOS, RATES = [2, 4, 8, 16], [1, 2], [3e-4, 1e-3, 3e-3, 1e-2]
+SMOLLM = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
+REVIEWS = ROOT.parent / "shared" / "data" / "sst2_train.tsv"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, help="of each trial (default 60; smollm 12)")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--reuse", action="store_true")
     parser.add_argument("--pack", default="auto")
     parser.add_argument("--only", choices=("ours", "plain"))
     options = parser.parse_args()
     for name in options.cases:
-        case = CASES[name] | {"steps": options.steps, "reuse": options.reuse, "pack": options.pack}
+        if "shape" not in CASES[name] and not (SMOLLM.is_dir() and REVIEWS.is_file()):
+            print(f"{name}: left out, since there is no {SMOLLM} or no {REVIEWS}")
+            continue
+        case = {"steps": 60} | CASES[name] | {"reuse": options.reuse, "pack": options.pack}
+        case |= {"steps": options.steps} if options.steps else {}
         folder = Path(tempfile.mkdtemp(prefix=f"ftlib-bench-{name}-"))
         make_inputs(folder, case)
         compare(name, case, folder, options)
@@ -95,11 +103,39 @@ def timed(command: list[str], folder: Path) -> tuple[float, str]:
 
 def points(case: dict[str, Any]) -> list[dict[str, Any]]:
     """The trials: rank x ratio x rate, the first so many."""
-    grid = [(r, ratio, rate) for rate in RATES for ratio in RATIOS for r in RANKS]
+    grid = [(r, ratio, rate) for rate in RATES for ratio in case.get("ratios", RATIOS) for r in RANKS]
     return [{"r": r, "alpha": r * ratio, "rate": rate} for r, ratio, rate in grid[: case["trials"]]]
 
 
 def make_inputs(folder: Path, case: dict[str, Any]) -> None:
+    """The base as `folder`/base, and rows to train on and to evaluate."""
+    if "shape" in case:
+        make_words(folder, case)
+    else:
+        take_reviews(folder)
+
+
+def take_reviews(folder: Path) -> None:
+    """SmolLM2 as transformers reads it, and reviews of films to be judged in one word."""
+    from ftlib import gguf
+
+    file = gguf.gguf_file("model.name_or_path", str(SMOLLM), None)
+    assert file is not None
+    (folder / "base").symlink_to(gguf.as_folder("model.name_or_path", file))
+    reviews = [line.rsplit("\t", 1) for line in REVIEWS.read_text(encoding="utf-8").splitlines()[:500]]
+    rows = [
+        {
+            "prompt": [
+                {"role": "user", "content": f"Is this review positive or negative? One word.\n\n{text.strip()}"}
+            ],
+            "completion": [{"role": "assistant", "content": ("negative", "positive")[int(label)]}],
+        }
+        for text, label in reviews
+    ]
+    write_rows(folder, {"train": rows[:400], "eval": rows[400:]})
+
+
+def make_words(folder: Path, case: dict[str, Any]) -> None:
     """A base (and a teacher) with random weights, a tokenizer of one token a word, and rows of random words."""
     script = (
         "import json, sys, torch\n"
@@ -120,8 +156,14 @@ def make_inputs(folder: Path, case: dict[str, Any]) -> None:
     shapes = {"base": case["shape"]} | ({"teacher": LARGE} if case["method"] == "distill" else {})
     subprocess.run([sys.executable, "-c", script, str(folder), json.dumps(shapes), str(VOCABULARY)], check=True)
     draw = random.Random(0)
-    for name, count in (("train", 400), ("eval", 64)):
-        rows = [row_of(case, draw) for _ in range(count)]
+    write_rows(
+        folder, {name: [row_of(case, draw) for _ in range(count)] for name, count in (("train", 400), ("eval", 64))}
+    )
+
+
+def write_rows(folder: Path, parts: dict[str, list[dict[str, Any]]]) -> None:
+    """A JSON Lines file for each part."""
+    for name, rows in parts.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -150,7 +192,7 @@ def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
             "train": str(folder / "train.jsonl"),
             "eval": str(folder / "eval.jsonl"),
             "max_length": 128,
-            "template": "none",
+            "template": "none" if "shape" in case else "auto",
         },
         "method": method,
         "adapter": {"type": "lora", "r": 8, "lora_alpha": 16},
@@ -163,7 +205,7 @@ def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
         "sweep": {
             "space": {
                 "adapter.r": RANKS,
-                "adapter.lora_alpha": {"ratio_of": "adapter.r", "choices": RATIOS},
+                "adapter.lora_alpha": {"ratio_of": "adapter.r", "choices": case.get("ratios", RATIOS)},
                 "train.learning_rate": rates,
             },
             "search": {"type": "grid"},
