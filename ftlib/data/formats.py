@@ -132,7 +132,9 @@ def _taken() -> frozenset[str]:
 
 
 def _held(value: Any) -> bool:
-    return value is not None and not (isinstance(value, str) and value.strip() in ("", "[]", "null", "None"))
+    """Whether a field holds something; a cell of a table writes nothing in several ways."""
+    nothing = ("", "[]", "{}", "null", "None")
+    return value not in (None, [], {}) and not (isinstance(value, str) and value.strip() in nothing)
 
 
 def _value(fields: dict[str, Any], key: str) -> Any:
@@ -279,7 +281,18 @@ def _prompt_completion(fields: dict[str, Any]) -> Record:
 
 
 def _plain_text(fields: dict[str, Any]) -> Record:
-    return {"text": _text(fields, "text")}
+    return {"text": _text_alone(fields)}
+
+
+def _text_alone(fields: dict[str, Any]) -> str:
+    """The text of a row that is written as it stands: no chat template puts a system text or tools before it."""
+    for key in (*SYSTEM, *GIVEN):
+        if _held(fields.get(key)):
+            raise BadRow(
+                f"the row has '{key}', and no chat template writes it beside 'text': write it into the text, or take it "
+                f"out (data.ignore_columns: [{key}] does)"
+            )
+    return _text(fields, "text")
 
 
 def preference(fields: dict[str, Any]) -> Record:
@@ -329,10 +342,10 @@ def _classification(fields: dict[str, Any]) -> Record:
     if isinstance(label, float) and label.is_integer():  # Parquet files made from columns with gaps
         label = int(label)
     if isinstance(label, bool):
-        return {"text": _text(fields, "text"), "label": printed(label)}
+        return {"text": _text_alone(fields), "label": printed(label)}
     if isinstance(label, int):
-        return {"text": _text(fields, "text"), "label": int(label)}
-    return {"text": _text(fields, "text"), "label": _text(fields, "label").strip()}
+        return {"text": _text_alone(fields), "label": int(label)}
+    return {"text": _text_alone(fields), "label": _text(fields, "label").strip()}
 
 
 NORMALIZERS: dict[str, Callable[[dict[str, Any]], Record]] = {

@@ -63,6 +63,7 @@ GOOD = [
      {"prompt": [user("q")], "completion": [assistant("a")], "label": False}),
     ("classification", {"text": "t", "label": "pos "}, {"text": "t", "label": "pos"}),
     ("classification", {"text": "t", "label": 1.0}, {"text": "t", "label": 1}),
+    ("text", {"text": "t", "system": " ", "tools": [], "functions": "[]", "chat_template_kwargs": {}}, {"text": "t"}),
 ]  # fmt: skip
 
 
@@ -108,6 +109,23 @@ def test_a_bad_row_says_why(name, fields, reason) -> None:
     with pytest.raises(BadRow) as caught:
         normalize(name, fields)
     assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize("row", [{"text": "t"}, {"text": "t", "label": "a"}])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("system", "Be brief."),
+        ("system_prompt", "Be brief."),
+        ("tools", [{"name": "f"}]),
+        ("functions", '[{"name": "f"}]'),
+        ("chat_template_kwargs", {"enable_thinking": False}),
+    ],
+)
+def test_what_only_a_chat_template_writes_is_refused_beside_a_text(row, key, value) -> None:
+    reason = rf"the row has '{key}', and no chat template writes it beside 'text'.*ignore_columns: \[{key}\]"
+    with pytest.raises(BadRow, match=reason):
+        normalize("classification" if "label" in row else "text", {**row, key: value})
 
 
 def test_the_most_telling_columns_win() -> None:
