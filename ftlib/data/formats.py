@@ -54,7 +54,8 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "text": (("text",),),
     "prompt_only": (("prompt",),),
 }
-ASIDE = {"preference": ("input", "history"), "kto": ("input", "history"), "alpaca": ("input", "history")}
+ASIDE = ("input", "history")  # parts of a conversation that are read beside `instruction`
+WITHOUT_TURNS = ("text", "classification", "prompt_only")
 TURNS = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 AS_JSON = re.compile(r'\s*\[\s*\{\s*"(role|content|from|value)"\s*:')
 SYSTEM = ("system", "system_prompt", "system_message")
@@ -85,6 +86,7 @@ def detect(wanted: str, columns: Iterable[str], name: str) -> str:
 def normalize(format_name: str, fields: dict[str, Any]) -> Record:
     """The canonical record of one row. Raises BadRow, and Unweighted for a row that says that it is not trained on."""
     check_row(fields)
+    _refuse_lost(format_name, fields)
     return NORMALIZERS[format_name](fields) | given_with(fields)
 
 
@@ -102,11 +104,29 @@ def unused_fields(format_name: str, fields: dict[str, Any], *, all_read: bool = 
     return say.unused({key: value for key, value in fields.items() if key not in GIVEN}, read, READ)
 
 
+def _refuse_lost(format_name: str, fields: dict[str, Any]) -> None:
+    """Raises BadRow for a part of the conversation that stands in a column of its own, which this format does not read."""
+    columns = _columns(format_name, frozenset(fields))
+    if not columns or format_name in WITHOUT_TURNS:
+        return
+    for key in ASIDE:
+        if _held(fields.get(key)) and "instruction" not in columns:
+            raise BadRow(
+                f"the row has '{key}', which is read beside 'instruction' and not beside '{columns[0]}': write it into "
+                f"'{columns[0]}', or take it out (data.ignore_columns: [{key}] does)"
+            )
+
+
+@cache
+def _columns(format_name: str, there: frozenset[str]) -> tuple[str, ...]:
+    return next((each for each in COLUMNS[format_name] if set(each) <= there), ())
+
+
 @cache
 def _read_by(format_name: str, there: frozenset[str]) -> frozenset[str]:
-    columns = next((each for each in COLUMNS[format_name] if set(each) <= there), ())
+    columns = _columns(format_name, there)
     said = {*say.WEIGHTS_OF_ROWS, *say.AGAINST, *say.REFUSED_IN_ROWS, *SYSTEM, *GIVEN}
-    return frozenset((*columns, *ASIDE.get(format_name, ()), *said))
+    return frozenset((*columns, *(ASIDE if "instruction" in columns else ()), *said))
 
 
 def _listed(alternatives: tuple[tuple[str, ...], ...]) -> str:

@@ -128,6 +128,38 @@ def test_what_only_a_chat_template_writes_is_refused_beside_a_text(row, key, val
         normalize("classification" if "label" in row else "text", {**row, key: value})
 
 
+TURNS = [user("q"), assistant("a")]
+
+
+@pytest.mark.parametrize(("key", "value"), [("input", "hello"), ("history", [["h", "i"]])])
+@pytest.mark.parametrize(
+    ("name", "row", "first"),
+    [
+        ("preference", {"prompt": "q", "chosen": "a", "rejected": "b"}, "prompt"),
+        ("preference", {"conversations": [human("q")], "chosen": gpt("a"), "rejected": gpt("b")}, "conversations"),
+        ("preference", {"chosen": TURNS, "rejected": [user("q"), assistant("b")]}, "chosen"),
+        ("kto", {"prompt": "q", "completion": "a", "label": True}, "prompt"),
+        ("kto", {"messages": TURNS, "label": True}, "messages"),
+        ("prompt_completion", {"prompt": "q", "completion": "a"}, "prompt"),
+        ("messages", {"messages": TURNS}, "messages"),
+        ("sharegpt", {"conversations": TURNS}, "conversations"),
+    ],
+)
+def test_a_part_of_the_conversation_that_is_not_read_is_refused_by_name(name, row, first, key, value) -> None:
+    with pytest.raises(BadRow, match=f"the row has '{key}', which is read beside 'instruction' and not beside '{first}'"):
+        normalize(name, {**row, key: value})
+    assert normalize(name, {**row, key: None}) == normalize(name, row)
+
+
+@pytest.mark.parametrize("row", [{"chosen": "a", "rejected": "b"}, {"output": "a", "kto_tag": "true"}])
+def test_input_and_history_are_read_beside_an_instruction(row) -> None:
+    record = normalize(
+        "kto" if "kto_tag" in row else "preference",
+        {"instruction": "q", "input": "x", "history": [["h", "i"]], **row},
+    )
+    assert record["prompt"] == [user("h"), assistant("i"), user("q\nx")]
+
+
 def test_the_most_telling_columns_win() -> None:
     assert detect("auto", ["instruction", "output", "text"], "x") == "alpaca"
     assert detect("auto", ["prompt", "chosen", "rejected", "messages"], "x") == "preference"
