@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from ftlib.errors import DataError, nearest
 
 SPELLED: dict[str, Callable[[str], str]] = {"lower": str.lower, "upper": str.upper, "keep": str}
 LISTED = 8
+DASH = re.compile(r"(?<=[^\W\d_])[-_](?=[^\W\d_])")  # between two letters
+WHOLE = re.compile(r"^([-+]?\d+)\.0*$")
 
 
 def relabelled(fields: dict[str, Any], labels: Labels) -> dict[str, Any]:
@@ -70,8 +73,7 @@ def alike(counts: Counter[str]) -> str | None:
 
 
 def _folded(label: str) -> str:
-    folded = "".join(label.casefold().replace("-", "").replace("_", "").split())
-    try:
-        return str(float(folded)) if folded not in ("nan", "inf", "infinity") else folded
-    except ValueError:
-        return folded
+    """What labels have in common that differ in case or space only: a dash joins words, and is a part of any other label
+    (-1, A-, 1-1)."""
+    folded = "".join(DASH.sub("", label.casefold()).split())
+    return WHOLE.sub(r"\1", folded)

@@ -126,7 +126,12 @@ def test_a_broken_number_is_no_class(write, tokenizer, label) -> None:
         (["a", "b"], None),
         (["out of stock", "Out of  Stock"], "{case: lower}"),
         (["out of stock", "out-of-stock"], "{map: {'out-of-stock': 'out of stock'}} makes one class"),
+        (["out-of-stock", "out_of_stock"], "{map: {'out_of_stock': 'out-of-stock'}}"),
         (["1", "1.0"], "{map: {'1.0': '1'}}"),
+        (["-1", "1", "+1"], None),
+        (["A", "A-", "a+"], None),
+        (["11", "1-1", "1_1", "1e1", "10", "011"], None),
+        (["B-2", "B2", "c_", "c"], None),
     ],
 )
 def test_which_labels_are_alike(labels, sentence) -> None:
