@@ -17,6 +17,7 @@ from ftlib.data.formats import Record, Turn
 from ftlib.data.labels import alike
 from ftlib.data.script import MARK, apply
 from ftlib.data.templates import stop_tokens
+from ftlib.data.tokenize import Tally
 from ftlib.errors import DataError
 
 LISTED = 6
@@ -37,15 +38,13 @@ class Gist:
     judged: int  # the same for rows of which at most one can be right ...
     verdict: int  # ... unless this is the same, too
     label: str | None = None  # of a class, or of an answer that is judged
-    same: bool = False  # the chosen answer is the rejected one
 
 
 def gist(record: Record) -> Gist:
     """The gist of a record of any format."""
     if "chosen" in record:
         asked, answers = _of(record["prompt"], record), [_of(record[key]) for key in ("chosen", "rejected")]
-        return Gist(asked, hash((asked, *answers)), hash((asked, *sorted(answers))), answers[0],
-                    same=record["chosen"] == record["rejected"])  # fmt: skip
+        return Gist(asked, hash((asked, *answers)), hash((asked, *sorted(answers))), answers[0])
     if "completion" in record:
         asked, label = _of(record["prompt"], record), str(record["label"]).lower()
         said = hash((asked, _of(record["completion"])))
@@ -83,12 +82,11 @@ def _of(turns: Sequence[Turn], record: Record | None = None) -> int:
 
 
 def findings(train: Sequence[Gist], held_out: Sequence[Gist], rows: str) -> list[str]:
-    """Sentences on the rows of both parts. Raises DataError where nothing can be learned from them."""
+    """Sentences on the rows of both parts."""
     both = [*train, *held_out]
     return [
         sentence
         for sentence in (
-            _same_answers(train, rows),
             _one_verdict(train, rows),
             alike(Counter(each.label for each in both if each.label)) if rows == "labelled" else None,
             _unanswered(train, rows),
@@ -100,15 +98,18 @@ def findings(train: Sequence[Gist], held_out: Sequence[Gist], rows: str) -> list
     ]
 
 
-def _same_answers(train: Sequence[Gist], rows: str) -> str | None:
-    same = sum(each.same for each in train)
-    if rows not in ("pairs", "judged") or not same:
+def same_answers(tally: Tally, rows: str, max_length: int) -> str | None:
+    """A sentence on training pairs whose answers are the same as they are trained on. Raises DataError where all are."""
+    if not tally.same:
         return None
-    if same == len(train):
+    answers = 2 if rows == "judged" else 1  # of a pair, each in a row of its own
+    how = f"as the template writes them and data.max_length: {max_length} cuts them"
+    if tally.same * answers == len(tally.lengths):
         raise DataError(
-            "data.train: in every row 'chosen' and 'rejected' are the same, so nothing can be learned from it."
+            f"data.train: in every row 'chosen' and 'rejected' are the same, {how}, so nothing can be learned from it."
         )
-    return f"'chosen' and 'rejected' are the same in {counted(same, 'training row')}: nothing is learned from them"
+    where = counted(tally.same, "training row")
+    return f"'chosen' and 'rejected' are the same in {where}, {how}: nothing is learned from them"
 
 
 def _one_verdict(train: Sequence[Gist], rows: str) -> str | None:

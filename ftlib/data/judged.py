@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Judged(Answered):
-    """One answer, and whether it is good."""
+    """One answer, and whether it is good; of a preference row, `paired`: the good one, and then the bad one."""
 
     label: bool
+    paired: bool = False
 
 
 def render(record: Record, tokenizer: Any, template: str | None) -> list[Judged]:
@@ -28,7 +29,7 @@ def render(record: Record, tokenizer: Any, template: str | None) -> list[Judged]
     else:
         verdicts = [(record["completion"], record["label"])]
     texts = [(answered(record, [answer], tokenizer, template), label) for answer, label in verdicts]
-    return [Judged(text.prompt, text.answered, label) for text, label in texts]
+    return [Judged(text.prompt, text.answered, label, len(texts) == 2) for text, label in texts]
 
 
 def tokens(items: Iterable[Judged], encoding: Encoding, tally: Tally) -> datasets.Dataset:
@@ -36,6 +37,7 @@ def tokens(items: Iterable[Judged], encoding: Encoding, tally: Tally) -> dataset
     import datasets
 
     rows: dict[str, list[Any]] = {"prompt_ids": [], "completion_ids": [], "label": []}
+    before: list[int] = []
     for item in items:
         for prompt, (completion,) in fitting([item], encoding, tally):
             tally.lengths.append(len(prompt) + len(completion))
@@ -43,4 +45,6 @@ def tokens(items: Iterable[Judged], encoding: Encoding, tally: Tally) -> dataset
             rows["prompt_ids"].append(prompt)
             rows["completion_ids"].append(completion)
             rows["label"].append(item.label)
+            tally.same += item.paired and not item.label and prompt + completion == before
+            before = prompt + completion
     return datasets.Dataset.from_dict(rows)

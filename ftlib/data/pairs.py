@@ -54,6 +54,7 @@ def tokens(items: Iterable[Answered], encoding: Encoding, tally: Tally) -> datas
     for prompt, (chosen, rejected) in fitting(items, encoding, tally):
         tally.lengths.append(2 * len(prompt) + len(chosen) + len(rejected))  # what a step computes
         tally.trained_tokens += len(chosen) + len(rejected)
+        tally.same += chosen == rejected
         for column, ids in zip(rows.values(), (prompt, chosen, rejected), strict=True):
             column.append(ids)
     return datasets.Dataset.from_dict(rows)

@@ -17,7 +17,7 @@ from ftlib.config.data import DataSection
 from ftlib.config.method import Rows
 from ftlib.data.cache import Prepared, cache_key, kept, load_prepared, store
 from ftlib.data.fields import BadRow, Unweighted
-from ftlib.data.findings import findings, gist, label_counts, no_stop, not_used
+from ftlib.data.findings import findings, gist, label_counts, no_stop, not_used, same_answers
 from ftlib.data.formats import Record, detect, unused_fields
 from ftlib.data.kinds import KINDS, Kind, method_for
 from ftlib.data.labelled import label_names
@@ -166,7 +166,6 @@ def _build(
     noted: dict[str, Any] = {
         "unweighted": bad.unweighted,
         "label_counts": label_counts(train.gists, held_out.gists),
-        "odd": tuple(note for note in notes if note),
     }
     dropped = len(whole.items) - len(train.items) - len(held_out.items) if not data.eval else 0
     train = weighted(train, [weight for _, weight, _ in data.sources], data.split_seed)
@@ -177,6 +176,7 @@ def _build(
     tally, held_out_tally = Tally(), Tally()
     encoding = replace(encoding, labels=labels)
     train_rows = _tokens(kind, train, encoding, tally, "train")
+    notes.append(same_answers(tally, rows, data.max_length))
     held_out_rows = train_rows.select([])
     if data.held_out:
         held_out_rows = _tokens(kind, held_out, replace(encoding, whole=held_out.whole), held_out_tally, "eval")
@@ -196,6 +196,7 @@ def _build(
         trained_tokens=tally.trained_tokens,
         lengths=Lengths.of(tally.lengths),
         labels=labels,
+        odd=tuple(note for note in notes if note),
         **noted,
     )
     return store(target, train_rows, held_out_rows, report, template)

@@ -42,6 +42,7 @@ class Tally:
     trained_tokens: int = 0
     met: int = 0  # items so far, kept or dropped
     dropped_items: list[int] = field(default_factory=list)  # which of them, by number
+    same: int = 0  # pairs of a chosen and a rejected answer of the same tokens
 
     def keep(self) -> None:
         """Counts an item that is trained on."""

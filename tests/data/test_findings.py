@@ -50,7 +50,8 @@ def test_repeats_within_training_rows_and_between_both_sides(write, tokenizer) -
         ("judged", [{"prompt": f"q{number}", "completion": "a", "label": False} for number in range(10)],
          "all 9 training answers are judged bad: KTO learns from the difference between good and bad ones"),
         ("pairs", [{"prompt": f"q{number}", "chosen": "a", "rejected": "ab"[number % 2]} for number in range(20)],
-         "'chosen' and 'rejected' are the same in 9 training rows: nothing is learned from them"),
+         "'chosen' and 'rejected' are the same in 9 training rows, as the template writes them and data.max_length: 1024 "
+         "cuts them: nothing is learned from them"),
         ("prompts", [{"prompt": f"q{number}"} for number in range(10)],
          "9 training prompts come without an answer: rewards that compare give it nothing"),
         ("answers", [row | {"mood": "bad"} for row in alpaca(9)], "not used: 'mood' (9 rows)"),
@@ -67,6 +68,32 @@ def test_pairs_that_do_not_differ_teach_nothing(write, tokenizer, kind) -> None:
     rows = [{"prompt": f"q{number}", "chosen": "same", "rejected": "same"} for number in range(8)]
     with pytest.raises(DataError, match="in every row 'chosen' and 'rejected' are the same"):
         prepare(section(write("x.jsonl", rows)), kind, tokenizer)
+
+
+TRIMMING = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "judged"])
+def test_pairs_that_the_template_or_the_cut_makes_the_same_are_counted(write, kind) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TRIMMING
+    trimmed = [{"prompt": f"q{number}", "chosen": "a", "rejected": " a\n"} for number in range(6)]
+    cut = [{"prompt": f"q{number}", "chosen": "x " * 99 + "good", "rejected": "x " * 99 + "bad"} for number in range(6)]
+    for same in (trimmed, cut):
+        with pytest.raises(DataError, match=r"in every row .* the same, as the template .*max_length: 64 cuts them"):
+            prepare(section(write("x.jsonl", same), max_length=64), kind, tokenizer)
+        mixed = write("y.jsonl", [*same, {"prompt": "q", "chosen": "a", "rejected": "b"}])
+        (note,) = odd(mixed, kind, tokenizer, max_length=64, eval_split=0)
+        assert note.startswith("'chosen' and 'rejected' are the same in 6 training rows, as the template writes")
+
+
+def test_the_good_and_the_bad_answer_of_two_rows_are_no_pair(write, tokenizer) -> None:
+    rows = [{"prompt": "q", "completion": "a", "label": verdict} for verdict in (True, False)]
+    (note,) = odd(write("x.jsonl", rows), "judged", tokenizer, eval_split=0)
+    assert note == "the same answer is judged good and bad in 2 rows (1 case)"
 
 
 def test_a_template_that_writes_no_stop_token_is_named(write) -> None:
