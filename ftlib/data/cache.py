@@ -28,7 +28,7 @@ from ftlib.errors import DataError, FtlibError
 if TYPE_CHECKING:
     import datasets
 
-VERSION = 4  # raise it when the same input comes to give other tokens, or the directory another shape
+VERSION = 5  # raise it when the same input comes to give other tokens, or the directory another shape
 
 HASH = re.compile(r"[0-9a-f]{64}")
 

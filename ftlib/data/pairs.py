@@ -12,8 +12,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from ftlib.data.formats import Record, Turn
-from ftlib.data.render import ended, plain, script_of
-from ftlib.data.templates import without_opening
+from ftlib.data.render import ended, plain, script_of, without_bos
+from ftlib.data.templates import adds_bos, without_opening
 from ftlib.data.tokenize import Encoding, Tally, batches, encode
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def answered(record: Record, answers: list[list[Turn]], tokenizer: Any, template
     prompt: list[Turn] = record["prompt"]
     if template is None:
         roles = tuple(turn["role"] for turn in prompt)
-        before = without_opening("".join(plain(prompt, record, roles)), tokenizer)
+        bare = without_bos(prompt, tokenizer.bos_token) if adds_bos(tokenizer) else prompt
+        before = without_opening("".join(plain(bare, record, roles)), tokenizer)
         said = ["".join(plain(answer, record, tuple(turn["role"] for turn in answer))) for answer in answers]
         return Answered(before, tuple(ended(before + text, tokenizer) for text in said))
     scripts = [script_of(prompt + answer, record, tokenizer, template) for answer in answers]

@@ -7,7 +7,7 @@ from typing import Any
 
 from ftlib.data.formats import BadRow, Record, Turn
 from ftlib.data.script import Script, Span, apply, with_arguments
-from ftlib.data.templates import without_opening
+from ftlib.data.templates import is_opened, unopened, without_opening
 
 __all__ = ["Passage", "Span", "apply", "ended", "is_multi_turn", "render"]
 
@@ -47,16 +47,22 @@ def script_of(turns: list[Turn], record: Record, tokenizer: Any, template: str) 
 
 
 def opened_once(turns: list[Turn], record: Record, tokenizer: Any, template: str) -> list[Turn]:
-    """The turns without a bos token at their start where the template writes one."""
-    bos, said = tokenizer.bos_token, turns[0]["content"]
-    if not bos or not said.startswith(bos) or not said.removeprefix(bos).strip():
+    """The turns without a bos token where the conversation opens, if the template writes one there."""
+    bare = without_bos(turns, tokenizer.bos_token)
+    if bare == turns or not is_opened(apply(bare, tokenizer, template, record.get("given")), tokenizer.bos_token):
         return turns
-    written = apply(turns, tokenizer, template, record.get("given"))
-    if not written.startswith(bos) or written.startswith(said.strip()):
-        return turns
-    while said.startswith(bos):
-        said = said.removeprefix(bos)
-    return [{**turns[0], "content": said}, *turns[1:]]
+    return bare
+
+
+def without_bos(turns: list[Turn], bos: str | None) -> list[Turn]:
+    """The turns without a bos token at the start of the system text and of what is said first below it."""
+    first = next((index for index, turn in enumerate(turns) if turn["role"] != "system"), 0)
+    return [
+        {**turn, "content": said}
+        if index <= first and is_opened(turn["content"], bos) and (said := unopened(turn["content"], str(bos))).strip()
+        else turn
+        for index, turn in enumerate(turns)
+    ]
 
 
 def is_multi_turn(record: Record) -> bool:
@@ -73,7 +79,8 @@ def _is_rich(turns: list[Turn], record: Record) -> bool:
 def ended(text: str, tokenizer: Any) -> str:
     """The text with the token that ends a sequence at its end, once."""
     eos: str = tokenizer.eos_token
-    return text if text.endswith(eos) else text + eos
+    bare = text.rstrip()
+    return text if text.endswith(eos) else bare if bare.endswith(eos) else text + eos
 
 
 def _concatenated(record: Record, tokenizer: Any) -> Passage:

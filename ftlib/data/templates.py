@@ -182,13 +182,20 @@ def adds_bos(tokenizer: Any) -> bool:
 def without_opening(text: str, tokenizer: Any) -> str:
     """A text that the tokenizer is going to open (with a bos or cls token), without the same token at its start."""
     for token in (tokenizer.bos_token, tokenizer.cls_token):
-        if (
-            token
-            and text.startswith(token)
-            and tokenizer("a")["input_ids"][:1] == [tokenizer.convert_tokens_to_ids(token)]
-        ):
-            while text.startswith(token):
-                text = text.removeprefix(token)
+        if is_opened(text, token) and tokenizer("a")["input_ids"][:1] == [tokenizer.convert_tokens_to_ids(token)]:
+            text = unopened(text, token)
+    return text
+
+
+def is_opened(text: str, token: str | None) -> bool:
+    """Whether a text begins with a token; line ends and spaces before it are no part of the text."""
+    return bool(token) and text.lstrip().startswith(str(token))
+
+
+def unopened(text: str, token: str) -> str:
+    """A text without a token at its start, however often it stands there."""
+    while is_opened(text, token):
+        text = text.lstrip().removeprefix(token)
     return text
 
 

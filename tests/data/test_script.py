@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from ftlib.data import prepare
 from ftlib.data.fields import BadRow
 from ftlib.data.render import render
 from ftlib.data.templates import ALPACA, CHATML, without_opening
 from ftlib.data.tokenize import tokenize
 
-from .conftest import make_tokenizer
+from .conftest import make_tokenizer, section
 
 # As Qwen3's: thoughts are written after the last question alone, and tools, calls and results are.
 QWEN3 = (
@@ -187,3 +188,45 @@ def test_the_bos_stands_once() -> None:
         plain = render(record, tokenizer, None)
         assert tokenizer.decode(tokenizer(plain.text)["input_ids"]) == "<s>qa</s>"
     assert without_opening("<s>a", make_tokenizer()) == "<s>a"  # that tokenizer adds none, so this one stays
+
+
+def test_the_bos_stands_once_below_a_system_text_and_after_a_line_end() -> None:
+    tokenizer = make_tokenizer(bos=True)
+    opened, system = "{{- bos_token -}}\n" + CHATML, {"role": "system", "content": "s"}
+    for turns in ([system, user("<s>q")], [user("\n<s>q")], [{**system, "content": "<s>s"}, user(" <s><s>q")]):
+        record = {"messages": [*turns, assistant("a")], "trained_from": 0}
+        text = render(record, tokenizer, opened).text
+        assert text.startswith("<s><|im_start|>")
+        assert text.count("<s>") == 1
+    silent = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"  # writes no bos: the row's own stays
+    record = {"messages": [user("<s>q"), assistant("a")], "trained_from": 0}
+    assert render(record, tokenizer, silent).text == "<s>q</s>a</s>"
+    assert render(record | {"messages": [user("<s>"), assistant("a")]}, tokenizer, opened).text.count("<s>") == 2
+
+
+@pytest.mark.parametrize("text", ["<s>a</s>", "\n<s>a</s>\n", " a </s>  ", "a"])
+def test_a_text_is_opened_and_closed_once(text) -> None:
+    tokenizer = make_tokenizer(bos=True)
+    passage = render({"text": text}, tokenizer, None)
+    decoded = tokenizer.decode(tokenizer(passage.text)["input_ids"])
+    assert (decoded.count("<s>"), decoded.count("</s>")) == (1, 1)
+    assert decoded.startswith("<s>")
+    assert decoded.endswith("</s>")
+
+
+@pytest.mark.parametrize("template", ["none", "chatml"])
+@pytest.mark.parametrize("system", [{}, {"system": "Be brief."}])
+@pytest.mark.parametrize("kind", ["pairs", "judged", "prompts"])
+def test_the_bos_stands_once_for_every_method(write, kind, system, template) -> None:
+    if kind == "prompts" and system and template == "none":
+        pytest.skip("TRL writes one user turn alone there")
+    tokenizer = make_tokenizer(bos=True)
+    rows = [{**system, "prompt": f"<s>q{number}", "chosen": "a", "rejected": "b"} for number in range(4)]
+    for row in prepare(section(write("x.jsonl", rows), template=template), kind, tokenizer).train:
+        if kind == "prompts":
+            turns = row["prompt"]
+            written = turns if template == "none" else tokenizer.apply_chat_template(turns, tokenize=False)
+            assert written.count("<s>") == (0 if template == "none" else 1)  # TRL's call of the tokenizer adds it
+        else:
+            assert tokenizer.decode(row["prompt_ids"]).count("<s>") == 1
+            assert tokenizer.decode(row["prompt_ids"]).startswith("<s>")
