@@ -30,11 +30,22 @@ def printed(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
+def by_label(value: Any) -> Any:
+    """A mapping of labels with its keys as labels print: YAML reads 0 as a number and true as a truth value."""
+    if not isinstance(value, dict):
+        return value
+    names = [printed(key) for key in value]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the label '{twice}' stands there twice")
+    return dict(zip(names, value.values(), strict=True))
+
+
 def _as_printed(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {printed(key): printed(label) if isinstance(label, str | int | float) else label
-            for key, label in value.items()}  # fmt: skip
+    return {key: printed(label) if isinstance(label, str | int | float) else label
+            for key, label in by_label(value).items()}  # fmt: skip
 
 
 Label = Annotated[str, Field(min_length=1)]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from ftlib.config.data import by_label
 from ftlib.config.section import Section
 
 Better = Literal["min", "max"]
@@ -90,6 +91,18 @@ class Pretrain(Method):
         return "text"
 
 
+def _kind_of_weights(value: Any) -> str:
+    """Names in brackets are left out of the path in a message."""
+    return "[labels]" if isinstance(value, dict) else "[word]"
+
+
+ClassWeights = Annotated[
+    Annotated[Literal["none", "balanced"], Tag("[word]")]
+    | Annotated[dict[str, float], BeforeValidator(by_label), Tag("[labels]")],
+    Discriminator(_kind_of_weights),
+]
+
+
 class Classify(Method):
     """Sequence classification. `freeze: encoder` trains the head alone (feature extraction); `class_weights: balanced`
     weighs each class by the inverse of its frequency."""
@@ -98,7 +111,7 @@ class Classify(Method):
     """A label for each text."""
     freeze: Literal["none", "encoder"] = "none"
     """encoder trains the head alone, on the model's features as they are."""
-    class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    class_weights: ClassWeights = "none"
     """How much each class counts: balanced weighs it by the inverse of its frequency; or a weight a label."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """The share of each label that is spread over all classes."""

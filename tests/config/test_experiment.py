@@ -27,6 +27,20 @@ def test_overrides_and_defaults(tree: dict[str, Any], tmp_path: Path) -> None:
     assert Experiment.parse(experiment.to_dict()) == experiment  # the resolved file is an experiment itself
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("{0: 1, 1: 3}", {"0": 1, "1": 3}), ("{true: 1, false: 0.5}", {"true": 1, "false": 0.5}),
+     ("{1.0: 2, a: 1}", {"1": 2, "a": 1}), ("balanced", "balanced")],
+)  # fmt: skip
+def test_class_weights_are_by_label_as_it_prints(tree: dict[str, Any], written: str, read: Any) -> None:
+    import yaml
+
+    tree["method"], tree["adapter"] = {"type": "classify", "class_weights": yaml.safe_load(written)}, None
+    experiment = Experiment.parse(tree)
+    assert experiment.method.class_weights == read
+    assert Experiment.parse(experiment.to_dict()) == experiment
+
+
 def test_a_point_of_the_space(tree: dict[str, Any]) -> None:
     experiment = Experiment.parse({**tree, "sweep": {"space": SPACE}})
     params = experiment.resolve_ratios({"adapter.r": 8, "adapter.lora_alpha": 2, "train.learning_rate": 1e-4})
