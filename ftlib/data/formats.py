@@ -15,12 +15,12 @@ loss, and "given", what the chat template gets besides the turns (tools, and TRL
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
 from ftlib.data import fields as say
+from ftlib.data.cells import turns_in
 from ftlib.data.fields import BadRow, Unweighted, from_json, printed
 from ftlib.data.read import shorten
 from ftlib.data.turns import READ, Turn, checked, read_tools, read_turn
@@ -57,7 +57,6 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
 ASIDE = ("input", "history")  # parts of a conversation that are read beside `instruction`
 WITHOUT_TURNS = ("text", "classification", "prompt_only")
 TURNS = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
-AS_JSON = re.compile(r'\s*\[\s*\{\s*"(role|content|from|value)"\s*:')
 SYSTEM = ("system", "system_prompt", "system_message")
 GIVEN = ("tools", "functions", "chat_template_kwargs")
 LABELS = {
@@ -172,8 +171,9 @@ def _text(fields: dict[str, Any], key: str, *, optional: bool = False) -> str:
 def turns_of(fields: dict[str, Any], key: str) -> list[Turn]:
     """The turns in a field that holds a list of them, their JSON, or one turn alone. Blank system turns are left out."""
     value = _value(fields, key)
-    if isinstance(value, str) and AS_JSON.match(value):  # a cell of a table
-        value = from_json(value, f"'{key}'")
+    if isinstance(value, str):
+        found = turns_in(value, f"'{key}'")
+        value = value if found is None else found
     turns = [value] if isinstance(value, dict) else value
     if not isinstance(turns, list):
         raise BadRow(f"'{key}' must be a list of turns, but is a {type(value).__name__}")
@@ -234,7 +234,7 @@ def _asked(fields: dict[str, Any], key: str) -> list[Turn]:
     if key == "instruction":
         return _instructed(fields)
     text = fields.get(key)
-    if isinstance(text, str) and not AS_JSON.match(text):
+    if isinstance(text, str) and turns_in(text, f"'{key}'") is None:
         return [{"role": "user", "content": _text(fields, key)}]
     return turns_of(fields, key)
 
@@ -242,7 +242,7 @@ def _asked(fields: dict[str, Any], key: str) -> list[Turn]:
 def answer_to(fields: dict[str, Any], key: str, prompt: list[Turn]) -> list[Turn]:
     """The turns that answer `prompt`; where they repeat it, as on many Hub data sets, without it."""
     text = fields.get(key)
-    if isinstance(text, str) and not AS_JSON.match(text):
+    if isinstance(text, str) and turns_in(text, f"'{key}'") is None:
         return [{"role": "assistant", "content": _text(fields, key)}]
     turns = turns_of(fields, key)
     for start in (prompt, [turn for turn in prompt if turn["role"] != "system"]):
