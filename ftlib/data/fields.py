@@ -25,21 +25,17 @@ class Unweighted(Exception):
     """Nothing of this row is trained on: it says so itself."""
 
 
-# 1: trained on; 0: not. OpenAI's and Mistral's `weight`, Axolotl's `train`, ms-swift's `loss`, and their kin.
-WEIGHTS = ("weight", "loss_weight", "train", "trainable", "training", "train_on_turn", "loss", "loss_mask",
-           "loss_scale", "do_train", "is_trained", "learn")  # fmt: skip
-WEIGHTS_OF_ROWS = (*WEIGHTS, "sample_weight", "row_weight", "example_weight", "instance_weight")
-AGAINST = (
-    "masked",
-    "is_masked",
-    "no_loss",
-    "mask_loss",
-    "ignore_loss",
-    "ignore",
-    "exclude",
-    "no_train",
-)  # the other way
-SOUNDS = re.compile(r"(weight|loss|mask)s?(_|$)|(^|_)(train_on|trainable|untrained|not_trained)", re.IGNORECASE)
+# 1: trained on; 0: not. OpenAI's and Mistral's `weight`, Axolotl's `train`, ms-swift's `loss`, and their kin; also as
+# `trainOnTurn` and `Train`.
+WEIGHTS = ("weight", "loss_weight", "train", "trained", "trainable", "training", "train_on_turn", "loss", "loss_mask",
+           "loss_scale", "do_train", "is_trained", "is_trainable", "should_train", "supervised", "learn",
+           "sample_weight", "row_weight", "example_weight", "instance_weight")  # fmt: skip
+# The other way. What is left out is not trained on; what is not left out says nothing of that.
+LEFT_OUT = ("ignore", "ignored", "exclude", "skip")
+AGAINST = ("masked", "is_masked", "no_loss", "mask_loss", "ignore_loss", "no_train", *LEFT_OUT)
+SAID = frozenset((*WEIGHTS, *AGAINST))
+HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+SOUNDS = re.compile(r"(weight|loss|mask)s?(_|$)|(^|_)(train_on|trainable|untrained|not_trained)")
 SWITCH = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "0": 0, "0.0": 0, "false": 0, "no": 0}
 
 TEXT_ALONE = "text alone is trained on"
@@ -84,10 +80,18 @@ HARMLESS = frozenset((
 # fmt: on
 
 
-def weight_of(said: dict[str, Any], name: str, names: tuple[str, ...] = WEIGHTS) -> int | None:
+def weight_of(said: dict[str, Any], name: str) -> int | None:
     """1 or 0 where a turn or a row says whether it is trained on, else None. Raises BadRow for any other weight."""
-    found = {key: _switch(said[key], key, name) for key in names if said.get(key) not in (None, "")}
-    found |= {key: 1 - _switch(said[key], key, name) for key in AGAINST if said.get(key) not in (None, "")}
+    found = {}
+    for key, value in said.items():
+        spelled = spelling(key)
+        if spelled not in SAID or value in (None, ""):
+            continue
+        switch = _switch(value, key, name)
+        if spelled in WEIGHTS:
+            found[key] = switch
+        elif switch or spelled not in LEFT_OUT:
+            found[key] = 1 - switch
     if len(set(found.values())) > 1:
         raise BadRow(f"{name}: {' and '.join(map(repr, found))} contradict each other")
     return next(iter(found.values()), None)
@@ -111,17 +115,25 @@ def refuse_unknown_weights(said: Iterable[str], name: str) -> None:
 
 
 @cache
+def spelling(key: str) -> str:
+    """The name of a field as most write it: loss_weight for lossWeight, Loss-Weight and LOSS_WEIGHT."""
+    return HUMP.sub("_", key).lower().replace("-", "_").replace(" ", "_")
+
+
+@cache
 def _sounds(key: str) -> bool:
-    answered = {*WEIGHTS_OF_ROWS, *AGAINST, *REFUSED_IN_ROWS, *REFUSED_IN_TURNS} - {"mask"}
-    return key not in answered and SOUNDS.search(key) is not None
+    spelled = spelling(key)
+    answered = {*SAID, *REFUSED_IN_ROWS, *REFUSED_IN_TURNS} - {"mask"}
+    return spelled not in answered and SOUNDS.search(spelled) is not None
 
 
 def unused(fields: dict[str, Any], read: frozenset[str], turns_read: frozenset[str]) -> Iterator[str]:
     """The names of the fields that hold something, describe nothing and are not read: 'mood', 'messages[].mood'."""
     for key, value in fields.items():
-        if key in read:
+        if key in read or spelling(key) in SAID:
             if isinstance(value, list):
-                yield from {f"{key}[].{name}" for turn in value for name in _of_turn(turn) if name not in turns_read}
+                yield from {f"{key}[].{name}" for turn in value for name in _of_turn(turn)
+                            if name not in turns_read and spelling(name) not in SAID}  # fmt: skip
         elif key.lower() not in HARMLESS and not key.startswith("Unnamed:") and value not in (None, "", [], {}):
             yield key
 

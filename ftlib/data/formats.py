@@ -93,7 +93,7 @@ def check_row(fields: dict[str, Any]) -> None:
     """Raises BadRow for what the row wants and nobody does, and Unweighted where it is not to be trained on."""
     say.refuse(fields, say.REFUSED_IN_ROWS, "the row")
     say.refuse_unknown_weights((key for key, value in fields.items() if value not in (None, "")), "the row")
-    if say.weight_of(fields, "the row", say.WEIGHTS_OF_ROWS) == 0:
+    if say.weight_of(fields, "the row") == 0:
         raise Unweighted
 
 
@@ -124,7 +124,7 @@ def _columns(format_name: str, there: frozenset[str]) -> tuple[str, ...]:
 @cache
 def _read_by(format_name: str, there: frozenset[str]) -> frozenset[str]:
     columns = _columns(format_name, there)
-    said = {*say.WEIGHTS_OF_ROWS, *say.AGAINST, *say.REFUSED_IN_ROWS, *SYSTEM, *GIVEN}
+    said = {*say.REFUSED_IN_ROWS, *SYSTEM, *GIVEN}
     return frozenset((*columns, *(ASIDE if "instruction" in columns else ()), *said))
 
 

@@ -14,9 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftlib.data.fields import (
-    AGAINST,
     REFUSED_IN_TURNS,
-    WEIGHTS,
     BadRow,
     from_json,
     refuse,
@@ -50,7 +48,7 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 THOUGHT_END = "</think>"
 READ = frozenset(
     ("role", "from", "content", "value", "name", "tool_call_id", "tool_calls", "function_call", *REASONING)
-) | {*WEIGHTS, *AGAINST, *REFUSED_IN_TURNS}
+) | {*REFUSED_IN_TURNS}
 
 
 def read_turn(turn: Any, name: str) -> Turn:

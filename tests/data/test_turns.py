@@ -91,8 +91,27 @@ def test_every_spelling_of_a_weight(key, value, weight) -> None:
     assert "weight" not in read_turn(said("a") | {key: None}, "x")
 
 
+@pytest.mark.parametrize("key", ["Weight", "TRAIN", "trainOnTurn", "isTrainable", "loss-weight", "Should Train", "trained", "Supervised",
+                                 "sample_weight"])  # fmt: skip
+def test_a_weight_is_known_in_any_case(key) -> None:
+    assert read_turn(said("a") | {key: False}, "x")["weight"] == 0
+    assert list(unused_fields("messages", {"messages": [said("q", "user"), said("a") | {key: 0}], key: 1})) == []
+    with pytest.raises(BadRow, match=f"x has '{key}': 'maybe', and only 0 and 1 are known"):
+        read_turn(said("a") | {key: "maybe"}, "x")
+
+
 def test_spellings_the_other_way_round() -> None:
     assert [read_turn(said("a") | {key: True}, "x")["weight"] for key in AGAINST] == [0] * len(AGAINST)
+    assert read_turn(said("a", noLoss=True), "x")["weight"] == 0
+    assert read_turn(said("a", masked=False), "x")["weight"] == 1
+    for key in ("skip", "ignored", "ignore", "exclude"):  # what is not left out need not be trained on: a user's turn
+        assert "weight" not in read_turn(said("q", "user") | {key: False}, "x")
+
+
+@pytest.mark.parametrize("key", ["train_on", "trainableTurn", "tokenWeights", "Mask", "untrained"])
+def test_a_field_that_sounds_like_a_weight_is_refused_in_any_case(key) -> None:
+    with pytest.raises(BadRow, match=f"x has '{key}', which sounds like a weight of the loss"):
+        read_turn(said("a") | {key: 0}, "x")
 
 
 TURNS = [said("q", "user"), said("BAD", weight=0), said("r", "user"), said("GOOD")]
