@@ -51,6 +51,7 @@ REFUSED_IN_TURNS = {
     "tools": "they belong to the row, beside its turns",
     "functions": "they belong to the row, beside its turns",
     "refusal": "it stands beside the content: write it into the content",
+    "tool_plan": "it stands beside the content: write it into the content, or call it 'reasoning_content'",
 }
 REFUSED_IN_ROWS = {
     **MEDIA,
@@ -62,6 +63,7 @@ REFUSED_IN_ROWS = {
     "train_on_inputs": "it holds for all rows: data.train_on_prompt",
     "train_on_prompt": "it holds for all rows: data.train_on_prompt",
     "mask_history": "it holds for single turns: use their 'weight'",
+    "documents": "no method here gives them to the chat template: write them into the turns",
     "margin": "no method here keeps a margin between answers",
 }
 

@@ -23,7 +23,7 @@ from ftlib.data import fields as say
 from ftlib.data.cells import turns_in
 from ftlib.data.fields import BadRow, Unweighted, from_json, printed
 from ftlib.data.read import shorten
-from ftlib.data.turns import READ, Turn, checked, read_tools, read_turn
+from ftlib.data.turns import READ, REASONING, Turn, checked, read_tools, read_turn
 from ftlib.errors import DataError
 
 __all__ = ["BadRow", "Record", "Turn", "detect", "normalize", "unused_fields"]
@@ -104,7 +104,7 @@ def unused_fields(format_name: str, fields: dict[str, Any], *, all_read: bool = 
 
 
 def _refuse_lost(format_name: str, fields: dict[str, Any]) -> None:
-    """Raises BadRow for a part of the conversation that stands in a column of its own, which this format does not read."""
+    """Raises BadRow for a part of the conversation that stands in a column of its own, which the format does not read."""
     columns = _columns(format_name, frozenset(fields))
     if not columns or format_name in WITHOUT_TURNS:
         return
@@ -113,6 +113,12 @@ def _refuse_lost(format_name: str, fields: dict[str, Any]) -> None:
             raise BadRow(
                 f"the row has '{key}', which is read beside 'instruction' and not beside '{columns[0]}': write it into "
                 f"'{columns[0]}', or take it out (data.ignore_columns: [{key}] does)"
+            )
+    for key in REASONING:
+        if _held(fields.get(key)):
+            raise BadRow(
+                f"the row has '{key}', and a thought belongs to a turn: give the answer as a turn with 'reasoning_content', "
+                f"or take it out (data.ignore_columns: [{key}] does)"
             )
 
 

@@ -95,5 +95,5 @@ def plain(turns: list[Turn], record: Record, roles: tuple[str, ...]) -> list[str
     if tuple(turn["role"] for turn in turns) != roles:
         raise BadRow("data.template: none takes one prompt and one completion; choose chatml for conversations")
     if _is_rich(turns, record):
-        raise BadRow("data.template: none leaves out tools and thoughts; choose chatml")
+        raise BadRow("data.template: none leaves out tools, thoughts and names; choose chatml")
     return [turn["content"] for turn in turns]

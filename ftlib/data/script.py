@@ -144,6 +144,9 @@ class Script:
             if turn["content"].rpartition(THOUGHT_END)[2].strip():
                 changed[index] = self._marked(index)[index]
                 looked_for[MARK.format(index)] = f"the content of turn {index} ({turn['role']})"
+            if turn.get("name") and turn["role"] != "tool":
+                changed[index] = {**changed[index], "name": MARK.format(f"{index}:name")}
+                looked_for[MARK.format(f"{index}:name")] = f"the 'name' of turn {index} ({turn['role']})"
             if turn.get("tool_calls"):
                 calls = [_marked_call(call, f"{index}:{number}") for number, call in enumerate(turn["tool_calls"])]
                 changed[index] = {**changed[index], "tool_calls": calls}
@@ -160,7 +163,8 @@ class Script:
         left_out = [name for mark, name in looked_for.items() if mark not in text]
         left_out += self._thoughts_left_out()
         if left_out:
-            raise BadRow(f"the chat template leaves out {left_out[0]}: {ELSE}, or take it out of the row")
+            other = "" if "'name'" in left_out[0] else f"{ELSE}, or "  # chatml writes no names either
+            raise BadRow(f"the chat template leaves out {left_out[0]}: {other}take it out of the row")
 
     def _thoughts_left_out(self) -> Iterator[str]:
         """A template may take thoughts out of earlier turns, but knows them in the last."""

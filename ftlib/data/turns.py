@@ -3,7 +3,7 @@
     {"role": "system" | "user" | "assistant" | "tool", "content": str}     and, where there is something to say,
     "reasoning_content": str   what the assistant thought before it spoke
     "tool_calls": [{"type": "function", "function": {"name": str, "arguments": {...}}, "id": str}]
-    "name", "tool_call_id": str   whose result a tool's turn is
+    "name": str                who speaks; of a tool's turn, with "tool_call_id": str, whose result it is
     "weight": 0 | 1            whether the turn is trained on; `formats` takes it out
 
 Read are OpenAI's and TRL's messages, ShareGPT's `from` and `value`, and the tool roles of LLaMA-Factory.
@@ -76,8 +76,8 @@ def read_turn(turn: Any, name: str) -> Turn:
         read["reasoning_content"] = checked(thought, f"{name}, reasoning_content,")
     if calls:
         read["tool_calls"] = calls
-    if role == "tool":
-        read |= {key: str(turn[key]) for key in ("name", "tool_call_id") if turn.get(key)}
+    named = ("name", "tool_call_id") if role == "tool" else ("name",)
+    read |= {key: str(turn[key]) for key in named if turn.get(key)}
     weight = weight_of(turn, name)
     return read if weight is None else read | {"weight": weight}
 

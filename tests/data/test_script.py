@@ -168,6 +168,19 @@ def test_what_a_template_leaves_out_is_named(template, turns, rest, reason) -> N
     assert str(caught.value).startswith(f"the chat template leaves out {reason}: ")
 
 
+def test_the_name_of_a_speaker_is_written_or_refused() -> None:
+    turns = [{**user("a"), "name": "Ann"}, assistant("b", name="Bob")]
+    named = "{% for m in messages %}<{{ m.role }} {{ m.name }}>{{ m.content + eos_token }}{% endfor %}"
+    assert render({"messages": turns, "trained_from": 0}, make_tokenizer(), named).text == "<user Ann>a</s><assistant Bob>b</s>"
+    for left, reason in ((turns, r"turn 0 \(user\)"), ([user("a"), turns[1]], r"turn 1 \(assistant\)")):
+        with pytest.raises(BadRow, match=rf"leaves out the 'name' of {reason}: take it out of the row$"):
+            trained(CHATML, *left)
+    with pytest.raises(BadRow, match="leaves out tools, thoughts and names"):
+        render({"messages": turns, "trained_from": 0}, make_tokenizer(), None)
+    call = assistant("", tool_calls=[CALL])
+    assert trained(CHATML, user("a"), call, {"role": "tool", "name": "weather", "content": "4"}, assistant("b"))
+
+
 def test_a_silent_turn_has_no_loss_even_where_prompts_have() -> None:
     record = {"messages": [user("q"), assistant("BAD"), user("r"), assistant("GOOD")], "trained_from": 0}
     tokenizer = make_tokenizer(extra=SPECIAL)

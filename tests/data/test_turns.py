@@ -44,7 +44,8 @@ GOOD = [
     ({"from": "observation", "value": "4 C"}, said("4 C", "tool")),
     ({"role": "function", "name": "weather", "content": "4 C"}, said("4 C", "tool", name="weather")),
     ({"role": "tool", "tool_call_id": "1", "content": ""}, said("", "tool", tool_call_id="1")),
-    ({"role": "user", "content": "q", "name": "Ann", "images": [], "tool_calls": None}, said("q", "user")),
+    ({"role": "user", "content": "q", "name": "Ann", "images": [], "tool_calls": None},
+     said("q", "user", name="Ann")),
 ]  # fmt: skip
 
 
@@ -60,6 +61,7 @@ def test_a_turn_is_read(turn, read) -> None:
         ({"role": "user", "content": "q", "images": ["x.png"]}, "has 'images', and text alone is trained on"),
         ({"role": "assistant", "content": "a", "train_detail": [{"begin_offset": 0}]}, "has 'train_detail', and parts"),
         ({"role": "assistant", "content": "a", "refusal": "no"}, "has 'refusal'"),
+        ({"role": "assistant", "tool_plan": "look", "tool_calls": [CALL]}, "has 'tool_plan', and it stands beside"),
         ({"role": "system", "content": "a", "tools": [TOOL]}, "has 'tools', and they belong to the row"),
         ({"role": "assistant", "content": "a", "reasoning": "x", "thinking": "y"}, "'reasoning' and 'thinking', which"),
         ({"role": "user", "content": "q", "tool_calls": [CALL]}, "only the assistant calls tools"),
@@ -91,8 +93,10 @@ def test_every_spelling_of_a_weight(key, value, weight) -> None:
     assert "weight" not in read_turn(said("a") | {key: None}, "x")
 
 
-@pytest.mark.parametrize("key", ["Weight", "TRAIN", "trainOnTurn", "isTrainable", "loss-weight", "Should Train", "trained", "Supervised",
-                                 "sample_weight"])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    ["Weight", "TRAIN", "trainOnTurn", "isTrainable", "loss-weight", "Should Train", "trained", "Supervised", "sample_weight"],
+)  # fmt: skip
 def test_a_weight_is_known_in_any_case(key) -> None:
     assert read_turn(said("a") | {key: False}, "x")["weight"] == 0
     assert list(unused_fields("messages", {"messages": [said("q", "user"), said("a") | {key: 0}], key: 1})) == []
@@ -141,6 +145,10 @@ def test_a_turn_of_weight_0_is_silent_and_a_row_of_weight_0_is_left_out() -> Non
         ("messages", {"messages": TURNS, "loss_mask": [0, 1]}, "the row has 'loss_mask': [0, 1], and only 0 and 1"),
         ("messages", {"messages": TURNS, "images": ["x"]}, "the row has 'images', and text alone"),
         ("messages", {"messages": TURNS, "chat_template": "x"}, "the row has 'chat_template'"),
+        ("messages", {"messages": TURNS, "documents": [{"text": "x"}]}, "the row has 'documents', and no method here"),
+        ("messages", {"messages": TURNS, "thinking": "hm"}, "the row has 'thinking', and a thought belongs to a turn"),
+        ("prompt_completion", {"prompt": "q", "reasoning": "hm", "completion": "a"}, "the row has 'reasoning', and a"),
+        ("alpaca", {"instruction": "q", "reasoning_content": "hm", "output": "a"}, "the row has 'reasoning_content', and"),
         ("messages", {"messages": [said("q", "user", train=True), said("a")]}, "turn 0 is a user turn that says that"),
         ("messages", {"messages": TURNS, "tools": "[{"}, "'tools' is not valid JSON"),
         ("messages", {"messages": TURNS, "tools": [{"description": "x"}]}, "'tools[0]' describes no function"),
