@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from ftlib.data.fields import BadRow
@@ -20,7 +20,7 @@ from ftlib.data.turns import THOUGHT_END, Turn
 
 Span = tuple[int, int]  # characters [start, end)
 MARK = "\ue000{}\ue001"  # of Unicode's private use: no text has it, and templates pass it on as it is
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 ELSE = "choose data.template: chatml"
 
 
@@ -138,6 +138,11 @@ class Script:
 
     def check(self) -> None:
         """Raises BadRow for what the template leaves out, by name."""
+        unread = sorted(self.given.keys() - variables(self.template) - {"tools"})
+        if unread:
+            raise BadRow(
+                f"'chat_template_kwargs' has '{unread[0]}', which the chat template does not read: take it out of the row"
+            )
         changed, given = list(self.turns), dict(self.given)
         looked_for: dict[str, str] = {}
         for index, turn in enumerate(self.turns):
@@ -179,6 +184,19 @@ class Script:
                 continue
             if mark not in self.write([*self.turns[:index], changed]):
                 yield f"the {name} of turn {index}"
+
+
+@cache
+def variables(template: str) -> frozenset[str]:
+    """The names that a template reads from what it is given."""
+    from jinja2 import Environment, TemplateError, meta
+
+    marked = GENERATION.sub("", template)  # a tag of transformers' own
+    try:
+        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(marked)  # noqa: S701
+    except TemplateError:  # what is wrong with it, it says when it writes
+        return frozenset(re.findall(r"\w+", template))
+    return frozenset(meta.find_undeclared_variables(parsed))
 
 
 def apply(

@@ -9,6 +9,7 @@ import pytest
 from ftlib.data import prepare
 from ftlib.data.fields import BadRow
 from ftlib.data.render import render
+from ftlib.data.script import variables
 from ftlib.data.templates import ALPACA, CHATML, without_opening
 from ftlib.data.tokenize import tokenize
 
@@ -166,6 +167,30 @@ def test_what_a_template_leaves_out_is_named(template, turns, rest, reason) -> N
     with pytest.raises(BadRow) as caught:
         trained(template, *turns, **rest)
     assert str(caught.value).startswith(f"the chat template leaves out {reason}: ")
+
+
+SETTING = "{%- if not date is defined -%}{%- set date = 'today' -%}{%- endif -%}{{- date -}}"
+
+
+def test_settings_that_the_template_does_not_read_are_refused_by_name() -> None:
+    turns = (user("a"), assistant("b"))
+    for template in (SETTING + CHATML, SETTING + GENERATION):
+        assert trained(template, *turns, given={"date": "May"})[0].startswith("b")
+        with pytest.raises(BadRow, match="'chat_template_kwargs' has 'enable_thinking', which the chat template does not"):
+            trained(template, *turns, given={"date": "May", "enable_thinking": False})
+    with pytest.raises(BadRow, match="has 'role', which"):  # a name of the template's own
+        trained(QWEN3, *turns, given={"role": "x"})
+    assert trained(QWEN3, *turns, given={"tools": [TOOL]})
+
+
+@pytest.mark.parametrize("name", ["enable_thinking", "keep"])
+def test_a_setting_is_read_wherever_a_template_reads_it(name) -> None:
+    inner = f"{{% if {name} is defined and {name} is false %}}x{{% endif %}}"
+    for place in (inner, f"{{% macro write() %}}{inner}{{% endmacro %}}{{{{ write() }}}}", f"{{% for m in messages %}}{inner}"
+                  "{% if m.role == 'y' %}{% continue %}{% endif %}{% endfor %}"):  # fmt: skip
+        assert name in variables(place)
+    assert name not in variables(CHATML)
+    assert name in variables("{% broken " + name)  # that it is broken, it says when it writes
 
 
 def test_the_name_of_a_speaker_is_written_or_refused() -> None:
