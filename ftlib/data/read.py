@@ -7,8 +7,10 @@ travels in `Row.problem`, so that `data.on_bad_row` decides.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
+import io
 import json
 import re
 import sys
@@ -25,6 +27,7 @@ from ftlib.errors import DataError, nearest
 from ftlib.storage.storage import local_copy
 
 PEEK = 20  # rows whose columns stand for the columns of the data
+QUOTED_CELL = re.compile(r'(?<![^\t\r\n])"[^"]*(?:""[^"]*)*"(?=[\t\r\n]|$)')  # of a .tsv file
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -62,7 +65,9 @@ class Source:
             try:
                 yield from READERS[path.suffix.lower()](label, path, header)
             except UnicodeDecodeError as error:
-                raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+                raise DataError(
+                    f"{path}: not {error.encoding.upper()} text ({error.reason} at byte {error.start})."
+                ) from error
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
         if self.table is not None:
@@ -205,7 +210,7 @@ def _row(where: str, value: Any) -> Row:
 
 
 def _json_lines(label: str, path: Path, _header: bool) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open(encoding=_encoding(path)) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield _object(f"{label}:{number}", line)
@@ -213,7 +218,7 @@ def _json_lines(label: str, path: Path, _header: bool) -> Iterator[Row]:
 
 def _json_list(label: str, path: Path, _header: bool) -> Iterator[Row]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = json.loads(path.read_text(encoding=_encoding(path)))
     except json.JSONDecodeError as error:
         hint = " If every line is an object of its own, name it .jsonl." if error.msg == "Extra data" else ""
         raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.{hint}") from error
@@ -226,11 +231,18 @@ def _json_list(label: str, path: Path, _header: bool) -> Iterator[Row]:
         yield _row(f"{label}: item {number}", each)
 
 
-def _delimited(delimiter: str) -> Callable[[str, Path, bool], Iterator[Row]]:
+def _encoding(path: Path) -> str:
+    """UTF-16 where a file begins with the mark of that (as Excel and PowerShell write it), else UTF-8."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _delimited(usual: str) -> Callable[[str, Path, bool], Iterator[Row]]:
     def read(label: str, path: Path, header: bool) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)  # the default refuses documents above 128 KiB
-        quoting = csv.QUOTE_MINIMAL if delimiter == "," or _is_quoted(path, delimiter) else csv.QUOTE_NONE
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        delimiter = ";" if usual == "," and header and _has_semicolons(path) else usual
+        quoting = csv.QUOTE_MINIMAL if usual == "," or _is_quoted(path, delimiter) else csv.QUOTE_NONE
+        with path.open(encoding=_encoding(path), newline="") as file:
             # strict: an unclosed quote is an error, where the default swallows the rest of the file
             reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
             try:
@@ -241,19 +253,28 @@ def _delimited(delimiter: str) -> Callable[[str, Path, bool], Iterator[Row]]:
     return read
 
 
+def _has_semicolons(path: Path) -> bool:
+    """Whether semicolons part the columns of a file, as where a comma is a number's: by its header."""
+    with path.open(encoding=_encoding(path), newline="") as file:
+        header = [next(iter(file), "")]
+    by_comma, by_semicolon = (next(csv.reader(header, delimiter=delimiter), []) for delimiter in ",;")
+    return len(by_comma) == 1 < len(by_semicolon)
+
+
 def _is_quoted(path: Path, delimiter: str) -> bool:
-    """Whether the quotes of a file are those of a program (pandas, Excel) and not of its texts, as in SST-2's files:
-    read as a program's, every row is whole."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            widths = Counter(len(cells) for cells in csv.reader(file, delimiter=delimiter, strict=True) if cells)
-        except csv.Error:
-            return False
-    if len(widths) < 2:
-        return True
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        bare = Counter(len(cells) for cells in csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE) if cells)
-    return _uneven(widths) <= _uneven(bare)
+    """Whether the quotes of a file are those of a program (pandas, Excel) and not of its texts, as in SST-2's files: no
+    quote stands within a cell that none opens, and read as a program's, every row is whole."""
+    with path.open(encoding=_encoding(path), newline="") as file:
+        text = file.read()
+    if '"' in QUOTED_CELL.sub("", text):
+        return False
+    whole, bare = (_widths(text, delimiter, quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE))
+    return len(whole) < 2 or _uneven(whole) <= _uneven(bare)
+
+
+def _widths(text: str, delimiter: str, quoting: int) -> Counter[int]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
+    return Counter(len(cells) for cells in reader if cells)
 
 
 def _uneven(widths: Counter[int]) -> int:

@@ -100,7 +100,8 @@ def test_a_bad_line_is_a_problem_of_its_row(write, line, reason) -> None:
         ("x.jsonl", b"", "is empty"),
         ("x.jsonl", b"\n\n", "holds no rows"),
         ("x.csv", b"text,label\n", "holds no rows"),
-        ("x.jsonl", '{"text": "é"}'.encode("utf-16"), "not UTF-8"),
+        ("x.jsonl", '{"text": "é"}'.encode("utf-16-le"), "not UTF-8"),
+        ("x.jsonl", b"\xff\xfe{\x00\x00", "not UTF-16"),
         ("x.csv", "text\ncafé\n".encode("latin-1"), "not UTF-8"),
         ("x.csv", b'text\n"never closed\n', "x.csv:2: not valid CSV"),
         ("x.json", b'{"text": "a"}\n{"text": "b"}', "name it .jsonl"),
@@ -163,6 +164,34 @@ def test_a_tsv_is_read_as_pandas_and_excel_write_it(write) -> None:
         pandas.DataFrame(rows).to_csv(text, sep=separator, index=False)
         assert [fields for _, fields, _ in rows_of(write(name, text.getvalue()))] == rows
     assert rows_of(write("y.tsv", 'prompt\tcompletion\nq1\t"He said ""hi"""\n'))[0][1]["completion"] == 'He said "hi"'
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.tsv"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_file_with_the_mark_of_its_encoding_is_read(write, name, encoding) -> None:
+    separator = "\t" if name == "x.tsv" else ","
+    text = {"x.jsonl": '{"text": "é", "label": "1"}\n', "x.json": '[{"text": "é", "label": "1"}]'}.get(
+        name, f'text{separator}label\n"é"{separator}1\n'
+    )
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    assert rows_of(write(name, mark + text.encode(encoding)))[0][1] == {"text": "é", "label": "1"}
+
+
+def test_a_csv_may_have_semicolons(write) -> None:
+    path = write("x.csv", 'prompt;completion\nq, 1;"He said ""hi""; then, bye"\n')
+    assert rows_of(path)[0][1] == {"prompt": "q, 1", "completion": 'He said "hi"; then, bye'}
+    assert rows_of(write("y.csv", "text,a;b\nx;y,z\n"))[0][1] == {"text": "x;y", "a;b": "z"}
+    assert rows_of(write("z.csv", '"a, b";c\nx;y\n'))[0][1] == {"a, b": "x", "c": "y"}
+    assert rows_of(write("w.csv", "text\nx;y\n"))[0][1] == {"text": "x;y"}
+    assert rows_of(write("v.csv", "x;y\nz;w\n"), columns={"text": "0"})[0][1] == {"text": "x;y"}  # no header
+
+
+def test_a_bare_quote_within_a_cell_says_that_no_program_quoted_the_tsv(write) -> None:
+    texts = ['"quoted"', 'a "b" c', "x", "y"]
+    path = write("x.tsv", "text\tlabel\n" + "".join(f"{text}\t{number}\n" for number, text in enumerate(texts)))
+    assert [fields["text"] for _, fields, _ in rows_of(path)] == texts
+    path = write("y.tsv", 'text\tlabel\n"quoted"\t0\n"a ""b"" c"\t1\n"two\nlines\tand"\t2\nx\t3')
+    assert [fields["text"] for _, fields, _ in rows_of(path)] == ["quoted", 'a "b" c', "two\nlines\tand", "x"]
 
 
 def test_quotes_of_a_text_stay_where_a_tsv_has_no_others(write) -> None:
