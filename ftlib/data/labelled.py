@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ftlib.data.formats import Record
+from ftlib.data.labels import mapping_to
 from ftlib.data.templates import without_opening
 from ftlib.data.tokenize import Encoding, Tally, batches, encode
 from ftlib.errors import DataError, nearest
@@ -32,7 +33,7 @@ def label_names(train: Iterable[Labelled], held_out: Iterable[Labelled]) -> tupl
     if unseen:
         raise DataError(
             f"data.eval: the label '{unseen[0]}' is in no training row, so it could never be predicted."
-            + nearest(unseen[0], names)
+            + (mapping_to(unseen[0], names) or nearest(unseen[0], names))
         )
     return names
 

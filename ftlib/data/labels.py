@@ -72,6 +72,14 @@ def alike(counts: Counter[str]) -> str | None:
     return f"labels that differ in case or space only: {said}; {how}"
 
 
+def mapping_to(label: str, labels: Iterable[str]) -> str:
+    """How to map a label to the one of `labels` that differs from it in case or space only; '' where there is none."""
+    twin = next((each for each in labels if _folded(each) == _folded(label)), None)
+    if twin is None:
+        return ""
+    return f" data.labels: {{map: {{'{label}': '{twin}'}}}} makes one class of it and '{twin}'."
+
+
 def _folded(label: str) -> str:
     """What labels have in common that differ in case or space only: a dash joins words, and is a part of any other label
     (-1, A-, 1-1)."""
