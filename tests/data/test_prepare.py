@@ -457,6 +457,37 @@ def test_what_does_not_fit_goes_before_rows_are_held_out(write, tokenizer) -> No
         prepare(section(held_out, max_length=128), "answers", tokenizer)
 
 
+@pytest.mark.parametrize("kind", ["pairs", "judged"])
+def test_pairs_that_do_not_fit_go_before_rows_are_held_out(write, tokenizer, kind) -> None:
+    asked = ["x " * 300] * 8 + [f"q{number}" for number in range(5)]
+    pairs = [{"prompt": prompt, "chosen": "a", "rejected": "b"} for prompt in asked]
+    judged = [{"prompt": prompt, "completion": "a", "label": number % 2} for number, prompt in enumerate(asked)]
+    for rows in (pairs, judged) if kind == "judged" else (pairs,):
+        each = 2 if kind == "judged" and rows is pairs else 1  # a pair makes two judged rows
+        path = write("x.jsonl", rows)
+        report = prepare(section(path, max_length=128, eval_split=0.4), kind, tokenizer).report
+        assert (report.train_rows, report.eval_rows, report.dropped) == (3 * each, 2 * each, 8)
+        with pytest.raises(DataError, match=r"nothing to train on: the shortest prompt alone has"):
+            prepare(section(write("y.jsonl", rows[:8]), max_length=128), kind, tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "judged"])
+def test_tools_and_calls_reach_the_template_of_pairs(write, tokenizer, kind) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    chosen = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    rows = [
+        {"prompt": f"Oslo {number}?", "chosen": chosen, "rejected": "no", "tools": [{"name": "weather", "parameters": {}}]}
+        for number in range(3)
+    ]
+    prepared = prepare(section(write("x.jsonl", rows), eval_split=0), kind, tokenizer)
+    answers = "chosen_ids" if kind == "pairs" else "completion_ids"
+    row = prepared.train[0]
+    assert '<tools>\n{"type": "function", "function": {"name": "weather"' in tokenizer.decode(row["prompt_ids"])
+    assert tokenizer.decode(row[answers]).startswith('<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}')
+    with pytest.raises(DataError, match=r"x.jsonl:1: the chat template leaves out (the 'tool_calls'|'tools')"):
+        prepare(section(write("x.jsonl", rows), template="alpaca"), kind, make_tokenizer())
+
+
 def test_rows_that_say_that_they_are_not_trained_on_are_left_out_and_counted(write, tokenizer) -> None:
     rows = [row | {"weight": number % 2} for number, row in enumerate(alpaca(10))]
     report = prepare(section(write("x.jsonl", rows)), "answers", tokenizer).report
