@@ -193,7 +193,7 @@ def variables(template: str) -> frozenset[str]:
 
     marked = GENERATION.sub("", template)  # a tag of transformers' own
     try:
-        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(marked)  # noqa: S701
+        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(marked)
     except TemplateError:  # what is wrong with it, it says when it writes
         return frozenset(re.findall(r"\w+", template))
     return frozenset(meta.find_undeclared_variables(parsed))

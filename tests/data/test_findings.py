@@ -141,12 +141,16 @@ def test_labels_that_differ_in_case_or_space_are_named_with_the_way_to_map_them(
         prepare(section(path, labels={"map": {"Biling": "billing"}}), "labelled", tokenizer)
 
 
-def test_a_label_of_the_evaluation_rows_that_differs_in_case_is_refused_with_the_way_to_map_it(write, tokenizer) -> None:
+def test_a_label_of_the_evaluation_rows_that_differs_in_case_is_refused_with_the_way_to_map_it(
+    write, tokenizer
+) -> None:
     train = write("x.jsonl", classes(*["Out of stock", "Shipping"] * 4))
     for label in ("out-of-stock", "OUT OF STOCK"):
         held_out = str(write("y.jsonl", classes(label, "Shipping")))
         mapped = {"map": {label: "Out of stock"}}
-        with pytest.raises(DataError, match=rf"'{label}' is in no training row, .* data.labels: {{map: {{'{label}': 'Out of st"):
+        with pytest.raises(
+            DataError, match=rf"'{label}' is in no training row, .* data.labels: {{map: {{'{label}': 'Out of st"
+        ):
             prepare(section(train, eval=held_out), "labelled", tokenizer)
         report = prepare(section(train, eval=held_out, labels=mapped), "labelled", tokenizer).report
         assert report.labels == ("Out of stock", "Shipping")

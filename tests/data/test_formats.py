@@ -146,7 +146,9 @@ TURNS = [user("q"), assistant("a")]
     ],
 )
 def test_a_part_of_the_conversation_that_is_not_read_is_refused_by_name(name, row, first, key, value) -> None:
-    with pytest.raises(BadRow, match=f"the row has '{key}', which is read beside 'instruction' and not beside '{first}'"):
+    with pytest.raises(
+        BadRow, match=f"the row has '{key}', which is read beside 'instruction' and not beside '{first}'"
+    ):
         normalize(name, {**row, key: value})
     assert normalize(name, {**row, key: None}) == normalize(name, row)
 

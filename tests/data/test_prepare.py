@@ -476,7 +476,12 @@ def test_tools_and_calls_reach_the_template_of_pairs(write, tokenizer, kind) -> 
     call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
     chosen = [{"role": "assistant", "content": "", "tool_calls": [call]}]
     rows = [
-        {"prompt": f"Oslo {number}?", "chosen": chosen, "rejected": "no", "tools": [{"name": "weather", "parameters": {}}]}
+        {
+            "prompt": f"Oslo {number}?",
+            "chosen": chosen,
+            "rejected": "no",
+            "tools": [{"name": "weather", "parameters": {}}],
+        }
         for number in range(3)
     ]
     prepared = prepare(section(write("x.jsonl", rows), eval_split=0), kind, tokenizer)

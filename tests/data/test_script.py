@@ -176,7 +176,9 @@ def test_settings_that_the_template_does_not_read_are_refused_by_name() -> None:
     turns = (user("a"), assistant("b"))
     for template in (SETTING + CHATML, SETTING + GENERATION):
         assert trained(template, *turns, given={"date": "May"})[0].startswith("b")
-        with pytest.raises(BadRow, match="'chat_template_kwargs' has 'enable_thinking', which the chat template does not"):
+        with pytest.raises(
+            BadRow, match="'chat_template_kwargs' has 'enable_thinking', which the chat template does not"
+        ):
             trained(template, *turns, given={"date": "May", "enable_thinking": False})
     with pytest.raises(BadRow, match="has 'role', which"):  # a name of the template's own
         trained(QWEN3, *turns, given={"role": "x"})
@@ -196,7 +198,10 @@ def test_a_setting_is_read_wherever_a_template_reads_it(name) -> None:
 def test_the_name_of_a_speaker_is_written_or_refused() -> None:
     turns = [{**user("a"), "name": "Ann"}, assistant("b", name="Bob")]
     named = "{% for m in messages %}<{{ m.role }} {{ m.name }}>{{ m.content + eos_token }}{% endfor %}"
-    assert render({"messages": turns, "trained_from": 0}, make_tokenizer(), named).text == "<user Ann>a</s><assistant Bob>b</s>"
+    assert (
+        render({"messages": turns, "trained_from": 0}, make_tokenizer(), named).text
+        == "<user Ann>a</s><assistant Bob>b</s>"
+    )
     for left, reason in ((turns, r"turn 0 \(user\)"), ([user("a"), turns[1]], r"turn 1 \(assistant\)")):
         with pytest.raises(BadRow, match=rf"leaves out the 'name' of {reason}: take it out of the row$"):
             trained(CHATML, *left)
