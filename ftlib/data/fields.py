@@ -158,5 +158,6 @@ def _of_turn(turn: Any) -> Iterator[str]:
 def _switch(value: Any, key: str, name: str) -> int:
     switch = SWITCH.get(str(value).strip().lower())
     if switch is None:
-        raise BadRow(f"{name} has '{key}': {value!r}, and only 0 and 1 are known: trained on, or not")
+        way_out = f" (data.ignore_columns: [{key}] takes it out)" if name == "the row" else ""
+        raise BadRow(f"{name} has '{key}': {value!r}, and only 0 and 1 are known: trained on, or not{way_out}")
     return switch

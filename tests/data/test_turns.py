@@ -141,6 +141,7 @@ def test_a_turn_of_weight_0_is_silent_and_a_row_of_weight_0_is_left_out() -> Non
     ("name", "row", "reason"),
     [
         ("messages", {"messages": TURNS, "weight": 2}, "the row has 'weight': 2"),
+        ("messages", {"messages": TURNS, "Skip": 5}, "are known: trained on, or not (data.ignore_columns: [Skip]"),
         ("messages", {"messages": TURNS, "weights": [0, 1]}, "the row has 'weights', which sounds like a weight"),
         ("messages", {"messages": TURNS, "loss_mask": [0, 1]}, "the row has 'loss_mask': [0, 1], and only 0 and 1"),
         ("messages", {"messages": TURNS, "images": ["x"]}, "the row has 'images', and text alone"),
