@@ -49,6 +49,8 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for model in (SMOLLM, MINILM):
         print(fetch(model), flush=True)
+    if SMOLLM.folder.is_dir():
+        dequantize(SMOLLM)
 
 
 def fetch(model: Model) -> str:
@@ -64,6 +66,15 @@ def fetch(model: Model) -> str:
         except Exception as error:
             reasons.append(f"{source}: {last_line(error)}")
     return f"{model.name} could not be had, so what needs it is left out ({'; '.join(reasons)})"
+
+
+def dequantize(model: Model) -> None:
+    """Into ftlib's cache, as its first use would: it takes 20 s."""
+    from ftlib import gguf
+
+    file = gguf.gguf_file(model.name, str(model.folder), None)
+    if file is not None:
+        gguf.as_folder(model.name, file)
 
 
 def whole(model: Model, bring: Callable[[Model, Path], None]) -> None:
