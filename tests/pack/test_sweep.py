@@ -17,7 +17,7 @@ from ftlib.runs import PACK_FILE, Run, read_json
 from ftlib.sweep.nodes import PLACE
 
 from ..conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
-from ..sweep.test_sweep import start, wait_for
+from ..sweep.test_sweep import has_ended, start, wait_for
 from .conftest import assert_same_bits, left_behind
 
 
@@ -126,7 +126,7 @@ def test_kill_9_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: 
 
 def test_ctrl_c_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: Path, uninterrupted: Run) -> None:
     process = start(long(tree), tmp_path, **tree["sweep"])
-    run = wait_for(tree["storage"], 1, process)
+    run = wait_for(tree["storage"], 1, process, lambda trial: trial.checkpoint is not None and not has_ended(trial))
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output

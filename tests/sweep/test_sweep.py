@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from ftlib.runs import ENDED, Run
+from ftlib.runs import ENDED, Run, Trial
 
 from ..conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 
@@ -160,15 +161,21 @@ def start(tree: dict[str, Any], tmp_path: Path, **section: Any) -> subprocess.Po
     )
 
 
-def wait_for(storage: str, ended: int, process: subprocess.Popen[str], seconds: float = 240) -> Run:
+def has_ended(trial: Trial) -> bool:
+    return trial.state in ENDED
+
+
+def wait_for(storage: str, count: int, process: subprocess.Popen[str], of: Callable[[Trial], bool] = has_ended) -> Run:
+    """The run, once so many of its trials are as `of` says."""
+    seconds = 240
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
         runs = list(Path(storage).glob("*/resolved.json"))
-        if runs and sum(trial.state in ENDED for trial in Run(runs[0].parent).trials()) >= ended:
+        if runs and sum(of(trial) for trial in Run(runs[0].parent).trials()) >= count:
             return Run(runs[0].parent)
     raise AssertionError(
-        f"no {ended} trials ended: {process.communicate(timeout=5)[0] if process.poll() is not None else ''}"
+        f"not {count} trials came so far: {process.communicate(timeout=5)[0] if process.poll() is not None else ''}"
     )
 
 
