@@ -152,10 +152,10 @@ def test_one_error_of_a_megabyte_takes_milliseconds(body: Any) -> None:
     body = body if isinstance(body, bytes) else json.dumps({"model": "support", **body}).encode()
     shapes = (ClassifyRequest,) if b'"input"' in body[:60] else (ChatRequest, CompletionRequest)
     for shape in shapes:
-        began = time.process_time()
+        began = time.thread_time()
         with pytest.raises(Refused) as caught:
             parse(shape, body)
-        assert time.process_time() - began < 0.5
+        assert time.thread_time() - began < 0.5
         assert len(str(caught.value.refusal)) < 1000
 
 
