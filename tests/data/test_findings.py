@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -114,9 +115,8 @@ def test_a_stop_token_of_the_generation_config_is_one(write, tmp_path) -> None:
     tokenizer = make_tokenizer(extra=("<|im_end|>",))
     tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|im_end|>{% endfor %}"
     tokenizer.save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "generation_config.json").write_text(
-        f'{{"eos_token_id": [{tokenizer.convert_tokens_to_ids("<|im_end|>")}]}}'
-    )
+    ids = [tokenizer.convert_tokens_to_ids("<|im_end|>"), 50_256]  # GPT-2's, which this vocabulary does not have
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
     tokenizer.name_or_path = str(tmp_path / "model")
     assert odd(write("x.jsonl", alpaca(9)), "answers", tokenizer) == ()
 

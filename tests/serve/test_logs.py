@@ -157,9 +157,9 @@ def test_own_patterns():
 
 @pytest.mark.parametrize("text", ["a", "a-", "1 ", "0", "+1 ", "a@", "@a.", "eyJ-a", "AB12", "_", "(0", "0 0(", "sk-"])
 def test_no_text_makes_redaction_slow(text):
-    started = time.process_time()
+    started = time.thread_time()
     Redaction()(text * 500_000)
-    assert time.process_time() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 def test_a_secret_is_not_cut_into_a_part_that_is_kept():
