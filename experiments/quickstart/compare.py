@@ -26,6 +26,7 @@ TOLD = (
 def main(name: str) -> None:
     """Prints the three counts."""
     from peft import PeftModel
+    from transformers import AutoTokenizer
 
     from ftlib.models import load_model, load_tokenizer
     from ftlib.registry import bases, registry
@@ -41,6 +42,7 @@ def main(name: str) -> None:
         f"the base, told, and shown {SHOWN} tickets": right(model, tokenizer, system + shown, asked),
     }
     model = PeftModel.from_pretrained(model, version.weights).merge_and_unload()
+    tokenizer = AutoTokenizer.from_pretrained(version.weights)  # with the chat template of its training
     counts[f"the winner, {version.id}, given the ticket alone"] = right(model, tokenizer, [], asked)
     print(f"\n{f'right on {len(asked)} tickets in words that are not in the training rows':66s}")
     for who, count in counts.items():
