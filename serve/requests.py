@@ -336,6 +336,8 @@ class GenerationRequest(Request):
             texts = [each for each in given[: MAX_STOPS + 1] if isinstance(each, str)]
             if len(given) > MAX_STOPS or any(len(each) > MAX_STOP for each in texts):
                 raise _fault("", f"Give at most {MAX_STOPS} strings of at most {MAX_STOP} characters")
+            if "" in texts:
+                raise _fault("", "An empty text stops nothing: leave it out")
         return value
 
     def ask(self, version: Version) -> Ask:

@@ -49,6 +49,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "an answer's schema": ({"messages": TURN, "response_format": {"type": "json_object"}}, "response_format"),
     "the best of": ({"prompt": "hi", "best_of": 3}, "best_of"),
     "an echo": ({"prompt": "hi", "echo": True}, "echo"),
+    "a stop that is empty": ({"prompt": "hi", "stop": ["x", ""]}, "stop"),
     "a suffix": ({"prompt": "hi", "suffix": "x"}, "suffix"),
     "functions": ({"messages": TURN, "functions": [{"name": "f"}]}, "functions"),
     "a choice of tools": ({"messages": TURN, "tool_choice": "required"}, "tool_choice"),
