@@ -156,7 +156,8 @@ def put_bytes(content: bytes, url: str) -> None:
 
 def read(url: str) -> bytes | None:
     """An object's bytes, or None when there is none. pyarrow asks for its size and then for so many bytes: where it was
-    replaced in between, they are a part of the new one, so it is read again. A store tells the two apart by their ETag."""
+    replaced in between, they are a part of the new one, so it is read again. Stores tell the two apart by their ETag.
+    """
 
     def load(filesystem: Any, path: str) -> bytes:
         while True:

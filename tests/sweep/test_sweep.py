@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 
 from ftlib.runs import ENDED, Run, Trial
 
@@ -299,3 +300,13 @@ def test_events_are_one_json_a_line(swept: tuple[Run, str]) -> None:
     assert kinds[:2] == ["created", "started"]
     assert kinds[-1] == "ended"
     assert kinds.count("trial_finished") == 4
+
+
+def test_workers_compete_as_equals(ray_local: None) -> None:
+    """At Ray's own niceness of 15 one busy neighbour starves them."""
+
+    @ray.remote(num_cpus=0)
+    def niceness() -> int:
+        return os.nice(0)
+
+    assert ray.get(niceness.remote()) == os.nice(0)
