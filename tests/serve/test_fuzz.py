@@ -287,9 +287,13 @@ UNTIDY = {
 }
 
 
+# The server may ask for the body that an expectation announces, before its answer.
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
 @pytest.mark.parametrize("name", UNTIDY)
 def test_untidy_http_is_answered_or_hung_up_on(world: World, name: str) -> None:
-    answer = _exchanged(world.url, UNTIDY[name])
+    answer = _exchanged(world.url, UNTIDY[name]).removeprefix(CONTINUE)
     assert not answer or 200 <= int(answer.split(b" ", 2)[1]) < 500 or answer.startswith(b"HTTP/1.1 505"), answer[:300]
     assert httpx.get(f"{world.url}/health", timeout=PATIENCE).status_code == 200
 
