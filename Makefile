@@ -61,7 +61,7 @@ gpu: install ## memory and speed of LoRA, QLoRA, full fine-tuning and DPO on one
 	$(BIN)/python benchmarks/gpu.py
 
 kuberay: install ## deploy/kuberay out of cluster.yaml
-	$(BIN)/python -m ftlib.cluster.kuberay cluster.yaml deploy/kuberay
+	$(BIN)/python -m ftlib.remote.kuberay cluster.yaml deploy/kuberay
 
 clean: ## what the quickstart made
 	rm -rf .cache/quickstart

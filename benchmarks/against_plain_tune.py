@@ -117,7 +117,7 @@ def make_inputs(folder: Path, case: dict[str, Any]) -> None:
 
 def take_reviews(folder: Path) -> None:
     """SmolLM2 as transformers reads it, and reviews of films to be judged in one word."""
-    from ftlib import gguf
+    from ftlib.models import gguf
 
     file = gguf.gguf_file("model.name_or_path", str(SMOLLM), None)
     assert file is not None

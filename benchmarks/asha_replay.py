@@ -31,11 +31,11 @@ def record(name: str, base: str, data: str) -> None:
 
     from ftlib.config import Experiment
     from ftlib.data import prepare
-    from ftlib.models import load_tokenizer
-    from ftlib.pack.base import FrozenBase
+    from ftlib.models.base import load_tokenizer
     from ftlib.pack.engine import Pack
-    from ftlib.runs import Run
-    from ftlib.setting import Rungs, Setting
+    from ftlib.pack.frozen_base import FrozenBase
+    from ftlib.run.context import Rungs, Setting
+    from ftlib.run.directory import Run
 
     torch.set_num_threads(1)
     tree = {
@@ -147,9 +147,9 @@ def replay(
 ) -> dict[str, float]:
     """Shares and ratios over all replays of a `sweep.scheduler` section."""
     from ftlib.config import Experiment
-    from ftlib.estimate import GRACE
     from ftlib.sweep.rungs import rungs_for
     from ftlib.sweep.search import make_scheduler
+    from ftlib.train.estimate import GRACE
 
     experiment = Experiment.parse(
         {

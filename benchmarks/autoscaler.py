@@ -25,8 +25,8 @@ from typing import Any
 
 from against_plain_tune import CASES, make_inputs, ours_command
 
-from ftlib.runs import Run
-from ftlib.sweep.cost import spent
+from ftlib.run.cost import spent
+from ftlib.run.directory import Run
 
 PATIENCE = 60.0  # seconds within which machines that are idle have to go
 AS_RAY_TESTS = ("use_node_id_as_ip", "disable_node_updaters", "disable_launch_config_check")

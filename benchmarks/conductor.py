@@ -21,14 +21,15 @@ from typing import Any
 
 import ray
 
+from ftlib.cluster.fair_share import Shares
 from ftlib.config import Experiment
-from ftlib.pack.host import Opening
-from ftlib.pack.hosts import Hosts
-from ftlib.runs import Run, Trial, append_row
-from ftlib.setting import Rungs, Setting
-from ftlib.sweep.conductor import Conductor
+from ftlib.files.json_files import append_row
+from ftlib.run.context import Rungs, Setting
+from ftlib.run.directory import Run, Trial
+from ftlib.sweep.callback import Conductor
 from ftlib.sweep.controller import conducting
-from ftlib.sweep.shares import Shares
+from ftlib.sweep.pack_host import Opening
+from ftlib.sweep.pack_hosts import Hosts
 from ftlib.sweep.sweep import _quiet_tune, _tuner
 
 MARKS = (100, 300)
@@ -38,7 +39,7 @@ class Idle:
     """A host whose trials are over as soon as they are asked for."""
 
     def open(self, opening: Opening) -> dict[str, Any]:
-        from ftlib.pack.trainable import Slot
+        from ftlib.sweep.packed_trial import Slot
 
         self.opening, self.since = opening, time.time()
         self.residents: dict[str, Any] = {}

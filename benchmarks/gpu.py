@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --tiny        # the same code on a CPU, with a model of a few thousand weights
 
 The model has the shape of Llama 3.2 1B and random weights, so nothing is downloaded: memory and speed do not depend on
-what the weights are. Each case is a process of its own and goes through `ftlib.trial.run_trial`, as a sweep's trials
+what the weights are. Each case is a process of its own and goes through `ftlib.train.trial.run_trial`, as a sweep's trials
 do. Writes FOLDER/gpu.json (default: runs/gpu) and prints a table for docs/log.md.
 """
 
@@ -246,21 +246,21 @@ def _experiment(case: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(case: str, options: argparse.Namespace) -> dict[str, Any]:
-    from ftlib import setting
     from ftlib.config import Experiment
     from ftlib.data import prepare
-    from ftlib.estimate import estimate
-    from ftlib.models import load_tokenizer
-    from ftlib.runs import Run
-    from ftlib.trial import run_trial
+    from ftlib.models.base import load_tokenizer
+    from ftlib.run import context
+    from ftlib.run.directory import Run
+    from ftlib.train.estimate import estimate
+    from ftlib.train.trial import run_trial
 
-    setting.PACKAGES = tuple(name for name in setting.PACKAGES if _is_installed(name))  # a trial needs no ray
+    context.PACKAGES = tuple(name for name in context.PACKAGES if _is_installed(name))  # a trial needs no ray
     experiment = Experiment.parse(_experiment(case, options))
     data = prepare(experiment.data, experiment.method.rows, load_tokenizer(experiment.model))
     foretold = estimate(experiment, data.report)
     run = Run.create(experiment.storage, case, "", {"experiment": experiment.to_dict()})
     run.trial("000").path.mkdir()
-    shared = setting.Setting(run=str(run.path), data=str(data.path), resolved=experiment.to_dict())
+    shared = context.Setting(run=str(run.path), data=str(data.path), resolved=experiment.to_dict())
     run_trial(shared, "000", {}, lambda report: None)
     trial = run.trial("000")
     rows = [row for row in trial.metrics() if "loss" in row]

@@ -1,4 +1,4 @@
-"""What a frozen layer's products cost: MKL, as PyTorch calls it, and oneDNN on weights laid out once (`ftlib/onednn.py`).
+"""What a frozen layer's products cost: MKL, as PyTorch calls it, and oneDNN on weights laid out once (`ftlib/models/onednn.py`).
 
 python benchmarks/onednn.py [--threads 2]
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ftlib.onednn import FrozenLinear
+from ftlib.models.onednn import FrozenLinear
 
 SHAPES = ((64, 64), (64, 1024), (128, 352), (256, 688), (512, 1376))
 ROWS = (1, 16, 128, 512, 2048)

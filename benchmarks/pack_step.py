@@ -23,11 +23,11 @@ import numpy as np
 import torch
 
 from ftlib.config import Experiment
-from ftlib.pack.base import FrozenBase
 from ftlib.pack.engine import Pack
+from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.width import frozen, timed
-from ftlib.runs import Run
-from ftlib.setting import Setting
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
 
 # hidden, inner, layers, heads, kv heads, vocabulary; rows a batch; tokens a row (None: natural lengths, mean 41)
 SHAPES: dict[str, Any] = {

@@ -67,11 +67,11 @@ def engines(rows: int, repeats: int) -> None:
     import torch
     from peft import PeftModel, get_peft_model
 
-    from ftlib.onednn import freeze_linears
-    from serve.adapters import Adapter, Slots
-    from serve.batch import Batch
-    from serve.sampling import Sampling
-    from serve.sequence import Sequence
+    from ftlib.models.onednn import freeze_linears
+    from serve.engine.batch import Batch
+    from serve.engine.sampling import Sampling
+    from serve.engine.sequence import Sequence
+    from serve.engine.slots import Adapter, Slots
 
     torch.set_grad_enabled(False)
     peft: PeftModel = get_peft_model(model(), lora(0), adapter_name="a0")
@@ -169,9 +169,10 @@ def world(folder: Path, adapters: int = ADAPTERS, rank: int = RANK) -> list[str]
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from ftlib.models import fingerprint
+    from ftlib.files.atomic import write_json
+    from ftlib.models.base import fingerprint
     from ftlib.registry import registry
-    from ftlib.runs import Run, write_json
+    from ftlib.run.directory import Run
 
     os.environ["FTLIB_HOME"] = str(folder / "home")
     base = folder / "base"
@@ -208,7 +209,7 @@ def started(folder: Path, adapters: int = ADAPTERS, rank: int = RANK, **engine: 
 
     import ray
 
-    from serve import app
+    from serve.front import app
 
     names = world(folder, adapters, rank)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -264,7 +265,7 @@ async def load(
 def http(seconds: float) -> None:
     import ray
 
-    from serve import app
+    from serve.front import app
 
     with tempfile.TemporaryDirectory() as folder:
         url, names = started(Path(folder), max_rows=64)
@@ -323,8 +324,8 @@ def soak(seconds: float) -> None:
     import ray
 
     from ftlib.registry import registry
-    from ftlib.runs import Run
-    from serve import app
+    from ftlib.run.directory import Run
+    from serve.front import app
 
     with tempfile.TemporaryDirectory() as folder:
         url, names = started(Path(folder), max_rows=16, max_waiting=16, deadline=20)
@@ -367,7 +368,7 @@ def cycle(adapters: int, rounds: int) -> None:
     import openai
     import ray
 
-    from serve import app
+    from serve.front import app
 
     async def ask(names: list[str]) -> dict[str, str]:
         places = asyncio.Semaphore(8)

@@ -1,6 +1,6 @@
 """ftlib: one YAML file and one command turn a base model and data into the best fine-tune of it, served."""
 
-from ftlib import lean_peft
+from ftlib.models import lean_peft
 
 __version__ = "0.1.0"
 

@@ -153,8 +153,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smollm() -> ModelSection:
     """The real chat model. Dequantized once a checkout, not once a session: it takes 15 s."""
-    from ftlib import gguf
     from ftlib.config import ModelSection
+    from ftlib.models import gguf
 
     kept = os.environ["FTLIB_HOME"]
     os.environ["FTLIB_HOME"] = str(ROOT / ".cache" / "tests")
@@ -248,7 +248,7 @@ def write_experiment(path: Path, tree: dict[str, Any]) -> Path:
 
 
 def only_run(storage: Any) -> Any:
-    from ftlib.runs import Run
+    from ftlib.run.directory import Run
 
     (path,) = Path(storage).iterdir()
     return Run.open(path)

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-from ftlib.runs import Run
+from ftlib.run.directory import Run
 
 
 class Machines:

@@ -18,12 +18,12 @@ import torch
 import trl.trainer.dpo_trainer
 import trl.trainer.sft_trainer  # noqa: F401
 
-from ftlib import strategies
 from ftlib.data import prepare
-from ftlib.models import load_tokenizer
-from ftlib.runs import Run
-from ftlib.setting import Setting
-from ftlib.trial import run_trial
+from ftlib.models import strategies
+from ftlib.models.base import load_tokenizer
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
+from ftlib.train.trial import run_trial
 
 if find_spec("deepspeed"):
     import deepspeed  # noqa: F401

@@ -15,8 +15,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
-import ftlib.adapters.bottleneck  # noqa: F401 (the one tuner that PEFT does not bring)
-from ftlib.models import keep_unpacked
+import ftlib.models.adapters.bottleneck  # noqa: F401 (the one tuner that PEFT does not bring)
+from ftlib.models.base import keep_unpacked
 
 
 def quantized(kind: str | None) -> dict[str, Any]:

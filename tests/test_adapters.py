@@ -13,14 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ftlib.adapters.build import BUILDERS, add_adapter, empty_model
-from ftlib.adapters.merge import merge
 from ftlib.config import Experiment, ModelSection
 from ftlib.errors import ConfigError, InputError, TrialError
-from ftlib.journal import Journal
-from ftlib.models import count_parameters, load_model
-from ftlib.runs import Run, read_json
-from ftlib.trial import run_trial
+from ftlib.files.json_files import read_json
+from ftlib.models.adapters.build import BUILDERS, add_adapter, empty_model
+from ftlib.models.adapters.merge import merge
+from ftlib.models.base import count_parameters, load_model
+from ftlib.run.directory import Run
+from ftlib.train.trainer_callback import Journal
+from ftlib.train.trial import run_trial
 
 from .conftest import ftlib, rows, write_jsonl
 from .reload_adapters import logits

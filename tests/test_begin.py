@@ -15,9 +15,9 @@ from ftlib.cli import cli
 from ftlib.config import Experiment
 from ftlib.config.loader import parse_yaml
 from ftlib.data.look import look
-from ftlib.draft import SMALL
+from ftlib.driver.draft import SMALL
 from ftlib.errors import DataError
-from ftlib.runs import Run
+from ftlib.run.directory import Run
 
 from .conftest import ftlib, rows, write_jsonl
 

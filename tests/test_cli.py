@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ftlib.runs import Run
+from ftlib.run.directory import Run
 
 from .conftest import ftlib, only_run, write_experiment
 

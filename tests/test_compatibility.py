@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from ftlib import compatibility
-from ftlib.config import method
+from ftlib.config import compatibility, method
 from ftlib.config.compat import RULES
 
 from .conftest import ftlib

@@ -8,8 +8,8 @@ import pytest
 
 from ftlib.config import Experiment
 from ftlib.data import DataReport, Lengths, prepare
-from ftlib.estimate import budget, estimate, steps_and_tokens
-from ftlib.models import load_tokenizer
+from ftlib.models.base import load_tokenizer
+from ftlib.train.estimate import budget, estimate, steps_and_tokens
 
 from .test_trial import setting, train
 

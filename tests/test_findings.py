@@ -10,7 +10,7 @@ import pytest
 from ftlib.config import Experiment
 from ftlib.config.loader import set_dotted
 from ftlib.data import DataReport, Lengths
-from ftlib.findings import findings
+from ftlib.driver.findings import findings
 
 REPORT = DataReport(
     rows="answers",

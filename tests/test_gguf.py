@@ -11,11 +11,11 @@ import pytest
 import torch
 from gguf import GGUFWriter, TokenType
 
-from ftlib import gguf
 from ftlib.config import ModelSection
 from ftlib.errors import ConfigError
-from ftlib.models import base_of, fingerprint, identity, load_config, load_model, load_tokenizer, where
-from ftlib.runs import home
+from ftlib.files.home import home
+from ftlib.models import gguf
+from ftlib.models.base import base_of, fingerprint, identity, load_config, load_model, load_tokenizer, where
 
 NAMES = {
     "self_attn.q_proj": "attn_q",

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from ftlib.leaderboard import leaderboard, to_csv, to_table
-from ftlib.runs import Run, State, append_row, write_json
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import append_row
+from ftlib.run.directory import Run, State
+from ftlib.run.leaderboard import leaderboard, to_csv, to_table
 
 
 def make_run(tmp_path: Path, mode: str = "min") -> Run:

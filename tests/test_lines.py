@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ftlib.runs import Run
+from ftlib.run.directory import Run
 
 from .conftest import foreign, write_experiment
 

@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ftlib import trial as trial_module
-from ftlib.adapters.merge import merge
 from ftlib.config import Experiment
 from ftlib.config.compat import RULES
 from ftlib.errors import ConfigError
-from ftlib.runs import Run
+from ftlib.models.adapters.merge import merge
+from ftlib.run.directory import Run
+from ftlib.train import trial as trial_module
 
 from . import matrix_page
 from .conftest import COLOURS, rows, write_jsonl

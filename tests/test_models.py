@@ -4,11 +4,19 @@ from typing import Any
 import pytest
 import torch
 
-from ftlib.adapters.build import add_adapter
 from ftlib.config import Experiment, ModelSection
 from ftlib.errors import ConfigError
 from ftlib.methods.arguments import check_arguments
-from ftlib.models import bare_model, count_parameters, fingerprint, identity, load_model, load_tokenizer, new_tokens
+from ftlib.models.adapters.build import add_adapter
+from ftlib.models.base import (
+    bare_model,
+    count_parameters,
+    fingerprint,
+    identity,
+    load_model,
+    load_tokenizer,
+    new_tokens,
+)
 
 
 def test_counts_without_reading_weights_are_those_with(tree: dict[str, Any]) -> None:

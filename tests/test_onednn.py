@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ftlib.lora_bank import LoraBank, Route
-from ftlib.onednn import FrozenLinear, freeze_linears
+from ftlib.models.lora_bank import LoraBank, Route
+from ftlib.models.onednn import FrozenLinear, freeze_linears
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -44,7 +44,7 @@ def test_what_is_frozen_and_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     made = model()
     assert freeze_linears(made, gradients=True, keep=["3"]) == 1
     assert [type(part).__name__ for part in made] == ["FrozenLinear", "ReLU", "Linear", "Linear"]
-    monkeypatch.setattr("ftlib.onednn.ROOM", 0.0)  # a second layout has no room
+    monkeypatch.setattr("ftlib.models.onednn.ROOM", 0.0)  # a second layout has no room
     assert freeze_linears(model(), gradients=True) == 0
     assert freeze_linears(model(), gradients=False) == 2
 

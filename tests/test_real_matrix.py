@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from ftlib.adapters.merge import merge
 from ftlib.config import ModelSection
-from ftlib.runs import Run
+from ftlib.models.adapters.merge import merge
+from ftlib.run.directory import Run
 
 from . import matrix_page
 from .conftest import SMOLLM, write_jsonl

@@ -12,15 +12,16 @@ from peft import PeftModel
 
 from ftlib.config import Experiment, ModelSection
 from ftlib.evaluation.answers import answers
-from ftlib.models import load_model, load_tokenizer
+from ftlib.files.home import home
+from ftlib.models.base import load_model, load_tokenizer
 from ftlib.registry import bases, registry
 from ftlib.registry.registry import Version
-from ftlib.runs import Run, home
-from serve.adapters import Shelf, Slots
-from serve.batch import Batch
-from serve.model import Loaded
-from serve.sampling import Sampling
-from serve.sequence import Sequence
+from ftlib.run.directory import Run
+from serve.engine.batch import Batch
+from serve.engine.model import Loaded
+from serve.engine.sampling import Sampling
+from serve.engine.sequence import Sequence
+from serve.engine.slots import Shelf, Slots
 
 from .conftest import SMOLLM, write_jsonl
 from .pack.conftest import losses, pack_of, trial

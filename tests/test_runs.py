@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ftlib.errors import FtlibError, InputError
-from ftlib.runs import Run, append_row, read_rows, replace_directory, settled, write_text
+from ftlib.files.atomic import replace_directory, settled, write_text
+from ftlib.files.json_files import append_row, read_rows
+from ftlib.run.directory import Run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ftlib.runs import Run
+from ftlib.run.directory import Run
 
 from .conftest import foreign, ftlib, rows
 

@@ -14,11 +14,11 @@ import torch
 import transformers.trainer
 from safetensors.torch import load_file
 
-from ftlib import strategies
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError, TrialError
-from ftlib.runs import Run
-from ftlib.setting import Setting
+from ftlib.models import strategies
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
 
 from . import ranks
 from .conftest import ftlib, only_run, rows, write_experiment, write_jsonl

@@ -9,8 +9,9 @@ import pytest
 
 from ftlib.config import Experiment, TrackSection, Wandb
 from ftlib.errors import ConfigError
-from ftlib.runs import Run, append_row
-from ftlib.tracking import following, wandb_id, wandb_mode
+from ftlib.files.json_files import append_row
+from ftlib.run.directory import Run
+from ftlib.run.tracking import following, wandb_id, wandb_mode
 
 
 def wandb_records(path: Path) -> list[Any]:

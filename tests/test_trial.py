@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from ftlib.config import Experiment
 from ftlib.data import prepare
 from ftlib.errors import TrialError
-from ftlib.models import load_tokenizer
-from ftlib.runs import Run
-from ftlib.setting import Rungs, Setting
-from ftlib.trial import run_trial
+from ftlib.models.base import load_tokenizer
+from ftlib.run.context import Rungs, Setting
+from ftlib.run.directory import Run
+from ftlib.train.trial import run_trial
 
 from .conftest import rows, write_jsonl
 from .methods.conftest import labelled, pairs

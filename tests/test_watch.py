@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ftlib import watch
-from ftlib.runs import Run, append_row, write_json
-from ftlib.watch import Watch, summary
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import append_row
+from ftlib.run import watch
+from ftlib.run.directory import Run
+from ftlib.run.watch import Watch, summary
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def fetch(model: Model) -> str:
 
 def dequantize(model: Model) -> None:
     """Into ftlib's cache, as its first use would: it takes 20 s."""
-    from ftlib import gguf
+    from ftlib.models import gguf
 
     file = gguf.gguf_file(model.name, str(model.folder), None)
     if file is not None:

@@ -28,7 +28,7 @@ def main(name: str) -> None:
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from ftlib.models import load_model, load_tokenizer
+    from ftlib.models.base import load_model, load_tokenizer
     from ftlib.registry import bases, registry
 
     asked = read("held_out.jsonl")[:TICKETS]

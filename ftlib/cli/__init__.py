@@ -54,7 +54,7 @@ def program() -> None:
 
 def main() -> None:
     """Turns every failure into one sentence and an exit status."""
-    from ftlib.sweep.interrupt import sigterm_is_ctrl_c
+    from ftlib.cluster.interrupt import sigterm_is_ctrl_c
 
     sigterm_is_ctrl_c()
     guarded(lambda: cli.main(standalone_mode=False), debug="--debug" in sys.argv)

@@ -27,9 +27,9 @@ def init(
 ) -> None:
     """Look at DATA (a file, a folder or a data set on the Hub) and write an experiment for it, ready for 'ftlib check'."""
     from ftlib.data.look import look
-    from ftlib.draft import draft, formats_of
+    from ftlib.driver.draft import draft, formats_of
     from ftlib.errors import InputError
-    from ftlib.runs import write_text
+    from ftlib.files.atomic import write_text
 
     seen = look(data, formats_of(goal))
     drawn = draft(seen, goal=goal, model=model, teacher=teacher, name=name)
@@ -46,7 +46,8 @@ def init(
 def write_schema() -> Path:
     """The schema as a file under FTLIB_HOME, for the line by which an experiment names it to editors."""
     from ftlib.config.schema import json_schema
-    from ftlib.runs import home, write_json
+    from ftlib.files.atomic import write_json
+    from ftlib.files.home import home
 
     path = home() / "experiment.schema.json"
     write_json(path, json_schema())

@@ -13,8 +13,8 @@ from ftlib.cli.output import echo, print_table, say, width
 
 if TYPE_CHECKING:
     from ftlib.config import Experiment
-    from ftlib.leaderboard import Leaderboard
-    from ftlib.runs import Run
+    from ftlib.run.directory import Run
+    from ftlib.run.leaderboard import Leaderboard
 
 
 def planned(experiment: Experiment) -> int:
@@ -24,7 +24,7 @@ def planned(experiment: Experiment) -> int:
 
 def has_ended(experiment: Experiment, run: Run) -> bool:
     """Whether nothing is left to do: all trials have ended, or the time or the money has, and nobody asked for more."""
-    from ftlib.sweep.commands import waiting
+    from ftlib.run.commands import waiting
 
     events = run.events()
     if not run.trials() or run.unfinished() or waiting(run) or not events or run.conducted:
@@ -39,9 +39,9 @@ def tell_the_end(experiment: Experiment, run: Run, interrupted: bool = False, pr
     Raises FtlibError where no trial can be promoted; exits with 130 where trials are left.
     """
     from ftlib.errors import FtlibError
-    from ftlib.leaderboard import to_table, write_leaderboard
-    from ftlib.runs import BASE
-    from ftlib.storage.mirror import url_of
+    from ftlib.run.layout import BASE
+    from ftlib.run.leaderboard import to_table, write_leaderboard
+    from ftlib.run.mirror import url_of
 
     board, place = write_leaderboard(run), url_of(run) or run.path
     print_table(to_table(board, width=width()))

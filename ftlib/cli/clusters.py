@@ -13,8 +13,8 @@ from ftlib.cli import complete
 from ftlib.cli.output import echo
 
 if TYPE_CHECKING:
-    from ftlib.cluster.jobs import Cluster, Job
     from ftlib.config import Experiment
+    from ftlib.remote.jobs import Cluster, Job
 
 ADDRESS = click.option(
     "--address",
@@ -52,10 +52,10 @@ def submit(
 ) -> None:
     """Send FILE, its small local files and this ftlib to a cluster, and run it there. It goes on without us."""
     from ftlib.cli.conduct import as_written, load
-    from ftlib.cluster.parcel import LIMIT, make_parcel
-    from ftlib.cluster.sealed import from_environment
-    from ftlib.runs import new_name
-    from ftlib.storage.storage import is_url
+    from ftlib.files.object_store import is_url
+    from ftlib.remote.parcel import LIMIT, make_parcel
+    from ftlib.remote.sealed import from_environment
+    from ftlib.run.directory import new_name
 
     values = from_environment(secrets)
     experiment = load(file, overrides, smoke, whole=True)
@@ -94,14 +94,14 @@ def submit(
 
 def _of_study(experiment: Experiment) -> dict[str, str]:
     """The whole URL of the study's database, which the job gets sealed as it gets other secrets."""
-    from ftlib import passwords
+    from ftlib.run import passwords
 
     url = getattr(experiment.sweep.search, "storage", None) if experiment.sweep else None
     return {passwords.VARIABLE: passwords.whole(url)} if url and passwords.whole(url) != url else {}
 
 
 def _options(pip: bool, any_versions: bool) -> dict[str, Any]:
-    from ftlib.setting import versions
+    from ftlib.run.context import versions
 
     pinned = [f"{name}=={version}" for name, version in versions().items() if name not in ("ftlib", "ray")]
     return {
@@ -118,7 +118,7 @@ def jobs(address: str) -> None:
     from rich.table import Table
 
     from ftlib.cli.output import print_table
-    from ftlib.storage.storage import is_url
+    from ftlib.files.object_store import is_url
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("job", "state", "started", "took", "storage"):
@@ -169,12 +169,12 @@ def stop(job: str, address: str) -> None:
 def pull(job: str, address: str, folder: Path, weights: str) -> None:
     """Bring the run of JOB, or of a URL, here: leaderboard, metrics, report, adapters or models. It can be running."""
     from ftlib.cli.output import print_table
-    from ftlib.cluster.archive import pull_run
-    from ftlib.cluster.parcel import code_alone
     from ftlib.errors import InputError
-    from ftlib.leaderboard import leaderboard, to_table
-    from ftlib.storage.below import below
-    from ftlib.storage.storage import is_url
+    from ftlib.files.object_store import is_url
+    from ftlib.files.paths import below
+    from ftlib.remote.parcel import code_alone
+    from ftlib.run.archive import pull_run
+    from ftlib.run.leaderboard import leaderboard, to_table
 
     if is_url(job):
         name, source = job.rstrip("/").rpartition("/")[2], None
@@ -208,7 +208,7 @@ CLUSTER_FILE = click.argument("file", type=click.Path(), default="cluster.yaml")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def up(file: str, yes: bool) -> None:
     """Start the cluster of FILE, or bring it in line with FILE, with your token on it. Asks first: it costs."""
-    from ftlib.cluster.launcher import ClusterFile
+    from ftlib.remote.launcher import ClusterFile
 
     loaded = ClusterFile.load(file)
     least, most = loaded.hourly
@@ -223,7 +223,7 @@ def up(file: str, yes: bool) -> None:
 @CLUSTER_FILE
 def status(file: str) -> None:
     """Nodes, what they hold, and what waits."""
-    from ftlib.cluster.launcher import ClusterFile
+    from ftlib.remote.launcher import ClusterFile
 
     ClusterFile.load(file).ray("exec", "RAY_AUTH_MODE=token ray status -v")
 
@@ -233,7 +233,7 @@ def status(file: str) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def down(file: str, yes: bool) -> None:
     """End every node of FILE. Runs on their disks end with them: pull them first."""
-    from ftlib.cluster.launcher import ClusterFile
+    from ftlib.remote.launcher import ClusterFile
 
     ClusterFile.load(file).ray("down", *(["--yes"] if yes else []))
 
@@ -243,7 +243,7 @@ def down(file: str, yes: bool) -> None:
 @click.option("--port", default=8265, show_default=True, help="Of this machine.")
 def dashboard(file: str, port: int) -> None:
     """Hold a tunnel to the cluster's dashboard, which --address of other commands goes through, until Ctrl-C."""
-    from ftlib.cluster.launcher import ClusterFile
+    from ftlib.remote.launcher import ClusterFile
 
     loaded = ClusterFile.load(file)
     echo(f"http://127.0.0.1:{port} is the cluster's dashboard while this runs; it asks for the token.")
@@ -258,7 +258,7 @@ def price(file: str) -> None:
     from rich.table import Table
 
     from ftlib.cli.output import print_table
-    from ftlib.cluster.launcher import ClusterFile
+    from ftlib.remote.launcher import ClusterFile
 
     loaded = ClusterFile.load(file)
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
@@ -287,7 +287,7 @@ def _follow(cluster: Cluster, job: Job) -> None:
 
 
 def _cluster(address: str) -> Cluster:
-    from ftlib.cluster.jobs import Cluster
+    from ftlib.remote.jobs import Cluster
 
     return Cluster(address)
 

@@ -40,7 +40,7 @@ def runs(context: click.Context, parameter: click.Parameter, begun: str) -> list
 @_quietly
 def trials(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
     """The trials of the run that stands before."""
-    from ftlib.runs import Run
+    from ftlib.run.directory import Run
 
     return [trial.id for trial in Run.open(context.params["run"]).trials()]
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from ftlib.config import Experiment
     from ftlib.data import Prepared
-    from ftlib.runs import Run
-    from ftlib.sweep.commands import Command
+    from ftlib.run.commands import Command
+    from ftlib.run.directory import Run
 
 
 def load(file: str, overrides: tuple[str, ...], smoke: bool = False, whole: bool = False) -> Experiment:
@@ -35,7 +35,7 @@ def load(file: str, overrides: tuple[str, ...], smoke: bool = False, whole: bool
 
 def _without_password(experiment: Experiment) -> Experiment:
     """The experiment as it is written down: the password of its study is kept beside FTLIB_HOME alone."""
-    from ftlib import passwords
+    from ftlib.run import passwords
 
     search = experiment.sweep.search if experiment.sweep else None
     url = getattr(search, "storage", None)
@@ -78,10 +78,10 @@ def prepared(experiment: Experiment, out: Console, told: bool = True, begun: str
     """The data as it is trained on, with a summary where it is `told`; `begun`: the hash of the rows that a run began
     with. What is wrong with the method, the base or the adapter is said before it. Raises DataError where the data has
     changed since, and those rows are gone."""
-    from ftlib.adapters.build import empty_model
     from ftlib.data import prepare, prepare_again
     from ftlib.methods import check as check_method
-    from ftlib.models import load_tokenizer, parent_of
+    from ftlib.models.adapters.build import empty_model
+    from ftlib.models.base import load_tokenizer, parent_of
     from ftlib.registry.registry import root_of
 
     parent = parent_of(Path(experiment.model.name_or_path))
@@ -114,7 +114,7 @@ def _reads_data_itself(experiment: Experiment) -> bool:
 
 def as_written(file: str, overrides: tuple[str, ...], smoke: bool) -> str:
     """The text of an experiment's file, and what was set beside it; without the password that `load` has found in it."""
-    from ftlib import passwords
+    from ftlib.run import passwords
 
     text = Path(file).read_text(encoding="utf-8")
     if smoke:
@@ -134,11 +134,11 @@ def start(
     `run_name` is the directory's, where it is fixed; `parcel` says where the inputs of a job came from; the winner becomes
     the next version of `promoted_as`.
     """
-    from ftlib.cluster import signature
-    from ftlib.runs import Run
-    from ftlib.storage.mirror import local_storage
+    from ftlib.run import signature
+    from ftlib.run.directory import Run
+    from ftlib.run.mirror import local_storage
+    from ftlib.run.tracking import wandb_mode
     from ftlib.sweep.sweep import check_resources, dismiss, first_host, start_ray
-    from ftlib.tracking import wandb_mode
 
     if experiment.track.wandb is not None:
         wandb_mode(experiment.track.wandb)
@@ -163,7 +163,7 @@ def go_on(experiment: Experiment, run: Run, trust: bool = False, command: Comman
 
     Raises InputError for one that was made elsewhere and is not trusted, and where its data has changed.
     """
-    from ftlib.cluster import signature
+    from ftlib.run import signature
 
     if not trust:
         signature.check(run)
@@ -190,14 +190,13 @@ def _closed_to_others() -> None:
 
 
 def _import_libraries() -> None:
-    import ftlib.adapters.build
     import ftlib.data  # noqa: F401
 
 
 def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from ftlib.setting import versions
+    from ftlib.run.context import versions
 
     return {
         "experiment": experiment.to_dict(),
@@ -223,7 +222,7 @@ def _commit() -> str | None:
 
 def _base(experiment: Experiment) -> dict[str, Any]:
     """The base by name, and which version of the registry it was made of, so that it can be made again."""
-    from ftlib.models import parent_of
+    from ftlib.models.base import parent_of
 
     name = experiment.model.name_or_path
     return {"name_or_path": name, "parent": parent_of(Path(name))}
@@ -239,11 +238,11 @@ def _conduct(
     promoted_as: str | None = None,
 ) -> None:
     """Runs or resumes, with the live view and the trackers beside it, and closes with the leaderboard."""
-    from ftlib.storage.mirror import mirrored, url_of
-    from ftlib.sweep.commands import send
+    from ftlib.run.commands import send
+    from ftlib.run.mirror import mirrored, url_of
+    from ftlib.run.tracking import following
+    from ftlib.run.watch import watching
     from ftlib.sweep.sweep import fit
-    from ftlib.tracking import following
-    from ftlib.watch import watching
 
     out = console()
     data = data or prepared(experiment, out, begun=run.resolved.get("data", {}).get("hash"))

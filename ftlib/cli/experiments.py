@@ -12,8 +12,8 @@ from ftlib.cli.conduct import as_written, go_on, load, prepared, start
 from ftlib.cli.output import console, echo, print_table, width
 
 if TYPE_CHECKING:
-    from ftlib.runs import Run
-    from ftlib.sweep.commands import Command
+    from ftlib.run.commands import Command
+    from ftlib.run.directory import Run
 
 EXPERIMENT = click.argument("file", type=click.Path())
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete.keys)
@@ -48,7 +48,7 @@ def methods(markdown: bool) -> None:
     from rich import box
     from rich.table import Table
 
-    from ftlib import compatibility
+    from ftlib.config import compatibility
     from ftlib.config.compat import RULES
 
     if markdown:
@@ -114,7 +114,7 @@ def _check_name(name: str | None) -> None:
 def resume(run: str, trust: bool) -> None:
     """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
     from ftlib.config import Experiment
-    from ftlib.storage.mirror import open_run
+    from ftlib.run.mirror import open_run
 
     opened = open_run(run)
     experiment = Experiment.parse(opened.experiment, f"{opened.path}/resolved.json")
@@ -131,8 +131,8 @@ def _steers(deed: Literal["stop", "resume", "clone", "boost"], help: str) -> Non
 
     def steer(run: str, trial: str, overrides: tuple[str, ...] = ()) -> None:
         from ftlib.config.loader import parse_override
-        from ftlib.runs import Run
-        from ftlib.sweep.commands import Command
+        from ftlib.run.commands import Command
+        from ftlib.run.directory import Run
 
         changes = dict(parse_override(override) for override in overrides)
         _steer(Run.open(run), Command(deed, trial, changes))
@@ -152,7 +152,7 @@ _steers("boost", "Train TRIAL of RUN to its end whatever the scheduler says, or 
 def _steer(run: Run, command: Command) -> None:
     """Sends a command to the driver of a run and prints what came of it."""
     from ftlib.errors import FtlibError, InputError, nearest
-    from ftlib.sweep.commands import answer, send
+    from ftlib.run.commands import answer, send
 
     known = [each.id for each in run.trials()]
     if command.trial is not None and command.trial not in known:
@@ -171,10 +171,10 @@ def _steer(run: Run, command: Command) -> None:
 
 def _add_trials(path: str, count: int) -> None:
     """More trials for a run that is at work, or that is resumed with them."""
-    from ftlib.cluster import signature
     from ftlib.config import Experiment
-    from ftlib.runs import Run
-    from ftlib.sweep.commands import Command
+    from ftlib.run import signature
+    from ftlib.run.commands import Command
+    from ftlib.run.directory import Run
 
     run, command = Run.open(path), Command("add", count=count)
     if run.conducted:
@@ -190,8 +190,8 @@ def _add_trials(path: str, count: int) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print the CSV instead of the table.")
 def show_leaderboard(run: str, as_csv: bool) -> None:
     """The trials of RUN, best first, with the untuned base above them."""
-    from ftlib.leaderboard import to_csv, to_table, write_leaderboard
-    from ftlib.storage.mirror import open_run
+    from ftlib.run.leaderboard import to_csv, to_table, write_leaderboard
+    from ftlib.run.mirror import open_run
 
     board = write_leaderboard(open_run(run))
     if as_csv:

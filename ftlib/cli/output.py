@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftlib.plain import plain
+from ftlib.run.plain_text import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,9 +18,9 @@ ODD = 5  # findings that are printed; the rest are counted
 
 def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
     """About ten lines, of which those on the data are its report's own."""
-    from ftlib.estimate import estimate, seconds_of
-    from ftlib.findings import findings
-    from ftlib.sweep.cost import expected
+    from ftlib.driver.findings import findings
+    from ftlib.run.cost import expected
+    from ftlib.train.estimate import estimate, seconds_of
 
     yield from (line for line in data.summary().splitlines() if not line.startswith("note: "))
     yield f"model:      {_model(experiment)}"

@@ -11,10 +11,10 @@ from ftlib.cli import complete
 from ftlib.cli.output import echo, print_table, say
 
 if TYPE_CHECKING:
+    from ftlib.models.adapter_files import Engine
     from ftlib.registry.promotion import Conditions
     from ftlib.registry.registry import Alias, Version
-    from ftlib.registry.weights import Engine
-    from ftlib.runs import Run
+    from ftlib.run.directory import Run
 
 
 TRUST = click.option("--trust", is_flag=True, help="Let code run that comes with weights which others have made.")
@@ -50,9 +50,9 @@ def promote(
 ) -> None:
     """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME, once it is checked."""
     from ftlib.errors import InputError, nearest
-    from ftlib.leaderboard import leaderboard
     from ftlib.registry import promotion, registry
-    from ftlib.storage.mirror import bring_weights, open_run
+    from ftlib.run.leaderboard import leaderboard
+    from ftlib.run.mirror import bring_weights, open_run
 
     conditions = promotion.Conditions(canary, engine, max_rank, merged, not no_gate, file, slack, trust)
     opened = open_run(run)
@@ -219,7 +219,7 @@ def merge_adapter(adapter: str, out: Path, trust: bool) -> None:
             folder, manifest = version.weights, version.manifest
         if manifest.get("kind") == "model":
             raise InputError(f"{adapter} is a whole model already: there is nothing to merge.")
-        from ftlib.adapters.merge import merge
+        from ftlib.models.adapters.merge import merge
         from ftlib.registry.bases import base_of
 
         merge(folder, base_of(manifest, adapter), out)
@@ -249,7 +249,7 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     from ftlib.registry.keys import default_path
     from ftlib.sweep.sweep import start_ray
 
-    application = import_module("serve.app")  # the application imports ftlib, never the reverse
+    application = import_module("serve.front.app")  # the application imports ftlib, never the reverse
     options = application.options([each for each in names if "=" in each])
     if keys:
         options["keys"] = str(default_path())

@@ -1,8 +1,8 @@
 """`adapter:` which weights are added and trained; `null` trains the whole model.
 
-One class a kind, its keys named as PEFT names them; `ftlib/adapters/build.py` builds them. Besides its keys, a section says
-two things in plain words: `saves`, whether a trial leaves a small adapter or a whole model, and `mergeable`, whether
-the adapter can be computed into its base (`ftlib merge`).
+One class a kind, its keys named as PEFT names them; `ftlib/models/adapters/build.py` builds them. Besides its keys, a
+section says two things in plain words: `saves`, whether a trial leaves a small adapter or a whole model, and
+`mergeable`, whether the adapter can be computed into its base (`ftlib merge`).
 """
 
 from __future__ import annotations

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftlib import runs
 from ftlib.config.data import DataSection
 from ftlib.config.method import Rows
 from ftlib.data.read import Source
 from ftlib.data.report import DataReport
 from ftlib.data.templates import own_template
 from ftlib.errors import DataError, FtlibError
+from ftlib.files.atomic import replace_directory, write_json
 
 if TYPE_CHECKING:
     import datasets
@@ -107,7 +107,7 @@ def store(
             held_out.save_to_disk(str(staged / "eval"), num_shards=None if len(held_out) else 1)
         if template is not None:
             (staged / "chat_template.jinja").write_bytes(template.encode())
-        runs.write_json(staged / "report.json", report.to_json())
+        write_json(staged / "report.json", report.to_json())
         return _publish(staged, target)
     except OSError as error:
         reason = error.strerror or error
@@ -122,7 +122,7 @@ def _publish(staged: Path, target: Path) -> Prepared:
     except OSError:
         with contextlib.suppress(DataError):
             return load_prepared(target)
-        runs.replace_directory(staged, target)
+        replace_directory(staged, target)
     return load_prepared(target)
 
 

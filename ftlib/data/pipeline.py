@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ftlib import runs
 from ftlib.config.data import DataSection
 from ftlib.config.method import Rows
 from ftlib.data.cache import Prepared, cache_key, kept, load_prepared, store
@@ -29,6 +28,7 @@ from ftlib.data.report import DataReport, Lengths
 from ftlib.data.templates import template_for, template_name, use_template
 from ftlib.data.tokenize import Encoding, Tally
 from ftlib.errors import DataError
+from ftlib.files.home import home
 
 if TYPE_CHECKING:
     import datasets
@@ -86,7 +86,7 @@ def prepare(data: DataSection, rows: Rows, tokenizer: Any, *, cache: Path | None
         raise DataError("the tokenizer has no eos token, so no row could be ended: set one (tokenizer.eos_token).")
     sources = _sources(data)
     key = cache_key([source for source, _ in sources], data, rows, tokenizer)
-    target = (cache or runs.home() / "cache" / "data") / key
+    target = (cache or home() / "cache" / "data") / key
     prepared = None
     with contextlib.suppress(DataError):  # not there, or damaged: made again
         prepared = load_prepared(target)
@@ -110,7 +110,7 @@ def prepare_again(
     The files as they are, where they give the same rows; else what the cache has kept. Raises DataError where it has
     not, or where it would not do (`only_unchanged`): trials over other rows are not compared.
     """
-    folder = cache or runs.home() / "cache" / "data"
+    folder = cache or home() / "cache" / "data"
     try:
         sources = _sources(data)
         if cache_key([source for source, _ in sources], data, rows, tokenizer) == begun:

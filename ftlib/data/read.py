@@ -21,10 +21,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ftlib import hub
 from ftlib.config.data import DataSection
 from ftlib.errors import DataError, nearest
-from ftlib.storage.storage import local_copy
+from ftlib.files import hub
+from ftlib.files.object_store import local_copy
 
 PEEK = 20  # rows whose columns stand for the columns of the data
 QUOTED_CELL = re.compile(r'(?<![^\t\r\n])"[^"]*(?:""[^"]*)*"(?=[\t\r\n]|$)')  # of a .tsv file

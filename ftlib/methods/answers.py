@@ -9,7 +9,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ftlib.data.tokenize import IGNORED
 from ftlib.methods.evaluation import ByRows
-from ftlib.methods.objectives.language import summary
+from ftlib.methods.pack_losses.language import summary
 from ftlib.methods.table import Table
 
 

@@ -12,8 +12,8 @@ from transformers.training_args import OptimizerNames
 
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError, TrialError, nearest
-from ftlib.models import check_quantization, new_tokens
-from ftlib.strategies import computes_in_bf16, strategy_of
+from ftlib.models.base import check_quantization, new_tokens
+from ftlib.models.strategies import computes_in_bf16, strategy_of
 
 # Beginnings of `train.optim` -> the package behind it; what else ends in 8bit or 32bit is bitsandbytes'.
 PACKAGES = {

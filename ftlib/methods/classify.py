@@ -13,9 +13,9 @@ from ftlib.config import Classify, Experiment
 from ftlib.methods.arguments import training_arguments
 from ftlib.methods.class_weights import class_weights
 from ftlib.methods.evaluation import ByRows
-from ftlib.methods.objectives.classify import facts, summary
+from ftlib.methods.pack_losses.classify import facts, summary
 from ftlib.methods.table import Table
-from ftlib.models import freeze_body
+from ftlib.models.base import freeze_body
 
 if TYPE_CHECKING:
     from ftlib.data import Prepared

@@ -20,8 +20,8 @@ from ftlib.methods.arguments import training_arguments
 from ftlib.methods.distillation import completions, quality
 from ftlib.methods.distillation.objectives import Feature, Logit, Projections, Relation, layer_map
 from ftlib.methods.distillation.targets import Batch, Reader, Targets, Task, write_targets
-from ftlib.models import load_config, load_tokenizer
-from ftlib.teacher import Teacher, cached, check_tokenizers, same_tokenizer, teacher_of
+from ftlib.methods.teacher import Teacher, cached, check_tokenizers, same_tokenizer, teacher_of
+from ftlib.models.base import load_config, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import Trainer

@@ -12,7 +12,7 @@ from ftlib.config import KTO, Experiment
 from ftlib.data.tokenize import IGNORED
 from ftlib.methods.arguments import training_arguments
 from ftlib.methods.evaluation import ByRows
-from ftlib.methods.objectives.kto import summary
+from ftlib.methods.pack_losses.kto import summary
 from ftlib.methods.reference import OneReference, reference_of
 from ftlib.methods.table import Table
 

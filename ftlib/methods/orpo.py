@@ -13,7 +13,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from ftlib.config import ORPO, Experiment
 from ftlib.methods.arguments import training_arguments
 from ftlib.methods.evaluation import ByRows
-from ftlib.methods.objectives.orpo import summary
+from ftlib.methods.pack_losses.orpo import summary
 from ftlib.methods.pair_rows import PairRows
 from ftlib.methods.table import Table
 

@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ftlib.adapters.start import adapter_fingerprint
 from ftlib.config import Experiment, Lora
-from ftlib.models import identity
+from ftlib.models.adapters.start import adapter_fingerprint
+from ftlib.models.base import identity
 
 NEUTRAL = ("adalora", "ia3", "vera", "oft", "boft", "bottleneck")
 

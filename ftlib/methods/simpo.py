@@ -13,7 +13,7 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from ftlib.config import Experiment, SimPO
 from ftlib.methods.arguments import training_arguments
 from ftlib.methods.evaluation import ByRows
-from ftlib.methods.objectives.simpo import summary
+from ftlib.methods.pack_losses.simpo import summary
 from ftlib.methods.pair_rows import PairRows
 from ftlib.methods.table import Table
 

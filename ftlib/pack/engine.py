@@ -20,17 +20,19 @@ from typing import Any
 import torch
 
 from ftlib.errors import FtlibError, TrialError
-from ftlib.lora_bank import Route
-from ftlib.methods.objectives import Objective
-from ftlib.methods.objectives.base import Split
+from ftlib.files.json_files import append_row
+from ftlib.methods.pack_losses import Objective
+from ftlib.methods.pack_losses.base import Split
 from ftlib.methods.table import Table, on_cpu
-from ftlib.pack.base import FrozenBase
+from ftlib.models.lora_bank import Route
+from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.member import Member
-from ftlib.record import Record, Report, closing_evaluation, copy_checkpoint
-from ftlib.runs import BASE, ENDED, Run, append_row
-from ftlib.setting import Setting
-from ftlib.storage.mirror import arrive
+from ftlib.run.context import Setting
+from ftlib.run.directory import ENDED, Run
+from ftlib.run.layout import BASE
+from ftlib.run.mirror import arrive
+from ftlib.train.recorder import Record, Report, closing_evaluation, copy_checkpoint
 
 Failed = Callable[[str], None]
 BLOCKS_KEPT = 4096

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftlib.lora_bank import LoraBank, Part, Route
-from ftlib.pack.base import FrozenBase
+from ftlib.models.lora_bank import LoraBank, Part, Route
+from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.layout import BLOCK, rounded
 
 PRODUCTS = (

@@ -24,7 +24,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from ftlib.methods.objectives import Tokens
+from ftlib.methods.pack_losses import Tokens
 
 BLOCK = 16  # places: matrix kernels give each whole block of this many rows the same bits wherever it stands
 ATTENTION = "ftlib_pack"  # our name among transformers' attention implementations

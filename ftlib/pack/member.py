@@ -14,20 +14,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import get_scheduler, set_seed
 
-from ftlib.adapters.build import TASKS
-from ftlib.adapters.state import PEFT_WEIGHTS
 from ftlib.config import Experiment, Lora
 from ftlib.errors import TrialError
-from ftlib.lora_bank import Dropout
-from ftlib.methods.objectives import Objective, objective
-from ftlib.models import where
-from ftlib.pack.base import FrozenBase
+from ftlib.files.atomic import link, write_json
+from ftlib.files.json_files import read_json
+from ftlib.files.patience import patiently
+from ftlib.methods.pack_losses import Objective, objective
+from ftlib.models.adapter_files import check_tensors
+from ftlib.models.adapters.build import TASKS
+from ftlib.models.adapters.state import PEFT_WEIGHTS
+from ftlib.models.base import where
+from ftlib.models.lora_bank import Dropout
+from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
-from ftlib.record import EMPTY, POSITION, Record, Report, not_finite
-from ftlib.registry.weights import check_tensors
-from ftlib.runs import Trial, link, read_json, write_json
-from ftlib.storage.patience import patiently
+from ftlib.run.directory import Trial
+from ftlib.train.recorder import EMPTY, POSITION, Record, Report, not_finite
 
 OPTIMIZER = "optimizer.safetensors"
 STATE_FILES = (OPTIMIZER, POSITION)  # what a checkpoint holds beyond the weights

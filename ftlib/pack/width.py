@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from ftlib.pack.base import FrozenBase
 from ftlib.pack.engine import Pack, out_of_memory
+from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.layout import Block
-from ftlib.runs import Run
-from ftlib.setting import Rungs, Setting
+from ftlib.run.context import Rungs, Setting
+from ftlib.run.directory import Run
 
 SECONDS = 0.1  # of measuring, each width
 STRIDE = 4  # 1, 4, 16, 64: throughput rises and levels off, and each try costs steps of all its trials

@@ -16,13 +16,13 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-import ftlib.adapters.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
-from ftlib.adapters.merge import MERGEABLE
-from ftlib.adapters.plain_lora import read_lora
+import ftlib.models.adapters.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
-from ftlib.lora_bank import LoraBank, Route
-from ftlib.registry.weights import adapter_config, is_plain_lora
+from ftlib.models.adapter_files import adapter_config, is_plain_lora
+from ftlib.models.adapters.merge import MERGEABLE
+from ftlib.models.lora_bank import LoraBank, Route
+from ftlib.models.plain_lora import read_lora
 
 # How far the same adapter's logits may be apart, as a share of their size (2-norm). Measured on Llamas of 2 to 12 layers,
 # 64 to 1,024 wide: at most 1.2e-6, 2.1e-3 and 1.7e-2, whatever the adapter, growing with the root of the depth.

@@ -11,16 +11,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftlib import models
-from ftlib.adapters.merge import check_mergeable, merge
-from ftlib.adapters.start import adapter_fingerprint, begun
 from ftlib.config import Experiment, Lora, ModelSection
 from ftlib.errors import ConfigError, FtlibError, InputError
-from ftlib.models import LINEAGE
+from ftlib.files.atomic import write_json
+from ftlib.files.computed_once import cached
+from ftlib.files.json_files import read_json
+from ftlib.models import base
+from ftlib.models.adapters.merge import check_mergeable, merge
+from ftlib.models.adapters.start import adapter_fingerprint, begun
+from ftlib.models.base import LINEAGE
 from ftlib.registry import registry
 from ftlib.registry.registry import Version
-from ftlib.runs import read_json, write_json
-from ftlib.storage.cache import cached
 
 REGISTRY = "registry:"
 VERSION = 1  # raise it when the same adapter and base come to give other weights
@@ -126,12 +127,12 @@ def merged(version: Version) -> Path:
 
     def build(folder: Path) -> None:
         merge(version.weights, base_of(manifest, version.id), folder)
-        write_json(folder / LINEAGE, {**lineage, "fingerprint": models.fingerprint(folder)})
+        write_json(folder / LINEAGE, {**lineage, "fingerprint": base.fingerprint(folder)})
 
     loading = manifest["experiment"]["model"] | {"name_or_path": None}
     folder = cached("merged", {"version": VERSION, **lineage, "loading": loading}, build)
     made = read_json(folder / LINEAGE) or {}
-    if made.get("fingerprint") != models.fingerprint(folder):
+    if made.get("fingerprint") != base.fingerprint(folder):
         raise FtlibError(
             f"{folder}, which is {version.id} merged into its base, was changed: remove it, it is made again."
         )
@@ -143,7 +144,7 @@ def base_of(manifest: Mapping[str, Any], owner: str) -> ModelSection:
 
     Raises FtlibError when it is another one by now.
     """
-    return models.base_of({**manifest, "base": found(manifest["base"], owner)}, owner)
+    return base.base_of({**manifest, "base": found(manifest["base"], owner)}, owner)
 
 
 def found(base: Mapping[str, Any], owner: str = "it") -> Mapping[str, Any]:

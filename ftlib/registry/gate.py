@@ -21,7 +21,7 @@ import torch
 
 from ftlib.config import Experiment, ModelSection
 from ftlib.errors import DataError, FtlibError
-from ftlib.models import load_model, load_tokenizer
+from ftlib.models.base import load_model, load_tokenizer
 from ftlib.registry.agreement import Probes, Ways, beside_base, check_finite, free, logits_of, ways_of
 from ftlib.registry.answer_loss import Loss, loss_on, read_rows
 from ftlib.registry.bases import base_of

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError, InputError, nearest
-from ftlib.runs import home, lock, write_text
+from ftlib.files.atomic import write_text
+from ftlib.files.home import home
+from ftlib.files.locks import lock
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PREFIX = "ftlib-"  # of every key, so that one in a log or in a commit is known for what it is

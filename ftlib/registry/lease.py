@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from ftlib.errors import FtlibError
-from ftlib.storage import storage
+from ftlib.files import object_store
 
 HOLDS = 60.0  # seconds after which it counts as left behind
 SETTLES = 1.0  # seconds from writing it to believing it
@@ -64,11 +64,11 @@ class Lease:
     def _read(self) -> dict[str, Any] | None:
         """None for what is no lease, too: nothing holds it."""
         try:
-            held = json.loads(storage.read(self._url) or b"")
+            held = json.loads(object_store.read(self._url) or b"")
             return {"holder": str(held["holder"]), "until": float(held["until"]), "who": str(held["who"])}
         except (ValueError, LookupError, TypeError):
             return None
 
     def _write(self, until: float) -> None:
         held = {"holder": self._token, "until": until, "who": f"process {os.getpid()} on {socket.gethostname()}"}
-        storage.put_bytes(json.dumps(held).encode(), self._url)
+        object_store.put_bytes(json.dumps(held).encode(), self._url)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import InputError
+from ftlib.files.home import home
 from ftlib.registry import registry
 from ftlib.registry.drift import Texts, expected, measures
 from ftlib.registry.profile import Part, read_profile
 from ftlib.registry.registry import Version
-from ftlib.runs import home
 
 if TYPE_CHECKING:
     from rich.table import Table

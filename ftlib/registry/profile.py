@@ -19,8 +19,10 @@ from typing import Any
 from ftlib.data import Prepared, load_prepared
 from ftlib.data.tokenize import IGNORED
 from ftlib.errors import DataError
+from ftlib.files.atomic import write_json
+from ftlib.files.home import home
+from ftlib.files.json_files import read_json
 from ftlib.registry.drift import Texts, expectations
-from ftlib.runs import home, read_json, write_json
 
 FILE = "profile.json"
 ROWS = 5000  # of the data that are looked at, drawn by a seed

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftlib.cluster import signature
 from ftlib.data import Prepared
 from ftlib.errors import DataError, InputError
-from ftlib.registry import registry, weights
+from ftlib.models import adapter_files
+from ftlib.models.adapter_files import Engine
+from ftlib.registry import registry
 from ftlib.registry.profile import prepared_of, write_profile
 from ftlib.registry.registry import Version
-from ftlib.registry.weights import Engine
-from ftlib.runs import Run, Trial
+from ftlib.run import signature
+from ftlib.run.directory import Run, Trial
 
 if TYPE_CHECKING:
     from ftlib.registry.gate import Passed
@@ -98,10 +99,10 @@ class _Promotion:
         return {"gate": found}
 
     def _check_engine(self, staged: Version) -> None:
-        weights.check(self.owner, staged.path, self.conditions.engine, self.conditions.max_rank)
+        adapter_files.check(self.owner, staged.path, self.conditions.engine, self.conditions.max_rank)
 
     def _merge(self, staged: Version) -> None:
-        from ftlib.adapters.merge import merge
+        from ftlib.models.adapters.merge import merge
         from ftlib.registry.bases import base_of
 
         merge(staged.weights, base_of(staged.manifest, self.owner), staged.path / "model")
@@ -131,7 +132,7 @@ class _Promotion:
 
 def _tokenizer(staged: Version, data: Prepared) -> Any:
     from ftlib.config import ModelSection
-    from ftlib.models import load_tokenizer
+    from ftlib.models.base import load_tokenizer
 
     section = ModelSection(
         name_or_path=str(staged.weights),

@@ -24,13 +24,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ftlib import manifest as manifests
-from ftlib.cluster import signature
 from ftlib.errors import FtlibError, InputError, nearest
-from ftlib.registry import weights
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import parse_json
+from ftlib.models import adapter_files as weights
+from ftlib.models.adapter_files import Engine, moves_its_base, tensors
 from ftlib.registry.shelf import NAME, Folder, Objects, Place, make_read_only, manifest_in, objects, shelf
-from ftlib.registry.weights import Engine, moves_its_base, tensors
-from ftlib.runs import Run, Trial, parse_json, write_json
+from ftlib.run import manifest as manifests
+from ftlib.run import signature
+from ftlib.run.directory import Run, Trial
 
 Kind = Literal["adapter", "model"]
 

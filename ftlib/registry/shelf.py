@@ -35,11 +35,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ftlib import manifest as manifests
 from ftlib.errors import FtlibError
+from ftlib.files import object_store
+from ftlib.files.atomic import all_to_disk, to_disk, write_json, write_text
+from ftlib.files.home import home
+from ftlib.files.json_files import damaged, parse_json, read_json
+from ftlib.files.locks import lock
 from ftlib.registry.lease import Lease
-from ftlib.runs import all_to_disk, damaged, home, lock, parse_json, read_json, to_disk, write_json, write_text
-from ftlib.storage import storage
+from ftlib.run import manifest as manifests
 
 VARIABLE = "FTLIB_REGISTRY"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -61,8 +64,8 @@ Move = Callable[[dict[str, Any]], None]  # writes an alias
 def given() -> str:
     """`FTLIB_REGISTRY`: a path, a URL, or nothing. Raises ConfigError for a URL that is none."""
     where = os.environ.get(VARIABLE, "").strip()
-    if storage.is_url(where):
-        storage.check_url(VARIABLE, where)
+    if object_store.is_url(where):
+        object_store.check_url(VARIABLE, where)
         return where.rstrip("/")
     return str(Path(where).expanduser().absolute()) if where else ""
 
@@ -70,7 +73,7 @@ def given() -> str:
 def shelf() -> Folder | Objects:
     """The registry's."""
     where = given()
-    return objects(where) if storage.is_url(where) else Folder(Path(where) if where else home() / "registry")
+    return objects(where) if object_store.is_url(where) else Folder(Path(where) if where else home() / "registry")
 
 
 @lru_cache(maxsize=8)
@@ -191,8 +194,8 @@ class Objects:
 
     def numbers(self, name: str) -> list[int]:
         """Of the versions of a name, in order."""
-        with storage.within(PATIENCE):
-            found = storage.listing(f"{self.url}/versions/{name}")
+        with object_store.within(PATIENCE):
+            found = object_store.listing(f"{self.url}/versions/{name}")
         stems = [file.removesuffix(".json") for file in found if file.endswith(".json")]
         return sorted(int(stem) for stem in stems if NUMBER.fullmatch(stem))
 
@@ -210,8 +213,8 @@ class Objects:
 
     def alias(self, name: str) -> bytes | None:
         """What is written there, or None."""
-        with storage.within(PATIENCE):
-            return storage.read(self.alias_at(name))
+        with object_store.within(PATIENCE):
+            return object_store.read(self.alias_at(name))
 
     def aliases(self) -> dict[str, bytes]:
         """All of them: one listing, and those read that have changed. A store's times are coarse, so an alias that is new is
@@ -231,11 +234,11 @@ class Objects:
     def moving(self, name: str) -> Iterator[Move]:
         """One process at a time moves the alias, as far as `Lease` can see to that. Where it cannot, the later move stands:
         the version of the other is there and whole, and the name does not mean it."""
-        with storage.within(PATIENCE), Lease(f"{self.url}/locks/{name}.json") as lease:
+        with object_store.within(PATIENCE), Lease(f"{self.url}/locks/{name}.json") as lease:
 
             def move(state: dict[str, Any]) -> None:
                 lease.check()
-                storage.put_bytes(_json(state), self.alias_at(name))
+                object_store.put_bytes(_json(state), self.alias_at(name))
 
             yield move
 
@@ -248,24 +251,24 @@ class Objects:
             finally:
                 if staged in self._carried:
                     self._carried.remove(staged)
-                    with contextlib.suppress(FtlibError), storage.within(PATIENCE):  # they are in nobody's way
-                        storage.remove(self._files_at(_files(name, staged)))
+                    with contextlib.suppress(FtlibError), object_store.within(PATIENCE):  # they are in nobody's way
+                        object_store.remove(self._files_at(_files(name, staged)))
 
     def carry(self, name: str, staged: Path) -> None:
         """Takes the staged files to where they will be, which is no version yet."""
         self._carried.add(staged)
-        storage.put_folder(staged, self._files_at(_files(name, staged)))
+        object_store.put_folder(staged, self._files_at(_files(name, staged)))
 
     def publish(self, name: str, staged: Path, manifest: Manifest) -> int:
         """Writes the object that makes the carried files the next version. It is read back: whoever took the same number
         since, against the lock, keeps it."""
         given = f"{self.url}/numbers/{name}.json"
-        highest = _value(storage.read(given) or b"{}", given)
+        highest = _value(object_store.read(given) or b"{}", given)
         for number in itertools.count(next_number(self.numbers(name), highest, given)):
-            storage.put_bytes(_json({"highest": number}), given)
+            object_store.put_bytes(_json({"highest": number}), given)
             content = _json({**manifest(number), "files": _files(name, staged)})
-            storage.put_bytes(content, self._version_at(name, number))
-            if storage.read(self._version_at(name, number)) == content:
+            object_store.put_bytes(content, self._version_at(name, number))
+            if object_store.read(self._version_at(name, number)) == content:
                 self._carried.discard(staged)
                 return number
         raise AssertionError("numbers do not end")
@@ -278,8 +281,8 @@ class Objects:
             self._manifests[name, number] = manifest_in(self.here(name, number))
         if (name, number) not in self._manifests:
             url = self._version_at(name, number)
-            with storage.within(PATIENCE):
-                content = storage.read(url)
+            with object_store.within(PATIENCE):
+                content = object_store.read(url)
             if content is None:
                 raise _gone(name, number, url)
             self._manifests[name, number] = _value(content, url, "files", "kind")
@@ -314,8 +317,8 @@ class Objects:
         url = self._files_at(manifest["files"])
         staged = target.with_name(f".{number}.{secrets.token_hex(6)}")
         try:
-            with storage.within(BRINGING):
-                storage.get_folder(url, staged)
+            with object_store.within(BRINGING):
+                object_store.get_folder(url, staged)
             write_json(staged / "manifest.json", manifest)
             make_read_only(staged)
             all_to_disk(staged)
@@ -333,8 +336,8 @@ class Objects:
 
     def _listed(self) -> dict[str, tuple[int, int]]:
         """The aliases, each with its size and time."""
-        with storage.within(PATIENCE):
-            found = storage.listing(f"{self.url}/current")
+        with object_store.within(PATIENCE):
+            found = object_store.listing(f"{self.url}/current")
         marks = {file.removesuffix(".json"): mark for file, mark in found.items() if file.endswith(".json")}
         return {name: mark for name, mark in marks.items() if NAME.fullmatch(name)}
 

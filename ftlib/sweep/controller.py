@@ -20,15 +20,16 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchGenerator
 
+from ftlib.cluster.fair_share import bounded
 from ftlib.errors import FtlibError
-from ftlib.pack.seam import Slots
-from ftlib.runs import POINT, read_json
-from ftlib.sweep.conductor import Conductor
-from ftlib.sweep.job import moved
+from ftlib.files.json_files import read_json
+from ftlib.run.layout import POINT
+from ftlib.sweep.callback import Conductor
+from ftlib.sweep.pack_slots import Slots
 from ftlib.sweep.population import Population
 from ftlib.sweep.search import StudySearch
-from ftlib.sweep.shares import bounded
 from ftlib.sweep.snapshot import keep, lay_out
+from ftlib.sweep.solo_trial import moved
 from ftlib.sweep.steering import Sparing, Steering, spared
 
 NAME = "TuneController"

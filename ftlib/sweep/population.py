@@ -14,8 +14,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
 
-from ftlib.record import put_aside
-from ftlib.runs import Run
+from ftlib.run.directory import Run
+from ftlib.train.recorder import put_aside
 
 
 class Population(PopulationBasedTraining):

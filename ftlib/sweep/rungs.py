@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from ftlib.config import Asha, Experiment, NoScheduler, SchedulerSection
 from ftlib.errors import ConfigError
-from ftlib.estimate import GRACE, budget, grace
-from ftlib.setting import Rungs
+from ftlib.run.context import Rungs
+from ftlib.train.estimate import GRACE, budget, grace
 
 if TYPE_CHECKING:
     from ftlib.data import DataReport

@@ -13,10 +13,11 @@ import ray.tune
 from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule
 from ray.tune.search.optuna import OptunaSearch
 
-from ftlib import config, passwords
+from ftlib import config
 from ftlib.config import Experiment, SweepSection
 from ftlib.errors import ConfigError
-from ftlib.setting import Rungs
+from ftlib.run import passwords
+from ftlib.run.context import Rungs
 from ftlib.sweep.asha import SuccessiveHalving
 from ftlib.sweep.population import Population
 

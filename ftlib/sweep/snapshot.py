@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from ftlib.errors import FtlibError
-from ftlib.runs import replace_directory, settled
+from ftlib.files.atomic import replace_directory, settled
 
 STATE = "state"
 KINDS = ("experiment_state-*", "search_gen_state-*", "searcher-state-*", "callback-states-*")

@@ -17,9 +17,12 @@ from ftlib.config import Experiment, GridSearch, RatioOf
 from ftlib.config.evaluation import why_not_compared
 from ftlib.config.packs import largest_rank, why_not_packed
 from ftlib.errors import FtlibError, InputError
-from ftlib.record import copy_checkpoint
-from ftlib.runs import LINEAGE, POINT, Run, Trial, read_json, write_json
-from ftlib.sweep.commands import Command, done, waiting
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import read_json
+from ftlib.run.commands import Command, done, waiting
+from ftlib.run.directory import Run, Trial
+from ftlib.run.layout import LINEAGE, POINT
+from ftlib.train.recorder import copy_checkpoint
 
 LENGTH = ("train.num_train_epochs", "train.max_steps")  # what a boost may change
 SHAPE = ("adapter.", "model.", "data.", "method.")  # a clone with another of these begins anew

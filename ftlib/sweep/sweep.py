@@ -18,26 +18,26 @@ from typing import Any
 import ray
 import ray.tune
 
-from ftlib.cluster import signature
-from ftlib.cluster.access import guard_local_cluster
+from ftlib.cluster.fair_share import Shares, shared
+from ftlib.cluster.interrupt import interruptible, sigterm_is_ctrl_c
+from ftlib.cluster.nodes import NICENESS
+from ftlib.cluster.token import guard_local_cluster
 from ftlib.config import PBT, Experiment
 from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError, StorageError
-from ftlib.pack.hosts import Hosts
-from ftlib.pack.packing import dismiss, first_host, is_packed, open_packs
-from ftlib.pack.trainable import Slot
-from ftlib.runs import Run
-from ftlib.setting import Setting
-from ftlib.storage.mirror import content_of_data, key_of
-from ftlib.sweep.conductor import Conductor, give_back
+from ftlib.run import signature
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
+from ftlib.run.mirror import content_of_data, key_of
+from ftlib.sweep.callback import Conductor, give_back
 from ftlib.sweep.controller import conducting
-from ftlib.sweep.interrupt import interruptible, sigterm_is_ctrl_c
-from ftlib.sweep.job import run_tune_trial, workers_place
-from ftlib.sweep.nodes import NICENESS
+from ftlib.sweep.pack_hosts import Hosts
+from ftlib.sweep.pack_plan import dismiss, first_host, is_packed, open_packs
+from ftlib.sweep.packed_trial import Slot
 from ftlib.sweep.rungs import rungs_of, why_never_stopped
 from ftlib.sweep.search import check_storage, draws, make_scheduler, make_search
-from ftlib.sweep.shares import Shares, shared
 from ftlib.sweep.snapshot import has_state, lay_out
+from ftlib.sweep.solo_trial import run_tune_trial, workers_place
 
 TUNE = "tune"
 LONGEST_FOLDER = 107 - len("/session_2026-11-27_10-59-17_123456_1234567/sockets/plasma_store.1")

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ftlib.runs import Run, Trial, write_json
-from ftlib.storage import storage
+from ftlib.files import object_store
+from ftlib.files.atomic import write_json
+from ftlib.run.directory import Run, Trial
 
 from ..cluster.conftest import free_ports
 from ..cluster.stores import BUCKET, s3_here
@@ -75,7 +76,7 @@ def put(url: str, text: str | bytes) -> None:
     """Writes an object whatever its name: AWS's client would make `a/../b` to `b`, and an attacker's own does not."""
     body = text if isinstance(text, bytes) else text.encode()
     if not {"", ".", ".."} & set(url.removeprefix("s3://").split("/")):
-        storage.put_bytes(body, url)
+        object_store.put_bytes(body, url)
         return
     server = urllib.parse.urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc
     connection = http.client.HTTPConnection(server, timeout=10)

@@ -20,8 +20,8 @@ import openai
 import pytest
 
 from ftlib.registry import registry
-from ftlib.runs import Run
-from serve import app
+from ftlib.run.directory import Run
+from serve.front import app
 
 from ..serve.conftest import TEMPLATE, adapter_trial, free_port, tiny_model, tiny_tokenizer
 

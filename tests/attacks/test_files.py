@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ftlib import runs
-from ftlib.cluster import signature
 from ftlib.errors import FtlibError, InputError
-from ftlib.leaderboard import leaderboard
+from ftlib.files.atomic import replace_directory, write_text
+from ftlib.files.json_files import append_row, read_json, read_rows
 from ftlib.registry import registry, shelf
-from ftlib.runs import Run, append_row, read_rows, replace_directory, write_text
+from ftlib.run import signature
+from ftlib.run.directory import Run
+from ftlib.run.leaderboard import leaderboard
 
 from ..conftest import ftlib
 from .conftest import made, weights
@@ -280,11 +281,11 @@ def test_a_number_is_given_once(run: Run, home: Path, url: str, monkeypatch: pyt
     assert promoted(run, "x").id == "x@5"
     monkeypatch.setenv(shelf.VARIABLE, url)
     monkeypatch.setattr("ftlib.registry.lease.SETTLES", 0.1)
-    from ftlib.storage import storage
+    from ftlib.files import object_store
 
     assert promoted(run, "x").id == "x@1"
     for gone in ("current", "versions", "files"):
-        storage.remove(f"{url}/{gone}")
+        object_store.remove(f"{url}/{gone}")
     assert promoted(run, "x").id == "x@2"
 
 
@@ -331,4 +332,4 @@ def test_copies_of_killed_promotions_are_swept_up(run: Run, home: Path) -> None:
         promoted(run, "x")
         assert going_on.is_dir()
     assert list(folder.glob(".staged-*")) == []
-    assert runs.read_json(folder / "current.json")["version"] == 1
+    assert read_json(folder / "current.json")["version"] == 1

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ftlib.cluster.archive import pull_run, read_archive
 from ftlib.errors import FtlibError, InputError
+from ftlib.files import object_store
+from ftlib.files.paths import below
 from ftlib.registry import registry, shelf
-from ftlib.storage import mirror, storage
-from ftlib.storage.below import below
+from ftlib.run import mirror
+from ftlib.run.archive import pull_run, read_archive
 
 from .conftest import made, put
 
@@ -80,7 +81,7 @@ def test_reading_a_run_at_a_url_writes_nowhere_else(url: str, home: Path, tmp_pa
     victim.write_text("mine")
     place = f"{url}/{run.name}"
     for file in ("resolved.json", "experiment.yaml"):
-        storage.put(run.path / file, f"{place}/{file}")
+        object_store.put(run.path / file, f"{place}/{file}")
     put(f"{place}/trials/000/index.json", json.dumps({"machine": "m", "directories": {"adapter": "adapter.1-2"}}))
     put(f"{place}/{trick}", "evil")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}

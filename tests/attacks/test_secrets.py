@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ftlib import passwords
 from ftlib.config import Experiment, Wandb
 from ftlib.errors import ConfigError, FtlibError
-from ftlib.runs import Run
-from ftlib.tracking import base_url, wandb_mode
+from ftlib.run import passwords
+from ftlib.run.directory import Run
+from ftlib.run.tracking import base_url, wandb_mode
 
 from ..conftest import ftlib, write_experiment
 
@@ -169,7 +169,7 @@ def test_the_key_is_that_of_the_server(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_job_takes_the_word_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ftlib.cluster.jobs import _environment
+    from ftlib.remote.jobs import _environment
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert _environment("x.zip", False, {})["env_vars"]["WANDB_MODE"] == "offline"

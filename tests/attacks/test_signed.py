@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ftlib.cluster import signature
 from ftlib.errors import FtlibError, InputError, TrialError
-from ftlib.runs import Run, append_row, read_json
-from ftlib.setting import Setting
-from ftlib.storage import mirror, storage
+from ftlib.files import object_store
+from ftlib.files.json_files import append_row, read_json
+from ftlib.run import mirror, signature
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
 
 from .conftest import made, put
 
@@ -65,9 +66,9 @@ FILES = [
 
 def _spoiled(place: str, name: str) -> None:
     """One byte more in a file, or in a small file of a directory."""
-    inside = [each for each in storage.listing(place) if each == name or each.startswith(f"{name}.")]
+    inside = [each for each in object_store.listing(place) if each == name or each.startswith(f"{name}.")]
     there = min(inside, key=lambda each: each.endswith(".safetensors"))
-    put(f"{place}/{there}", (storage.read(f"{place}/{there}") or b"") + b" ")
+    put(f"{place}/{there}", (object_store.read(f"{place}/{there}") or b"") + b" ")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -84,7 +85,7 @@ def test_a_file_that_somebody_changed_is_named(run: Run, name: str) -> None:
 @pytest.mark.parametrize("where", ["", "/trials/000"])
 def test_an_index_of_somebody_else_is_named(run: Run, where: str) -> None:
     place = f"{mirror.url_of(run)}{where}"
-    told = json.loads(storage.read(f"{place}/index.json") or b"")
+    told = json.loads(object_store.read(f"{place}/index.json") or b"")
     for change in ({"signature": "0" * 64}, {"signature": None}, {"machine": "other"}, {"files": {}}):
         put(f"{place}/index.json", json.dumps(told | change))
         with pytest.raises(InputError, match=r"index.json is not signed by you.*--trust"):
@@ -95,14 +96,14 @@ def test_an_index_of_another_run_is_none(run: Run, url: str, home: Path) -> None
     """Our own signature, of another place."""
     other = made(f"{url}/other", home / "others")
     keep(other)
-    put(f"{mirror.url_of(run)}/index.json", storage.read(f"{mirror.url_of(other)}/index.json") or b"")
+    put(f"{mirror.url_of(run)}/index.json", object_store.read(f"{mirror.url_of(other)}/index.json") or b"")
     with pytest.raises(InputError, match="not signed by you"):
         signature.check(fetched(run))
 
 
 def test_a_file_that_somebody_removed_is_named(run: Run) -> None:
     place = mirror.url_of(run)
-    filesystem, path = storage._at(f"{place}/trials/000/point.json")
+    filesystem, path = object_store._at(f"{place}/trials/000/point.json")
     filesystem.delete_file(path)
     with pytest.raises(InputError, match=r"trials/000/point.json was removed by somebody.*--trust"):
         signature.check(fetched(run))
@@ -123,8 +124,8 @@ def test_a_run_of_somebody_else_can_be_read_and_is_not_ours(
 
 def test_a_bucket_that_was_copied_can_be_read_again_and_again(run: Run, url: str) -> None:
     place = f"{mirror.url_of(run)}"
-    for name in storage.listing(place):
-        put(f"{url}/copy/{run.name}/{name}", storage.read(f"{place}/{name}") or b"")
+    for name in object_store.listing(place):
+        put(f"{url}/copy/{run.name}/{name}", object_store.read(f"{place}/{name}") or b"")
     shutil.rmtree(run.path)
     for _ in range(2):
         back = mirror.open_run(f"{url}/copy/{run.name}")
@@ -132,7 +133,7 @@ def test_a_bucket_that_was_copied_can_be_read_again_and_again(run: Run, url: str
 
 
 def test_a_kill_between_index_and_files_leaves_a_run_that_is_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, count = storage.put, 0
+    real, count = object_store.put, 0
 
     def killed(file: Path, where: str) -> None:
         nonlocal count
@@ -144,7 +145,7 @@ def test_a_kill_between_index_and_files_leaves_a_run_that_is_ours(run: Run, monk
     append_row(run.path / "events.jsonl", {"time": 1.0, "event": "x"})
     (run.trial("000").path / "lineage.json").write_text("{}")
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "put", killed)
+        patch.setattr(object_store, "put", killed)
         with pytest.raises(KeyboardInterrupt):
             keep(run)
     signature.check(fetched(run))
@@ -191,7 +192,7 @@ def test_another_machine_takes_no_other_data(url: str, run: Run, home: Path, tmp
     mirror.arrive(told)
     assert (data / "report.json").read_text() == "{}"
     shutil.rmtree(data)
-    (name,) = [each for each in storage.listing(f"{url}/.data") if each.endswith("report.json")]
+    (name,) = [each for each in object_store.listing(f"{url}/.data") if each.endswith("report.json")]
     put(f"{url}/.data/{name}", "evil")
     with pytest.raises(TrialError, match="is not the data that the driver has prepared"):
         mirror.arrive(told)

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from ftlib import manifest
-from ftlib.cluster import signature
 from ftlib.errors import FtlibError, InputError
-from ftlib.models import base_of, fingerprint
-from ftlib.registry import registry, shelf, weights
-from ftlib.runs import Run, read_json, write_json
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import read_json
+from ftlib.models import adapter_files
+from ftlib.models.base import base_of, fingerprint
+from ftlib.registry import registry, shelf
+from ftlib.run import manifest, signature
+from ftlib.run.directory import Run
 
 from ..conftest import ftlib
 from .conftest import made, put
@@ -73,7 +75,7 @@ def test_what_is_not_believed_is_not_written_down_as_ours(foreign: Run, mark: Pa
     assert status == 0, output
     told = read_json(registry.current("quiet").path / "manifest.json")
     assert told["experiment"]["model"]["trust_remote_code"] is False
-    from serve.model import Loaded
+    from serve.engine.model import Loaded
 
     with pytest.raises(FtlibError):
         Loaded(registry.current("quiet"))
@@ -226,13 +228,13 @@ def test_damaged_safetensors_are_named(tmp_path: Path, what: str) -> None:
         content = len(text).to_bytes(8, "little") + text + b"\0" * 8
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(InputError, match=r"model.safetensors is no safetensors file, or was cut short or damaged"):
-        weights.tensors(tmp_path / "model.safetensors")
+        adapter_files.tensors(tmp_path / "model.safetensors")
 
 
 def test_damaged_weights_of_a_base_are_named(base: Path, tmp_path: Path) -> None:
     from ftlib.config import ModelSection
     from ftlib.errors import ConfigError
-    from ftlib.models import load_model
+    from ftlib.models.base import load_model
 
     folder = Path(shutil.copytree(base, tmp_path / "base"))
     file = folder / "model.safetensors"
@@ -244,7 +246,7 @@ def test_damaged_weights_of_a_base_are_named(base: Path, tmp_path: Path) -> None
 def test_a_base_with_code_is_said_in_our_words(base: Path, tmp_path: Path, mark: Path) -> None:
     from ftlib.config import ModelSection
     from ftlib.errors import ConfigError
-    from ftlib.models import load_config, load_model
+    from ftlib.models.base import load_config, load_model
 
     folder = with_code(tmp_path / "evil", base, mark)
     with pytest.raises(ConfigError, match=r"model.trust_remote_code"):

@@ -17,9 +17,10 @@ import yaml
 from ftlib.config import Experiment, Lora, ModelSection
 from ftlib.config.loader import parse_yaml
 from ftlib.errors import ConfigError, FtlibError
-from ftlib.leaderboard import leaderboard, to_csv
-from ftlib.plain import plain
-from ftlib.runs import Run, write_json
+from ftlib.files.atomic import write_json
+from ftlib.run.directory import Run
+from ftlib.run.leaderboard import leaderboard, to_csv
+from ftlib.run.plain_text import plain
 
 from ..conftest import ftlib
 from .conftest import made
@@ -162,7 +163,7 @@ def test_a_long_ray_tmpdir_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_layers_of_gpt2_are_listed(tmp_path: Path) -> None:
-    from ftlib.adapters.build import empty_model
+    from ftlib.models.adapters.build import empty_model
 
     config = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))

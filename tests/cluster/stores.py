@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlib.storage import storage
+from ftlib.files import object_store
 
 SERVERS = Path(sys.prefix) / "stores" / "bin"
 BUCKET = "tests"
@@ -41,9 +41,9 @@ def s3_here(port: int) -> Iterator[dict[str, str]]:
     with s3_server(port) as variables, pytest.MonkeyPatch.context() as patch:
         for key, value in variables.items():
             patch.setenv(key, value)
-        storage._filesystem.cache_clear()
+        object_store._filesystem.cache_clear()
         yield variables
-    storage._filesystem.cache_clear()
+    object_store._filesystem.cache_clear()
 
 
 @contextmanager

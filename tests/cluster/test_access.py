@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlib.cluster import access
+from ftlib.cluster import token
 
 
 @pytest.fixture
@@ -22,37 +22,37 @@ def mode(file: Path) -> int:
 def test_a_new_token_is_its_owners_alone(file: Path) -> None:
     before = os.umask(0)
     try:
-        assert access.ensure_token() == file
+        assert token.ensure_token() == file
     finally:
         os.umask(before)
     assert mode(file) == 0o600
-    token = file.read_text()
-    assert len(token) == 64
-    assert access.ensure_token() == file
-    assert file.read_text() == token
-    assert access.find_token() == token
+    written = file.read_text()
+    assert len(written) == 64
+    assert token.ensure_token() == file
+    assert file.read_text() == written
+    assert token.find_token() == written
 
 
 def test_an_open_token_file_is_closed(file: Path) -> None:
     file.parent.mkdir()
     file.write_text("abc\n")
     file.chmod(0o644)
-    assert access.find_token() == "abc"
+    assert token.find_token() == "abc"
     assert mode(file) == 0o600
 
 
 def test_the_environment_comes_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    access.ensure_token()
+    token.ensure_token()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "other")
-    assert access.find_token() == "other"
-    assert access.headers("other") == {"Authorization": "Bearer other"}
-    assert access.headers(None) == {}
+    assert token.find_token() == "other"
+    assert token.headers("other") == {"Authorization": "Bearer other"}
+    assert token.headers(None) == {}
 
 
 def test_ray_reads_the_token_that_we_wrote(file: Path) -> None:
     from ray._raylet import AuthenticationTokenLoader
 
-    access.ensure_token()
+    token.ensure_token()
     loader = AuthenticationTokenLoader.instance()
     loader.reset_cache()
     assert loader.has_token(ignore_auth_mode=True)
@@ -64,4 +64,4 @@ def test_a_local_cluster_asks_for_a_token() -> None:
     from ray._raylet import AuthenticationMode, get_authentication_mode
 
     assert get_authentication_mode() == AuthenticationMode.TOKEN
-    assert mode(access.token_file()) == 0o600
+    assert mode(token.token_file()) == 0o600

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from ftlib.cluster.archive import read_archive, write_archive
 from ftlib.errors import FtlibError
-from ftlib.leaderboard import leaderboard
-from ftlib.runs import Run, replace_directory
+from ftlib.files.atomic import replace_directory
+from ftlib.run.archive import read_archive, write_archive
+from ftlib.run.directory import Run
+from ftlib.run.leaderboard import leaderboard
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from ftlib.cluster.jobs import Cluster
-from ftlib.runs import ENDED, Run
+from ftlib.remote.jobs import Cluster
+from ftlib.run.directory import ENDED, Run
 
 from ..conftest import write_experiment
 from .conftest import Client, TokenCluster

@@ -12,10 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ftlib.cluster.kuberay import manifests, write_manifests
-from ftlib.cluster.launcher import ClusterFile
 from ftlib.errors import ConfigError
-from serve.app import Endpoint
+from ftlib.remote.kuberay import manifests, write_manifests
+from ftlib.remote.launcher import ClusterFile
+from serve.front.app import Endpoint
 
 from .conftest import ROOT
 from .kuberay_fields import FIELDS
@@ -88,7 +88,7 @@ def test_the_endpoint_is_served_by_its_import_path() -> None:
     from ray.serve.schema import ServeDeploySchema
 
     (application,) = ServeDeploySchema.model_validate(config).applications
-    assert application.import_path == "serve.app:build"
+    assert application.import_path == "serve.front.app:build"
     assert "key" not in json.dumps(config).lower()
     Endpoint.model_validate(application.args)
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ftlib.cluster import launcher as module
-from ftlib.cluster.launcher import ClusterFile
 from ftlib.errors import ConfigError
+from ftlib.remote import launcher as module
+from ftlib.remote.launcher import ClusterFile
 
 from ..conftest import ftlib
 from .conftest import ROOT

@@ -17,9 +17,11 @@ import pytest
 
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError, FtlibError, TrialError
-from ftlib.runs import Run, home
-from ftlib.setting import Setting
-from ftlib.storage import mirror, storage
+from ftlib.files import object_store
+from ftlib.files.home import home
+from ftlib.run import mirror
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
 
 from ..conftest import write_experiment
 from .conftest import free_ports
@@ -40,9 +42,9 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
     with server(port) as variables, pytest.MonkeyPatch.context() as patch:
         for key, value in variables.items():
             patch.setenv(key, value)
-        storage._filesystem.cache_clear()
+        object_store._filesystem.cache_clear()
         yield f"{request.param}://{BUCKET}"
-    storage._filesystem.cache_clear()
+    object_store._filesystem.cache_clear()
 
 
 def test_a_whole_directory_is_there_or_the_one_before(store: str, tmp_path: Path) -> None:
@@ -56,19 +58,19 @@ def test_a_whole_directory_is_there_or_the_one_before(store: str, tmp_path: Path
         assert sorted(file.name for file in (tmp_path / "pulled" / "checkpoint").iterdir()) == [
             f"only-{each}" for each in range(generation + 1)
         ]
-    assert len({name.partition("/")[0] for name in storage.listing(url)}) == 2  # the index and one generation
+    assert len({name.partition("/")[0] for name in object_store.listing(url)}) == 2  # the index and one generation
 
 
 def test_what_a_kill_has_left_is_collected(store: str, tmp_path: Path) -> None:
     folder, url = tmp_path / "trial", f"{store}/orphans"
     (folder / "checkpoint").mkdir(parents=True)
     (folder / "checkpoint" / "a").write_text("x")
-    storage.put_bytes(b"half", f"{url}/checkpoint.1-2/a")
-    storage.put_bytes(b"another's", f"{url}/adapter.1-2/a")
+    object_store.put_bytes(b"half", f"{url}/checkpoint.1-2/a")
+    object_store.put_bytes(b"another's", f"{url}/adapter.1-2/a")
     mirror._push(folder, url, ("checkpoint",), {})
-    assert {name.partition(".")[0] for name in storage.listing(url)} == {"index", "checkpoint", "adapter"}
-    assert f"{url}/checkpoint.1-2/a" not in storage.listing(url)
-    assert sum(name.startswith("checkpoint") for name in storage.listing(url)) == 1
+    assert {name.partition(".")[0] for name in object_store.listing(url)} == {"index", "checkpoint", "adapter"}
+    assert f"{url}/checkpoint.1-2/a" not in object_store.listing(url)
+    assert sum(name.startswith("checkpoint") for name in object_store.listing(url)) == 1
 
 
 def test_a_push_cut_short_leaves_the_old(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +82,10 @@ def test_a_push_cut_short_leaves_the_old(store: str, tmp_path: Path, monkeypatch
     (folder / "checkpoint" / "b").write_text("new")
 
     def put_folder(folder: Path, where: str) -> None:
-        storage.put(folder / "a", f"{where}/a")
+        object_store.put(folder / "a", f"{where}/a")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage, "put_folder", put_folder)
+    monkeypatch.setattr(object_store, "put_folder", put_folder)
     with pytest.raises(KeyboardInterrupt):
         mirror._push(folder, url, ("checkpoint",), {})
     mirror._pull_directories(url, tmp_path / "pulled", ("checkpoint",))
@@ -92,19 +94,19 @@ def test_a_push_cut_short_leaves_the_old(store: str, tmp_path: Path, monkeypatch
 
 def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing answers at first, then a server does, then it is gone."""
-    monkeypatch.setattr(storage, "AT_FIRST", 0.05)
+    monkeypatch.setattr(object_store, "AT_FIRST", 0.05)
     heard: list[str] = []
     port, none = free_ports(2)
     url = f"s3://{BUCKET}/late"
 
     def write() -> None:
-        with storage.telling(heard.append):
-            storage.put_bytes(b"late", url)
+        with object_store.telling(heard.append):
+            object_store.put_bytes(b"late", url)
 
     with s3_server(port) as variables:
         for key, value in {**variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{none}"}.items():
             monkeypatch.setenv(key, value)
-        storage._filesystem.cache_clear()
+        object_store._filesystem.cache_clear()
         thread = threading.Thread(target=write)
         thread.start()
         deadline = time.monotonic() + 30
@@ -112,13 +114,13 @@ def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
             time.sleep(0.05)
         monkeypatch.setenv("AWS_ENDPOINT_URL", variables["AWS_ENDPOINT_URL"])
         thread.join(timeout=60)
-        assert storage.read(url) == b"late"
+        assert object_store.read(url) == b"late"
     assert len(heard) == 1
     assert "NETWORK_CONNECTION" in heard[0]
-    monkeypatch.setattr(storage, "PATIENCE", 0.2)
+    monkeypatch.setattr(object_store, "PATIENCE", 0.2)
     with pytest.raises(FtlibError, match="s3://tests/late has not answered for 0 s"):
-        storage.read(url)
-    storage._filesystem.cache_clear()
+        object_store.read(url)
+    object_store._filesystem.cache_clear()
 
 
 @pytest.mark.matrix
@@ -142,12 +144,12 @@ def test_a_packed_run_goes_on_by_its_url_after_its_driver_and_its_disk_were_lost
     while not finished:
         assert driver.poll() is None, driver.communicate()[0]
         time.sleep(0.5)
-        states = [name for name in storage.listing(tree["storage"]) if name.endswith("/status.json")]
-        finished = [name for name in states if b'"finished"' in (storage.read(f"{tree['storage']}/{name}") or b"")]
+        states = [name for name in object_store.listing(tree["storage"]) if name.endswith("/status.json")]
+        finished = [name for name in states if b'"finished"' in (object_store.read(f"{tree['storage']}/{name}") or b"")]
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     name = finished[0].partition("/")[0]
-    before = storage.read(f"{tree['storage']}/{finished[0].replace('status.json', 'metrics.jsonl')}")
+    before = object_store.read(f"{tree['storage']}/{finished[0].replace('status.json', 'metrics.jsonl')}")
     (home() / "runs" / name).rename(tmp_path / "lost")
     assert any(trial.state == "running" for trial in Run(tmp_path / "lost").trials())
 
@@ -160,13 +162,13 @@ def test_a_packed_run_goes_on_by_its_url_after_its_driver_and_its_disk_were_lost
         steps = [row["step"] for row in trial.metrics() if "loss" in row]
         assert steps == sorted(set(steps))
         assert steps[-1] == 8 * 30
-    assert storage.read(f"{tree['storage']}/{finished[0].replace('status.json', 'metrics.jsonl')}") == before
+    assert object_store.read(f"{tree['storage']}/{finished[0].replace('status.json', 'metrics.jsonl')}") == before
     assert any(event["event"] == "trial_continued" for event in run.events())
 
 
 def test_a_bucket_that_is_not_there_is_said_at_once(store: str) -> None:
     with pytest.raises(FtlibError, match=r"refuses: .*bucket"):
-        storage.put_bytes(b"x", f"{store.partition(':')[0]}://nobody/x")
+        object_store.put_bytes(b"x", f"{store.partition(':')[0]}://nobody/x")
 
 
 def test_a_run_on_another_machines_disk_is_said(tree: dict[str, Any], tmp_path: Path) -> None:
@@ -205,7 +207,7 @@ def test_urls_that_cannot_be_used(tree: dict[str, Any], storage_url: str, said: 
 
 def test_data_that_is_not_there(store: str) -> None:
     with pytest.raises(ConfigError, match="data.train: there is nothing at"):
-        storage.local_copy("data.train", f"{store}/none.jsonl")
+        object_store.local_copy("data.train", f"{store}/none.jsonl")
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_read_whole(store: str) -> None:
@@ -213,13 +215,13 @@ def test_an_object_that_is_replaced_while_it_is_read_is_read_whole(store: str) -
 
     def replace() -> None:
         for number in itertools.takewhile(lambda _: not over.is_set(), itertools.count(100_000)):
-            storage.put_bytes(b"<%d" % number + b"x" * (3000 if number % 2 else 3) + b">", url)
+            object_store.put_bytes(b"<%d" % number + b"x" * (3000 if number % 2 else 3) + b">", url)
 
-    storage.put_bytes(b"<>", url)
+    object_store.put_bytes(b"<>", url)
     writer = threading.Thread(target=replace)
     writer.start()
     for _ in range(100):
-        content = storage.read(url) or b""
+        content = object_store.read(url) or b""
         if not (content.startswith(b"<") and content.endswith(b">")):
             wrong.append(content)
     over.set()

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ftlib.cluster import parcel
-from ftlib.cluster.parcel import differing, make_parcel
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError
-from ftlib.setting import versions
+from ftlib.remote import parcel
+from ftlib.remote.parcel import differing, make_parcel
+from ftlib.run.context import versions
 
 
 def test_the_code_in_it_runs_without_an_installed_ftlib(tree: dict[str, Any], tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_the_code_in_it_runs_without_an_installed_ftlib(tree: dict[str, Any], tm
     with zipfile.ZipFile(tmp_path / "p.zip") as archive:
         archive.extractall(tmp_path / "out")
     program = (
-        "import json, pathlib, ftlib, ftlib.remote, serve; from ftlib.setting import versions;"
+        "import json, pathlib, ftlib, ftlib.remote.entrypoint, serve; from ftlib.run.context import versions;"
         "from ftlib.config import Experiment; from ftlib.data.read import find_source;"
         "e = Experiment.parse(json.loads(pathlib.Path('experiment.json').read_text())).anchored();"
         "print(ftlib.__file__, versions()['ftlib'], find_source('train', e.data).files[0][1], e.model.name_or_path)"

@@ -5,9 +5,9 @@ import os
 import pytest
 import ray
 
-from ftlib.cluster.sealed import Receiver, from_environment, seal
 from ftlib.cluster.vault import MARK, open_vault, receive
 from ftlib.errors import FtlibError, InputError
+from ftlib.remote.sealed import Receiver, from_environment, seal
 
 
 def test_only_the_receiver_opens_it() -> None:

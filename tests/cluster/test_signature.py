@@ -10,9 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
-from ftlib.cluster import signature
 from ftlib.errors import InputError
-from ftlib.runs import Run, home
+from ftlib.files.home import home
+from ftlib.run import signature
+from ftlib.run.directory import Run
 
 from ..conftest import ftlib
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from ftlib.runs import Run
-from ftlib.storage import storage
+from ftlib.files import object_store
+from ftlib.run.directory import Run
 
 from ..conftest import may_unshare, write_experiment
 from .conftest import Client, TokenCluster, clean_environment, end, free_ports, head, make_client, start_machine
@@ -52,7 +52,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         with pytest.MonkeyPatch.context() as patch:
             for key, value in variables.items():
                 patch.setenv(key, value)
-            storage._filesystem.cache_clear()
+            object_store._filesystem.cache_clear()
             home = folder / "home"
             home.mkdir()
             with head(home, "--num-cpus=0", **variables) as cluster:
@@ -61,7 +61,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
                     yield started
                 finally:
                     end(started.node)
-        storage._filesystem.cache_clear()
+        object_store._filesystem.cache_clear()
 
 
 @pytest.mark.matrix
@@ -69,7 +69,7 @@ def test_a_trial_goes_on_from_its_checkpoint_on_a_new_machine(
     machines: Machines, tree: dict[str, Any], tmp_path: Path, data_file: Path
 ) -> None:
     """Data at a URL, the base in the parcel, checkpoints at the URL; the machine is lost in the middle."""
-    storage.put(data_file, "s3://tests/in/colours.jsonl")
+    object_store.put(data_file, "s3://tests/in/colours.jsonl")
     tree["data"]["train"] = "s3://tests/in/colours.jsonl"
     tree["train"].update(num_train_epochs=24, eval_strategy="steps", eval_steps=16)
     section = {"space": SPACE, "num_samples": 1, "scheduler": {"type": "none"}, "pack": "off"}
@@ -80,7 +80,7 @@ def test_a_trial_goes_on_from_its_checkpoint_on_a_new_machine(
     assert "storage is no URL" not in output
     job = job_of(output)
     url = f"s3://tests/runs/{job}"
-    wait_until(lambda: "trials/000/index.json" in storage.listing(url))
+    wait_until(lambda: "trials/000/index.json" in object_store.listing(url))
     lost = time.time()
     machines.lose_node()
     status, output = client("logs", job, "--follow")
@@ -118,7 +118,7 @@ def test_a_packed_sweep_is_resumed_by_its_url(machines: Machines, tree: dict[str
     file = write_experiment(tmp_path / "x.yaml", tree)
     job = job_of(client("submit", file)[1])
     url = f"s3://tests/packed/{job}"
-    wait_until(lambda: {"index.json", "trials/000/index.json"} <= set(storage.listing(url)))
+    wait_until(lambda: {"index.json", "trials/000/index.json"} <= set(object_store.listing(url)))
     kill_driver(job)
     local_run = Path(machines.cluster.environment["FTLIB_HOME"]) / "runs" / job
     os.rename(local_run, local_run.with_name("gone"))  # the driver's machine was lost too
@@ -137,7 +137,7 @@ def kill_driver(job: str) -> None:
 
     for each in psutil.process_iter(["cmdline"]):
         line = each.info["cmdline"] or []
-        if "ftlib.remote" in line and job in line:
+        if "ftlib.remote.entrypoint" in line and job in line:
             os.kill(each.pid, signal.SIGKILL)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from ftlib.compatibility import METHODS
 from ftlib.config import Experiment
+from ftlib.config.compatibility import METHODS
 from ftlib.config.evaluation import CHANGES
 from ftlib.config.messages import models_in
 from ftlib.errors import ConfigError

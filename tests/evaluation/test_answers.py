@@ -7,7 +7,7 @@ import torch
 
 from ftlib.config import ModelSection
 from ftlib.evaluation.answers import answers
-from ftlib.models import load_model, load_tokenizer
+from ftlib.models.base import load_model, load_tokenizer
 
 BEFORE = [{"role": "user", "content": "The apple is red."}, {"role": "assistant", "content": "It is red."}]
 

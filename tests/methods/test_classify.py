@@ -13,7 +13,7 @@ from ftlib.config import Experiment
 from ftlib.data import load_prepared
 from ftlib.errors import ConfigError, DataError
 from ftlib.methods.classify import Classifier
-from ftlib.runs import Run
+from ftlib.run.directory import Run
 
 from ..conftest import COLOURS, write_jsonl
 from ..test_trial import setting, train

@@ -19,9 +19,9 @@ from ftlib.errors import ConfigError, TrialError
 from ftlib.methods.distill import check
 from ftlib.methods.distillation import completions
 from ftlib.methods.distillation.losses import angle_loss, distance_loss, feature_distance, softened_kl, with_rest
-from ftlib.runs import Run, Trial
-from ftlib.teacher import Teacher, cached
-from ftlib.trial import _build, run_trial
+from ftlib.methods.teacher import Teacher, cached
+from ftlib.run.directory import Run, Trial
+from ftlib.train.trial import _build, run_trial
 
 from .. import ranks
 from ..test_trial import equal, losses, setting, train, weights

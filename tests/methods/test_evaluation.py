@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ftlib.config import Experiment
-from ftlib.runs import Run
-from ftlib.trial import _build
+from ftlib.run.directory import Run
+from ftlib.train.trial import _build
 
 from ..conftest import write_jsonl
 from ..test_trial import losses, setting, train

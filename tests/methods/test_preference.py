@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from ftlib.config import Experiment
-from ftlib.runs import Run
+from ftlib.run.directory import Run
 
 from ..test_trial import losses, setting, train
 from .conftest import pairs

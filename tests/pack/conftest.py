@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from ftlib.data import load_prepared
-from ftlib.pack.base import FrozenBase
 from ftlib.pack.engine import Pack
-from ftlib.runs import Run, Trial
-from ftlib.setting import Setting
+from ftlib.pack.frozen_base import FrozenBase
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run, Trial
 
 from ..test_trial import setting
 

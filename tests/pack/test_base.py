@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftlib.data import load_prepared
-from ftlib.pack.base import CannotPack, FrozenBase
+from ftlib.pack.frozen_base import CannotPack, FrozenBase
 from ftlib.pack.layout import Block
 
 from ..test_trial import setting
@@ -58,7 +58,7 @@ def test_the_forward_is_the_models_own(kind: str, tree: dict[str, Any], base: Pa
     data = load_prepared(Path(done.data))
     ours = FrozenBase(done.experiment(), data, 2, 4)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / kind).eval()
-    from ftlib.methods.objectives import objective
+    from ftlib.methods.pack_losses import objective
 
     rows = [0, 3, 5, 7]
     tokens = objective(done.experiment(), data, ours).tokens("train", rows)

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from ftlib.leaderboard import leaderboard, to_table
+from ftlib.files.json_files import read_json
 from ftlib.pack.engine import Pack
 from ftlib.pack.isolation import Isolation, _condition, probe
-from ftlib.pack.packing import _tell
-from ftlib.runs import PACK_FILE, Run, read_json
-from ftlib.setting import Setting
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
+from ftlib.run.layout import PACK_FILE
+from ftlib.run.leaderboard import leaderboard, to_table
+from ftlib.sweep.pack_plan import _tell
 
 from .conftest import assert_same_bits, left_behind, losses, pack_of, train, trial
 

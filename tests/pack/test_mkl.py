@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from ftlib.pack.mkl import STRICT, ask_for_bits
-from ftlib.setting import Setting
+from ftlib.run.context import Setting
 
 ROOT = Path(__file__).parents[2]
 HOST = """

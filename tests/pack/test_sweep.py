@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from ftlib.leaderboard import leaderboard
-from ftlib.pack.host import Host
-from ftlib.runs import PACK_FILE, Run, read_json
-from ftlib.sweep.nodes import PLACE
+from ftlib.cluster.nodes import PLACE
+from ftlib.files.json_files import read_json
+from ftlib.run.directory import Run
+from ftlib.run.layout import PACK_FILE
+from ftlib.run.leaderboard import leaderboard
+from ftlib.sweep.pack_host import Host
 
 from ..conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 from ..sweep.test_sweep import has_ended, start, wait_for

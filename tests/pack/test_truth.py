@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ftlib.record import Record
+from ftlib.train.recorder import Record
 
 from .. import test_trial as solo
 from ..conftest import rows, write_jsonl
@@ -193,7 +193,7 @@ def test_a_large_vocabulary_is_scored_a_trial_at_a_time(
     tree["train"].update(max_steps=8, eval_steps=8)
     whole = solo.setting(tree, tmp_path / "whole")
     train(pack_of(whole), {"000": POINTS[0], "001": POINTS[1]})
-    monkeypatch.setattr("ftlib.pack.base.LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("ftlib.pack.frozen_base.LOGITS_AT_ONCE", 1)
     parts = solo.setting(tree, tmp_path / "parts")
     train(pack_of(parts), {"000": POINTS[0], "001": POINTS[1]})
     assert losses(trial(parts, "001")) == pytest.approx(losses(trial(whole, "001")), rel=1e-6)
@@ -202,7 +202,7 @@ def test_a_large_vocabulary_is_scored_a_trial_at_a_time(
 def test_teacher_and_reference_are_computed_once(
     tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ftlib.pack.base import FrozenBase
+    from ftlib.pack.frozen_base import FrozenBase
 
     made = solo.setting(experiment(tree, "dpo", tmp_path), tmp_path / "dpo")
     asked: list[int] = []

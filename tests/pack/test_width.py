@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from ftlib.data import load_prepared
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import read_json
 from ftlib.pack import width
-from ftlib.pack.base import FrozenBase
-from ftlib.runs import read_json, write_json
-from ftlib.setting import Setting
+from ftlib.pack.frozen_base import FrozenBase
+from ftlib.run.context import Setting
 
 from ..test_trial import setting
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from ftlib.config import Experiment
 from ftlib.errors import InputError
-from ftlib.models import load_tokenizer
+from ftlib.models.base import load_tokenizer
 from ftlib.registry.answer_loss import loss_on, read_rows
 
 from ..conftest import COLOURS, rows, write_jsonl

@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError, FtlibError
+from ftlib.files.home import home
 from ftlib.registry import bases, registry
 from ftlib.registry.gate import pass_gate
 from ftlib.registry.registry import Version
-from ftlib.runs import Run, home
+from ftlib.run.directory import Run
 
 from ..conftest import write_jsonl
 from ..methods.conftest import pairs

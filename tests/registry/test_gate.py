@@ -14,13 +14,15 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ftlib.adapters.plain_lora import PlainLora
 from ftlib.errors import DataError, FtlibError
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import read_json
+from ftlib.models.plain_lora import PlainLora
 from ftlib.registry import agreement, gate, registry
 from ftlib.registry.answer_loss import Loss
 from ftlib.registry.gate import Comparison, pass_gate
 from ftlib.registry.registry import Version
-from ftlib.runs import Run, Trial, read_json, write_json
+from ftlib.run.directory import Run, Trial
 
 from ..conftest import ROOT, rows, write_jsonl
 from ..pack.conftest import pack_of

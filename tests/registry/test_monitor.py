@@ -13,11 +13,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from ftlib.errors import InputError
+from ftlib.files.atomic import write_json
 from ftlib.registry import monitor, registry
 from ftlib.registry.drift import Texts, expectations
 from ftlib.registry.profile import Part
-from ftlib.runs import Run, write_json
-from serve.logs import Access, AccessLog, SampleLog
+from ftlib.run.directory import Run
+from serve.front.logs import Access, AccessLog, SampleLog
 
 from ..conftest import ftlib
 

@@ -10,10 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from ftlib.files.atomic import write_json
+from ftlib.files.home import home
+from ftlib.files.json_files import read_json
 from ftlib.registry import promotion, registry
 from ftlib.registry.drift import words
 from ftlib.registry.profile import read_profile
-from ftlib.runs import Run, home, read_json, write_json
+from ftlib.run.directory import Run
 
 from ..conftest import COLOURS, ftlib, rows, write_jsonl
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ftlib import runs
 from ftlib.errors import FtlibError, InputError
+from ftlib.files import locks, object_store
+from ftlib.files.atomic import write_json
 from ftlib.registry import lease, registry, shelf
 from ftlib.registry.shelf import Folder
-from ftlib.runs import Run, Trial, write_json
-from ftlib.storage import storage
+from ftlib.run.directory import Run, Trial
 
 from ..cluster.conftest import free_ports
 from ..cluster.stores import BUCKET, s3_here
@@ -53,7 +53,7 @@ def left_behind() -> list[str]:
     if isinstance(place, Folder):
         known = {".lock", "current.json", *map(str, place.numbers("support"))}
         return sorted({path.name for path in (place.root / "support").iterdir()} - known)
-    files = {name.split("/")[1] for name in storage.listing(place.url) if name.startswith("files/")}
+    files = {name.split("/")[1] for name in object_store.listing(place.url) if name.startswith("files/")}
     staged = [path.name for path in place._cache.glob(".*")]
     return sorted(files - {place.manifest("support", each)["files"] for each in place.numbers("support")}) + staged
 
@@ -63,7 +63,7 @@ def write_alias(text: str) -> None:
     if in_folder():
         Path(where).write_text(text)
     else:
-        storage.put_bytes(text.encode(), where)
+        object_store.put_bytes(text.encode(), where)
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_weights_replaced_while_they_are_copied_are_refused(run, monkeypatch):
 @ONLY_A_FOLDER
 def test_promotions_at_once_get_different_numbers(run, monkeypatch):
     """Also without the lock, as on a file system that has none: renaming alone keeps numbers apart."""
-    monkeypatch.setattr(runs.fcntl, "flock", lambda *_: None)
+    monkeypatch.setattr(locks.fcntl, "flock", lambda *_: None)
     trials = [trained(run, f"t{number}", b=number + 1) for number in range(12)]
     barrier, numbers = threading.Barrier(len(trials)), []
 

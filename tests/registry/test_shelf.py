@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from ftlib.errors import ConfigError, FtlibError
+from ftlib.files import object_store
 from ftlib.registry import lease, registry, shelf
 from ftlib.registry.lease import Lease
 from ftlib.registry.registry import Version
 from ftlib.registry.shelf import Folder, Objects
-from ftlib.runs import Run
-from ftlib.storage import storage
-from serve.catalog import Catalog
+from ftlib.run.directory import Run
+from serve.front.catalog import Catalog
 
 from ..cluster.conftest import free_ports
 from ..cluster.stores import BUCKET, s3_here
@@ -56,11 +56,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     heard: list[str] = []
     for name in ("read", "listing", "get_folder"):
 
-        def tell(where: str, *rest: object, name: str = name, call: object = getattr(storage, name)) -> object:
+        def tell(where: str, *rest: object, name: str = name, call: object = getattr(object_store, name)) -> object:
             heard.append(f"{name} {'/'.join(where.split('/')[4:])}")
             return call(where, *rest)  # type: ignore[operator]
 
-        monkeypatch.setattr(storage, name, tell)
+        monkeypatch.setattr(object_store, name, tell)
     return heard
 
 
@@ -146,14 +146,14 @@ def test_threads_that_want_a_version_at_once_bring_it_once(
 
 def test_a_version_cut_short_on_its_way_here_is_not_there(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     version = registry.promote(run, trained(run), "support")
-    get_folder = storage.get_folder
+    get_folder = object_store.get_folder
 
     def cut(where: str, folder: Path) -> None:
         get_folder(where, folder)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "get_folder", cut)
+        patch.setattr(object_store, "get_folder", cut)
         with pytest.raises(KeyboardInterrupt):
             _ = version.path
     assert not version.is_here
@@ -165,7 +165,7 @@ def test_files_that_are_gone_are_said_and_not_asked_for_again_at_once(
     url: str, run: Run, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
     version = registry.promote(run, trained(run), "support")
-    storage.remove(f"{url}/files/{version.manifest['files']}")
+    object_store.remove(f"{url}/files/{version.manifest['files']}")
     for _ in range(2):
         with pytest.raises(FtlibError, match=r"the files of support@1 are gone from s3://"):
             _ = version.path
@@ -186,7 +186,7 @@ def test_a_manifest_that_names_a_path_is_damaged(url: str, run: Run) -> None:
     registry.promote(run, trained(run), "support")
     shelf.objects.cache_clear()
     for content in (b"{", b"[]", b'{"files": "../../etc"}', b'{"files": 3}'):
-        storage.put_bytes(content, f"{url}/versions/support/1.json")
+        object_store.put_bytes(content, f"{url}/versions/support/1.json")
         with pytest.raises(FtlibError, match=r"versions/support/1\.json is damaged"):
             registry.current("support")
 
@@ -203,7 +203,7 @@ def test_a_promotion_that_is_cut_short_is_no_version(
     writes: list[str] = []
 
     def cut(name: str, patch: pytest.MonkeyPatch) -> None:
-        real = getattr(storage, name)
+        real = getattr(object_store, name)
 
         def write(what: object, where: str) -> None:
             writes.append(where.removeprefix(url + "/").partition("/")[0])
@@ -211,7 +211,7 @@ def test_a_promotion_that_is_cut_short_is_no_version(
                 raise KeyboardInterrupt
             real(what, where)
 
-        patch.setattr(storage, name, write)
+        patch.setattr(object_store, name, write)
 
     with monkeypatch.context() as patch:
         cut("put_folder", patch)
@@ -265,7 +265,7 @@ def test_a_lock_that_was_left_behind_is_taken_over(url: str, run: Run, monkeypat
 def test_who_lost_the_lock_moves_nothing(url: str, run: Run) -> None:
     registry.promote(run, trained(run), "support")
     with shelf.shelf().moving("support") as move:
-        storage.put_bytes(b'{"holder": "other", "until": 1e12, "who": "another"}', f"{url}/locks/support.json")
+        object_store.put_bytes(b'{"holder": "other", "until": 1e12, "who": "another"}', f"{url}/locks/support.json")
         with pytest.raises(FtlibError, match="another process took"):
             move({"version": 9, "history": [9]})
     assert registry.current("support").number == 1
@@ -275,15 +275,15 @@ def test_a_number_that_another_took_in_spite_of_the_lock_stays_its(
     url: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a write comes late: it is seen, and the next number is taken."""
-    read, spoilt = storage.read, list[str]()
+    read, spoilt = object_store.read, list[str]()
 
     def late(where: str) -> bytes | None:
         if where.endswith("versions/support/1.json") and not spoilt:
             spoilt.append(where)
-            storage.put_bytes(b'{"files": "support-of-another"}', where)
+            object_store.put_bytes(b'{"files": "support-of-another"}', where)
         return read(where)
 
-    monkeypatch.setattr(storage, "read", late)
+    monkeypatch.setattr(object_store, "read", late)
     assert registry.promote(run, trained(run), "support").number == 2
     assert registry.current("support").weights.is_dir()
 
@@ -333,7 +333,7 @@ def test_a_store_that_is_away_leaves_what_is_served(
     monkeypatch.setattr(shelf, "PATIENCE", 0.1)
     back = os.environ["AWS_ENDPOINT_URL"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
-    storage._filesystem.cache_clear()
+    object_store._filesystem.cache_clear()
     caplog.clear()
     for _ in range(2):
         catalog.refresh()
@@ -344,7 +344,7 @@ def test_a_store_that_is_away_leaves_what_is_served(
     with pytest.raises(FtlibError, match="has not answered for 0 s"):
         Catalog([]).refresh()
     monkeypatch.setenv("AWS_ENDPOINT_URL", back)
-    storage._filesystem.cache_clear()
+    object_store._filesystem.cache_clear()
     registry.promote(run, trained(run), "support")
     catalog.refresh()
     assert catalog.route("support").id == "support@2"

@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from ftlib.errors import InputError
-from ftlib.registry import registry, weights
+from ftlib.models import adapter_files
+from ftlib.registry import registry
 from ftlib.registry.registry import Version
 
 PLAIN = {"peft_type": "LORA", "r": 8, "bias": "none", "modules_to_save": None, "use_dora": False, "rank_pattern": {}}
@@ -144,7 +145,7 @@ def test_what_vllm_does_not_serve(version, changes, reason):
         match=f"support@3 {reason}, which vLLM does not serve: use the bank engine, or promote it with --merged",
     ):
         registry.check_loadable(version, engine="vllm")
-    assert not weights.is_plain_lora(PLAIN | changes)
+    assert not adapter_files.is_plain_lora(PLAIN | changes)
 
 
 def test_a_whole_model_needs_no_adapter_config(tmp_path):

@@ -26,11 +26,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ftlib.models import fingerprint
+from ftlib.files.atomic import write_json
+from ftlib.models.base import fingerprint
 from ftlib.registry import registry
 from ftlib.registry.registry import Version
-from ftlib.runs import Run, Trial, write_json
-from serve import app
+from ftlib.run.directory import Run, Trial
+from serve.front import app
 
 CONTEXT = 4096  # tokens; the tiny model needs seconds to fill it, which a hang-up must not have to wait for
 KEY = "tiny-key"

@@ -13,19 +13,21 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from ftlib.adapters.build import add_adapter
 from ftlib.config import AdapterSection, ModelSection
-from ftlib.models import load_model
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import read_json
+from ftlib.models.adapters.build import add_adapter
+from ftlib.models.base import load_model
 from ftlib.registry import registry
 from ftlib.registry.registry import Version
-from ftlib.runs import Run, read_json, write_json
-from serve.adapters import Adapter, Shelf, Slots, read_adapter, why_not_banked
-from serve.batch import Batch
-from serve.catalog import base_key, engine_name
-from serve.model import Loaded, Tokenizers, decoding, encode
-from serve.protocol import Ask, Refused
-from serve.sampling import Sampling
-from serve.sequence import Sequence
+from ftlib.run.directory import Run
+from serve.engine.batch import Batch
+from serve.engine.messages import Ask, Refused
+from serve.engine.model import Loaded, Tokenizers, decoding, encode
+from serve.engine.sampling import Sampling
+from serve.engine.sequence import Sequence
+from serve.engine.slots import Adapter, Shelf, Slots, read_adapter, why_not_banked
+from serve.front.catalog import base_key, engine_name
 
 from .conftest import finish, tiny_tokenizer
 

@@ -19,13 +19,14 @@ import httpx
 import pytest
 
 from ftlib.errors import InputError
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import read_json
 from ftlib.registry import registry
-from ftlib.runs import read_json, write_json
-from serve import app
-from serve.api import Api
-from serve.catalog import engine_name
-from serve.http import make_app, this_api
-from serve.options import Endpoint
+from serve.engine.options import Endpoint
+from serve.front import app
+from serve.front.api import Api
+from serve.front.catalog import engine_name
+from serve.front.http import make_app, this_api
 
 from .conftest import KEY, World, adapter_trial
 from .test_failures import Handle
@@ -297,7 +298,7 @@ def test_a_body_is_not_read_before_the_key_is(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/../../etc/passwd", "/%2e%2e/etc/passwd", "/page.html", "/serve/http.py", "/static/x", "//etc"]
+    "path", ["/../../etc/passwd", "/%2e%2e/etc/passwd", "/page.html", "/serve/front/http.py", "/static/x", "//etc"]
 )
 def test_nothing_else_is_there(world: World, path: str) -> None:
     answer = httpx.get(world.url + path, headers=HEADERS)

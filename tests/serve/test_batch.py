@@ -22,11 +22,11 @@ from transformers import (
 )
 
 from ftlib.registry.registry import Version
-from serve.adapters import Adapter, Shelf, Slots
-from serve.batch import CHUNK, Batch
-from serve.model import Loaded
-from serve.sampling import Sampling
-from serve.sequence import Sequence
+from serve.engine.batch import CHUNK, Batch
+from serve.engine.model import Loaded
+from serve.engine.sampling import Sampling
+from serve.engine.sequence import Sequence
+from serve.engine.slots import Adapter, Shelf, Slots
 
 from .conftest import CONTEXT
 
@@ -160,7 +160,7 @@ def test_the_cache_forgets_a_crowd(versions: list[Version]) -> None:
 
 
 def test_llama_config_masks_are_made_once() -> None:
-    from serve.batch import _masks_are_4d
+    from serve.engine.batch import _masks_are_4d
 
     plain = AutoModelForCausalLM.from_config(LlamaConfig(**GROUPED)).config
     sliding = AutoModelForCausalLM.from_config(MistralConfig(**GROUPED, sliding_window=8)).config

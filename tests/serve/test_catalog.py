@@ -11,11 +11,11 @@ import pytest
 
 from ftlib.registry import registry
 from ftlib.registry.registry import Version
-from ftlib.runs import Run
-from serve.catalog import Catalog
-from serve.engines import Engines
-from serve.options import Endpoint
-from serve.protocol import Refused
+from ftlib.run.directory import Run
+from serve.engine.messages import Refused
+from serve.engine.options import Endpoint
+from serve.front.catalog import Catalog
+from serve.front.engines import Engines
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from serve import app, connection
-from serve.connection import Connection
+from serve.front import app, connection
+from serve.front.connection import Connection
 
 from .conftest import free_port
 

@@ -13,9 +13,10 @@ from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDep
 import serve as package
 from ftlib.errors import InputError
 from ftlib.registry import drift, monitor, profile, registry
-from serve import api, app, connection, logs, template_process, templates
-from serve.engines import deployment
-from serve.options import APPLICATION, Endpoint, ReplicaOptions
+from serve.engine import template_process, templates
+from serve.engine.options import APPLICATION, Endpoint, ReplicaOptions
+from serve.front import api, app, connection, logs
+from serve.front.engines import deployment
 
 from ..conftest import ROOT
 from .conftest import ENGINE, KEY, World
@@ -35,7 +36,7 @@ def test_the_config_is_one_that_serve_takes(config: dict[str, Any]) -> None:
     assert set(config["http_options"]) <= set(HTTPOptionsSchema.model_fields)  # Serve lets a misspelt one pass
     (application,) = taken.applications
     assert set(config["applications"][0]) <= set(ServeApplicationSchema.model_fields)
-    assert (application.name, application.import_path) == (APPLICATION, "serve.app:build")
+    assert (application.name, application.import_path) == (APPLICATION, "serve.front.app:build")
     assert taken.http_options.host == "127.0.0.1"
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from ftlib.errors import FtlibError
 from ftlib.registry.registry import Version
-from serve import arrivals
-from serve.arrivals import Arrivals
-from serve.engine import THREADS, Engine
-from serve.options import EngineOptions
-from serve.protocol import Ask, Piece, Refusal, Refused, Tally
+from serve.engine import arrivals
+from serve.engine.arrivals import Arrivals
+from serve.engine.engine import THREADS, Engine
+from serve.engine.messages import Ask, Piece, Refusal, Refused, Tally
+from serve.engine.options import EngineOptions
 
 LONG = 3000  # tokens: seconds of work
 

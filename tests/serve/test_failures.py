@@ -14,15 +14,16 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from ftlib.errors import FtlibError, InputError
+from ftlib.files.atomic import write_json
 from ftlib.registry import registry
-from ftlib.runs import Run, write_json
-from serve import app
-from serve.api import Api
-from serve.catalog import engine_name
-from serve.http import make_app, this_api
-from serve.model import Loaded
-from serve.options import Endpoint
-from serve.protocol import Piece, Refusal
+from ftlib.run.directory import Run
+from serve.engine.messages import Piece, Refusal
+from serve.engine.model import Loaded
+from serve.engine.options import Endpoint
+from serve.front import app
+from serve.front.api import Api
+from serve.front.catalog import engine_name
+from serve.front.http import make_app, this_api
 
 BODY = {"model": "one", "prompt": "x"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from serve.fair_queue import FairQueue
+from serve.engine.queue import FairQueue
 
 
 def taken(queue: FairQueue[str], active: Counter[str] | None = None) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from serve.protocol import Piece, Reply
+from serve.engine.messages import Piece, Reply
 
 from .conftest import KEY, LABELS, World
 from .test_life import until

@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from serve.http import make_app
+from serve.front.http import make_app
 
 from .conftest import KEY, World
 

@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from ftlib.registry import keys
-from serve.guard import Bucket, Guard
-from serve.protocol import Refused
+from serve.engine.messages import Refused
+from serve.front.guard import Bucket, Guard
 
 from .conftest import World
 
@@ -59,7 +59,7 @@ def test_a_key_of_the_file_opens_its_names_and_counts(tmp_path: Path) -> None:
 
 def test_a_bucket_fills_again(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("serve.guard.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("serve.front.guard.time.monotonic", lambda: now[0])
     bucket = Bucket(60)
     assert [bucket.take() for _ in range(60)] == [0.0] * 60
     assert bucket.take() == pytest.approx(1.0)

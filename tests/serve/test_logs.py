@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ftlib.errors import InputError
-from serve import logs
-from serve.logs import Access, AccessLog, Redaction, SampleLog
+from serve.front import logs
+from serve.front.logs import Access, AccessLog, Redaction, SampleLog
 
 
 def access(number: int = 0, **changes: Any) -> Access:

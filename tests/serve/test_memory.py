@@ -7,7 +7,7 @@ import sys
 import psutil
 import pytest
 
-from serve.memory import give_back
+from serve.engine.memory import give_back
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc_trim")

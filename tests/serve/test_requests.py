@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.protocol import Refused
-from serve.requests import HARMLESS, NOT_YET, ChatRequest, ClassifyRequest, CompletionRequest, Request, parse
+from serve.engine.messages import Refused
+from serve.front.openai import HARMLESS, NOT_YET, ChatRequest, ClassifyRequest, CompletionRequest, Request, parse
 
 from .conftest import KEY, World
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from serve.sampling import Sampling, draw
+from serve.engine.sampling import Sampling, draw
 
 VOCABULARY = 50
 

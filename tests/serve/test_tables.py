@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from ftlib.registry import registry
-from ftlib.runs import Run
-from serve.classifier import Classifier, Label
-from serve.model import room, table
-from serve.options import EngineOptions
-from serve.protocol import Refusal
+from ftlib.run.directory import Run
+from serve.engine.classifier import Classifier, Label
+from serve.engine.messages import Refusal
+from serve.engine.model import room, table
+from serve.engine.options import EngineOptions
 
 from .conftest import finish, tiny_tokenizer
 

@@ -11,8 +11,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from ftlib.data.templates import TEMPLATES
-from serve.protocol import Ask, Refused
-from serve.templates import Templates
+from serve.engine.messages import Ask, Refused
+from serve.engine.templates import Templates
 
 from .conftest import TEMPLATE
 

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from serve.text import Spelling, TextStream
+from serve.engine.text import Spelling, TextStream
 
 TEXT = "größe 日本語 🙂 end, the end"
 

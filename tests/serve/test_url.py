@@ -12,9 +12,9 @@ from pathlib import Path
 import openai
 import pytest
 
+from ftlib.files import object_store
 from ftlib.registry import registry, shelf
-from ftlib.runs import Run
-from ftlib.storage import storage
+from ftlib.run.directory import Run
 
 from ..cluster.conftest import clean_environment
 from ..cluster.stores import BUCKET, s3_server
@@ -32,7 +32,7 @@ def test_promoted_here_and_served_there(base: Path, tmp_path: Path, monkeypatch:
     with s3_server(free_port()) as variables:
         for key, value in variables.items():
             monkeypatch.setenv(key, value)
-        storage._filesystem.cache_clear()
+        object_store._filesystem.cache_clear()
         served = {
             name: registry.promote(run, adapter_trial(run, name, base, seed=seed), name)
             for seed, name in ((1, "one"), (2, "two"))
@@ -81,7 +81,7 @@ def test_promoted_here_and_served_there(base: Path, tmp_path: Path, monkeypatch:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-    storage._filesystem.cache_clear()
+    object_store._filesystem.cache_clear()
 
 
 def _server_of(variables: dict[str, str]) -> int:

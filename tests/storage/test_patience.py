@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ftlib.errors import StorageError
-from ftlib.storage import patience
-from ftlib.storage.patience import patiently, storage_trouble
+from ftlib.files import patience
+from ftlib.files.patience import patiently, storage_trouble
 
 
 def test_a_disk_that_is_freed_in_time_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ftlib.runs import Run
-from ftlib.sweep.nodes import place_of
+from ftlib.cluster.nodes import place_of
+from ftlib.run.directory import Run
 
 from ..conftest import write_experiment
 from ..machines import Machines, machines, run_in, wait_until

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from ftlib.cluster.fair_share import Shares
 from ftlib.config import Experiment, ScaleSection
 from ftlib.errors import ConfigError
-from ftlib.leaderboard import leaderboard, to_csv
-from ftlib.runs import Run, append_row, write_json
-from ftlib.setting import Setting
-from ftlib.sweep.conductor import Conductor
-from ftlib.sweep.cost import expected, spent
-from ftlib.sweep.shares import Shares
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import append_row
+from ftlib.run.context import Setting
+from ftlib.run.cost import expected, spent
+from ftlib.run.directory import Run
+from ftlib.run.leaderboard import leaderboard, to_csv
+from ftlib.sweep.callback import Conductor
 
 from ..conftest import ftlib, write_experiment
 

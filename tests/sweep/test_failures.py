@@ -18,14 +18,16 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
+from ftlib.cluster.fair_share import Shares
+from ftlib.cluster.nodes import PLACE, place_of
 from ftlib.config import Experiment, ScaleSection
-from ftlib.runs import Run, Trial, read_json, write_text
-from ftlib.setting import Setting
-from ftlib.sweep.conductor import Conductor
-from ftlib.sweep.nodes import PLACE, place_of
-from ftlib.sweep.shares import Shares
+from ftlib.files.atomic import write_text
+from ftlib.files.json_files import read_json
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run, Trial
+from ftlib.run.tracking import wandb_id
+from ftlib.sweep.callback import Conductor
 from ftlib.sweep.sweep import _sweep_up
-from ftlib.tracking import wandb_id
 
 from ..conftest import may_unshare, write_experiment
 from ..machines import Machines, machines, run_in, wait_until

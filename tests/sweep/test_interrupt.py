@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from ftlib.sweep import interrupt
-from ftlib.sweep.interrupt import Interrupt, interruptible, sigterm_is_ctrl_c
+from ftlib.cluster import interrupt
+from ftlib.cluster.interrupt import Interrupt, interruptible, sigterm_is_ctrl_c
 
 from ..conftest import ROOT
 

@@ -10,9 +10,10 @@ from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
 
-from ftlib.record import copy_checkpoint
-from ftlib.runs import Run, replace_directory
+from ftlib.files.atomic import replace_directory
+from ftlib.run.directory import Run
 from ftlib.sweep.population import Population
+from ftlib.train.recorder import copy_checkpoint
 
 
 class Controller:

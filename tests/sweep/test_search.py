@@ -8,7 +8,7 @@ import pytest
 
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError
-from ftlib.setting import Rungs
+from ftlib.run.context import Rungs
 from ftlib.sweep.rungs import rungs_for, why_never_stopped
 from ftlib.sweep.search import FAILED, make_scheduler, make_search
 
@@ -183,7 +183,7 @@ def test_by_default_no_rung_is_before_every_trial_has_made_twenty_steps_or_an_ep
 def test_the_grace_is_that_of_the_largest_batch(tree: dict[str, Any], data_file: Any) -> None:
     from types import SimpleNamespace
 
-    from ftlib.estimate import budget, grace
+    from ftlib.train.estimate import budget, grace
 
     report: Any = SimpleNamespace(train_rows=960, train_tokens=9600, eval_rows=40)
     made = experiment(tree, {"train.per_device_train_batch_size": [4, 8], "train.gradient_accumulation_steps": [1, 2]})

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from ftlib.cluster.fair_share import Claim, Shares, allowed, shared
 from ftlib.config import ScaleSection
-from ftlib.runs import Run
-from ftlib.sweep.shares import Claim, Shares, allowed, shared
+from ftlib.run.directory import Run
 
 from ..conftest import write_experiment
 from ..machines import machines, run_in, wait_until
@@ -39,7 +39,7 @@ def test_who_gives(mine: Claim, other: Claim, may: float | None) -> None:
 
 @pytest.mark.usefixtures("ray_local")
 def test_sweeps_hear_of_each_other_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ftlib.sweep.shares.PATIENCE", 0.0)
+    monkeypatch.setattr("ftlib.cluster.fair_share.PATIENCE", 0.0)
     scale = ScaleSection(resources_per_worker={"CPU": 2})
     rich, poor = Shares("rich", scale), Shares("poor", scale)
     rich.has, rich.wants = 3, 8

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from ftlib.config import Experiment
-from ftlib.runs import POINT, Run, write_json, write_text
-from ftlib.sweep.commands import Command, send, waiting
+from ftlib.files.atomic import write_json, write_text
+from ftlib.run.commands import Command, send, waiting
+from ftlib.run.directory import Run
+from ftlib.run.layout import POINT
 from ftlib.sweep.steering import Steering
 
 from ..conftest import ftlib, write_experiment

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import ray
 
-from ftlib.runs import ENDED, Run, Trial
+from ftlib.run.directory import ENDED, Run, Trial
 
 from ..conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 

@@ -27,8 +27,8 @@ from ftlib.data.fields import BadRow
 from ftlib.data.render import render
 from ftlib.data.tokenize import Encoding, Tally, answers
 from ftlib.errors import TrialError
-from ftlib.runs import append_row, read_rows
-from ftlib.teacher import cached
+from ftlib.files.json_files import append_row, read_rows
+from ftlib.methods.teacher import cached
 
 if TYPE_CHECKING:
     import datasets

@@ -9,13 +9,13 @@ from typing import Any
 from trl import DistillationConfig, DistillationTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from ftlib.adapters.build import make_optimizer
 from ftlib.config import Experiment
 from ftlib.data.tokenize import IGNORED
 from ftlib.methods.arguments import training_arguments
 from ftlib.methods.evaluation import ByRows
-from ftlib.methods.objectives.language import summary
+from ftlib.methods.pack_losses.language import summary
 from ftlib.methods.table import Table
+from ftlib.models.adapters.build import make_optimizer
 
 
 class OnPolicyDistiller(ByRows, DistillationTrainer):

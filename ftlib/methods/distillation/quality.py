@@ -13,9 +13,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from ftlib.files.atomic import write_json
 from ftlib.methods.distillation.targets import Batch, Task
-from ftlib.models import count_parameters
-from ftlib.runs import write_json
+from ftlib.models.base import count_parameters
 
 
 def key(teacher: dict[str, Any], data_hash: str, batch: int, rows: str) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""The machines of the cluster: which are there, and which are about to be taken away."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import ray
+from ray._private import state as cluster_state
+
+from ftlib.files.atomic import write_json
+from ftlib.files.json_files import read_json
+
+# Ray gives its workers a niceness of 15: beside any other busy process they get a thirtieth of a core, and a model takes
+# minutes to load.
+NICENESS = ("RAY_worker_niceness", "0")
+DOOR_SECONDS = 2.0
+PLACE = "place.json"  # in a trial's directory: where it runs
+
+
+def here() -> str:
+    """The machine of this process."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
+
+
+def note_place(trial: Path) -> None:
+    """Writes into a trial's directory where it runs, for whoever conducts and for a person."""
+    where = {"node": here(), "ip": ray.util.get_node_ip_address(), "pid": os.getpid(), "since": time.time()}
+    write_json(trial / PLACE, where)
+
+
+def place_of(trial: Path) -> str | None:
+    """The machine on which a trial was last seen."""
+    return (read_json(trial / PLACE, dict) or {}).get("node")
+
+
+def answers(node: str | None) -> bool:
+    """Whether a machine still stands: asked at its own door, since the cluster takes half a minute to miss it."""
+    known = {each["NodeID"]: each for each in ray.nodes() if each["Alive"]}
+    if node not in known:
+        return False
+    door = (known[node]["NodeManagerAddress"], known[node]["NodeManagerPort"])
+    try:
+        socket.create_connection(door, timeout=DOOR_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def leaving() -> dict[str, float | None]:
+    """The machines that the cloud or the cluster takes away, and when (seconds of the clock, None where it was not said).
+
+    Ray Train's own watcher asks the same: there is no public name for it.
+    """
+    asked = cluster_state.state.get_draining_nodes()
+    return {node: deadline / 1000 if deadline else None for node, deadline in asked.items()}
+
+
+def of_actor(actor_id: str | None) -> str | None:
+    """The machine that an actor was on, also of a dead one."""
+    if actor_id is None:
+        return None
+    known = cluster_state.state.actor_table(actor_id) or {}
+    node = known.get("Address", {}).get("NodeID")
+    return node if node and node.strip("f") else None  # Ray's nil is all ones

@@ -1,0 +1,97 @@
+"""Whole files and whole directories, or nothing of them: written beside, brought to the disk, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ftlib.files.patience import patiently
+
+
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Writes a whole file or nothing of it, also when the power goes: the new content is on the disk before its name is.
+    `mode` is less the umask. Raises StorageError where that is not possible for a minute."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged.unlink(missing_ok=True)  # of a try before
+        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staged, path)
+
+    patiently(write, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a whole JSON file or nothing of it."""
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def to_disk(folder: Path) -> None:
+    """Brings a directory's names to the disk, and with them a rename in it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def all_to_disk(folder: Path) -> None:
+    """Brings all files of a directory to the disk, and the directory itself."""
+    for each in folder.rglob("*"):
+        if each.is_file():
+            with each.open("rb") as file:
+                os.fsync(file.fileno())
+        elif each.is_dir():
+            to_disk(each)
+    to_disk(folder)
+
+
+def link(source: str, target: str) -> None:
+    """A hard link where the file system has them: published files are never written again."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def target_of(aside: Path) -> Path:
+    """The file or directory that something put aside, or half written, stands for."""
+    return aside.with_name(aside.name.removeprefix(".").removesuffix(".old"))
+
+
+def replace_directory(staged: Path, target: Path) -> None:
+    """Puts `staged` in the place of `target`. Killed at any point, or without power, `settled(target)` is a whole
+    directory; when this returns, the new one is on the disk."""
+    old = _aside(target)
+
+    def swap() -> None:
+        if staged.exists():
+            all_to_disk(staged)
+        if target.exists() and staged.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(target, old)
+        if staged.exists():
+            os.replace(staged, target)
+        to_disk(target.parent)
+
+    patiently(swap, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def settled(target: Path) -> Path | None:
+    """`target`, or what it replaced when the replacing was cut short, or None when there never was one."""
+    if target.exists():
+        return target
+    return _aside(target) if _aside(target).exists() else None

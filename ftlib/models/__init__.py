@@ -1,0 +1,1 @@
+"""Base models and adapters: found, loaded, put together, merged, put side by side."""

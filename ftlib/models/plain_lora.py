@@ -1,0 +1,47 @@
+"""A folder of plain LoRA as a bank takes it: by the bank's names, each layer's scale inside its B.
+
+A bank has one scale a slot, and PEFT one a layer: alpha / r, or alpha / sqrt(r) of rsLoRA, where patterns may give a layer
+its own alpha and its own r.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ftlib.models.adapter_files import adapter_config
+from ftlib.models.lora_bank import PREFIX
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class PlainLora:
+    """`ranks` are its layers', `state` its tensors in PEFT's shapes ([r, in], [out, r])."""
+
+    ranks: dict[str, int]
+    state: dict[str, Tensor]
+
+    @property
+    def rank(self) -> int:
+        return max(self.ranks.values(), default=0)
+
+
+def read_lora(owner: str, folder: Path) -> PlainLora:
+    """The adapter in a folder. Raises InputError for a config that is none."""
+    from peft.utils.other import get_pattern_key  # how PEFT itself finds a layer's alpha
+
+    config = adapter_config(owner, folder)
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    ranks = {name.removesuffix(".lora_A.weight"): len(part) for name, part in state.items() if ".lora_A." in name}
+    alphas = config.get("alpha_pattern") or {}
+    for layer, rank in ranks.items():
+        alpha = alphas.get(get_pattern_key(alphas, layer), config["lora_alpha"])
+        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        if (b := f"{layer}.lora_B.weight") in state:
+            state[b] = state[b].float() * scale
+    return PlainLora(ranks, state)

@@ -1,0 +1,1 @@
+"""A cluster from outside: its file, its jobs, and what travels there."""

@@ -1,0 +1,171 @@
+"""A job on the cluster: `python -m ftlib.remote.entrypoint run RUN JOB` inside an unpacked parcel is the driver of RUN.
+
+What the client and this side say to each other, besides what Ray's Jobs API carries: a line with a public key in the
+job's log (`sealed.KEY`), a box of secrets in the cluster's package store (`sealed.box`), a line about an archive
+(`archive.READY`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlib.errors import FtlibError
+
+if TYPE_CHECKING:
+    from ftlib.run.directory import Run
+
+PATIENCE = 300.0  # seconds that a driver waits for its secrets
+INTERRUPTED = 130
+KEPT = 900.0  # seconds that an archive waits to be fetched
+
+
+def storage_of(storage: str) -> str:
+    """Where a job's run goes: a URL as it is; a path of the client's machine means the driver's own disk."""
+    from ftlib.files.home import home
+    from ftlib.files.object_store import is_url
+
+    return storage if is_url(storage) else str(home() / "runs")
+
+
+def run(name: str, job: str, secrets: bool) -> None:
+    """Conducts the parcel's experiment as the run `name`. Raises FtlibError where the cluster has other versions."""
+    from ftlib.cli.conduct import start
+    from ftlib.config import Experiment
+
+    vault = _begin(job, secrets)
+    tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
+    tree["storage"] = storage_of(tree["storage"])
+    experiment = Experiment.parse(tree).anchored()
+    parcel = {"root": os.getcwd(), "inputs": _parcel()["inputs"]}
+    start(experiment, Path("experiment.yaml").read_text(encoding="utf-8"), run_name=name, parcel=parcel)
+    del vault
+
+
+def resume(name: str, job: str, secrets: bool, trust: bool) -> None:
+    """Goes on with the run `name`; its inputs lie where this job's parcel has them."""
+    from ftlib.cli.conduct import go_on
+    from ftlib.config import Experiment
+    from ftlib.run.mirror import open_run
+
+    vault = _begin(job, secrets)
+    tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
+    opened = open_run(f"{storage_of(tree['storage'])}/{name}")
+    resolved = {**opened.experiment, **{key: tree[key] for key in ("model", "data", "method")}}
+    go_on(Experiment.parse(resolved).anchored(), opened, trust)
+    del vault
+
+
+def _begin(job: str, secrets: bool) -> Any:
+    _check_versions()
+    from ftlib.sweep.sweep import start_ray
+
+    start_ray()
+    return _take_secrets(job) if secrets else None
+
+
+def _check_versions() -> None:
+    from ftlib.remote.parcel import differing
+
+    sent = _parcel()["versions"]
+    other = differing(sent, _installed(sent))
+    if other and not os.environ.get("FTLIB_ANY_VERSIONS"):
+        raise FtlibError(
+            f"this cluster has {', '.join(other)}: install constraints.txt there, or submit with --pip or --any-versions."
+        )
+
+
+def _installed(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _parcel() -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(Path("parcel.json").read_text(encoding="utf-8"))
+    return told
+
+
+def _take_secrets(job: str) -> Any:
+    """Shows a key, waits for the box, empties it into a vault. Raises FtlibError when none comes."""
+    from ray.experimental import internal_kv
+
+    from ftlib.cluster.vault import open_vault
+    from ftlib.remote.sealed import KEY, Receiver, box
+
+    receiver = Receiver()
+    print(f"{KEY}{receiver.public}", flush=True)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        sealed = internal_kv._internal_kv_get(box(job).encode())
+        if sealed is not None:
+            internal_kv._internal_kv_del(box(job).encode())
+            return open_vault(receiver.open(sealed))
+        time.sleep(0.2)
+    raise FtlibError(
+        f"no secrets came within {PATIENCE:.0f} s: submit again, and let the command wait for its last line."
+    )
+
+
+def archive(name: str, job: str, storage: str, weights: str) -> None:
+    """Puts the run `name` where Ray's log service can stream it, says so, and takes it away again when it was fetched
+    (the client stops this job) or after `KEPT` seconds."""
+    import ray
+
+    from ftlib.run.archive import READY, write_archive
+    from ftlib.sweep.sweep import start_ray
+
+    opened = _whole(f"{storage_of(storage)}/{name}")
+    start_ray()
+    node = ray.get_runtime_context().get_node_id()
+    target = Path(ray._private.worker.global_worker.node.get_logs_dir_path()) / f"ftlib-{job}.tar"
+    try:
+        told = write_archive(opened, target, weights)
+        print(READY + json.dumps({"node": node, "file": target.name, **told}), flush=True)
+        time.sleep(KEPT)
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def _whole(place: str) -> Run:
+    """A run with the weights that other machines have carried to its URL."""
+    from ftlib.run.mirror import bring_weights, open_run
+
+    opened = open_run(place)
+    for trial in opened.trials():
+        bring_weights(opened, trial)
+    return opened
+
+
+def main() -> None:
+    """`run|resume RUN JOB [--secrets] [--trust]`, `archive RUN JOB STORAGE WEIGHTS`: written by `ftlib.remote.jobs` alone."""
+    from ftlib import cli
+    from ftlib.cli.quiet import quiet_libraries
+
+    verb, name, job, *rest = sys.argv[1:]
+    calls = {
+        "run": lambda: run(name, job, "--secrets" in rest),
+        "resume": lambda: resume(name, job, "--secrets" in rest, "--trust" in rest),
+        "archive": lambda: archive(name, job, *rest),
+    }
+    quiet_libraries()
+    try:
+        cli.guarded(calls[verb], debug=False)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Ray's stop has also reached W&B's process, whose client would complain of it
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""The leaderboard: every trial of a run, best first, the untuned base above them. Reads the run directory only."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlib.config import ScaleSection
+from ftlib.files.atomic import write_text
+from ftlib.files.json_files import read_json
+from ftlib.run.cost import spent
+from ftlib.run.directory import Run, Trial
+from ftlib.run.layout import BASE, PACK_FILE
+from ftlib.run.plain_text import one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")  # how a cell begins that is computed
+COSTS = ("steps", "time", "tokens/s", "trainable")  # the columns that a narrow terminal goes without
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line. `value` is the trial's best evaluation (the one whose weights are kept); None where there is none."""
+
+    rank: int | None
+    trial: str
+    state: str
+    value: float | None
+    gain: float | None  # against the base, in percent, positive = better
+    params: dict[str, Any]
+    step: int
+    tokens: int
+    seconds: float
+    trainable_parameters: int | None
+    reason: str | None
+    cloned_from: str | None = None
+    changed: dict[str, Any] | None = None  # by hand: dotted paths to values
+    cost: float | None = None  # its part of the workers it was on, where they have a price
+    pareto: bool = False  # no trial is both cheaper and better
+
+    @property
+    def name(self) -> str:
+        """The trial, and what a person made of it: `007 of 003`, `003 +`."""
+        if self.cloned_from:
+            return f"{self.trial} of {self.cloned_from}"
+        return f"{self.trial} +" if self.changed else self.trial
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The base (or None) and the trials, best first, those without a value last."""
+
+    metric: str
+    mode: str
+    base: Row | None
+    rows: list[Row]
+    cost: float | None = None  # of the whole sweep
+    model: str | None = None  # the base's name
+    isolation: str | None = None  # of a packed run: what its trials were to each other
+
+    @property
+    def footer(self) -> str | None:
+        """What `vs base` is measured against; None where there is no base to compare with."""
+        if self.base is None or self.base.value is None:
+            return None
+        name = f" ({self.model})" if self.model else ""
+        return f"vs base: how much better than the base{name} before any training, on the same evaluation rows"
+
+    @property
+    def best(self) -> Row | None:
+        return self.rows[0] if self.rows and self.rows[0].value is not None else None
+
+    @property
+    def parameters(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row.params))
+
+
+def leaderboard(run: Run) -> Leaderboard:
+    """The leaderboard as the run directory stands now: also of a sweep that is still running."""
+    metric, mode = run.objective
+    base = _row(run.trial(BASE), metric, mode, None) if run.trial(BASE).metrics() else None
+    rows = [_row(trial, metric, mode, base.value if base else None) for trial in run.trials()]
+    scored = [row for row in rows if row.value is not None and row.state != "failed"]
+    scored.sort(key=lambda row: (row.value or 0.0) * (1 if mode == "min" else -1))
+    ranked = [replace(row, rank=rank) for rank, row in enumerate(scored, start=1)]
+    unranked = [row for row in rows if row not in scored]
+    experiment = run.resolved.get("experiment", {})
+    model = Path(experiment.get("model", {}).get("name_or_path", "")).name or None
+    board = Leaderboard(metric, mode, base, ranked + unranked, None, model, _isolation(run))
+    scale = ScaleSection.model_validate(experiment.get("scale", {}))
+    if scale.worker_price is None:
+        return board
+    so_far = spent(run, scale.num_workers)
+    priced = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in ranked]
+    others = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in unranked]
+    return replace(board, rows=_pareto(priced) + others, cost=so_far.cost(scale))
+
+
+def _isolation(run: Run) -> str | None:
+    """What `pack.json` says that the trials of a pack were to each other."""
+    match read_json(run.path / PACK_FILE):
+        case {"isolation": {"sentence": str(sentence)}}:
+            return one_line(sentence)
+    return None
+
+
+def _pareto(ranked: list[Row]) -> list[Row]:
+    """Marks the trials that are cheaper than every better one. They come best first."""
+    marked, cheapest = [], float("inf")
+    for row in ranked:
+        cost = row.cost or 0.0
+        marked.append(replace(row, pareto=cost < cheapest))
+        cheapest = min(cheapest, cost)
+    return marked
+
+
+def _row(trial: Trial, metric: str, mode: str, base: float | None) -> Row:
+    rows, status = trial.metrics(), trial.status
+    values = [row[metric] for row in trial.evaluations(metric)]
+    value = (min if mode == "min" else max)(values, default=None)
+    last: dict[str, Any] = rows[-1] if rows else {"step": 0, "tokens": 0, "seconds": 0.0}
+    gain = None
+    if value is not None and base:
+        gain = 100 * ((base - value) if mode == "min" else (value - base)) / abs(base)
+    return Row(
+        rank=None,
+        trial=trial.id,
+        state=status["state"],
+        value=value,
+        gain=gain,
+        params=trial.params,
+        step=last["step"],
+        tokens=last["tokens"],
+        seconds=last["seconds"],
+        trainable_parameters=trial.manifest.get("trainable_parameters"),
+        reason=status.get("reason"),
+        cloned_from=trial.lineage.get("cloned_from"),
+        changed=trial.lineage.get("changed"),
+    )
+
+
+def to_csv(board: Leaderboard) -> str:
+    """The whole leaderboard, one line a trial, the base first with rank 0."""
+    out = io.StringIO()
+    names = ["rank", "trial", "state", board.metric, "gain_percent", *board.parameters]
+    names += [
+        "step",
+        "tokens",
+        "seconds",
+        "tokens_per_second",
+        "trainable_parameters",
+        "cost",
+        "pareto",
+        "cloned_from",
+        "changed",
+        "reason",
+    ]
+    writer = csv.DictWriter(out, names)
+    writer.writerow({name: _cell(name) for name in names})
+    for row in [*([board.base] if board.base else []), *board.rows]:
+        cells = {
+            "rank": 0 if row is board.base else row.rank,
+            "trial": row.trial,
+            "state": row.state,
+            board.metric: row.value,
+            "gain_percent": None if row.gain is None else round(row.gain, 4),
+            **row.params,
+            "step": row.step,
+            "tokens": row.tokens,
+            "seconds": row.seconds,
+            "tokens_per_second": round(row.tokens_per_second, 1),
+            "trainable_parameters": row.trainable_parameters,
+            "cost": None if row.cost is None else round(row.cost, 6),
+            "pareto": "" if row.cost is None else row.pareto,
+            "cloned_from": row.cloned_from,
+            "changed": "; ".join(f"{path}={value}" for path, value in (row.changed or {}).items()),
+            "reason": row.reason,
+        }
+        writer.writerow({name: _cell(value) for name, value in cells.items()})
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would compute (`=HYPERLINK(...)`) begins with an apostrophe there; numbers stay numbers."""
+    if not isinstance(value, str) or not value.startswith(FORMULAS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def write_leaderboard(run: Run) -> Leaderboard:
+    """Writes `leaderboard.csv` into the run directory."""
+    board = leaderboard(run)
+    write_text(run.path / "leaderboard.csv", to_csv(board))
+    return board
+
+
+def to_table(board: Leaderboard, top: int | None = None, width: int | None = None) -> Table:
+    """The leaderboard for a terminal; parameters under the last part of their path.
+
+    Where it is wider than `width` characters, the last columns are left out: `leaderboard.csv` has them all.
+    """
+    from rich.console import Console
+
+    costs = ("cost", *COSTS) if board.cost is not None else COSTS
+    for kept in range(len(costs), -1, -1):
+        table = _table(board, top, costs[:kept])
+        if width is None or Console(width=1000, markup=False, emoji=False).measure(table).maximum <= width:
+            break
+    return table
+
+
+def _table(board: Leaderboard, top: int | None, costs: tuple[str, ...]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    pack = f"pack: {board.isolation}" if board.isolation else None
+    caption = Text("\n".join(line for line in (board.footer, pack) if line), style="dim") or None
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=caption, caption_justify="left")
+    compared = ("vs base",) if board.footer else ()
+    for heading in ("#", "trial", "state", board.metric, *compared):
+        table.add_column(heading, justify="left" if heading in ("trial", "state") else "right", no_wrap=True)
+    for name in board.parameters:
+        table.add_column(name.rpartition(".")[2], justify="right", no_wrap=True)
+    for heading in costs:
+        table.add_column(heading, justify="right", no_wrap=True)
+    if board.base:
+        table.add_row(*_cells(board.base, board, costs), style="dim")
+    for row in board.rows[:top]:
+        table.add_row(*_cells(row, board, costs), style="bold green" if row is board.best else "")
+    return table
+
+
+def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
+    trained = row.trainable_parameters
+    cost = {
+        "cost": "" if row.cost is None else f"{row.cost:.4g}{' *' if row.pareto else '  '}",
+        "steps": str(row.step),
+        "time": f"{row.seconds:.1f}s",
+        "tokens/s": f"{row.tokens_per_second:,.0f}" if row.tokens else "",
+        "trainable": "" if trained is None else f"{trained:,}",
+    }
+    return [
+        "–" if row.rank is None else str(row.rank),
+        "untuned base" if row is board.base else row.name,
+        row.state,
+        "–" if row.value is None else f"{row.value:.4f}",
+        *(["" if row.gain is None else f"{row.gain:+.1f}%"] if board.footer else []),
+        *[_short(row.params.get(name, "")) for name in board.parameters],
+        *[cost[heading] for heading in costs],
+    ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else one_line(str(value))

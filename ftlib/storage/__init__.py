@@ -1,1 +1,0 @@
-"""Files that may be far away or fail for a while."""

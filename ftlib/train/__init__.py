@@ -1,0 +1,1 @@
+"""One trial: trained, evaluated and written down, without Ray."""

@@ -1,0 +1,1 @@
+"""What computes answers: one model, its adapters, the batch that all requests share."""

@@ -1,0 +1,195 @@
+"""Continuous batching: one forward pass a step for all rows, each with its own adapter, its own length, its own end.
+
+A prompt is read (prefill) in a pass of its own, several short ones together and a long one in parts, so that no one's
+next token waits for somebody's book. Then it is a row, and leaves when it ends; the others do not notice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from serve.engine.rows import RowCache
+from serve.engine.sampling import draw
+from serve.engine.sequence import Sequence
+from serve.engine.slots import Slots
+
+CHUNK = 512  # tokens of prompts that are read between two steps
+
+
+@dataclass
+class Filling:
+    """A long prompt of which a part has been read."""
+
+    sequence: Sequence
+    cache: Any
+    done: int = 0
+
+
+class Batch:
+    """Rows of `model`. Everything happens on the thread that calls.
+
+    `reads` is what reads a prompt where that is not the model itself: PEFT's wrapper, which puts virtual tokens first.
+    """
+
+    def __init__(self, model: Any, slots: Slots, reads: Callable[..., Any] | None = None) -> None:
+        self._model, self._slots, self._reads = model, slots, reads
+        self.rows: list[Sequence] = []
+        self._cache = RowCache()
+        self._filling: deque[Filling] = deque()
+        self._device = next(model.parameters()).device
+        self._masks_are_4d = _masks_are_4d(model.config)
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self._filling)
+
+    @property
+    def cells(self) -> int:
+        """Tokens' places in the cache: rows by the longest."""
+        return len(self.rows) * self._cache.width
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def admit(self, group: list[Sequence]) -> list[Sequence]:
+        """Reads prompts, whose adapters are held, and draws the first token of each. Returns those that have one."""
+        short = [each for each in group if len(each.prompt) <= CHUNK or self._reads]
+        self._filling.extend(Filling(each, DynamicCache()) for each in group if each not in short)
+        begun: list[Sequence] = []
+        for prompts in [[each] for each in short] if self._reads else _gathered(short):
+            begun += self._read(prompts)
+        return begun
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def step(self) -> list[Sequence]:
+        """One part of a long prompt, then one token of every row. Returns the sequences that got a token."""
+        begun = self._read_on()
+        stepped = list(self.rows)
+        if stepped:
+            self._cache.reserve_column()
+            positions = torch.tensor(self._cache.lengths, device=self._device)[:, None]
+            mask = self._cache.mask(self._device)
+            if mask is not None and self._masks_are_4d:
+                mask = mask[:, None, None, :]
+            ids = torch.tensor([[each.tokens[-1]] for each in stepped], device=self._device)
+            with self._mixed(stepped):
+                logits = self._model(
+                    input_ids=ids,
+                    position_ids=positions,
+                    attention_mask=mask,
+                    past_key_values=self._cache,
+                    use_cache=True,
+                ).logits[:, -1]
+            self._cache.advance()
+            self._take(stepped, logits)
+            for row in range(len(stepped) - 1, -1, -1):
+                if stepped[row].ended:
+                    self._leave(row)
+        return begun + stepped
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def drop(self, sequence: Sequence) -> None:
+        """Ends a sequence that nobody waits for any more."""
+        for filling in [each for each in self._filling if each.sequence is sequence]:
+            self._filling.remove(filling)
+            self._free(sequence)
+        if sequence in self.rows:
+            self._leave(self.rows.index(sequence))
+
+    def clear(self) -> None:
+        """Forgets all rows, after a failure."""
+        self.rows, self._cache = [], RowCache()
+        self._filling.clear()
+        self._slots.free_all()
+
+    def _read(self, group: list[Sequence]) -> list[Sequence]:
+        """Short prompts in one pass. Shorter ones are filled up behind their end, which no token before it sees."""
+        lengths = [len(each.prompt) for each in group]
+        ids = torch.tensor(
+            [each.prompt + [0] * (max(lengths) - len(each.prompt)) for each in group], device=self._device
+        )
+        if self._reads:
+            out = self._reads(input_ids=ids, use_cache=True)
+            lasts = out.logits[:, -1]
+            filled = out.past_key_values
+            lengths = [filled.get_seq_length()]  # with its virtual tokens
+        else:
+            filled = DynamicCache()
+            places = sorted({length - 1 for length in lengths})
+            with self._mixed(group):
+                out = self._model(
+                    input_ids=ids,
+                    past_key_values=filled,
+                    use_cache=True,
+                    logits_to_keep=torch.tensor(places, device=self._device),
+                )
+            lasts = out.logits[range(len(group)), [places.index(length - 1) for length in lengths]]
+        return self._begin(group, filled, lengths, lasts)
+
+    def _read_on(self) -> list[Sequence]:
+        if not self._filling:
+            return []
+        filling = self._filling[0]
+        prompt, end = filling.sequence.prompt, filling.done + CHUNK
+        ids = torch.tensor([prompt[filling.done : end]], device=self._device)
+        with self._mixed([filling.sequence]):
+            out = self._model(input_ids=ids, past_key_values=filling.cache, use_cache=True, logits_to_keep=1)
+        filling.done = end
+        if end < len(prompt):
+            self._filling.rotate(-1)
+            return []
+        self._filling.popleft()
+        return self._begin([filling.sequence], filling.cache, [len(prompt)], out.logits[:, -1])
+
+    def _begin(self, group: list[Sequence], filled: Any, lengths: list[int], logits: Any) -> list[Sequence]:
+        self._take(group, logits)
+        for place, (each, length) in enumerate(zip(group, lengths, strict=True)):
+            if each.ended:
+                self._free(each)
+            else:
+                self._cache.join(filled, place, length)
+                self.rows.append(each)
+        return group
+
+    def _take(self, rows: list[Sequence], logits: Any) -> None:
+        for each, drawn in zip(rows, draw(logits, [row.sampling for row in rows]), strict=True):
+            each.take(drawn)
+
+    def _leave(self, row: int) -> None:
+        gone = self.rows[row]
+        self._cache.leave(row, poisoned=gone.refusal is not None)
+        self.rows[row] = self.rows[-1]
+        self.rows.pop()
+        self._free(gone)
+
+    def _free(self, sequence: Sequence) -> None:
+        if sequence.adapter is not None:
+            self._slots.free(sequence.adapter.id)
+
+    def _mixed(self, rows: list[Sequence]) -> AbstractContextManager[None]:
+        ids = [each.adapter.id for each in rows if each.adapter is not None]
+        return self._slots.mixed(ids) if ids else nullcontext()
+
+
+def _gathered(group: list[Sequence]) -> list[list[Sequence]]:
+    """Prompts that are read together: about equally long, and not too many tokens with what fills them up."""
+    found: list[list[Sequence]] = []
+    for each in sorted(group, key=lambda each: len(each.prompt)):
+        if found and (len(found[-1]) + 1) * len(each.prompt) <= CHUNK:
+            found[-1].append(each)
+        else:
+            found.append([each])
+    return found
+
+
+def _masks_are_4d(config: Any) -> bool:
+    """Whether a mask may be given as attention gets it, which saves its making in every step: one kind of layer, no
+    bias made of the mask (ALiBi)."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    windows = getattr(config, "sliding_window", None) if "layer_types" not in config.to_dict() else None
+    rotary = getattr(config, "rope_parameters", None) is not None
+    return rotary and kinds == {"full_attention"} and not windows and config._attn_implementation == "sdpa"

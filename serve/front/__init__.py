@@ -1,0 +1,1 @@
+"""What clients see: HTTP, keys, names, OpenAI's shapes."""
