@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PIP) -c constraints.txt -e '.[dev,qlora,deepspeed]'
 	@touch $@
 
-$(VENV)/stores/.installed: tests/cluster/stores-requirements.txt | install
+$(VENV)/stores/.installed: tests/support/stores-requirements.txt | install
 	@test -x $(VENV)/stores/bin/python || $(BIN)/python -m venv $(VENV)/stores
 	@$(VENV)/stores/bin/python -m pip install -qq --disable-pip-version-check -r $<
 	@touch $@

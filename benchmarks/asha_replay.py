@@ -147,9 +147,9 @@ def replay(
 ) -> dict[str, float]:
     """Shares and ratios over all replays of a `sweep.scheduler` section."""
     from ftlib.config import Experiment
-    from ftlib.sweep.rungs import rungs_for
-    from ftlib.sweep.search import make_scheduler
-    from ftlib.train.estimate import GRACE
+    from ftlib.sweeps.rungs import rungs_for
+    from ftlib.sweeps.search import make_scheduler
+    from ftlib.training.estimate import GRACE
 
     experiment = Experiment.parse(
         {

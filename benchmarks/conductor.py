@@ -26,11 +26,11 @@ from ftlib.config import Experiment
 from ftlib.files.json_files import append_row
 from ftlib.run.context import Rungs, Setting
 from ftlib.run.directory import Run, Trial
-from ftlib.sweep.callback import Conductor
-from ftlib.sweep.controller import conducting
-from ftlib.sweep.pack_host import Opening
-from ftlib.sweep.pack_hosts import Hosts
-from ftlib.sweep.sweep import _quiet_tune, _tuner
+from ftlib.sweeps.callback import Conductor
+from ftlib.sweeps.controller import conducting
+from ftlib.sweeps.pack_host import Opening
+from ftlib.sweeps.pack_hosts import Hosts
+from ftlib.sweeps.sweep import _quiet_tune, _tuner
 
 MARKS = (100, 300)
 
@@ -39,7 +39,7 @@ class Idle:
     """A host whose trials are over as soon as they are asked for."""
 
     def open(self, opening: Opening) -> dict[str, Any]:
-        from ftlib.sweep.packed_trial import Slot
+        from ftlib.sweeps.packed_trial import Slot
 
         self.opening, self.since = opening, time.time()
         self.residents: dict[str, Any] = {}

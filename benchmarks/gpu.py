@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --tiny        # the same code on a CPU, with a model of a few thousand weights
 
 The model has the shape of Llama 3.2 1B and random weights, so nothing is downloaded: memory and speed do not depend on
-what the weights are. Each case is a process of its own and goes through `ftlib.train.trial.run_trial`, as a sweep's trials
+what the weights are. Each case is a process of its own and goes through `ftlib.training.trial.run_trial`, as a sweep's trials
 do. Writes FOLDER/gpu.json (default: runs/gpu) and prints a table for docs/log.md.
 """
 
@@ -251,8 +251,8 @@ def _train(case: str, options: argparse.Namespace) -> dict[str, Any]:
     from ftlib.models.base import load_tokenizer
     from ftlib.run import context
     from ftlib.run.directory import Run
-    from ftlib.train.estimate import estimate
-    from ftlib.train.trial import run_trial
+    from ftlib.training.estimate import estimate
+    from ftlib.training.trial import run_trial
 
     context.PACKAGES = tuple(name for name in context.PACKAGES if _is_installed(name))  # a trial needs no ray
     experiment = Experiment.parse(_experiment(case, options))

@@ -71,11 +71,28 @@ def may_unshare(*options: str) -> bool:
     )
 
 
-SERVING = ("serve/", "attacks/test_endpoint", "cluster/", "test_spine", "test_autoscaler")
-SWEEPING = ("sweep/", "pack/test_sweep", "registry/test_promotion", "test_cli", "test_experiments", "test_tracking")
+SWEEPING = (
+    "sweeps/",
+    "registry/test_promotion",
+    "cli/test_cli",
+    "cluster/",
+    "run/test_cost",
+    "run/test_tracking",
+    "test_experiments",
+    "test_recorded",
+)
+SERVING = (
+    "serve/",
+    "attacks/test_endpoint",
+    "remote/",
+    "run/test_archive",
+    "run/test_mirror",
+    "run/test_signature",
+    "test_spine",
+)
 
 
-LONG = ("sweeping", "serving", "test_gguf", "test_strategies", "methods/", "pack/", "test_trial", "test_adapters")
+LONG = ("sweeping", "serving", "models/", "methods/", "pack/", "training/")
 
 
 def _scope(nodeid: str) -> str:
@@ -195,7 +212,7 @@ def ray_local() -> Iterator[None]:
     """One Ray of two CPUs for all tests of a session."""
     import ray
 
-    from ftlib.sweep.sweep import start_ray
+    from ftlib.sweeps.sweep import start_ray
 
     start_ray(cpus=2)
     yield

@@ -22,15 +22,15 @@ from ftlib.config.compat import RULES
 from ftlib.errors import ConfigError
 from ftlib.models.adapters.merge import merge
 from ftlib.run.directory import Run
-from ftlib.train import trial as trial_module
+from ftlib.training import trial as trial_module
+from tests.support import matrix_page
+from tests.training.test_trial import setting, train
 
-from . import matrix_page
 from .conftest import COLOURS, rows, write_jsonl
 from .methods.conftest import labelled, pairs
-from .test_trial import setting, train
 
 ONLINE = {
-    "rewards": [f"{Path(__file__).with_name('low_tokens.py')}:low"],
+    "rewards": [f"{Path(__file__).parent / 'support' / 'low_tokens.py'}:low"],
     "num_generations": 4,
     "max_completion_length": 8,
 }
@@ -110,7 +110,7 @@ def run_all(
     )
     outcomes = {(m, a): _train(m, a, tree, tmp_path / m / a, built) for m, a in pairs_to_run}
     trained = [each for each in outcomes.values() if each.folder is not None]
-    command = [sys.executable, "-m", "tests.reload_adapters", *(str(each.folder) for each in trained)]
+    command = [sys.executable, "-m", "tests.support.reload_adapters", *(str(each.folder) for each in trained)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     for each in trained:
@@ -233,7 +233,7 @@ BACKENDS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_every_backend(method: str, adapter: str, backend: str, tree: dict[str, Any], tmp_path: Path) -> None:
     """What the table allows trains two steps on two workers, with its proof that it is in use; the rest is refused."""
-    from . import ranks
+    from tests.support import ranks
 
     experiment = configured(method, adapter, tree, tmp_path)
     experiment["train"].update(max_steps=2)

@@ -16,10 +16,10 @@ import pytest
 from ftlib.config import ModelSection
 from ftlib.models.adapters.merge import merge
 from ftlib.run.directory import Run
+from tests.support import matrix_page
+from tests.training.test_trial import setting, train
 
-from . import matrix_page
 from .conftest import SMOLLM, write_jsonl
-from .test_trial import setting, train
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / ".cache" / "models"
@@ -61,7 +61,7 @@ LABELLED = [{"text": ticket, "label": kind} for ticket, kind in TICKETS]
 
 LORA = {"type": "lora", "r": 8, "lora_alpha": 16}
 ONLINE = {
-    "rewards": [f"{Path(__file__).with_name('plain_letters.py')}:lower"],
+    "rewards": [f"{Path(__file__).parent / 'support' / 'plain_letters.py'}:lower"],
     "num_generations": 4,
     "max_completion_length": 8,
 }

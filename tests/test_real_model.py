@@ -22,11 +22,11 @@ from serve.engine.model import Loaded
 from serve.engine.sampling import Sampling
 from serve.engine.sequence import Sequence
 from serve.engine.slots import Shelf, Slots
+from tests.training.test_trial import setting, train
 
 from .conftest import SMOLLM, write_jsonl
 from .pack.conftest import losses, pack_of, trial
 from .pack.conftest import train as train_packed
-from .test_trial import setting, train
 
 pytestmark = [
     pytest.mark.real,

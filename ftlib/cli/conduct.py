@@ -138,7 +138,7 @@ def start(
     from ftlib.run.directory import Run
     from ftlib.run.mirror import local_storage
     from ftlib.run.tracking import wandb_mode
-    from ftlib.sweep.sweep import check_resources, dismiss, first_host, start_ray
+    from ftlib.sweeps.sweep import check_resources, dismiss, first_host, start_ray
 
     if experiment.track.wandb is not None:
         wandb_mode(experiment.track.wandb)
@@ -242,7 +242,7 @@ def _conduct(
     from ftlib.run.mirror import mirrored, url_of
     from ftlib.run.tracking import following
     from ftlib.run.watch import watching
-    from ftlib.sweep.sweep import fit
+    from ftlib.sweeps.sweep import fit
 
     out = console()
     data = data or prepared(experiment, out, begun=run.resolved.get("data", {}).get("hash"))

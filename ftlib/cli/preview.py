@@ -20,7 +20,7 @@ def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
     """About ten lines, of which those on the data are its report's own."""
     from ftlib.driver.findings import findings
     from ftlib.run.cost import expected
-    from ftlib.train.estimate import estimate, seconds_of
+    from ftlib.training.estimate import estimate, seconds_of
 
     yield from (line for line in data.summary().splitlines() if not line.startswith("note: "))
     yield f"model:      {_model(experiment)}"
@@ -76,7 +76,7 @@ def _span(seconds: float) -> str:
 
 
 def _sweep(experiment: Experiment, data: DataReport) -> Iterator[str]:
-    from ftlib.sweep.rungs import why_never_stopped
+    from ftlib.sweeps.rungs import why_never_stopped
 
     sweep = experiment.sweep
     if sweep is None:

@@ -247,7 +247,7 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     from importlib import import_module
 
     from ftlib.registry.keys import default_path
-    from ftlib.sweep.sweep import start_ray
+    from ftlib.sweeps.sweep import start_ray
 
     application = import_module("serve.front.app")  # the application imports ftlib, never the reverse
     options = application.options([each for each in names if "=" in each])

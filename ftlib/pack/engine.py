@@ -32,7 +32,7 @@ from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run
 from ftlib.run.layout import BASE
 from ftlib.run.mirror import arrive
-from ftlib.train.recorder import Record, Report, closing_evaluation, copy_checkpoint
+from ftlib.training.recorder import Record, Report, closing_evaluation, copy_checkpoint
 
 Failed = Callable[[str], None]
 BLOCKS_KEPT = 4096

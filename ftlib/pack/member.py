@@ -29,7 +29,7 @@ from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
 from ftlib.run.directory import Trial
-from ftlib.train.recorder import EMPTY, POSITION, Record, Report, not_finite
+from ftlib.training.recorder import EMPTY, POSITION, Record, Report, not_finite
 
 OPTIMIZER = "optimizer.safetensors"
 STATE_FILES = (OPTIMIZER, POSITION)  # what a checkpoint holds beyond the weights

@@ -65,7 +65,7 @@ def resume(name: str, job: str, secrets: bool, trust: bool) -> None:
 
 def _begin(job: str, secrets: bool) -> Any:
     _check_versions()
-    from ftlib.sweep.sweep import start_ray
+    from ftlib.sweeps.sweep import start_ray
 
     start_ray()
     return _take_secrets(job) if secrets else None
@@ -122,7 +122,7 @@ def archive(name: str, job: str, storage: str, weights: str) -> None:
     import ray
 
     from ftlib.run.archive import READY, write_archive
-    from ftlib.sweep.sweep import start_ray
+    from ftlib.sweeps.sweep import start_ray
 
     opened = _whole(f"{storage_of(storage)}/{name}")
     start_ray()

@@ -17,9 +17,8 @@ from safetensors.numpy import save_file
 from ftlib.files import object_store
 from ftlib.files.atomic import write_json
 from ftlib.run.directory import Run, Trial
-
-from ..cluster.conftest import free_ports
-from ..cluster.stores import BUCKET, s3_here
+from tests.remote.conftest import free_ports
+from tests.support.stores import BUCKET, s3_here
 
 KEY = "model.layers.0.self_attn.q_proj.lora_{}.weight"
 

@@ -96,7 +96,7 @@ def test_no_file_of_a_run_and_nothing_printed_has_the_password(
     ["nonsense+x://ann:s3cret-word@db/x", "sqlite://ann:s3cret-word@/x", "postgresql://ann:s3cret-word@127.0.0.1:1/x"],
 )
 def test_a_database_that_cannot_be_opened_is_said_without_it(tree: dict[str, Any], home: Path, url: str) -> None:
-    from ftlib.sweep.search import make_search
+    from ftlib.sweeps.search import make_search
 
     space = {"train.learning_rate": [1e-3, 1e-2]}
     tree["sweep"] = {"space": space, "search": {"type": "optuna", "storage": url}}
@@ -106,7 +106,7 @@ def test_a_database_that_cannot_be_opened_is_said_without_it(tree: dict[str, Any
 
 
 def test_a_pickled_database_holds_none(home: Path, tmp_path: Path) -> None:
-    from ftlib.sweep.search import Database
+    from ftlib.sweeps.search import Database
 
     url = f"sqlite:///file:{tmp_path}/study.db?uri=true&password=s3cret-word"
     passwords.keep(url)

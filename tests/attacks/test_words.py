@@ -139,9 +139,7 @@ def test_a_long_tmpdir_is_no_defect(tmp_path: Path) -> None:
     """Ray's sockets have a path of at most 107 bytes."""
     folder = tmp_path / ("x" * 60) / ("y" * 60)
     folder.mkdir(parents=True)
-    program = (
-        "import ray; from ftlib.sweep.sweep import start_ray; start_ray(1); print(ray.is_initialized()); ray.shutdown()"
-    )
+    program = "import ray; from ftlib.sweeps.sweep import start_ray; start_ray(1); print(ray.is_initialized()); ray.shutdown()"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "TMPDIR": str(folder)},
@@ -153,7 +151,7 @@ def test_a_long_tmpdir_is_no_defect(tmp_path: Path) -> None:
 
 
 def test_a_long_ray_tmpdir_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ftlib.sweep.sweep import _short_folder
+    from ftlib.sweeps.sweep import _short_folder
 
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 100)
     with pytest.raises(FtlibError, match="too long for Ray's sockets.*RAY_TMPDIR"):

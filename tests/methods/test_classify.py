@@ -14,9 +14,9 @@ from ftlib.data import load_prepared
 from ftlib.errors import ConfigError, DataError
 from ftlib.methods.classify import Classifier
 from ftlib.run.directory import Run
+from tests.training.test_trial import setting, train
 
 from ..conftest import COLOURS, write_jsonl
-from ..test_trial import setting, train
 from .conftest import labelled
 
 

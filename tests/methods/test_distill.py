@@ -21,10 +21,10 @@ from ftlib.methods.distillation import completions
 from ftlib.methods.distillation.losses import angle_loss, distance_loss, feature_distance, softened_kl, with_rest
 from ftlib.methods.teacher import Teacher, cached
 from ftlib.run.directory import Run, Trial
-from ftlib.train.trial import _build, run_trial
+from ftlib.training.trial import _build, run_trial
+from tests.support import ranks
+from tests.training.test_trial import equal, losses, setting, train, weights
 
-from .. import ranks
-from ..test_trial import equal, losses, setting, train, weights
 from .conftest import labelled
 
 STUDENT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -10,10 +10,10 @@ import torch
 
 from ftlib.config import Experiment
 from ftlib.run.directory import Run
-from ftlib.train.trial import _build
+from ftlib.training.trial import _build
+from tests.training.test_trial import losses, setting, train
 
 from ..conftest import write_jsonl
-from ..test_trial import losses, setting, train
 from .conftest import labelled, pairs
 
 UNEVEN = [

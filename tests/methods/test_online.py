@@ -12,9 +12,8 @@ from ftlib.errors import ConfigError
 from ftlib.methods import check
 from ftlib.methods.rewards import exact_match, length, regex
 from ftlib.run.directory import Run
-from ftlib.train.trial import _build
-
-from ..test_trial import setting, train
+from ftlib.training.trial import _build
+from tests.training.test_trial import setting, train
 
 
 def turns(text: str) -> list[dict[str, str]]:
@@ -150,7 +149,7 @@ def test_the_loss_is_no_objective(online: dict[str, Any]) -> None:
 
 def test_steps_count_completions(online: dict[str, Any], tmp_path: Path) -> None:
     from ftlib.data import load_prepared
-    from ftlib.train.estimate import steps_and_tokens
+    from ftlib.training.estimate import steps_and_tokens
 
     online["train"].update(max_steps=None, num_train_epochs=1, per_device_train_batch_size=64)
     done = setting(online, tmp_path)

@@ -10,8 +10,8 @@ from datasets import Dataset
 
 from ftlib.config import Experiment
 from ftlib.run.directory import Run
+from tests.training.test_trial import losses, setting, train
 
-from ..test_trial import losses, setting, train
 from .conftest import pairs
 
 BY_HAND = {

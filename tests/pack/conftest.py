@@ -16,8 +16,7 @@ from ftlib.pack.engine import Pack
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run, Trial
-
-from ..test_trial import setting
+from tests.training.test_trial import setting
 
 Change = Callable[[Pack, int], None]  # what happens before a tick
 

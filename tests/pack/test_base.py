@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ftlib.data import load_prepared
 from ftlib.pack.frozen_base import CannotPack, FrozenBase
 from ftlib.pack.layout import Block
-
-from ..test_trial import setting
+from tests.training.test_trial import setting
 
 SHAPE = {
     "hidden_size": 32,

@@ -16,7 +16,7 @@ from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 from ftlib.run.layout import PACK_FILE
 from ftlib.run.leaderboard import leaderboard, to_table
-from ftlib.sweep.pack_plan import _tell
+from ftlib.sweeps.pack_plan import _tell
 
 from .conftest import assert_same_bits, left_behind, losses, pack_of, train, trial
 

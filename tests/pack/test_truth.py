@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ftlib.train.recorder import Record
+from ftlib.training.recorder import Record
+from tests.training import test_trial as solo
 
-from .. import test_trial as solo
 from ..conftest import rows, write_jsonl
 from ..methods.conftest import labelled, pairs
 from .conftest import losses, pack_of, train, trial

@@ -15,8 +15,7 @@ from ftlib.files.json_files import read_json
 from ftlib.pack import width
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.run.context import Setting
-
-from ..test_trial import setting
+from tests.training.test_trial import setting
 
 RANK = 4
 

@@ -19,12 +19,12 @@ from ftlib.registry import bases, registry
 from ftlib.registry.gate import pass_gate
 from ftlib.registry.registry import Version
 from ftlib.run.directory import Run
+from tests.training.test_trial import losses, setting, train
 
 from ..conftest import write_jsonl
 from ..methods.conftest import pairs
 from ..pack.conftest import pack_of
 from ..pack.conftest import train as train_packed
-from ..test_trial import losses, setting, train
 
 NEXT = "registry:forebear"
 

@@ -23,12 +23,12 @@ from ftlib.registry.answer_loss import Loss
 from ftlib.registry.gate import Comparison, pass_gate
 from ftlib.registry.registry import Version
 from ftlib.run.directory import Run, Trial
+from tests.models.test_adapters import ALL, with_adapter
+from tests.training.test_trial import setting, train
 
 from ..conftest import ROOT, rows, write_jsonl
 from ..pack.conftest import pack_of
 from ..pack.conftest import train as train_packed
-from ..test_adapters import ALL, with_adapter
-from ..test_trial import setting, train
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,8 @@ from ftlib.files.atomic import write_json
 from ftlib.registry import lease, registry, shelf
 from ftlib.registry.shelf import Folder
 from ftlib.run.directory import Run, Trial
-
-from ..cluster.conftest import free_ports
-from ..cluster.stores import BUCKET, s3_here
+from tests.remote.conftest import free_ports
+from tests.support.stores import BUCKET, s3_here
 
 ONLY_A_FOLDER = pytest.mark.parametrize("home", ["folder"], indirect=True)
 KEY = "model.layers.0.self_attn.q_proj.lora_{}.weight"

@@ -22,9 +22,9 @@ from ftlib.registry.registry import Version
 from ftlib.registry.shelf import Folder, Objects
 from ftlib.run.directory import Run
 from serve.front.catalog import Catalog
+from tests.remote.conftest import free_ports
+from tests.support.stores import BUCKET, s3_here
 
-from ..cluster.conftest import free_ports
-from ..cluster.stores import BUCKET, s3_here
 from .test_registry import trained
 
 

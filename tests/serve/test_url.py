@@ -15,9 +15,9 @@ import pytest
 from ftlib.files import object_store
 from ftlib.registry import registry, shelf
 from ftlib.run.directory import Run
+from tests.remote.conftest import clean_environment
+from tests.support.stores import BUCKET, s3_server
 
-from ..cluster.conftest import clean_environment
-from ..cluster.stores import BUCKET, s3_server
 from .conftest import World, adapter_trial, free_port
 from .test_life import until
 

@@ -1,0 +1,221 @@
+"""Ray Tune's controller, with what it has no setting for: slots as resources, and what counts as a failure.
+
+`Tuner` makes a `TuneController` by that name (`ray.tune.tune.TuneController`): here it gets ours, a subclass. A version of
+Ray in which there is none fails with a sentence.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune import tune
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchGenerator
+
+from ftlib.cluster.fair_share import bounded
+from ftlib.errors import FtlibError
+from ftlib.files.json_files import read_json
+from ftlib.run.layout import POINT
+from ftlib.sweeps.callback import Conductor
+from ftlib.sweeps.pack_slots import Slots
+from ftlib.sweeps.population import Population
+from ftlib.sweeps.search import StudySearch
+from ftlib.sweeps.snapshot import keep, lay_out
+from ftlib.sweeps.solo_trial import moved
+from ftlib.sweeps.steering import Sparing, Steering, spared
+
+NAME = "TuneController"
+OURS = ("steering", "_next_snapshot", "_ending")  # attributes that Tune's controller does not have
+IDLE_SECONDS = 0.05
+SNAPSHOT_SHARE = 0.05  # of the driver's time
+
+
+class Named:
+    """Names one trial."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, trial: Any) -> str:
+        return self.name
+
+
+class Controller(TuneController):
+    """Conducts with a `Conductor` beside it; with hosts, trials get slots of theirs."""
+
+    conductor: Conductor
+    asked: int | None  # sweep.max_concurrent_trials
+
+    def __init__(self, **arguments: Any) -> None:
+        hosts = self.conductor.hosts
+        arguments["callbacks"] = [*(arguments.get("callbacks") or []), self.conductor]
+        shares = self.conductor.shares
+        arguments["resource_manager_factory"] = lambda: (
+            Slots(hosts) if hosts is not None else bounded(lambda: shares.limit)
+        )
+        scheduler = arguments.get("scheduler") or FIFOScheduler()
+        if isinstance(scheduler, Population):
+            scheduler.run = self.conductor.run
+        arguments["scheduler"] = Sparing(scheduler, spared(self.conductor.run))
+        super().__init__(**arguments)
+        self._next_snapshot, self._ending = 0.0, False
+        self.steering = Steering(self)
+        if arguments.get("resume_config") is not None:
+            if not self._trials:  # Tune would begin the sweep again from nothing
+                raise FtlibError(f"{self.conductor.run.path}: Tune's state cannot be read: run the experiment again.")
+            self._adopt()
+            self.steering.take_up()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune's own state alone: what is ours is made anew, and holds what cannot be written down."""
+        state: dict[str, Any] = super().__getstate__()
+        return {key: value for key, value in state.items() if key not in OURS}
+
+    def _adopt(self) -> None:
+        """The run directory is the truth: a trial that Tune's state does not know yet, or not any more, goes on."""
+        known = {str(trial) for trial in self._trials}
+        for trial in self.conductor.run.trials():
+            if trial.id in known:
+                continue
+            point = read_json(trial.path / POINT)
+            if point is None:
+                self.conductor.forget(trial)
+                continue
+            self.enroll(trial.id, point, proposed=True)
+            if isinstance(self._search_alg, SearchGenerator) and "cloned_from" not in trial.lineage:
+                self._search_alg._counter += 1
+                self._searcher().reseed()
+
+    def enroll(self, name: str, point: dict[str, Any], proposed: bool = False) -> Trial:
+        """A trial of a name and a point, besides what the searcher proposes next (`proposed`: it did, and has forgotten)."""
+        like = self._trials[0]
+        trial = Trial(
+            like.trainable_name,
+            config=point,
+            evaluated_params=point,
+            experiment_tag=name,
+            trial_name_creator=Named(name),
+            max_failures=like.max_failures,
+            storage=copy.copy(like.storage),
+        )
+        if isinstance(self._search_alg, SearchGenerator):
+            limiter = self._search_alg.searcher
+            if isinstance(limiter, ConcurrencyLimiter):  # it passes on only what it has counted
+                limiter.live_trials.add(trial.trial_id)
+                limiter.num_unfinished_live_trials += 1
+            self._searcher().adopt(trial.trial_id, point, proposed)
+        self.add_trial(trial)
+        return trial
+
+    def _searcher(self) -> StudySearch:
+        searcher = self._search_alg.searcher
+        found: StudySearch = searcher.searcher if isinstance(searcher, ConcurrencyLimiter) else searcher
+        return found
+
+    def go_on_with(self, trial: Any, point: dict[str, Any]) -> None:
+        """A trial that has left goes on from its checkpoint with other values."""
+        trial.set_config(point)
+        super()._process_trial_failure(trial, moved("asked for by hand"))
+
+    def checkpoint(self, force: bool = False, wait: bool = False) -> None:
+        """Saves Tune's state, whole. It grows with the sweep: a small share of the time is spent on it."""
+        began = time.monotonic()
+        if force or began >= self._next_snapshot:
+            self.save_to_dir()
+            keep(Path(self._storage.experiment_driver_staging_path), Path(self.experiment_path))
+            if force:  # the last one: Tune reads it again for its results, also of trials that have not begun
+                lay_out(Path(self.experiment_path))
+                for trial in self._trials:
+                    trial.init_local_path()
+            now = time.monotonic()
+            self._next_snapshot = now + (now - began) / SNAPSHOT_SHARE
+
+    def is_finished(self) -> bool:
+        """Not while a trial is on its way to something else; of an interrupted run, when all have saved and left."""
+        if self.conductor.interrupt.since is not None:
+            return self.conductor.interrupt.over or not self._saving()
+        return bool(super().is_finished()) and not self.steering.leaving
+
+    def _saving(self) -> list[Trial]:
+        """Trials that can save at any step, and still train. Workers of one trial would have to agree on a step."""
+        single = self.conductor.setting.experiment().scale.strategy == "single"
+        return [trial for trial in self._live_trials if trial.status == Trial.RUNNING] if single else []
+
+    def _maybe_update_trial_queue(self) -> None:
+        if self.conductor.interrupt.since is None:
+            super()._maybe_update_trial_queue()
+
+    def _maybe_add_actors(self) -> None:
+        if self.conductor.interrupt.since is None:
+            super()._maybe_add_actors()
+
+    def on_step_begin(self) -> None:
+        super().on_step_begin()
+        if self.conductor.interrupt.since is not None:
+            self.conductor.ask_to_save(self._saving())
+            return
+        self.conductor.look(self._live_trials)
+        if self._trials:
+            self.steering.take_up()
+        if self.conductor.over is not None and not self._ending:
+            self._ending = True
+            self.steering.end_all(self.conductor.over)
+        hosts = self.conductor.hosts
+        if hosts is not None:
+            hosts.look()
+        self.conductor.share(self._live_trials, self._to_go())
+        if hosts is None:
+            return
+        self._propose_for(hosts.slots)
+        if not self._actor_manager.num_live_actors and not hosts.futures:
+            time.sleep(IDLE_SECONDS)
+
+    def _to_go(self) -> int:
+        """Trials that have not ended, those still to be proposed among them, as far as they may train at once."""
+        begun = len(self._live_trials)
+        total = self._search_alg.total_samples
+        to_go = begun + (0 if self._search_alg.is_finished() else max(0, total - len(self._trials)))
+        return min(to_go, self.asked or to_go)
+
+    def _propose_for(self, slots: int) -> None:
+        """The searcher is asked for a point when a slot is there for it: later proposals know more."""
+        most = self._max_pending_trials = max(1, min(slots, self.asked or slots))
+        limiter = getattr(self._search_alg, "searcher", None)
+        if isinstance(limiter, ConcurrencyLimiter):
+            limiter.max_concurrent = most
+        elif isinstance(self._search_alg, BasicVariantGenerator):
+            self._search_alg.max_concurrent = most
+
+    def _process_trial_failure(self, trial: Any, exception: Exception) -> None:
+        if not self.steering.has_left(trial):
+            super()._process_trial_failure(trial, self.conductor.lost(trial, exception))
+
+    def _cleanup_stopping_actors(self, force_all: bool = False) -> None:
+        """Residents end with their hosts; Tune would kill what is no actor."""
+        if self.conductor.hosts is None:
+            super()._cleanup_stopping_actors(force_all)
+
+    def _cleanup_trials(self) -> None:
+        with suppress(ValueError):  # the same, at the end
+            super()._cleanup_trials()
+
+
+@contextmanager
+def conducting(conductor: Conductor, asked: int | None) -> Iterator[None]:
+    """Within, `Tuner.fit` runs on our controller."""
+    if not hasattr(tune, NAME):
+        raise FtlibError(f"Ray {ray.__version__} conducts trials in another way than ftlib knows: install ray 2.60.")
+    theirs = getattr(tune, NAME)
+    setattr(tune, NAME, type(NAME, (Controller,), {"conductor": conductor, "asked": asked}))
+    try:
+        yield
+    finally:
+        setattr(tune, NAME, theirs)

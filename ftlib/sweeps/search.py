@@ -1,0 +1,277 @@
+"""Who proposes and who stops: the experiment's `search` and `scheduler` as Ray Tune's objects."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import ray.tune
+from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule
+from ray.tune.search.optuna import OptunaSearch
+
+from ftlib import config
+from ftlib.config import Experiment, SweepSection
+from ftlib.errors import ConfigError
+from ftlib.run import passwords
+from ftlib.run.context import Rungs
+from ftlib.sweeps.asha import SuccessiveHalving
+from ftlib.sweeps.population import Population
+
+logger = logging.getLogger(__name__)
+
+RUN_ATTRIBUTE = "ftlib_run"
+FAILED = "failure"  # the key under which a trial reports why it could not be trained
+
+
+class StudySearch(OptunaSearch):
+    """Ray's OptunaSearch, made to survive what sweeps meet.
+
+    A failed trial is told as FAIL and not left running for ever (Ray's tells it nothing after a NaN); results without
+    the metric are passed over; after a crash the study, which may be ahead of Ray's snapshot when it lives in a
+    database, is brought in line instead of ending the sweep (`UpdateFinishedTrialError`).
+    """
+
+    def __init__(self, *args: Any, run: str, **kwargs: Any) -> None:
+        self._run = run
+        super().__init__(*args, **kwargs)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        params: dict[str, Any] | None = super().suggest(trial_id)
+        self._ot_trials[trial_id].set_user_attr(RUN_ATTRIBUTE, self._run)
+        return params
+
+    def adopt(self, trial_id: str, point: dict[str, Any], proposed: bool = False) -> None:
+        """A trial that this study does not know, for it to learn from. One that it has `proposed`, and forgotten as its
+        state lagged, is not proposed again where it is still in its queue."""
+        known = {path: value for path, value in point.items() if path in self._space}
+        if not all(_holds(self._space[path], value) for path, value in known.items()):
+            return  # outside of the space
+        study = self._ot_study
+        storage, waiting = study._storage, optuna.trial.TrialState.WAITING
+        queued = [
+            each
+            for each in study.get_trials(deepcopy=False, states=(waiting,))
+            if proposed and each.system_attrs.get("fixed_params") == known
+        ]
+        if queued:
+            number = queued[0]._trial_id
+            storage.set_trial_state_values(number, state=optuna.trial.TrialState.RUNNING)
+        else:
+            running, fixed = optuna.trial.TrialState.RUNNING, {"fixed_params": known}
+            like = optuna.trial.create_trial(state=running, params={}, distributions={}, system_attrs=fixed)
+            number = storage.create_new_trial(study._study_id, template_trial=like)
+        adopted = self._ot_trials[trial_id] = optuna.trial.Trial(study, number)
+        for path, distribution in self._space.items():
+            adopted._suggest(path, distribution)
+        adopted.set_user_attr(RUN_ATTRIBUTE, self._run)
+
+    def reseed(self) -> None:
+        """After a state that lagged: its random numbers have been drawn once already."""
+        self._ot_study.sampler.reseed_rng()
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        new = not result.get("finished") and trial_id not in self._completed_trials
+        if new and math.isfinite(result.get(self.metric, math.nan)):
+            try:
+                self._ot_trials[trial_id].report(result[self.metric], result["step"])
+            except RuntimeError:  # optuna's UpdateFinishedTrialError among them: the study knows already
+                logger.debug("the study has already ended trial %s", trial_id)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if trial_id in self._completed_trials or trial_id not in self._ot_trials:
+            return
+        self._completed_trials.add(trial_id)
+        result = result or {}
+        value = result.get(self.metric, math.nan)
+        failed = error or FAILED in result or not math.isfinite(value)
+        state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
+        self._ot_study.tell(self._ot_trials[trial_id], None if failed else value, state=state, skip_if_finished=True)
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Besides Ray's own: proposals of this run that the snapshot does not know will never be heard of again."""
+        super().restore(checkpoint_path)
+        known = {trial.number for trial in self._ot_trials.values()}
+        running = (optuna.trial.TrialState.RUNNING,)
+        for trial in self._ot_study.get_trials(deepcopy=False, states=running):
+            if trial.user_attrs.get(RUN_ATTRIBUTE) == self._run and trial.number not in known:
+                self._ot_study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+
+def make_search(experiment: Experiment, run: str) -> StudySearch:
+    """The searcher. Grid search is a queue of all its points; random search is Optuna's random sampler."""
+    sweep = _sweep(experiment)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage, points = None, None
+    metric, mode = experiment.objective
+    sampler: optuna.samplers.BaseSampler
+    if isinstance(sweep.search, config.OptunaSearch):
+        sampler = _optuna_sampler(sweep.search)
+        storage = _storage(sweep.search.storage)
+    elif isinstance(sweep.search, config.RandomSearch):
+        sampler = optuna.samplers.RandomSampler(seed=sweep.search.seed)
+    else:
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        points = sweep.grid_points()
+    try:
+        return StudySearch(
+            space={path: _distribution(experiment, path) for path in sweep.space},
+            metric=metric,
+            mode=mode,
+            sampler=sampler,
+            storage=storage,
+            study_name=experiment.name if storage else None,
+            points_to_evaluate=points,
+            run=run,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"sweep.space: the study '{experiment.name}' in that database has another space: {error}"
+        ) from error
+
+
+def make_scheduler(experiment: Experiment, rungs: Rungs, packed: bool = False) -> Any:
+    """The scheduler; its clock is the trial's `tokens` or `step`, and its marks are where trials evaluate.
+
+    A packed trial can be stopped at any time; one in an actor of its own hears of it at its next report.
+    """
+    sweep = _sweep(experiment)
+    scheduler = sweep.scheduler
+    clock = {"time_attr": "tokens" if rungs.unit == "tokens" else "step"}
+    if isinstance(scheduler, config.Asha):
+        return SuccessiveHalving(clock["time_attr"], rungs.marks, scheduler.reduction_factor, calls_back=packed)
+    if isinstance(scheduler, config.Median):
+        return MedianStoppingRule(
+            **clock,
+            grace_period=rungs.marks[0],
+            min_samples_required=scheduler.min_samples_required,
+            hard_stop=True,
+        )
+    if isinstance(scheduler, config.PBT):
+        return Population(
+            **clock,
+            perturbation_interval=rungs.marks[0],
+            hyperparam_mutations={
+                path: _mutation(experiment, path, scheduler.seed) for path in sweep.space if path.startswith("train.")
+            },
+            quantile_fraction=scheduler.quantile_fraction,
+            resample_probability=scheduler.resample_probability,
+            custom_explore_fn=_within(experiment),
+            synch=scheduler.synch,
+            log_config=False,
+        )
+    return FIFOScheduler()
+
+
+def draws(experiment: Experiment) -> dict[str, Any]:
+    """The space as Tune's own random draws, for population-based training."""
+    sweep = _sweep(experiment)
+    seed = sweep.scheduler.seed if isinstance(sweep.scheduler, config.PBT) else 0
+
+    def draw(path: str) -> Any:
+        values = _mutation(experiment, path, seed)
+        return ray.tune.choice(values) if isinstance(values, list) else ray.tune.sample_from(lambda _: values())
+
+    return {path: draw(path) for path in sweep.space}
+
+
+def _within(experiment: Experiment) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Keeps what PBT's multiplying made inside the ranges of the space."""
+    space = {path: each for path, each in _sweep(experiment).space.items() if isinstance(each, config.Range)}
+
+    def clip(point: dict[str, Any]) -> dict[str, Any]:
+        return {
+            path: min(max(value, type(value)(space[path].min)), type(value)(space[path].max))
+            if path in space
+            else value
+            for path, value in point.items()
+        }
+
+    return clip
+
+
+def _sweep(experiment: Experiment) -> SweepSection:
+    assert experiment.sweep is not None
+    return experiment.sweep
+
+
+def _holds(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return value in distribution.choices
+    return bool(distribution._contains(distribution.to_internal_repr(value)))
+
+
+def _optuna_sampler(search: config.OptunaSearch) -> optuna.samplers.BaseSampler:
+    if search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=search.seed)
+    # Trials run side by side: constant_liar keeps TPE from proposing next to a point that is still training.
+    return optuna.samplers.TPESampler(
+        seed=search.seed, n_startup_trials=search.n_startup_trials, constant_liar=True, multivariate=True
+    )
+
+
+class Database(optuna.storages.RDBStorage):
+    """Optuna's, whose password is in no pickle: Tune keeps the searcher in the run directory."""
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state: dict[Any, Any] = super().__getstate__()
+        return {**state, "url": passwords.without(state["url"])}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__({**state, "url": passwords.whole(state["url"])})
+
+
+def check_storage(experiment: Experiment) -> None:
+    """Raises ConfigError where the study's database cannot be opened."""
+    search = experiment.sweep.search if experiment.sweep else None
+    if isinstance(search, config.OptunaSearch):
+        _storage(search.storage)
+
+
+def _storage(url: str | None) -> optuna.storages.BaseStorage | None:
+    if url is None:
+        return None
+    bare = passwords.without(url)
+    try:
+        return Database(passwords.whole(url), engine_kwargs={"pool_pre_ping": True})
+    except Exception as error:
+        passwords.keep(url)
+        reason = passwords.hidden(str(error).strip().splitlines()[0])
+        raise ConfigError(
+            f"sweep.search.storage: '{bare}' cannot be opened: {reason}. Its password is in no run: where it is missing, set "
+            f"{passwords.VARIABLE} to the whole URL."
+        ) from None
+
+
+def _distribution(experiment: Experiment, path: str) -> optuna.distributions.BaseDistribution:
+    dimension = _sweep(experiment).space[path]
+    if not isinstance(dimension, config.Range):
+        return optuna.distributions.CategoricalDistribution(dimension.choices)
+    if experiment.is_integer(path):
+        return optuna.distributions.IntDistribution(
+            int(dimension.min), int(dimension.max), log=dimension.log, step=int(dimension.q or 1)
+        )
+    return optuna.distributions.FloatDistribution(dimension.min, dimension.max, log=dimension.log, step=dimension.q)
+
+
+def _mutation(experiment: Experiment, path: str, seed: int) -> list[Any] | Callable[[], float]:
+    """What PBT draws from when it does not multiply by 0.8 or 1.2: the list, or a draw from the range."""
+    dimension = _sweep(experiment).space[path]
+    if not isinstance(dimension, config.Range):
+        return list(dimension.choices)
+    low, high, draw = dimension.min, dimension.max, random.Random(f"{seed}/{path}")
+    whole = experiment.is_integer(path)
+
+    def sample() -> float:
+        if dimension.log:
+            value = math.exp(draw.uniform(math.log(low), math.log(high)))
+        else:
+            value = draw.uniform(low, high)
+        if dimension.q:
+            value = low + round((value - low) / dimension.q) * dimension.q
+        return int(value) if whole else value
+
+    return sample

@@ -1,0 +1,297 @@
+"""The conductor: one sweep, or one training, on Ray Tune, with the run directory as its truth.
+
+Ray Tune asks the searcher for points, starts trials, lets the scheduler stop them and keeps its own state under
+`<run>/tune`. What people and later commands read is written by the `Conductor` and by the trials.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ray
+import ray.tune
+
+from ftlib.cluster.fair_share import Shares, shared
+from ftlib.cluster.interrupt import interruptible, sigterm_is_ctrl_c
+from ftlib.cluster.nodes import NICENESS
+from ftlib.cluster.token import guard_local_cluster
+from ftlib.config import PBT, Experiment
+from ftlib.data import Prepared
+from ftlib.errors import ConfigError, FtlibError, StorageError
+from ftlib.run import signature
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
+from ftlib.run.mirror import content_of_data, key_of
+from ftlib.sweeps.callback import Conductor, give_back
+from ftlib.sweeps.controller import conducting
+from ftlib.sweeps.pack_hosts import Hosts
+from ftlib.sweeps.pack_plan import dismiss, first_host, is_packed, open_packs
+from ftlib.sweeps.packed_trial import Slot
+from ftlib.sweeps.rungs import rungs_of, why_never_stopped
+from ftlib.sweeps.search import check_storage, draws, make_scheduler, make_search
+from ftlib.sweeps.snapshot import has_state, lay_out
+from ftlib.sweeps.solo_trial import run_tune_trial, workers_place
+
+TUNE = "tune"
+LONGEST_FOLDER = 107 - len("/session_2026-11-27_10-59-17_123456_1234567/sockets/plasma_store.1")
+
+
+def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
+    """What every trial of this run shares, the scheduler's rungs among it."""
+    sweep = experiment.sweep
+    # Random weights are no base to compare with, where no rows are held out nothing is compared, and of some methods no
+    # base has numbers that say something.
+    comparable = experiment.data.held_out and experiment.method.has_zero_shot
+    tuned = experiment.model.init == "pretrained" and comparable
+    metric, mode = experiment.objective
+    setting = Setting(
+        run=str(run.path),
+        data=str(data.path),
+        resolved=experiment.to_dict(),
+        metric=metric,
+        mode=mode,
+        baseline=tuned,
+        key=key_of(run),
+        data_content=content_of_data(run, data.path),
+        trusted=signature.was_trusted(run),
+    )
+    if sweep is None:
+        return setting
+    return replace(
+        setting,
+        baseline=tuned and sweep.baseline,
+        rungs=rungs_of(experiment, data.report),
+        copies_weights=isinstance(sweep.scheduler, PBT),
+    )
+
+
+def start_ray(cpus: int | None = None) -> None:
+    """Connects to the cluster in `RAY_ADDRESS`, or starts a quiet local one."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault(*NICENESS)
+    # What raylets complain of is in Ray's logs; a thread of the driver would print it whatever `log_to_driver` says.
+    ray._private.worker.print_to_stdstream = lambda *given, **more: None
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        guard_local_cluster()
+        ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=_short_folder(), **quiet)
+    sigterm_is_ctrl_c()
+
+
+def _short_folder() -> str | None:
+    """Where Ray's sockets fit: their path has at most 107 bytes, and TMPDIR may take them all. None: where Ray likes.
+
+    Raises FtlibError where no folder is short enough.
+    """
+    likes = os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+    if len(os.fsencode(os.path.abspath(likes))) <= LONGEST_FOLDER:
+        return None
+    if os.environ.get("RAY_TMPDIR") or not os.access("/tmp", os.W_OK | os.X_OK):
+        raise FtlibError(
+            f"{likes} is too long for Ray's sockets ({LONGEST_FOLDER} bytes at most): set RAY_TMPDIR to a shorter folder."
+        )
+    return "/tmp/ray"
+
+
+def fit(
+    experiment: Experiment,
+    run: Run,
+    data: Prepared,
+    resume: bool = False,
+    first: list[Any] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> None:
+    """Runs all trials of `experiment` into `run`, or, with `resume`, those that have not ended.
+
+    `first` is what `first_host` gave, where it was asked for earlier. `say` gets a sentence on how trials are packed.
+    Raises FtlibError when Tune itself fails, and KeyboardInterrupt after a Ctrl-C or a SIGTERM, when trials have saved
+    where they stand. That trials failed is in their `status.json`, not raised.
+    """
+    _quiet_tune()
+    start_ray()
+    setting = setting_for(experiment, run, data)
+    with run.locked(), shared(Shares(run.name, experiment.scale)) as shares:
+        run.log_event("resumed" if resume else "started", host=socket.gethostname(), pid=os.getpid())
+        _sweep_up(run)
+        packed = is_packed(run) if resume else True
+        first = first_host(experiment) if first is None and packed else first or []
+        hosts = open_packs(first, experiment, data, run, setting, say)
+        try:
+            if experiment.sweep is not None and (why := why_never_stopped(experiment, data.report)):
+                run.log_event("never_stopped", why=why)
+                say(why)
+            again = resume and _begun(run)
+            tuner = _restored(run, setting, hosts) if again else _tuner(experiment, run, setting, hosts)
+            started = time.monotonic()
+            conductor = Conductor(run, setting, hosts, shares, say)
+            asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
+            with conducting(conductor, asked), interruptible(conductor.interrupt.heard):
+                tuner.fit()
+        except ray.tune.TuneError as error:
+            raise _why_it_ended(str(error).strip().splitlines()[-1]) from error
+        finally:
+            if hosts is not None:
+                hosts.close()
+            give_back(workers_place(run.path, trial.id) for trial in run.trials())
+        budget = experiment.sweep.time_budget_s if experiment.sweep else None
+        _sweep_up(run)
+        over = conductor.over
+        if budget and time.monotonic() - started >= budget:
+            over = "sweep.time_budget_s was over"
+        if over is not None:
+            _close(run, over)
+        run.log_event("ended", states={trial.id: trial.state for trial in run.trials()})
+    if conductor.interrupt.since is not None:
+        run.log_event("interrupted")
+        raise KeyboardInterrupt
+
+
+def _begun(run: Run) -> bool:
+    """Whether there is a state of Tune's to go on with. Where it ended before its first trial, it begins now."""
+    begun = has_state(run.path / TUNE)
+    for trial in run.trials() if not begun else ():
+        if trial.state == "pending":
+            shutil.rmtree(trial.path)
+    return begun or bool(run.trials())
+
+
+def _sweep_up(run: Run) -> None:
+    """Nobody writes now: what killed processes have left half written goes."""
+    freed = sum(trial.sweep_up() for trial in run.trials())
+    if freed:
+        run.log_event("orphans_removed", bytes=freed)
+
+
+def _why_it_ended(line: str) -> FtlibError:
+    """Tune hands on the last line of a traceback."""
+    kind, _, sentence = line.partition(": ")
+    if kind.endswith(StorageError.__name__):
+        return StorageError(sentence)
+    return FtlibError(f"Ray Tune ended the sweep: {line}")
+
+
+def _close(run: Run, over: str) -> None:
+    """A budget is over: what had not begun is forgotten; of time, Tune has ended what ran without a word to callbacks."""
+    for trial in run.unfinished():
+        if trial.state == "pending":
+            shutil.rmtree(trial.path)
+        else:
+            trial.set_state("stopped", over)
+            run.log_event("trial_stopped", trial=trial.id, reason=over)
+
+
+def _tuner(experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | None) -> ray.tune.Tuner:
+    sweep = experiment.sweep
+    tuned: dict[str, Any] = {}
+    if sweep is not None:
+        tuned = {
+            "metric": setting.metric,
+            "mode": setting.mode,
+            "search_alg": None if setting.copies_weights else make_search(experiment, run.name),
+            "scheduler": make_scheduler(experiment, setting.rungs, packed=hosts is not None),
+            "num_samples": sweep.number_of_trials,
+            "time_budget_s": sweep.time_budget_s,
+        }
+    return ray.tune.Tuner(
+        _trainable(setting, hosts),
+        param_space=draws(experiment) if setting.copies_weights else None,
+        tune_config=ray.tune.TuneConfig(
+            **tuned,
+            max_concurrent_trials=_concurrency(experiment, hosts),
+            # Imports are paid once an actor, not once a trial. Of other strategies the actor only waits for workers: a
+            # stopped trial's actor that is kept would keep them too.
+            reuse_actors=experiment.scale.strategy == "single" and hosts is None,
+            trial_name_creator=_Names(run),
+        ),
+        run_config=ray.tune.RunConfig(
+            name=TUNE,
+            storage_path=str(run.path),
+            failure_config=ray.tune.FailureConfig(max_failures=experiment.scale.max_failures),
+            verbose=0,
+        ),
+    )
+
+
+def _restored(run: Run, setting: Setting, hosts: Hosts | None) -> ray.tune.Tuner:
+    path = run.path / TUNE
+    lay_out(path)
+    check_storage(setting.experiment())
+    trainable = _trainable(setting, hosts)
+    return ray.tune.Tuner.restore(str(path), trainable, resume_unfinished=True, resume_errored=False)
+
+
+def _trainable(setting: Setting, hosts: Hosts | None) -> Any:
+    scale = setting.experiment().scale
+    if hosts is not None:  # the hosts have the resources
+        return ray.tune.with_resources(Slot, ray.tune.PlacementGroupFactory([{"memory": 2**20}]))
+    # Tune takes no empty bundle, and the workers of a nested trainer ask for their own resources.
+    bundle = dict(scale.resources_per_worker) if scale.strategy == "single" else {"memory": 2**20}
+    trainable = ray.tune.with_parameters(run_tune_trial, setting=setting)
+    return ray.tune.with_resources(trainable, ray.tune.PlacementGroupFactory([bundle]))
+
+
+def _concurrency(experiment: Experiment, hosts: Hosts | None) -> int | None:
+    """How many trials at once. Tune does not reserve the workers of a nested TorchTrainer: without a bound, trials
+    would wait for each other's workers for ever."""
+    asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
+    scale = experiment.scale
+    if hosts is not None:
+        return max(1, hosts.slots)  # it changes as hosts come and go: `Controller`
+    if scale.strategy == "single":
+        return asked
+    have = ray.cluster_resources()
+    fits = min(int(have.get(name, 0) // (amount * scale.num_workers)) for name, amount in _wanted(experiment).items())
+    return max(1, min(fits, asked or fits))  # a cluster may have to grow for its first trial
+
+
+def _wanted(experiment: Experiment) -> dict[str, float]:
+    return {name: amount for name, amount in experiment.scale.resources_per_worker.items() if amount}
+
+
+def check_resources(experiment: Experiment) -> None:
+    """A trial that fits nowhere would wait for ever: said now, unless a cluster may still grow."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    have = ray.cluster_resources()
+    for name, amount in _wanted(experiment).items():
+        total = amount * experiment.scale.num_workers
+        if have.get(name, 0) < total:
+            raise ConfigError(
+                f"scale.resources_per_worker.{name}: a trial needs {total:g} {name}, but this machine has "
+                f"{have.get(name, 0):g}: lower it, or set RAY_ADDRESS to a cluster."
+            )
+
+
+class _Names:
+    """Trials are called after their directories, also after a resume."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self, trial: Any) -> str:
+        return self.run.new_trial().id
+
+
+def _quiet_tune() -> None:
+    """Tune's own tables and warnings stand aside for ours."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours lets trials save first
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's report has no metric
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+__all__ = ["check_resources", "dismiss", "first_host", "fit", "setting_for", "start_ray"]

@@ -1,0 +1,157 @@
+"""One trial, without Ray: load, train from the last position, and let the journal write what comes of it."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    set_seed,
+)
+
+from ftlib import methods
+from ftlib.config import Experiment, Lora
+from ftlib.data import Prepared, load_prepared, prepare
+from ftlib.errors import TrialError
+from ftlib.files.json_files import append_row
+from ftlib.models.adapter_files import check_tensors
+from ftlib.models.adapters.build import add_adapter, calibration, kept_precision, make_optimizer
+from ftlib.models.adapters.state import state_callbacks
+from ftlib.models.base import load_model, load_tokenizer
+from ftlib.models.strategies import strategy_of
+from ftlib.run.context import Setting
+from ftlib.run.directory import ENDED, FIRST, Run, Trial
+from ftlib.run.layout import BASE
+from ftlib.run.mirror import arrive, leave
+from ftlib.training.recorder import Report, closing_evaluation, copy_checkpoint
+from ftlib.training.trainer_callback import OURS, Journal
+
+
+def run_trial(
+    setting: Setting, trial_id: str, params: dict[str, Any], report: Report, donor: str | None = None
+) -> None:
+    """Trains one point, from its own checkpoint where there is one, or from `donor`'s (population-based training).
+
+    `report` gets one mapping an evaluation: the metric, `step`, `tokens`; the last one has `finished: True`.
+    Raises TrialError with a sentence for a person.
+    """
+    arrive(setting, trial_id)
+    experiment = setting.experiment().at(params)
+    trial = Run(Path(setting.run)).trial(trial_id)
+    if setting.baseline and trial_id == FIRST:
+        run_baseline(setting)
+    done = closing_evaluation(trial, setting.metric)
+    if done and not donor:  # the conductor died between our last report and its own notes
+        report({**done, "finished": True})
+        return
+    if donor and donor != trial_id:
+        arrive(setting, donor)
+        copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
+    trainer, data = _build(experiment, setting, trial)
+    journal = Journal(trainer, trial, data, experiment, setting, report)
+    trainer.add_callback(journal)
+    checkpoint = trial.checkpoint
+    if checkpoint is not None:
+        check_tensors(checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise TrialError(_out_of_memory(experiment)) from error
+    if trainer.state.global_step == 0:
+        raise TrialError("no optimizer step was made: the training data gives no batch; add rows or epochs.")
+    journal.finish()
+
+
+def run_baseline(setting: Setting) -> None:
+    """Evaluates the untuned base as `base`; once it has ended, it is not evaluated again.
+
+    A base that cannot be evaluated is noted in its `status.json`; the trials go on.
+    """
+    trial = Run(Path(setting.run)).trial(BASE)
+    if trial.state in ENDED:
+        return
+    trial.path.mkdir(exist_ok=True)
+    try:
+        experiment = setting.experiment()
+        # transformers evaluates no quantized model without an adapter; a fresh LoRA computes what its base does.
+        neutral = Lora(type="lora", r=1) if experiment.model.quantization else None
+        experiment = experiment.model_copy(update={"adapter": neutral, "sweep": None})
+        trainer, _ = _build(experiment, setting, trial)
+        strategy_of(experiment).prepare_evaluation(trainer)
+        started = time.perf_counter()
+        metrics = trainer.evaluate()
+        row = {
+            "step": 0,
+            "epoch": 0.0,
+            "tokens": 0,
+            "seconds": round(time.perf_counter() - started, 3),
+            "progress": 1.0,
+        }
+        row |= {key: value for key, value in metrics.items() if key not in OURS}
+        if trainer.is_world_process_zero():
+            append_row(trial.metrics_path, {**row, "time": time.time()})
+            trial.set_state("finished")
+    except Exception as error:
+        trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+    leave(setting, BASE)
+
+
+def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trainer, Prepared]:
+    gc.collect()  # an actor that is used again still holds the last trial's cycles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    tokenizer = load_tokenizer(experiment.model, experiment.method.head)
+    data = _data(experiment, setting, tokenizer)
+    if data.chat_template:
+        tokenizer.chat_template = data.chat_template  # saved with the weights, so that serving uses the same
+    set_seed(experiment.train.seed)  # before the model: random weights and adapters are drawn from it
+    strategy = strategy_of(experiment)
+    strategy.before_loading()
+    head = experiment.method.head
+    base = load_model(experiment.model, head, data.report.labels)
+    base.config.get_text_config().pad_token_id = tokenizer.pad_token_id  # where a classifier finds a text's end
+    batches = calibration(data.train, tokenizer.pad_token_id)
+    model = add_adapter(base, experiment.adapter, head, batches)
+    if experiment.train.activation_checkpointing and isinstance(model, PeftModel):
+        model.enable_input_require_grads()
+    staging = trial.path / ".staging"
+    with kept_precision(model):
+        trainer = methods.load(experiment.method.type).trainer(experiment, model, tokenizer, data, staging)
+    trainer.metric = setting.metric
+    trainer.optimizer = make_optimizer(experiment, model) or trainer.optimizer
+    for callback in state_callbacks(experiment.adapter, model, trial.checkpoint):
+        trainer.add_callback(callback)
+    strategy.prepare(trainer)
+    trainer.remove_callback(PrinterCallback)  # it prints what `metrics.jsonl` keeps
+    return trainer, data
+
+
+def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
+    """The run's prepared data; a point that changes what the tokens depend on prepares its own, once a content."""
+
+    def basis(each: Experiment) -> Any:
+        model = each.model
+        tokens = model.name_or_path, model.gguf_file, model.tokenizer, model.special_tokens
+        return each.data.model_dump(exclude={"packing"}), tokens
+
+    shared = load_prepared(Path(setting.data))
+    if basis(experiment) == basis(setting.experiment()):
+        return shared
+    own = prepare(experiment.data, experiment.method.rows, tokenizer)
+    if own.eval.to_dict() != shared.eval.to_dict():
+        raise TrialError("it would be evaluated on other rows than the other trials: make a run of its own.")
+    return own
+
+
+def _out_of_memory(experiment: Experiment) -> str:
+    batch = experiment.train.per_device_train_batch_size
+    return (
+        f"out of memory: lower train.per_device_train_batch_size ({batch}), raise gradient_accumulation_steps instead, "
+        "lower data.max_length or set train.activation_checkpointing: true."
+    )

@@ -1,0 +1,37 @@
+"""The table that people read says what the code does."""
+
+from pathlib import Path
+
+from ftlib.config import compatibility, method
+from ftlib.config.compat import RULES
+from tests.conftest import ftlib
+
+DOCS = Path(__file__).parents[2] / "docs" / "compatibility.md"
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    assert DOCS.read_text(encoding="utf-8") == compatibility.markdown(), (
+        "run: ftlib methods --markdown > docs/compatibility.md"
+    )
+
+
+def test_every_method_has_a_row() -> None:
+    named = {section["type"] for section in compatibility.METHODS.values()}
+    union = method.MethodSection.__args__[0].__args__  # type: ignore[attr-defined]
+    assert named == {section.model_fields["type"].annotation.__args__[0] for section in union}
+
+
+def test_every_adapter_has_a_column() -> None:
+    from ftlib.config import adapter
+
+    union = adapter.AdapterSection.__args__[0].__args__  # type: ignore[attr-defined]
+    named = {section["adapter"]["type"] for section in compatibility.ADAPTERS.values() if "adapter" in section}
+    assert named == {section.model_fields["type"].annotation.__args__[0] for section in union}
+
+
+def test_methods_prints_it() -> None:
+    status, output = ftlib("methods")
+    assert status == 0
+    assert "distill on_policy" in output
+    for rule in RULES:
+        assert rule.sentence in output

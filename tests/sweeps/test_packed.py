@@ -1,0 +1,286 @@
+"""Packs under Ray Tune: the conductor is Tune's, and what it decides is what happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftlib.cluster.nodes import PLACE
+from ftlib.files.json_files import read_json
+from ftlib.run.directory import Run
+from ftlib.run.layout import PACK_FILE
+from ftlib.run.leaderboard import leaderboard
+from ftlib.sweeps.pack_host import Host
+from tests.conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
+from tests.pack.conftest import assert_same_bits, left_behind
+from tests.sweeps.test_sweep import has_ended, start, wait_for
+
+
+def swept(tree: dict[str, Any], folder: Path, *overrides: str) -> tuple[Any, str]:
+    tree = {**tree, "storage": str(folder / "runs")}
+    status, output = ftlib("sweep", write_experiment(folder / "sweep.yaml", tree), *overrides)
+    assert status == 0, output
+    return only_run(folder / "runs"), output
+
+
+@pytest.fixture
+def sweep(tree: dict[str, Any], ray_local: None) -> dict[str, Any]:
+    tree["train"].update(num_train_epochs=3, logging_steps=4, learning_rate=1e-2)
+    tree["sweep"] = {
+        "space": {
+            "adapter.r": [2, 4],
+            "train.learning_rate": [1e-3, 1e-2],
+            "adapter.lora_alpha": {"ratio_of": "adapter.r", "choices": [1, 2]},
+        },
+        "search": {"type": "grid"},
+        "scheduler": {"type": "none"},
+    }
+    return tree
+
+
+def test_a_packed_sweep_has_the_leaderboard_of_the_same_sweep_one_by_one(sweep: dict[str, Any], tmp_path: Path) -> None:
+    packed, output = swept(sweep, tmp_path / "packed")
+    assert "pack width" in output
+    isolation = read_json(packed.path / PACK_FILE)["isolation"]
+    assert (isolation["promise"], isolation["off"]) == ("bits", 0.0)
+    assert "pack: a trial is the same bits" in output
+    alone, _ = swept(sweep, tmp_path / "alone", "sweep.pack=off", "sweep.max_concurrent_trials=1")
+    assert any(event["event"] == "packed" for event in packed.events())
+    assert not any(event["event"] == "packed" for event in alone.events())
+    ours, theirs = leaderboard(packed), leaderboard(alone)
+    assert len(ours.rows) == len(theirs.rows) == 8
+    by_point = {str(sorted(row.params.items())): row for row in theirs.rows}
+    for row in ours.rows:
+        other = by_point[str(sorted(row.params.items()))]
+        assert row.state == other.state == "finished"
+        assert row.value == pytest.approx(other.value, rel=1e-4)
+    assert ours.best.params == theirs.best.params
+
+
+def long(tree: dict[str, Any], epochs: int = 16) -> dict[str, Any]:
+    """Trials long enough to be interrupted, with a checkpoint each epoch."""
+    tree["train"].update(num_train_epochs=epochs, eval_strategy="steps", eval_steps=8)
+    tree["adapter"]["lora_dropout"] = 0.1
+    tree["sweep"] = {
+        "space": {"adapter.r": [2, 4], "train.learning_rate": [1e-3, 1e-2]},
+        "search": {"type": "grid"},
+        "scheduler": {"type": "none"},
+        "baseline": False,
+        "pack": 2,
+        "max_concurrent_trials": None,
+    }
+    return tree
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Run:
+    """What the sweep of `long` leaves when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    tree = {
+        "name": "colours",
+        "model": {"name_or_path": str(base)},
+        "data": {"train": str(data_file), "max_length": 64, "eval_split": 0.2},
+        "method": {"type": "sft"},
+        "adapter": {"type": "lora", "r": 4, "lora_alpha": 8},
+        "train": {"learning_rate": 1e-2, "per_device_train_batch_size": 8, "logging_steps": 2},
+        "track": {"wandb": None, "tensorboard": False},
+    }
+    return swept(long(tree), folder)[0]
+
+
+def assert_like(run: Run, other: Run) -> None:
+    """The same points left the same bits."""
+    theirs = {str(sorted(trial.params.items())): trial for trial in other.trials()}
+    assert len(run.trials()) == len(theirs) == 4
+    for trial in run.trials():
+        assert trial.state == "finished"
+        assert_same_bits(left_behind(trial), left_behind(theirs[str(sorted(trial.params.items()))]))
+
+
+def test_kill_9_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: Path, uninterrupted: Run) -> None:
+    """Though the data has other rows by then: the cache has kept those that the run began with."""
+    data = tmp_path / "colours.jsonl"
+    data.write_bytes(Path(tree["data"]["train"]).read_bytes())
+    tree["data"]["train"] = str(data)
+    process = start(long(tree), tmp_path, **tree["sweep"])
+    run = wait_for(tree["storage"], 1, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    write_jsonl(data, rows(40))
+    before = {trial.id: trial.metrics_path.read_text() for trial in run.trials() if trial.state == "finished"}
+    assert 0 < len(before) < 4
+    status, output = ftlib("resume", run.path)
+    assert status == 0, output
+    assert (
+        "the data gives other rows than when the run began: the run goes on with the rows that it began with" in output
+    )
+    for name, metrics in before.items():
+        assert run.trial(name).metrics_path.read_text() == metrics
+    assert_like(run, uninterrupted)
+
+
+def test_ctrl_c_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: Path, uninterrupted: Run) -> None:
+    process = start(long(tree), tmp_path, **tree["sweep"])
+    run = wait_for(tree["storage"], 1, process, lambda trial: trial.checkpoint is not None and not has_ended(trial))
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert f"ftlib resume {run.path}" in output
+    assert foreign(output) == []
+    states = {trial.state for trial in run.trials()}
+    assert "preempted" in states  # it has saved where it stood
+    assert "running" not in states
+    status, output = ftlib("resume", run.path)
+    assert status == 0, output
+    repeats = [event["repeats"] for event in run.events() if event["event"] == "trial_continued"]
+    assert repeats
+    assert not any(repeats)
+    assert_like(run, uninterrupted)
+
+
+def test_a_killed_host_costs_no_trial_and_no_bit(tree: dict[str, Any], tmp_path: Path, uninterrupted: Run) -> None:
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not killed:
+            time.sleep(0.05)
+            for checkpoint in list((tmp_path / "runs").glob("*/trials/*/checkpoint"))[:1]:
+                place = read_json(checkpoint.parent / PLACE)
+                if place is not None:
+                    os.kill(place["pid"], signal.SIGKILL)
+                    killed.append(place["pid"])
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    run, output = swept(long(tree), tmp_path)
+    thread.join()
+    assert killed, output
+    assert any(event["event"] == "trial_started" and event["failures"] for event in run.events())
+    assert {"host_lost", "trial_recovered"} <= {event["event"] for event in run.events()}
+    assert_like(run, uninterrupted)
+
+
+def test_asha_frees_slots_that_the_next_suggestions_take(sweep: dict[str, Any], tmp_path: Path) -> None:
+    sweep["sweep"] = {
+        "space": {"train.learning_rate": [1e-2, 1e-7, 1e-8, 1e-9, 2e-2, 1e-10, 3e-8, 5e-3]},
+        "search": {"type": "grid"},
+        "scheduler": {"type": "asha"},
+        "baseline": False,
+        "max_concurrent_trials": 2,
+        "pack": 2,
+    }
+    run, _ = swept(sweep, tmp_path)
+    states = [trial.state for trial in run.trials()]
+    assert len(states) == 8
+    assert states.count("stopped") >= 3
+    assert "finished" in states
+    stopped = next(trial for trial in run.trials() if trial.state == "stopped")
+    assert stopped.weights is not None  # a stopped trial can still be promoted
+    assert "by the scheduler" in stopped.status["reason"]
+
+
+def test_asha_calls_back_those_who_came_first_to_a_rung(sweep: dict[str, Any], tmp_path: Path) -> None:
+    """All eight reach the first rung in one tick, and Tune hears of the worst first: each goes on until it is beaten."""
+    rates = [1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-4, 1e-3, 1e-2]
+    sweep["train"].update(num_train_epochs=12)
+    sweep["sweep"] = {
+        "space": {"train.learning_rate": rates},
+        "search": {"type": "grid"},
+        "scheduler": {"type": "asha"},
+        "baseline": False,
+        "pack": 8,
+    }
+    run, _ = swept(sweep, tmp_path)
+    finished = {trial.params["train.learning_rate"] for trial in run.trials() if trial.state == "finished"}
+    assert 1e-2 in finished
+    assert len(finished) <= 3  # of the four that leave the first rung, two and one more leave the second
+    stopped = [trial for trial in run.trials() if trial.state == "stopped"]
+    assert len(stopped) == 8 - len(finished)
+    assert all("by the scheduler" in trial.status["reason"] for trial in stopped)
+    assert all(trial.weights is not None and not (trial.path / "error.txt").exists() for trial in stopped)
+
+
+@pytest.mark.parametrize("pack", ["3", "off"])
+def test_no_more_trials_at_once_than_asked(sweep: dict[str, Any], tmp_path: Path, pack: str) -> None:
+    sweep["sweep"].update(space={"train.learning_rate": [1e-3, 1e-2]}, baseline=False, max_concurrent_trials=1)
+    run, _ = swept(sweep, tmp_path, f"sweep.pack={pack}")
+    events = [event["event"] for event in run.events() if "trial" in event]
+    assert events == ["trial_started", "trial_finished"] * 2
+
+
+@pytest.mark.parametrize("synch", [False, True])
+def test_pbt_copies_a_slot(sweep: dict[str, Any], tmp_path: Path, synch: bool) -> None:
+    sweep["train"].update(num_train_epochs=4, lr_scheduler_type="constant")
+    sweep["sweep"] = {
+        "space": {"train.learning_rate": {"min": 1e-6, "max": 5e-2, "log": True}},
+        "search": {"type": "random"},
+        "scheduler": {
+            "type": "pbt",
+            "checks": 4,
+            "quantile_fraction": 0.5,
+            "resample_probability": 0.0,
+            "synch": synch,
+        },
+        "num_samples": 2,
+        "baseline": False,
+        "pack": 2,
+    }
+    run, _ = swept(sweep, tmp_path)
+    started = [event["trial"] for event in run.events() if event["event"] == "trial_started"]
+    assert len(started) > 2  # an exploit starts a trial again
+    losses = [[row["eval_loss"] for row in trial.evaluations("eval_loss")] for trial in run.trials()]
+    assert abs(losses[0][0] - losses[1][0]) > 0.02  # at the first check one is ahead
+    assert abs(losses[0][-1] - losses[1][-1]) < 0.01  # the other has its weights in the end
+    rates = [trial.params["train.learning_rate"] for trial in run.trials()]
+    assert min(rates) / max(rates) in (pytest.approx(0.8), pytest.approx(1 / 1.2))
+
+
+def test_a_sweep_that_cannot_be_packed_is_trained_one_by_one_unless_a_pack_was_asked_for(
+    sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    sweep["adapter"]["use_dora"] = True
+    sweep["sweep"]["pack"] = 4
+    status, output = ftlib("sweep", write_experiment(tmp_path / "dora.yaml", sweep))
+    assert status == 2
+    assert "sweep.pack: slots hold plain A and B: drop use_dora" in output
+    assert not Path(sweep["storage"]).exists()
+    sweep["sweep"].update(pack="auto", space={"train.learning_rate": [1e-3]})
+    run, output = swept(sweep, tmp_path)
+    assert "trials are trained one by one: slots hold plain A and B" in output
+    assert [event["why"][:5] for event in run.events() if event["event"] == "not_packed"] == ["slots"]
+    assert [trial.state for trial in run.trials()] == ["finished"]
+
+
+def test_a_base_that_cannot_be_packed_is_said(
+    sweep: dict[str, Any], base: Path, tmp_path: Path, ray_local: None
+) -> None:
+    """GPT-2's layers are transformers' own Conv1D."""
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    sweep["model"]["name_or_path"] = str(tmp_path / "gpt2")
+    sweep["sweep"].update(space={"train.learning_rate": [1e-3]}, baseline=False)
+    run, output = swept(sweep, tmp_path)
+    assert "trials are trained one by one: GPT2LMHeadModel has adapters on layers that are not linear" in output
+    assert [trial.state for trial in run.trials()] == ["finished"]
+    assert any(event["event"] == "not_packed" for event in run.events())
+    status, output = ftlib("sweep", write_experiment(tmp_path / "asked.yaml", sweep), "sweep.pack=2")
+    assert status == 1
+    assert "use sweep.pack: off" in output
+
+
+def test_a_trial_that_was_called_back_before_it_asked_for_its_next_report_hears_so() -> None:
+    """Tune sends `train` and, at another trial's word, `stop`: the host's threads may take them in either order."""
+    assert Host().next_report("000") == {"left": True}
