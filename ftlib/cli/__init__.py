@@ -1,22 +1,17 @@
-"""The doors: each command parses, makes one call, prints. Heavy imports stand inside the commands.
-
-Exit status: 0 worked, 1 the work failed, 2 the input was wrong, 130 interrupted (and can be resumed).
-"""
+"""The commands: each parses, makes one call, prints. Heavy imports stand inside the commands."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import click
 
 from ftlib.cli import begin, clusters, complete, experiments, winners
-from ftlib.cli.output import echo
-from ftlib.cli.quiet import quiet_libraries
+from ftlib.driver.process import guarded
+from ftlib.driver.quiet import quiet_libraries
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -58,34 +53,3 @@ def main() -> None:
 
     sigterm_is_ctrl_c()
     guarded(lambda: cli.main(standalone_mode=False), debug="--debug" in sys.argv)
-
-
-def guarded(work: Callable[[], Any], debug: bool) -> None:
-    """Does the work of a process and exits with its status; every failure is one sentence."""
-    from ftlib.errors import FtlibError
-
-    try:
-        status = work()
-        sys.exit(status if isinstance(status, int) else 0)
-    except FtlibError as error:
-        _fail(str(error), error.exit_status, debug)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted.", 130, debug)
-    except Exception as error:
-        _fail(
-            f"{type(error).__name__}: {error}\nThis is a defect of ftlib, or of a library: --debug shows where.",
-            1,
-            debug,
-        )
-
-
-def _fail(message: str, status: int, debug: bool) -> None:
-    if debug and sys.exc_info()[0]:
-        import traceback
-
-        traceback.print_exc()
-    echo(f"error: {message}", fg="red", err=True)
-    sys.exit(status)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ftlib.cli.output import echo
+from ftlib.driver.terminal import echo
 
 GOALS = ("chat", "classify", "prefer", "distill", "pretrain")
 

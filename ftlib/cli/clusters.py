@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftlib.cli import complete
-from ftlib.cli.output import echo
+from ftlib.driver.terminal import echo
 
 if TYPE_CHECKING:
     from ftlib.config import Experiment
@@ -51,7 +51,7 @@ def submit(
     any_versions: bool,
 ) -> None:
     """Send FILE, its small local files and this ftlib to a cluster, and run it there. It goes on without us."""
-    from ftlib.cli.conduct import as_written, load
+    from ftlib.driver.load import as_written, load
     from ftlib.files.object_store import is_url
     from ftlib.remote.parcel import LIMIT, make_parcel
     from ftlib.remote.sealed import from_environment
@@ -117,7 +117,7 @@ def jobs(address: str) -> None:
     from rich import box
     from rich.table import Table
 
-    from ftlib.cli.output import print_table
+    from ftlib.driver.terminal import print_table
     from ftlib.files.object_store import is_url
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
@@ -168,7 +168,7 @@ def stop(job: str, address: str) -> None:
 @click.option("--weights", type=click.Choice(["all", "best", "none"]), default="all", show_default=True)
 def pull(job: str, address: str, folder: Path, weights: str) -> None:
     """Bring the run of JOB, or of a URL, here: leaderboard, metrics, report, adapters or models. It can be running."""
-    from ftlib.cli.output import print_table
+    from ftlib.driver.terminal import print_table
     from ftlib.errors import InputError
     from ftlib.files.object_store import is_url
     from ftlib.files.paths import below
@@ -257,7 +257,7 @@ def price(file: str) -> None:
     from rich import box
     from rich.table import Table
 
-    from ftlib.cli.output import print_table
+    from ftlib.driver.terminal import print_table
     from ftlib.remote.launcher import ClusterFile
 
     loaded = ClusterFile.load(file)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ftlib.cli import complete
-from ftlib.cli.conduct import as_written, go_on, load, prepared, start
-from ftlib.cli.output import console, echo, print_table, width
+from ftlib.driver.execute import go_on, start
+from ftlib.driver.load import as_written, load
+from ftlib.driver.prepare import prepared
+from ftlib.driver.terminal import console, echo, print_table, width
+from ftlib.driver.terminal_listener import TerminalListener, tell
 
 if TYPE_CHECKING:
     from ftlib.run.commands import Command
@@ -37,7 +40,7 @@ def check(file: str, overrides: tuple[str, ...], smoke: bool, everything: bool) 
     out = console()
     if everything:
         out.print(yaml.safe_dump(experiment.to_dict(), sort_keys=False, width=110), highlight=False, soft_wrap=True)
-    for line in preview(experiment, prepared(experiment, out, told=False).report):
+    for line in preview(experiment, prepared(experiment, TerminalListener(), told=False).report):
         out.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -70,10 +73,11 @@ def methods(markdown: bool) -> None:
 @OVERRIDES
 @SMOKE
 @AS
-def train(file: str, overrides: tuple[str, ...], smoke: bool, name: str | None) -> None:
+def train(file: str, overrides: tuple[str, ...], smoke: bool, name: str | None) -> int:
     """Train FILE once, as it stands (its sweep section is left aside)."""
     _check_name(name)
-    start(load(file, (*overrides, "sweep=null"), smoke), as_written(file, overrides, smoke), promoted_as=name)
+    experiment = load(file, (*overrides, "sweep=null"), smoke)
+    return tell(start(experiment, as_written(file, overrides, smoke), TerminalListener()), name)
 
 
 @click.command()
@@ -82,7 +86,7 @@ def train(file: str, overrides: tuple[str, ...], smoke: bool, name: str | None) 
 @SMOKE
 @AS
 @click.option("--add-trials", type=click.IntRange(1), metavar="N", help="FILE is a run: N trials more for it.")
-def sweep(file: str, overrides: tuple[str, ...], smoke: bool, name: str | None, add_trials: int | None) -> None:
+def sweep(file: str, overrides: tuple[str, ...], smoke: bool, name: str | None, add_trials: int | None) -> int:
     """Run the sweep of FILE; ends with the leaderboard and the command that promotes the winner."""
     from ftlib.errors import ConfigError, InputError
 
@@ -92,12 +96,11 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool, name: str | None, 
             raise InputError(
                 "--as belongs to a new run: 'ftlib promote RUN --as NAME' promotes the winner of this one."
             )
-        _add_trials(file, add_trials)
-        return
+        return _add_trials(file, add_trials)
     experiment = load(file, overrides, smoke)
     if experiment.sweep is None:
         raise ConfigError(f"{file}: there is no sweep section: add one, or use 'ftlib train {shlex.quote(file)}'.")
-    start(experiment, as_written(file, overrides, smoke), promoted_as=name)
+    return tell(start(experiment, as_written(file, overrides, smoke), TerminalListener()), name)
 
 
 def _check_name(name: str | None) -> None:
@@ -111,14 +114,14 @@ def _check_name(name: str | None) -> None:
 @click.command()
 @click.argument("run", type=click.Path(), shell_complete=complete.runs)
 @click.option("--trust", is_flag=True, help="Load a run that was made elsewhere: it can run any code of its maker's.")
-def resume(run: str, trust: bool) -> None:
+def resume(run: str, trust: bool) -> int:
     """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
     from ftlib.config import Experiment
     from ftlib.run.mirror import open_run
 
     opened = open_run(run)
     experiment = Experiment.parse(opened.experiment, f"{opened.path}/resolved.json")
-    go_on(experiment, opened, trust)
+    return tell(go_on(experiment, opened, TerminalListener(), trust))
 
 
 @click.group()
@@ -169,7 +172,7 @@ def _steer(run: Run, command: Command) -> None:
     echo(sentence)
 
 
-def _add_trials(path: str, count: int) -> None:
+def _add_trials(path: str, count: int) -> int:
     """More trials for a run that is at work, or that is resumed with them."""
     from ftlib.config import Experiment
     from ftlib.run import signature
@@ -179,10 +182,10 @@ def _add_trials(path: str, count: int) -> None:
     run, command = Run.open(path), Command("add", count=count)
     if run.conducted:
         _steer(run, command)
-        return
+        return 0
     signature.check(run)  # resuming loads what it holds
     experiment = Experiment.parse(run.experiment, f"{run.path}/resolved.json")
-    go_on(experiment, run, command=command)
+    return tell(go_on(experiment, run, TerminalListener(), command=command))
 
 
 @click.command("leaderboard")

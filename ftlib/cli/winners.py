@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ftlib.cli import complete
-from ftlib.cli.output import echo, print_table, say
+from ftlib.driver.terminal import echo, print_table, say
 
 if TYPE_CHECKING:
     from ftlib.models.adapter_files import Engine
-    from ftlib.registry.promotion import Conditions
     from ftlib.registry.registry import Alias, Version
-    from ftlib.run.directory import Run
 
 
 TRUST = click.option("--trust", is_flag=True, help="Let code run that comes with weights which others have made.")
@@ -49,6 +47,7 @@ def promote(
     trust: bool,
 ) -> None:
     """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME, once it is checked."""
+    from ftlib.driver.terminal_listener import promote_trial
     from ftlib.errors import InputError, nearest
     from ftlib.registry import promotion, registry
     from ftlib.run.leaderboard import leaderboard
@@ -68,17 +67,6 @@ def promote(
     if canary is not None:
         _say_alias(registry.alias(name))
         echo(f"all of it: ftlib canary {name} 1        none of it: ftlib rollback {name}")
-
-
-def promote_trial(run: Run, trial: str, name: str, conditions: Conditions | None = None) -> None:
-    """A trial of a run as the next version of a name, once it is checked; says what was found, and what comes next."""
-    from ftlib.registry import promotion
-
-    conditions = conditions or promotion.Conditions()
-    version = promotion.promote(run, run.trial(trial), name, conditions, say)
-    echo(f"trial {trial} of {run.name} is now {version.id}")
-    if conditions.canary is None:
-        echo(f"serve it:  ftlib serve {name}")
 
 
 @click.command("registry")

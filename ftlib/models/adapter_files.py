@@ -28,6 +28,8 @@ DTYPES = {
     "F4": 4,
 }  # bits of each of safetensors' dtypes
 DATA = ("tokenizer.json", "vocab.json", "model.safetensors.index.json")  # JSON that says nothing of code, and is large
+WEIGHTS = "adapter_model.safetensors"  # PEFT's name
+OF_A_BANK = ("lora_A.weight", "lora_B.weight")  # how the names of a bank's tensors end
 VLLM_MAX_RANK = 512  # the largest value that vLLM takes for max_lora_rank
 
 
@@ -131,9 +133,23 @@ def why_not_vllm(config: dict[str, Any]) -> str | None:
     return None
 
 
-def is_plain_lora(config: dict[str, Any]) -> bool:
-    """Whether the adapter is W + s B A of linear layers and nothing else."""
-    return why_not_vllm(config) is None and not config.get("target_parameters") and not config.get("fan_in_fan_out")
+def why_not_banked(owner: str, folder: Path) -> str | None:
+    """What keeps the adapter in a folder out of a bank (W + s B A of linear layers, and nothing else); None for one that it
+    holds. Reads the names of its tensors, and no tensor.
+
+    This is the one answer to that question: the gate checks by it what the endpoint serves by it. Raises InputError for a
+    file that is not there or is none.
+    """
+    config = adapter_config(owner, folder)
+    if (why := why_not_vllm(config)) is not None:
+        return f"it {why}"
+    if config.get("target_parameters"):
+        return "it trains parameters that are no linear layer (target_parameters)"
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise InputError(f"{folder} has no {WEIGHTS}, and no other format is loaded.")
+    others = [name for name in tensors(file)[0] if not name.endswith(OF_A_BANK)]
+    return f"it trains more than A and B ({others[0]})" if others else None
 
 
 def tensors(file: Path) -> tuple[dict[str, Any], int]:

@@ -7,16 +7,15 @@ its own alpha and its own r.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, dtype, nn
 
-from ftlib.models.adapter_files import adapter_config
-from ftlib.models.lora_bank import PREFIX
-
-WEIGHTS = "adapter_model.safetensors"
+from ftlib.models.adapter_files import WEIGHTS, adapter_config
+from ftlib.models.lora_bank import PREFIX, LoraBank
 
 
 @dataclass(frozen=True)
@@ -45,3 +44,8 @@ def read_lora(owner: str, folder: Path) -> PlainLora:
         if (b := f"{layer}.lora_B.weight") in state:
             state[b] = state[b].float() * scale
     return PlainLora(ranks, state)
+
+
+def serving_bank(model: nn.Module, targets: Iterable[str], slots: int, rank: int, computed_in: dtype) -> LoraBank:
+    """The bank in which adapters are served: without gradients, in the base's dtype. The gate checks in this one."""
+    return LoraBank(model, sorted(targets), slots, rank, frozen=True, dtype=computed_in)

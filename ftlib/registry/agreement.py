@@ -19,10 +19,10 @@ from torch import Tensor
 import ftlib.models.adapters.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
-from ftlib.models.adapter_files import adapter_config, is_plain_lora
+from ftlib.models.adapter_files import adapter_config, why_not_banked
 from ftlib.models.adapters.merge import MERGEABLE
-from ftlib.models.lora_bank import LoraBank, Route
-from ftlib.models.plain_lora import read_lora
+from ftlib.models.lora_bank import Mix
+from ftlib.models.plain_lora import read_lora, serving_bank
 
 # How far the same adapter's logits may be apart, as a share of their size (2-norm). Measured on Llamas of 2 to 12 layers,
 # 64 to 1,024 wide: at most 1.2e-6, 2.1e-3 and 1.7e-2, whatever the adapter, growing with the root of the depth.
@@ -92,7 +92,7 @@ def ways_of(
     base = load()
     dtype, quantized = base.dtype, section.quantization is not None
     untuned = logits_of(base, probes)
-    bank = _in_bank(adapter, base, config, probes, owner)
+    bank = _in_bank(adapter, base, probes, owner)
     model = beside_base(base, adapter, owner)
     own = logits_of(model, probes)
     check_finite(own, owner)
@@ -140,24 +140,20 @@ def check_finite(logits: Logits, owner: str) -> None:
         raise FtlibError(f"{owner}: some of its logits are no numbers (NaN or infinite): choose another trial.")
 
 
-def _in_bank(adapter: Path, base: Any, config: dict[str, Any], probes: Probes, owner: str) -> Logits | None:
-    if not is_plain_lora(config):
+def _in_bank(adapter: Path, base: Any, probes: Probes, owner: str) -> Logits | None:
+    """As the endpoint computes it. None for an adapter that it serves otherwise, or that PEFT will refuse."""
+    if why_not_banked(owner, adapter):
         return None
     lora = read_lora(owner, adapter)
-    known = dict(base.named_modules())
-    layers = {name: known.get(name) for name in lora.ranks}
+    layers = dict(base.named_modules()).keys()
+    whole = 2 * len(lora.ranks) == len(lora.state)
     fits = all(lora.state.get(f"{name}.lora_B.weight", NOTHING).shape[1:] == (r,) for name, r in lora.ranks.items())
-    if (
-        2 * len(layers) != len(lora.state)
-        or not fits
-        or not all(hasattr(layer, "in_features") for layer in layers.values())
-    ):
-        return None  # an embedding, GPT-2's Conv1D, or what PEFT will refuse
-    bank = LoraBank(base, list(layers), slots=1, rank=lora.rank)
-    bank.configure(0, bank.rank, 1.0)
+    if not (whole and fits and lora.ranks.keys() <= layers):
+        return None
+    bank = serving_bank(base, lora.ranks, 1, lora.rank, base.dtype)
     bank.load(0, lora.state)
     try:
-        with bank.routed(Route([0])):
+        with bank.routed(Mix([0], bank.device)):
             return logits_of(base, probes)
     finally:
         bank.detach()

@@ -35,32 +35,37 @@ def storage_of(storage: str) -> str:
     return storage if is_url(storage) else str(home() / "runs")
 
 
-def run(name: str, job: str, secrets: bool) -> None:
+def run(name: str, job: str, secrets: bool) -> int:
     """Conducts the parcel's experiment as the run `name`. Raises FtlibError where the cluster has other versions."""
-    from ftlib.cli.conduct import start
     from ftlib.config import Experiment
+    from ftlib.driver.execute import start
+    from ftlib.driver.terminal_listener import TerminalListener, tell
 
     vault = _begin(job, secrets)
     tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
     tree["storage"] = storage_of(tree["storage"])
     experiment = Experiment.parse(tree).anchored()
     parcel = {"root": os.getcwd(), "inputs": _parcel()["inputs"]}
-    start(experiment, Path("experiment.yaml").read_text(encoding="utf-8"), run_name=name, parcel=parcel)
+    text = Path("experiment.yaml").read_text(encoding="utf-8")
+    status = tell(start(experiment, text, TerminalListener(), run_name=name, parcel=parcel))
     del vault
+    return status
 
 
-def resume(name: str, job: str, secrets: bool, trust: bool) -> None:
+def resume(name: str, job: str, secrets: bool, trust: bool) -> int:
     """Goes on with the run `name`; its inputs lie where this job's parcel has them."""
-    from ftlib.cli.conduct import go_on
     from ftlib.config import Experiment
+    from ftlib.driver.execute import go_on
+    from ftlib.driver.terminal_listener import TerminalListener, tell
     from ftlib.run.mirror import open_run
 
     vault = _begin(job, secrets)
     tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
     opened = open_run(f"{storage_of(tree['storage'])}/{name}")
     resolved = {**opened.experiment, **{key: tree[key] for key in ("model", "data", "method")}}
-    go_on(Experiment.parse(resolved).anchored(), opened, trust)
+    status = tell(go_on(Experiment.parse(resolved).anchored(), opened, TerminalListener(), trust))
     del vault
+    return status
 
 
 def _begin(job: str, secrets: bool) -> Any:
@@ -148,8 +153,8 @@ def _whole(place: str) -> Run:
 
 def main() -> None:
     """`run|resume RUN JOB [--secrets] [--trust]`, `archive RUN JOB STORAGE WEIGHTS`: written by `ftlib.remote.jobs` alone."""
-    from ftlib import cli
-    from ftlib.cli.quiet import quiet_libraries
+    from ftlib.driver.process import guarded
+    from ftlib.driver.quiet import quiet_libraries
 
     verb, name, job, *rest = sys.argv[1:]
     calls = {
@@ -159,7 +164,7 @@ def main() -> None:
     }
     quiet_libraries()
     try:
-        cli.guarded(calls[verb], debug=False)
+        guarded(calls[verb], debug=False)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # Ray's stop has also reached W&B's process, whose client would complain of it
             sys.stdout.flush()

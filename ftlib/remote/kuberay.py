@@ -155,7 +155,7 @@ def _text(manifest: dict[str, Any]) -> str:
 
 def main() -> None:
     """`python -m ftlib.remote.kuberay FILE FOLDER`."""
-    from ftlib.cli import guarded
+    from ftlib.driver.process import guarded
 
     source, folder = sys.argv[1:]
     guarded(lambda: write_manifests(ClusterFile.load(source), Path(folder)), debug=False)

@@ -68,6 +68,14 @@ class Leaderboard:
     model: str | None = None  # the base's name
     isolation: str | None = None  # of a packed run: what its trials were to each other
 
+    def __str__(self) -> str:
+        """The table, for `print` in a notebook."""
+        from rich.console import Console
+
+        out = Console(width=200, file=io.StringIO(), markup=False, emoji=False)
+        out.print(to_table(self))
+        return out.file.getvalue().rstrip()  # type: ignore[attr-defined]
+
     @property
     def footer(self) -> str | None:
         """What `vs base` is measured against; None where there is no base to compare with."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from ray import serve
 
+from ftlib.models.adapter_files import why_not_banked
 from ftlib.registry.registry import Version
 from serve.engine.arrivals import Arrivals
 from serve.engine.memory import SECONDS, bound_caches, give_back
@@ -59,11 +60,11 @@ class Engine:
         bound_caches(options.max_rows)
         from serve.engine.batch import Batch
         from serve.engine.model import Loaded, Tokenizers
-        from serve.engine.slots import Shelf, Slots, why_not_banked
+        from serve.engine.slots import Shelf, Slots
 
         self._options = options
         self._loaded = Loaded(version, threads)
-        self._banked = version.kind == "adapter" and not why_not_banked(version)
+        self._banked = version.kind == "adapter" and not why_not_banked(version.id, version.weights)
         self._slots = Slots(self._loaded.model, options.max_adapters, self._loaded.dtype)
         self._batch = Batch(self._loaded.model, self._slots, self._loaded.reads)
         self._arrivals, self._shelf, self._tokenizers = Arrivals(), Shelf(2 * options.max_adapters), Tokenizers()

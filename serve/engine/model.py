@@ -18,6 +18,7 @@ from peft import PeftModel
 import ftlib.models.adapters.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
+from ftlib.models.adapter_files import why_not_banked
 from ftlib.models.adapters.merge import MERGEABLE
 from ftlib.models.base import load_model, load_tokenizer
 from ftlib.models.onednn import freeze_linears
@@ -25,7 +26,7 @@ from ftlib.registry import registry
 from ftlib.registry.bases import base_of
 from ftlib.registry.registry import Version
 from serve.engine.messages import Ask, Refusal, Refused
-from serve.engine.slots import Adapter, why_not_banked
+from serve.engine.slots import Adapter
 from serve.engine.templates import Templates
 from serve.engine.text import Spelling
 
@@ -55,7 +56,7 @@ class Loaded:
             model = load_model(in_folder(version))
         else:
             model = load_model(base_of(version.manifest, version.id))
-            if why_not_banked(version):
+            if why_not_banked(version.id, version.weights):
                 model = PeftModel.from_pretrained(model, version.weights, low_cpu_mem_usage=True)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # A quantized model is where it was quantized, and refuses to be moved.

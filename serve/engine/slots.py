@@ -9,15 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftlib.errors import FtlibError, InputError
-from ftlib.models import adapter_files
+from ftlib.errors import FtlibError
+from ftlib.models.adapter_files import why_not_banked
 from ftlib.registry import registry
 from ftlib.registry.registry import Version
 
 if TYPE_CHECKING:
     import torch
-
-SUFFIXES = ("lora_A.weight", "lora_B.weight")
 
 
 @dataclass(frozen=True)
@@ -35,29 +33,12 @@ class Adapter:
         return sum(tensor.nbytes for tensor in self.state.values())
 
 
-def why_not_banked(version: Version) -> str | None:
-    """What keeps an adapter out of a bank, or None for plain LoRA. Reads the names of its tensors, and no tensor.
-
-    Raises InputError for a file that is not there or is none.
-    """
-    config = adapter_files.adapter_config(version.id, version.weights)
-    if config.get("peft_type") != "LORA":
-        return f"it is {config.get('peft_type')}, not LoRA"
-    if config.get("use_dora"):
-        return "it uses DoRA"
-    file = version.weights / "adapter_model.safetensors"
-    if not file.is_file():
-        raise InputError(f"{version.weights} has no adapter_model.safetensors, and no other format is loaded.")
-    others = [name for name in adapter_files.tensors(file)[0] if not name.endswith(SUFFIXES)]
-    return f"it trains more than A and B ({others[0]})" if others else None
-
-
 def read_adapter(version: Version) -> Adapter:
     """A version's adapter. Raises FtlibError for what a bank cannot hold."""
     from ftlib.models.plain_lora import read_lora
 
     registry.check_loadable(version)
-    reason = why_not_banked(version)
+    reason = why_not_banked(version.id, version.weights)
     if reason:
         raise FtlibError(f"{version.id} cannot stand beside others in a bank: {reason}.")
     lora = read_lora(version.id, version.weights)
@@ -172,14 +153,14 @@ class Slots:
 
     def _widen(self, adapter: Adapter) -> None:
         """A bank that has room for this adapter too."""
-        from ftlib.models.lora_bank import LoraBank
+        from ftlib.models.plain_lora import serving_bank
 
         old = self._bank
         targets, rank = set(adapter.targets), adapter.rank
         if old is not None:
             targets, rank = targets | set(old.targets), max(rank, old.rank)
             old.detach()
-        self._bank = LoraBank(self._model, sorted(targets), self._count, rank, frozen=True, dtype=self._dtype)
+        self._bank = serving_bank(self._model, targets, self._count, rank, self._dtype)
         for place, each in enumerate(self._held):
             if each is not None:
                 self._bank.load(place, each.state)

@@ -1,7 +1,6 @@
 """The same engine on vLLM (extra `vllm`), for production GPUs: same requests, same pieces, same registry.
 
-vLLM keeps its own batch, cache and adapters; queues and deadlines are ours. Needs a CUDA GPU, so no test here runs it:
-`tests/serve/test_vllm.py` does on a machine that has vLLM.
+vLLM keeps its own batch, cache and adapters; queues and deadlines are ours. Needs a CUDA GPU, so no test here runs it.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from ftlib.errors import FtlibError
+from ftlib.models.adapter_files import why_not_banked
 from ftlib.registry.registry import Version
 from serve.engine.arrivals import Arrivals
 from serve.engine.messages import Ask, Piece, Refusal, Refused, TokenLogprob
 from serve.engine.options import EngineOptions
-from serve.engine.slots import why_not_banked
 
 BUSY = Refusal(
     "Too many requests are waiting: try again in a moment.", None, "rate_limit_exceeded", 429, "rate_limit_error", 1
@@ -45,7 +44,7 @@ class VllmEngine:
         from serve.engine.model import Tokenizers, in_folder
 
         adapter = version.kind == "adapter"
-        reason = why_not_banked(version) if adapter else None
+        reason = why_not_banked(version.id, version.weights) if adapter else None
         if reason:
             raise FtlibError(f"vLLM cannot serve {version.id}: {reason}. Promote it merged, or use the bank.")
         section = base_of(version.manifest, version.id) if adapter else in_folder(version)

@@ -14,10 +14,10 @@ from functools import lru_cache
 
 from ftlib.errors import FtlibError, nearest
 from ftlib.files.json_files import read_json
+from ftlib.models.adapter_files import why_not_banked
 from ftlib.registry import registry
 from ftlib.registry.registry import Alias, Version
 from serve.engine.messages import Refusal, Refused, printable
-from serve.engine.slots import why_not_banked
 
 log = logging.getLogger("ray.serve")
 PINNED = re.compile(r"[^@]{1,64}@[1-9][0-9]{0,8}")  # a name and a number, written as the registry writes it
@@ -165,7 +165,7 @@ def engine_name(version: Version) -> str:
 def base_key(version: Version) -> str:
     """Equal for versions that one loaded base can answer for: the same weights, read in the same way. What is no plain
     LoRA, and a full model, has an engine of its own."""
-    if version.kind == "model" or why_not_banked(version):
+    if version.kind == "model" or why_not_banked(version.id, version.weights):
         return version.id
     manifest = version.manifest
     told = manifest["experiment"]["model"]  # a key that is not set is one that an older ftlib did not know

@@ -181,7 +181,7 @@ def test_the_command_line_shows_no_password(tree: dict[str, Any], home: Path, tm
     space = "sweep.space={train.learning_rate: [0.1, 0.2]}"
     url = "postgresql://ann:s3cret-word@db/x"
     program = (
-        "import sys; from ftlib.cli.conduct import as_written, load\n"
+        "import sys; from ftlib.driver.load import as_written, load\n"
         "o = tuple(sys.argv[2:]); load(sys.argv[1], o); print(sys.argv, as_written(sys.argv[1], o, False))"
     )
     done = subprocess.run(

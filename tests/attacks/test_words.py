@@ -16,6 +16,8 @@ import yaml
 
 from ftlib.config import Experiment, Lora, ModelSection
 from ftlib.config.loader import parse_yaml
+from ftlib.driver.outcome import Outcome
+from ftlib.driver.terminal_listener import tell
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.files.atomic import write_json
 from ftlib.run.directory import Run
@@ -123,13 +125,15 @@ def test_merged_bombs_are_refused() -> None:
         parse_yaml("a: &a\n  <<: *a\n")
 
 
-def test_a_command_to_copy_is_one_command(tmp_path: Path) -> None:
-    from ftlib.cli import conduct, experiments
-
-    for module in (conduct, experiments):
-        source = Path(module.__file__).read_text()
-        assert "ftlib resume {place}" not in source
-        assert "ftlib promote {place}" not in source
+def test_a_command_to_copy_is_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my runs; rm -rf"
+    begun = made("x", folder)
+    for outcome, command in (
+        (Outcome("x", begun, leaderboard(begun), 1, None, interrupted=True), f"ftlib resume '{folder}/"),
+        (Outcome("x", begun, leaderboard(begun), 0, None, interrupted=False), f"ftlib promote '{folder}/"),
+    ):
+        tell(outcome)
+        assert command in capsys.readouterr().out
     status, output = ftlib("trial", "stop", made("x", tmp_path / "my runs; rm -rf").path, "000")
     assert status == 2
     assert f"'ftlib resume '{tmp_path}/my runs; rm -rf/" in output

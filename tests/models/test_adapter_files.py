@@ -145,7 +145,19 @@ def test_what_vllm_does_not_serve(version, changes, reason):
         match=f"support@3 {reason}, which vLLM does not serve: use the bank engine, or promote it with --merged",
     ):
         registry.check_loadable(version, engine="vllm")
-    assert not adapter_files.is_plain_lora(PLAIN | changes)
+    assert adapter_files.why_not_banked("support@3", version.weights)
+
+
+def test_what_a_bank_holds(version):
+    assert adapter_files.why_not_banked("support@3", version.weights) is None
+    configure(version.path, {"fan_in_fan_out": True})  # GPT-2's Conv1D
+    assert adapter_files.why_not_banked("support@3", version.weights) is None
+    configure(version.path, {"target_parameters": ["mlp.experts.gate_up_proj"]})
+    assert "target_parameters" in adapter_files.why_not_banked("support@3", version.weights)
+    configure(version.path, {})
+    tensors = {f"model.q_proj.lora_embedding_{part}": np.ones((2, 2), "f4") for part in "AB"}
+    save_file(tensors, version.weights / "adapter_model.safetensors")
+    assert "lora_embedding_A" in adapter_files.why_not_banked("support@3", version.weights)
 
 
 def test_a_whole_model_needs_no_adapter_config(tmp_path):

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from ftlib.config import AdapterSection, ModelSection
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
+from ftlib.models.adapter_files import why_not_banked
 from ftlib.models.adapters.build import add_adapter
 from ftlib.models.base import load_model
 from ftlib.registry import registry
@@ -26,7 +27,7 @@ from serve.engine.messages import Ask, Refused
 from serve.engine.model import Loaded, Tokenizers, decoding, encode
 from serve.engine.sampling import Sampling
 from serve.engine.sequence import Sequence
-from serve.engine.slots import Adapter, Shelf, Slots, read_adapter, why_not_banked
+from serve.engine.slots import Adapter, Shelf, Slots, read_adapter
 from serve.front.catalog import base_key, engine_name
 
 from .conftest import finish, tiny_tokenizer
@@ -70,7 +71,7 @@ def answered(version: Version) -> str:
     loaded, tokenizer = Loaded(version), Tokenizers().get(version)
     [prompt] = encode(Ask(version, (PROMPT,)), tokenizer, loaded.context)
     slots = Slots(loaded.model, 1, loaded.dtype)
-    adapter = None if why_not_banked(version) else read_adapter(version)
+    adapter = None if why_not_banked(version.id, version.weights) else read_adapter(version)
     said = Sequence(prompt, 8, loaded.ends, Sampling(temperature=0), decoding(tokenizer), adapter=adapter, streams=True)
     if adapter is not None:
         slots.hold(adapter)
@@ -121,7 +122,7 @@ def test_every_kind_is_served_alone(name: str, base: Path, tmp_path: Path) -> No
 )
 def test_variants_of_lora_stand_in_a_bank(options: dict[str, Any], base: Path, tmp_path: Path) -> None:
     version = promoted("variant", {"type": "lora", **options}, base, tmp_path)
-    assert why_not_banked(version) is None
+    assert why_not_banked(version.id, version.weights) is None
     assert answered(version) == reference(base, version)
 
 

@@ -1,0 +1,210 @@
+"""What a notebook or a script does with ftlib: the same code as the commands, without their lines.
+
+    import ftlib
+
+    run = ftlib.sweep("x.yaml", {"sweep.num_samples": 8})
+    print(run.leaderboard())
+    run.best.promote("support")
+    with ftlib.serve(["support"]) as endpoint:
+        ...  # any OpenAI client, with base_url=endpoint.url + "/v1"
+
+Every call raises FtlibError (InputError, where what was given is wrong) with the sentence that the command would print.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ftlib.errors import ConfigError, FtlibError, InputError
+
+if TYPE_CHECKING:
+    from ftlib.driver.outcome import Outcome
+    from ftlib.registry.registry import Version
+    from ftlib.run import directory
+    from ftlib.run.leaderboard import Leaderboard
+
+Overrides = Mapping[str, Any]
+NOTHING: Overrides = {}
+
+
+def sweep(file: str | Path, overrides: Overrides = NOTHING, *, smoke: bool = False, verbose: bool = False) -> Run:
+    """Runs the sweep in an experiment's file to its end. `overrides` are values by their dotted paths; `smoke` sets what
+    the file's section smoke says; `verbose` prints what `ftlib sweep` prints meanwhile.
+
+    A Ctrl-C ends it with what trials have reached: `Run.interrupted` says so, and `resume` goes on.
+    """
+    return _started(file, overrides, smoke, verbose, swept=True)
+
+
+def train(file: str | Path, overrides: Overrides = NOTHING, *, smoke: bool = False, verbose: bool = False) -> Run:
+    """Trains an experiment's file once, as it stands: its sweep section is left aside."""
+    return _started(file, {**overrides, "sweep": None}, smoke, verbose, swept=False)
+
+
+def resume(run: str | Path | Run, *, trust: bool = False, verbose: bool = False) -> Run:
+    """Goes on with a run after a crash, a Ctrl-C or a preemption. `trust`: one that was made elsewhere, whose maker's code
+    may then run."""
+    from ftlib.config import Experiment
+    from ftlib.driver.execute import go_on
+
+    opened = (run if isinstance(run, Run) else open_run(run)).directory
+    experiment = Experiment.parse(opened.experiment, f"{opened.path}/resolved.json")
+    return Run.of(go_on(experiment, opened, _listener(verbose), trust))
+
+
+def open_run(place: str | Path) -> Run:
+    """A run that is there already, by its path or its URL; of a name, the newest."""
+    from ftlib.run.mirror import open_run
+
+    return Run(open_run(str(place)))
+
+
+def serve(
+    names: Sequence[str] = (), *, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None, **options: Any
+) -> Endpoint:
+    """Serves winners of the registry (all, where none is named) behind an OpenAI-compatible API, until it is stopped.
+
+    `options` are those of `ftlib serve`, as mappings: `engine={"max_rows": 64}`.
+    """
+    from ftlib.sweeps.sweep import start_ray
+    from serve.front import app
+
+    start_ray()
+    return Endpoint(app.start(names, host, port, api_key=api_key, **options))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run. `directory` has all that was written; `interrupted`: trials are left."""
+
+    directory: directory.Run
+    interrupted: bool = False
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Run:
+        """Raises FtlibError where all trials have failed."""
+        why = None if outcome.interrupted else outcome.why_no_winner()
+        if why is not None:
+            raise FtlibError(why)
+        return cls(outcome.run, outcome.interrupted)
+
+    @property
+    def path(self) -> Path:
+        return self.directory.path
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, in the order in which they were proposed."""
+        return [Trial(self, each.id) for each in self.directory.trials()]
+
+    @property
+    def best(self) -> Trial:
+        """The trial that leads. Raises InputError where none was evaluated."""
+        best = self.leaderboard().best
+        if best is None:
+            raise InputError(f"{self.path} has no trial with an evaluation yet.")
+        return Trial(self, best.trial)
+
+    def leaderboard(self) -> Leaderboard:
+        """The trials, best first, as the run stands now; `print` shows the table."""
+        from ftlib.run.leaderboard import leaderboard
+
+        return leaderboard(self.directory)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a run."""
+
+    run: Run
+    id: str
+
+    @property
+    def directory(self) -> directory.Trial:
+        return self.run.directory.trial(self.id)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Its point of the space, by dotted paths."""
+        return self.directory.params
+
+    @property
+    def state(self) -> str:
+        return self.directory.state
+
+    @property
+    def weights(self) -> Path | None:
+        """The folder of its adapter (PEFT) or model (safetensors), from its best evaluation."""
+        from ftlib.run.mirror import bring_weights
+
+        bring_weights(self.run.directory, self.directory)
+        return self.directory.weights
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Its log: a mapping for each row, with its `step`."""
+        return self.directory.metrics()
+
+    def promote(self, name: str, **conditions: Any) -> Version:
+        """Puts it into the registry as the next version of `name`, once it has passed the gate.
+
+        `conditions` are those of `ftlib promote`: canary, engine, max_rank, merged, gate, unless_worse_than, slack, trust.
+        Raises InputError for what cannot be promoted, and FtlibError for what the gate holds back.
+        """
+        from ftlib.registry import promotion
+        from ftlib.run.mirror import bring_weights
+
+        try:
+            given = promotion.Conditions(**conditions)
+        except TypeError:
+            known = ", ".join(promotion.Conditions.__dataclass_fields__)
+            raise InputError(f"promote takes {known}; not all of {', '.join(conditions)} are among them.") from None
+        bring_weights(self.run.directory, self.directory)
+        return promotion.promote(self.run.directory, self.directory, name, given, lambda sentence: None)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint that runs. `url` is its address; clients take `url + "/v1"`."""
+
+    url: str
+
+    def stop(self) -> int:
+        """Takes nothing new, finishes what was begun, for up to 30 s, and ends; returns how many answers were cut."""
+        from serve.front import app
+
+        try:
+            return app.drain()
+        finally:
+            app.stop()
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+
+def _started(file: str | Path, overrides: Overrides, smoke: bool, verbose: bool, swept: bool) -> Run:
+    from ftlib.driver.execute import start
+    from ftlib.driver.load import as_written, load
+
+    texts = [f"{path}={json.dumps(value)}" for path, value in overrides.items()]
+    experiment = load(str(file), texts, smoke)
+    if swept and experiment.sweep is None:
+        raise ConfigError(f"{file}: there is no sweep section: add one, or use ftlib.train.")
+    return Run.of(start(experiment, as_written(str(file), texts, smoke), _listener(verbose)))
+
+
+def _listener(verbose: bool) -> Any:
+    from ftlib.driver.listener import SILENT
+    from ftlib.driver.quiet import quiet_libraries
+    from ftlib.driver.terminal_listener import TerminalListener
+
+    if not verbose:
+        quiet_libraries()
+    return TerminalListener() if verbose else SILENT

@@ -1,0 +1,162 @@
+"""A new run, or one that goes on: from an experiment to what came of it. Nothing is printed here, and nothing exits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from ftlib.driver.listener import SILENT, Listener
+from ftlib.driver.outcome import Outcome, has_ended, planned
+from ftlib.driver.prepare import prepared
+
+if TYPE_CHECKING:
+    from ftlib.config import Experiment
+    from ftlib.data import Prepared
+    from ftlib.run.commands import Command
+    from ftlib.run.directory import Run
+
+
+def start(
+    experiment: Experiment,
+    text: str,
+    listener: Listener = SILENT,
+    run_name: str | None = None,
+    parcel: dict[str, Any] | None = None,
+) -> Outcome:
+    """A new run, trained to its end: everything that can be wrong is found before its directory exists.
+
+    `text` is the experiment as its author wrote it; `run_name` the directory's, where it is fixed; `parcel` says where
+    the inputs of a job came from. Raises FtlibError for what cannot be trained. A Ctrl-C is no error: the outcome says so.
+    """
+    from ftlib.run import signature
+    from ftlib.run.directory import Run
+    from ftlib.run.mirror import local_storage
+    from ftlib.run.tracking import wandb_mode
+    from ftlib.sweeps.sweep import check_resources, dismiss, first_host, start_ray
+
+    if experiment.track.wandb is not None:
+        wandb_mode(experiment.track.wandb)
+    _closed_to_others()
+    Thread(target=_import_libraries, daemon=True).start()  # Ray's processes start meanwhile
+    start_ray()
+    check_resources(experiment)
+    hosts = first_host(experiment)  # it imports its libraries while the data is prepared
+    try:
+        data = prepared(experiment, listener)
+        resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
+        run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
+        signature.sign(run)
+    except BaseException:
+        dismiss(hosts)
+        raise
+    return _fit(experiment, run, data, listener, hosts=hosts)
+
+
+def go_on(
+    experiment: Experiment,
+    run: Run,
+    listener: Listener = SILENT,
+    trust: bool = False,
+    command: Command | None = None,
+) -> Outcome:
+    """Resumes a run, with a command for it where nothing is wrong; of one that has ended, only what it came to is read.
+
+    Raises InputError for one that was made elsewhere and is not trusted, and where its data has changed.
+    """
+    from ftlib.run import signature
+    from ftlib.run.commands import send
+
+    if not trust:
+        signature.check(run)
+    if command is None and has_ended(experiment, run):
+        return Outcome.of(experiment, run)
+    run.check()  # a damaged file is said before Ray starts
+    _closed_to_others()
+    signature.sign(run, trusted=signature.why_foreign(run) is not None or signature.was_trusted(run))
+    base = run.resolved.get("base") or {}
+    if base.get("parent") and not Path(base["name_or_path"]).is_dir():
+        from ftlib.registry import bases
+
+        found = bases.found(base, run.name)["name_or_path"]
+        experiment = experiment.with_paths(lambda key, value: found if key == "model.name_or_path" else value)
+    data = prepared(experiment, listener, begun=run.resolved.get("data", {}).get("hash"))
+    if command is not None:  # nothing is left in a run that cannot go on
+        send(run, command)
+    return _fit(experiment, run, data, listener, resumed=True)
+
+
+def _closed_to_others() -> None:
+    """What this process and Ray's make from here on: a run that a group can write to is not believed later."""
+    os.umask(os.umask(0o022) | 0o022)
+
+
+def _import_libraries() -> None:
+    import ftlib.data  # noqa: F401
+
+
+def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from ftlib.run.context import versions
+
+    return {
+        "experiment": experiment.to_dict(),
+        "objective": experiment.objective,
+        "base": _base(experiment),
+        "data": {"hash": data.hash, **asdict(data.report)},
+        "seed": experiment.train.seed,
+        "versions": versions(),
+        "git_commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """Of the repository that the command is given in; None where there is none, or no git."""
+    import shutil
+    import subprocess
+
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+
+
+def _base(experiment: Experiment) -> dict[str, Any]:
+    """The base by name, and which version of the registry it was made of, so that it can be made again."""
+    from ftlib.models.base import parent_of
+
+    name = experiment.model.name_or_path
+    return {"name_or_path": name, "parent": parent_of(Path(name))}
+
+
+def _fit(
+    experiment: Experiment,
+    run: Run,
+    data: Prepared,
+    listener: Listener,
+    resumed: bool = False,
+    hosts: list[Any] | None = None,
+) -> Outcome:
+    """Runs or resumes, with whoever listens, the mirror and the trackers beside it."""
+    from ftlib.run.mirror import mirrored, url_of
+    from ftlib.run.tracking import following
+    from ftlib.sweeps.sweep import fit
+
+    listener.say(f"run {url_of(run) or run.path}")
+    interrupted = False
+    try:
+        with (
+            mirrored(run, data.path, listener.warn) as mirror,
+            following(run, experiment.track, listener.warn),
+            listener.follow(run, planned(experiment), experiment.train.early_stopping_patience is not None),
+        ):
+            try:
+                fit(experiment, run, data, resume=resumed, first=hosts, say=listener.say)
+            except KeyboardInterrupt:
+                interrupted = True
+            mirror()
+    except KeyboardInterrupt:  # once more, while what was interrupted is brought to its end
+        interrupted = True
+    return Outcome.of(experiment, run, interrupted)

@@ -1,0 +1,30 @@
+"""Who hears what happens while a run is driven. This one keeps silent, as a call from Python does."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftlib.run.directory import Run
+
+
+class Listener:
+    """Each method may be overridden. None may raise: a view that fails must not end a sweep."""
+
+    def say(self, sentence: str) -> None:
+        """Something that a person may want to know."""
+
+    def warn(self, sentence: str) -> None:
+        """Something that a person should look at; the run goes on."""
+
+    def busy(self, what: str) -> AbstractContextManager[object]:
+        """While the block lasts, `what` is done."""
+        return nullcontext()
+
+    def follow(self, run: Run, total: int, at_most: bool) -> AbstractContextManager[object]:
+        """While the block lasts, `run` trains `total` trials; `at_most`: they may end before their last step."""
+        return nullcontext()
+
+
+SILENT = Listener()
