@@ -88,6 +88,7 @@ SERVING = (
     "run/test_archive",
     "run/test_mirror",
     "run/test_signature",
+    "test_api",
     "test_spine",
 )
 

@@ -11,15 +11,18 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from ftlib.config import AdapterSection, ModelSection
+from ftlib.errors import FtlibError
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
 from ftlib.models.adapter_files import why_not_banked
 from ftlib.models.adapters.build import add_adapter
 from ftlib.models.base import load_model
+from ftlib.models.lora_bank import Mix
 from ftlib.registry import registry
+from ftlib.registry.agreement import ways_of
 from ftlib.registry.registry import Version
 from ftlib.run.directory import Run
 from serve.engine.batch import Batch
@@ -124,6 +127,40 @@ def test_variants_of_lora_stand_in_a_bank(options: dict[str, Any], base: Path, t
     version = promoted("variant", {"type": "lora", **options}, base, tmp_path)
     assert why_not_banked(version.id, version.weights) is None
     assert answered(version) == reference(base, version)
+
+
+def test_a_bank_that_breaks_is_seen_by_the_gate_and_the_endpoint(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One code serves and is checked."""
+    version = promoted("broken", {"type": "lora", "r": 4}, base, tmp_path)
+    section, probes = ModelSection(name_or_path=str(base)), [[5, 6, 7, 8]]
+
+    def examined() -> dict[str, Any]:
+        ways = ways_of(version.weights, lambda: load_model(section), section, probes, "broken", lambda model: None)
+        return ways.agree("broken")
+
+    assert examined()["bank"] < 1e-5
+    add = Mix.add
+    monkeypatch.setattr(Mix, "add", lambda mix, out, x, a, b: add(mix, out, x, 2 * a, b))
+    with pytest.raises(FtlibError, match="in the bank that serves it, the adapter gives other logits"):
+        examined()
+    assert answered(version) != reference(base, version)
+
+
+def test_the_gate_checks_gpt2_in_the_bank(tmp_path: Path) -> None:
+    """Its linear layers are Conv1D, whose weights lie the other way round."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    tiny_tokenizer(None).save_pretrained(tmp_path / "gpt2")
+    adapter = {"type": "lora", "r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"]}
+    version = promoted("conv", adapter, tmp_path / "gpt2", tmp_path)
+    section, probes = ModelSection(name_or_path=str(tmp_path / "gpt2")), [[5, 6, 7, 8]]
+    ways = ways_of(version.weights, lambda: load_model(section), section, probes, "conv", lambda model: None)
+    assert ways.bank is not None
+    assert ways.agree("conv")["bank"] < 1e-5
+    assert answered(version) == reference(tmp_path / "gpt2", version)
 
 
 def test_lora_shares_a_base_and_others_do_not(base: Path, tmp_path: Path) -> None:
