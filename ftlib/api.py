@@ -71,7 +71,7 @@ def serve(
 
     `options` are those of `ftlib serve`, as mappings: `engine={"max_rows": 64}`.
     """
-    from ftlib.sweeps.sweep import start_ray
+    from ftlib.cluster.session import start_ray
     from serve.front import app
 
     start_ray()

@@ -118,6 +118,7 @@ class _Turns(LoadScopeScheduling):
         return _scope(nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Turns:
     """Used with `-n 2` (`make test`)."""
     return _Turns(config, log)
@@ -213,7 +214,7 @@ def ray_local() -> Iterator[None]:
     """One Ray of two CPUs for all tests of a session."""
     import ray
 
-    from ftlib.sweeps.sweep import start_ray
+    from ftlib.cluster.session import start_ray
 
     start_ray(cpus=2)
     yield

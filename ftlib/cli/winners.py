@@ -234,8 +234,8 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     import signal
     from importlib import import_module
 
+    from ftlib.cluster.session import start_ray
     from ftlib.registry.keys import default_path
-    from ftlib.sweeps.sweep import start_ray
 
     application = import_module("serve.front.app")  # the application imports ftlib, never the reverse
     options = application.options([each for each in names if "=" in each])

@@ -17,16 +17,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ray._private.worker import global_worker
 from ray.air.execution.resources.placement_group import PlacementGroupResourceManager
 from ray.air.execution.resources.request import ResourceRequest
 
+from ftlib.cluster.ray_private import KeyValues
 from ftlib.config import ScaleSection
 
 PATIENCE = float(os.environ.get("FTLIB_SHARE_PATIENCE_S", "60"))  # a cluster may grow, and a given worker has to load
 TELL_SECONDS = 1.0
 SILENT_SECONDS = 15.0  # a sweep that was not heard of for so long is gone
-NAMESPACE = b"ftlib-shares"
+CLAIMS = KeyValues(b"ftlib-shares")  # by the names of runs
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Shares:
     def exchange(self) -> None:
         """Says what this sweep has and wants, hears the others, and sets the limit."""
         mine = self._claim()
-        _store().internal_kv_put(self.run.encode(), json.dumps(asdict(mine)).encode(), True, NAMESPACE)
+        CLAIMS.put(self.run.encode(), json.dumps(asdict(mine)).encode())
         others = {name: each for name, each in self._others() if self._takes(name, each)}
         may = allowed(mine, others.values(), PATIENCE)
         now = time.monotonic()
@@ -94,17 +94,12 @@ class Shares:
         return time.monotonic() - self._gave < PATIENCE
 
     def _others(self) -> Iterator[tuple[str, Claim]]:
-        for name in _store().internal_kv_keys(b"", NAMESPACE):
-            told = _store().internal_kv_get(name, NAMESPACE)
+        for name in CLAIMS.names():
+            told = CLAIMS.get(name)
             if told is not None and name.decode() != self.run:
                 claim = Claim(**json.loads(told))
                 if time.time() - claim.told < SILENT_SECONDS:
                     yield name.decode(), claim
-
-
-def _store() -> Any:
-    """The cluster's key-value store. Ray's module for it forgets its client when any test cluster of a process ends."""
-    return global_worker.gcs_client
 
 
 @contextmanager
@@ -130,7 +125,7 @@ def shared(shares: Shares) -> Iterator[Shares]:
         over.set()
         thread.join()
         with suppress(Exception):  # it falls silent, then
-            _store().internal_kv_del(shares.run.encode(), False, NAMESPACE)
+            CLAIMS.remove(shares.run.encode())
 
 
 class Bounded(PlacementGroupResourceManager):

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import ray
-from ray._private import state as cluster_state
 
+from ftlib.cluster.ray_private import actor_row, draining_nodes
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
 
@@ -51,18 +51,13 @@ def answers(node: str | None) -> bool:
 
 
 def leaving() -> dict[str, float | None]:
-    """The machines that the cloud or the cluster takes away, and when (seconds of the clock, None where it was not said).
-
-    Ray Train's own watcher asks the same: there is no public name for it.
-    """
-    asked = cluster_state.state.get_draining_nodes()
-    return {node: deadline / 1000 if deadline else None for node, deadline in asked.items()}
+    """The machines that the cloud or the cluster takes away, and when (seconds of the clock, None where it was not said)."""
+    return {node: deadline / 1000 if deadline else None for node, deadline in draining_nodes().items()}
 
 
 def of_actor(actor_id: str | None) -> str | None:
     """The machine that an actor was on, also of a dead one."""
     if actor_id is None:
         return None
-    known = cluster_state.state.actor_table(actor_id) or {}
-    node = known.get("Address", {}).get("NodeID")
+    node = actor_row(actor_id).get("Address", {}).get("NodeID")
     return node if node and node.strip("f") else None  # Ray's nil is all ones

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -30,18 +31,19 @@ def start(
     `text` is the experiment as its author wrote it; `run_name` the directory's, where it is fixed; `parcel` says where
     the inputs of a job came from. Raises FtlibError for what cannot be trained. A Ctrl-C is no error: the outcome says so.
     """
+    from ftlib.cluster.session import check_resources
     from ftlib.run import signature
     from ftlib.run.directory import Run
     from ftlib.run.mirror import local_storage
     from ftlib.run.tracking import wandb_mode
-    from ftlib.sweeps.sweep import check_resources, dismiss, first_host, start_ray
 
     if experiment.track.wandb is not None:
         wandb_mode(experiment.track.wandb)
     _closed_to_others()
-    Thread(target=_import_libraries, daemon=True).start()  # Ray's processes start meanwhile
-    start_ray()
+    _begin()
     check_resources(experiment)
+    from ftlib.sweeps.sweep import dismiss, first_host
+
     hosts = first_host(experiment)  # it imports its libraries while the data is prepared
     try:
         data = prepared(experiment, listener)
@@ -81,6 +83,7 @@ def go_on(
 
         found = bases.found(base, run.name)["name_or_path"]
         experiment = experiment.with_paths(lambda key, value: found if key == "model.name_or_path" else value)
+    _begin()
     data = prepared(experiment, listener, begun=run.resolved.get("data", {}).get("hash"))
     if command is not None:  # nothing is left in a run that cannot go on
         send(run, command)
@@ -92,8 +95,17 @@ def _closed_to_others() -> None:
     os.umask(os.umask(0o022) | 0o022)
 
 
+def _begin() -> None:
+    """Starts Ray, whose processes take seconds to come, and imports meanwhile what takes seconds too."""
+    from ftlib.cluster.session import start_ray
+
+    Thread(target=_import_libraries, daemon=True).start()
+    start_ray()
+
+
 def _import_libraries() -> None:
-    import ftlib.data  # noqa: F401
+    for name in ("ftlib.sweeps.sweep", "ftlib.data", "ftlib.models.adapters.build"):
+        import_module(name)
 
 
 def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def resume(name: str, job: str, secrets: bool, trust: bool) -> int:
 
 def _begin(job: str, secrets: bool) -> Any:
     _check_versions()
-    from ftlib.sweeps.sweep import start_ray
+    from ftlib.cluster.session import start_ray
 
     start_ray()
     return _take_secrets(job) if secrets else None
@@ -102,8 +102,7 @@ def _parcel() -> dict[str, Any]:
 
 def _take_secrets(job: str) -> Any:
     """Shows a key, waits for the box, empties it into a vault. Raises FtlibError when none comes."""
-    from ray.experimental import internal_kv
-
+    from ftlib.cluster.ray_private import take_package
     from ftlib.cluster.vault import open_vault
     from ftlib.remote.sealed import KEY, Receiver, box
 
@@ -111,9 +110,8 @@ def _take_secrets(job: str) -> Any:
     print(f"{KEY}{receiver.public}", flush=True)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        sealed = internal_kv._internal_kv_get(box(job).encode())
+        sealed = take_package(box(job))
         if sealed is not None:
-            internal_kv._internal_kv_del(box(job).encode())
             return open_vault(receiver.open(sealed))
         time.sleep(0.2)
     raise FtlibError(
@@ -126,13 +124,14 @@ def archive(name: str, job: str, storage: str, weights: str) -> None:
     (the client stops this job) or after `KEPT` seconds."""
     import ray
 
+    from ftlib.cluster.ray_private import logs_folder
+    from ftlib.cluster.session import start_ray
     from ftlib.run.archive import READY, write_archive
-    from ftlib.sweeps.sweep import start_ray
 
     opened = _whole(f"{storage_of(storage)}/{name}")
     start_ray()
     node = ray.get_runtime_context().get_node_id()
-    target = Path(ray._private.worker.global_worker.node.get_logs_dir_path()) / f"ftlib-{job}.tar"
+    target = logs_folder() / f"ftlib-{job}.tar"
     try:
         told = write_archive(opened, target, weights)
         print(READY + json.dumps({"node": node, "file": target.name, **told}), flush=True)

@@ -72,9 +72,9 @@ class Leaderboard:
         """The table, for `print` in a notebook."""
         from rich.console import Console
 
-        out = Console(width=200, file=io.StringIO(), markup=False, emoji=False)
-        out.print(to_table(self))
-        return out.file.getvalue().rstrip()  # type: ignore[attr-defined]
+        text = io.StringIO()
+        Console(width=200, file=text, markup=False, emoji=False).print(to_table(self))
+        return text.getvalue().rstrip()
 
     @property
     def footer(self) -> str | None:

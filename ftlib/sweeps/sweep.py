@@ -19,12 +19,11 @@ import ray
 import ray.tune
 
 from ftlib.cluster.fair_share import Shares, shared
-from ftlib.cluster.interrupt import interruptible, sigterm_is_ctrl_c
-from ftlib.cluster.nodes import NICENESS
-from ftlib.cluster.token import guard_local_cluster
+from ftlib.cluster.interrupt import interruptible
+from ftlib.cluster.session import start_ray, wanted
 from ftlib.config import PBT, Experiment
 from ftlib.data import Prepared
-from ftlib.errors import ConfigError, FtlibError, StorageError
+from ftlib.errors import FtlibError, StorageError
 from ftlib.run import signature
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run
@@ -40,7 +39,6 @@ from ftlib.sweeps.snapshot import has_state, lay_out
 from ftlib.sweeps.solo_trial import run_tune_trial, workers_place
 
 TUNE = "tune"
-LONGEST_FOLDER = 107 - len("/session_2026-11-27_10-59-17_123456_1234567/sockets/plasma_store.1")
 
 
 def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
@@ -70,38 +68,6 @@ def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
         rungs=rungs_of(experiment, data.report),
         copies_weights=isinstance(sweep.scheduler, PBT),
     )
-
-
-def start_ray(cpus: int | None = None) -> None:
-    """Connects to the cluster in `RAY_ADDRESS`, or starts a quiet local one."""
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault(*NICENESS)
-    # What raylets complain of is in Ray's logs; a thread of the driver would print it whatever `log_to_driver` says.
-    ray._private.worker.print_to_stdstream = lambda *given, **more: None
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-    else:
-        guard_local_cluster()
-        ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=_short_folder(), **quiet)
-    sigterm_is_ctrl_c()
-
-
-def _short_folder() -> str | None:
-    """Where Ray's sockets fit: their path has at most 107 bytes, and TMPDIR may take them all. None: where Ray likes.
-
-    Raises FtlibError where no folder is short enough.
-    """
-    likes = os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
-    if len(os.fsencode(os.path.abspath(likes))) <= LONGEST_FOLDER:
-        return None
-    if os.environ.get("RAY_TMPDIR") or not os.access("/tmp", os.W_OK | os.X_OK):
-        raise FtlibError(
-            f"{likes} is too long for Ray's sockets ({LONGEST_FOLDER} bytes at most): set RAY_TMPDIR to a shorter folder."
-        )
-    return "/tmp/ray"
 
 
 def fit(
@@ -251,26 +217,8 @@ def _concurrency(experiment: Experiment, hosts: Hosts | None) -> int | None:
     if scale.strategy == "single":
         return asked
     have = ray.cluster_resources()
-    fits = min(int(have.get(name, 0) // (amount * scale.num_workers)) for name, amount in _wanted(experiment).items())
+    fits = min(int(have.get(name, 0) // (amount * scale.num_workers)) for name, amount in wanted(experiment).items())
     return max(1, min(fits, asked or fits))  # a cluster may have to grow for its first trial
-
-
-def _wanted(experiment: Experiment) -> dict[str, float]:
-    return {name: amount for name, amount in experiment.scale.resources_per_worker.items() if amount}
-
-
-def check_resources(experiment: Experiment) -> None:
-    """A trial that fits nowhere would wait for ever: said now, unless a cluster may still grow."""
-    if os.environ.get("RAY_ADDRESS"):
-        return
-    have = ray.cluster_resources()
-    for name, amount in _wanted(experiment).items():
-        total = amount * experiment.scale.num_workers
-        if have.get(name, 0) < total:
-            raise ConfigError(
-                f"scale.resources_per_worker.{name}: a trial needs {total:g} {name}, but this machine has "
-                f"{have.get(name, 0):g}: lower it, or set RAY_ADDRESS to a cluster."
-            )
 
 
 class _Names:
@@ -294,4 +242,4 @@ def _quiet_tune() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-__all__ = ["check_resources", "dismiss", "first_host", "fit", "setting_for", "start_ray"]
+__all__ = ["dismiss", "first_host", "fit", "setting_for"]

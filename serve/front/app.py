@@ -17,7 +17,6 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-import ray
 import yaml
 from pydantic import ValidationError
 from ray import serve
@@ -25,6 +24,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from ftlib.cluster.nodes import NICENESS
+from ftlib.cluster.session import start_ray
 from ftlib.config.messages import explain
 from ftlib.errors import FtlibError, InputError
 from ftlib.files.home import home
@@ -99,8 +99,8 @@ def options(texts: Sequence[str]) -> dict[str, Any]:
 def start(names: Sequence[str], host: str = "127.0.0.1", port: int = 8000, **options: Any) -> str:
     """Starts the endpoint and returns its url once it answers; clients take `f"{url}/v1"` as their base url.
 
-    `options` are `Endpoint`'s. Joins the Ray that is initialized, or starts one here. Raises InputError for wrong
-    names or a port that is taken, and FtlibError when the endpoint cannot come up.
+    `options` are `Endpoint`'s. Joins the Ray that is initialized or that RAY_ADDRESS names, or starts one here. Raises
+    InputError for wrong names or a port that is taken, and FtlibError when the endpoint cannot come up.
     """
     arguments = {"names": list(names), **options}
     if not parse(arguments).guarded and not is_loopback(host):
@@ -108,8 +108,7 @@ def start(names: Sequence[str], host: str = "127.0.0.1", port: int = 8000, **opt
     application = build(arguments)
     _check_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    start_ray()
     if serve.status().proxies:
         raise FtlibError("Ray Serve already runs on this cluster: stop it first, with 'serve shutdown'.")
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=QUIET)

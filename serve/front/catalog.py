@@ -21,6 +21,7 @@ from serve.engine.messages import Refusal, Refused, printable
 
 log = logging.getLogger("ray.serve")
 PINNED = re.compile(r"[^@]{1,64}@[1-9][0-9]{0,8}")  # a name and a number, written as the registry writes it
+DIGITS = re.compile(r"\d+")
 KEPT = 1024  # versions that were asked for by number
 
 
@@ -151,8 +152,10 @@ class Catalog:
         return Entry(name, alias.version, created(alias.version), alias.canary, alias.share)
 
     def _complain(self, name: str, trouble: str) -> None:
-        if self._troubles.get(name) != trouble:
-            self._troubles[name] = trouble
+        """Says a trouble once, however often it is met: what libraries say of it has times in it."""
+        same = DIGITS.sub("", trouble)
+        if self._troubles.get(name) != same:
+            self._troubles[name] = same
             log.warning("%s is served as it was: %s", name, trouble)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from ftlib.cluster.session import start_ray
 from ftlib.files.atomic import write_json
 from ftlib.models.base import fingerprint
 from ftlib.registry import registry
@@ -176,7 +176,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
     finish(full, "model", base)
     mine = not ray.is_initialized()
     if mine:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        start_ray(cpus=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTLIB_HOME", str(folder / "home"))
         served = {

@@ -18,13 +18,15 @@ from ray.cluster_utils import Cluster
 
 from ftlib.run.directory import Run
 
+SMALL = {"object_store_memory": 80 * 2**20, "include_log_monitor": False}  # of each machine
+
 
 class Machines:
     """The head runs no trials. Each other machine has `cpus`."""
 
     def __init__(self, cpus: int = 1) -> None:
         self.cpus = cpus
-        quiet = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
+        quiet = {"include_dashboard": False, "no_monitor": True, **SMALL}
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **quiet})
         self.nodes: list[Any] = []
 
@@ -33,7 +35,7 @@ class Machines:
         return str(self.cluster.address)
 
     def add(self) -> Any:
-        node = self.cluster.add_node(num_cpus=self.cpus, object_store_memory=80 * 2**20)
+        node = self.cluster.add_node(num_cpus=self.cpus, **SMALL)
         self.nodes.append(node)
         return node
 

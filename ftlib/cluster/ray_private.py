@@ -1,0 +1,96 @@
+"""What Ray has no public name for, all of it here; read at Ray 2.60. (Of Ray Tune: `ftlib/sweeps/controller.py`.)
+
+`pyproject.toml` allows the versions that these names were read at, and tests/cluster/test_ray_private.py asks for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray._private import worker
+from ray._private.node import Node
+from ray._private.state import state
+from ray.experimental import internal_kv
+
+# Processes of a node that a local Ray does without: one copies workers' output to a driver (ours does not want it), one
+# asks an autoscaler, one serves a dashboard. Each takes a second of a core to start, and goes on looking.
+UNUSED = ("start_log_monitor", "start_monitor", "start_api_server")
+
+
+def silence_raylets() -> None:
+    """What raylets complain of is in Ray's logs; a thread of the driver would print it whatever `log_to_driver` says."""
+    worker.print_to_stdstream = lambda *given, **more: None
+
+
+@contextmanager
+def lean_node() -> Iterator[None]:
+    """A node that is started within has no processes that nobody here asks."""
+    kept = {name: getattr(Node, name) for name in UNUSED}
+    for name in UNUSED:
+        setattr(Node, name, _nothing)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Node, name, method)
+
+
+def _nothing(*given: Any, **more: Any) -> None:
+    """Starts nothing."""
+
+
+def draining_nodes() -> dict[str, int]:
+    """The nodes that are about to be taken away, and when, in milliseconds of the clock; 0 where it was not said."""
+    told: dict[str, int] = state.get_draining_nodes()
+    return told
+
+
+def actor_row(actor_id: str) -> dict[str, Any]:
+    """What the cluster knows of an actor, also of a dead one; empty where it knows nothing."""
+    return state.actor_table(actor_id) or {}
+
+
+def logs_folder() -> Path:
+    """Of this machine, which Ray's log service streams from."""
+    return Path(worker.global_worker.node.get_logs_dir_path())
+
+
+class KeyValues:
+    """The cluster's key-value store, under a namespace. Ray's module for it forgets its client when any test cluster of a
+    process ends, so its worker's is asked."""
+
+    def __init__(self, namespace: bytes) -> None:
+        self._namespace = namespace
+
+    @property
+    def _client(self) -> Any:
+        return worker.global_worker.gcs_client
+
+    def names(self) -> list[bytes]:
+        """All of them."""
+        found: list[bytes] = self._client.internal_kv_keys(b"", self._namespace)
+        return found
+
+    def get(self, key: bytes) -> bytes | None:
+        """None where there is none."""
+        found: bytes | None = self._client.internal_kv_get(key, self._namespace)
+        return found
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Over what was there."""
+        self._client.internal_kv_put(key, value, True, self._namespace)
+
+    def remove(self, key: bytes) -> None:
+        """Harmless where there is none."""
+        self._client.internal_kv_del(key, False, self._namespace)
+
+
+def take_package(key: str) -> bytes | None:
+    """What a client has put among the cluster's packages, which is gone then; None where there is none yet."""
+    found: bytes | None = internal_kv._internal_kv_get(key.encode())
+    if found is not None:
+        internal_kv._internal_kv_del(key.encode())
+    return found
