@@ -11,6 +11,7 @@ import click
 
 from ftlib.cli import complete
 from ftlib.driver.terminal import echo
+from ftlib.run.layout import TUNE
 
 if TYPE_CHECKING:
     from ftlib.config import Experiment
@@ -52,7 +53,7 @@ def submit(
 ) -> None:
     """Send FILE, its small local files and this ftlib to a cluster, and run it there. It goes on without us."""
     from ftlib.driver.load import as_written, load
-    from ftlib.files.object_store import is_url
+    from ftlib.files.urls import is_url
     from ftlib.remote.parcel import LIMIT, make_parcel
     from ftlib.remote.sealed import from_environment
     from ftlib.run.directory import new_name
@@ -118,7 +119,7 @@ def jobs(address: str) -> None:
     from rich.table import Table
 
     from ftlib.driver.terminal import print_table
-    from ftlib.files.object_store import is_url
+    from ftlib.files.urls import is_url
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("job", "state", "started", "took", "storage"):
@@ -170,8 +171,8 @@ def pull(job: str, address: str, folder: Path, weights: str) -> None:
     """Bring the run of JOB, or of a URL, here: leaderboard, metrics, report, adapters or models. It can be running."""
     from ftlib.driver.terminal import print_table
     from ftlib.errors import InputError
-    from ftlib.files.object_store import is_url
     from ftlib.files.paths import below
+    from ftlib.files.urls import is_url
     from ftlib.remote.parcel import code_alone
     from ftlib.run.archive import pull_run
     from ftlib.run.leaderboard import leaderboard, to_table
@@ -182,7 +183,7 @@ def pull(job: str, address: str, folder: Path, weights: str) -> None:
         source = _cluster(address)
         name = source.job(job).run
     target = below(folder.expanduser().absolute(), name, job)
-    if (target / "tune").exists():
+    if (target / TUNE).exists():
         raise InputError(f"{target} is a run of this machine, not a pulled one: choose another --to.")
     if source is None:
         run = pull_run(job, target, weights)

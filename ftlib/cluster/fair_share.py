@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ from ray.air.execution.resources.request import ResourceRequest
 
 from ftlib.cluster.ray_private import KeyValues
 from ftlib.config import ScaleSection
+from ftlib.files.repeating import repeating
 
 PATIENCE = float(os.environ.get("FTLIB_SHARE_PATIENCE_S", "60"))  # a cluster may grow, and a given worker has to load
 TELL_SECONDS = 1.0
@@ -108,22 +108,17 @@ def shared(shares: Shares) -> Iterator[Shares]:
     if not shares.unit:
         yield shares
         return
-    over = threading.Event()
 
-    def go_on() -> None:
-        while not over.wait(TELL_SECONDS):
-            try:
-                shares.exchange()
-            except Exception:  # the cluster does not answer: without word of others, as if there were none
-                shares.limit = None
+    def exchange() -> None:
+        try:
+            shares.exchange()
+        except Exception:  # the cluster does not answer: without word of others, as if there were none
+            shares.limit = None
 
-    thread = threading.Thread(target=go_on, name="shares", daemon=True)
-    thread.start()
     try:
-        yield shares
+        with repeating(exchange, TELL_SECONDS, "shares", patience=60):
+            yield shares
     finally:
-        over.set()
-        thread.join()
         with suppress(Exception):  # it falls silent, then
             CLAIMS.remove(shares.run.encode())
 

@@ -12,12 +12,12 @@ import ray
 from ftlib.cluster.ray_private import actor_row, draining_nodes
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
+from ftlib.run.layout import PLACE
 
 # Ray gives its workers a niceness of 15: beside any other busy process they get a thirtieth of a core, and a model takes
 # minutes to load.
 NICENESS = ("RAY_worker_niceness", "0")
 DOOR_SECONDS = 2.0
-PLACE = "place.json"  # in a trial's directory: where it runs
 
 
 def here() -> str:

@@ -24,6 +24,7 @@ from ftlib.config.sweep import Choice, Dimension, Range, RatioOf, SweepSection
 from ftlib.config.track import TrackSection
 from ftlib.config.train import ScaleSection, TrainSection
 from ftlib.errors import ConfigError
+from ftlib.files.urls import is_url, why_no_place
 
 # Keys that may hold a path; a list's `*` stands for each of its members.
 PATHS = (
@@ -112,7 +113,7 @@ class Experiment(Section):
 
         What does not exist here is left as it is: the name of a model or a data set on the Hub, or a URL.
         """
-        storage = self.storage if "://" in self.storage else str(Path(self.storage).expanduser().absolute())
+        storage = self.storage if is_url(self.storage) else str(Path(self.storage).expanduser().absolute())
         moved = self.with_paths(lambda key, value: _absolute(value))
         return moved.model_copy(update={"storage": storage})
 
@@ -238,13 +239,10 @@ class Experiment(Section):
 def why_not_stored(experiment: Experiment) -> str | None:
     """Why runs of an experiment cannot be kept where `storage` says, as a sentence; None where they can."""
     place = experiment.storage
-    if "://" not in place:
+    if not is_url(place):
         return None
-    scheme, _, path = place.partition("://")
-    if scheme not in ("s3", "gs") or not path.strip("/"):
-        return f"storage is '{place}': use a path, s3://BUCKET/... or gs://BUCKET/..."
-    if "@" in path.partition("/")[0]:
-        return "storage must not hold a key, since it is written down in many places: leave it to the environment"
+    if (why := why_no_place(place)) is not None:
+        return f"storage: {why.rstrip('.')}"
     shared = "storage is a URL, but {}: set storage to a folder that all nodes share"
     if experiment.scale.strategy != "single":
         return shared.format(f"the workers of strategy '{experiment.scale.strategy}' write one checkpoint together")

@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from ftlib.data.read import Source
 from ftlib.data.report import DataReport
 from ftlib.data.templates import own_template
 from ftlib.errors import DataError, FtlibError
-from ftlib.files.atomic import replace_directory, write_json
+from ftlib.files.atomic import publish, replace_directory, staging_beside, write_json
 
 if TYPE_CHECKING:
     import datasets
@@ -99,7 +97,7 @@ def store(
 
     Of two processes that store the same data, the second discards its own. Raises FtlibError when it cannot write.
     """
-    staged = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(3)}")
+    staged = staging_beside(target)
     try:
         with _quiet():
             train.save_to_disk(str(staged / "train"))
@@ -117,9 +115,7 @@ def store(
 
 
 def _publish(staged: Path, target: Path) -> Prepared:
-    try:
-        os.rename(staged, target)  # refuses when `target` is there and not empty
-    except OSError:
+    if not publish(staged, target):
         with contextlib.suppress(DataError):
             return load_prepared(target)
         replace_directory(staged, target)

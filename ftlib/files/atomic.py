@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -15,7 +16,7 @@ from ftlib.files.patience import patiently
 def write_text(path: Path, text: str, mode: int = 0o666) -> None:
     """Writes a whole file or nothing of it, also when the power goes: the new content is on the disk before its name is.
     `mode` is less the umask. Raises StorageError where that is not possible for a minute."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
+    staged = staging_beside(path)
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +89,24 @@ def replace_directory(staged: Path, target: Path) -> None:
 
     patiently(swap, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def publish(staged: Path, target: Path) -> bool:
+    """Puts a finished directory where none is yet, on the disk, whole; False where another was first: `staged` stays then."""
+    all_to_disk(staged)
+    try:
+        os.rename(staged, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    to_disk(target.parent)
+    return True
+
+
+def staging_beside(target: Path) -> Path:
+    """The hidden name under which something is put together before it gets its own. Nothing is there yet."""
+    return target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(6)}")
 
 
 def settled(target: Path) -> Path | None:

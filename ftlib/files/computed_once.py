@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError
+from ftlib.files.atomic import publish, staging_beside
 from ftlib.files.home import home
+from ftlib.files.locks import hold
 
 
 def cached(kind: str, parts: dict[str, Any], build: Callable[[Path], None]) -> Path:
@@ -38,38 +37,18 @@ def cached(kind: str, parts: dict[str, Any], build: Callable[[Path], None]) -> P
 
 
 def _make(target: Path, build: Callable[[Path], None]) -> None:
-    staged = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(3)}")
+    staged = staging_beside(target)
     staged.mkdir()
     try:
         build(staged)
-        _reach_disk(staged)
-        with contextlib.suppress(OSError):  # another has put it there
-            os.rename(staged, target)
-        _sync(target.parent)
+        publish(staged, target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    if not target.is_dir():
-        raise OSError(f"{target} could not be put in its place")
-
-
-def _reach_disk(folder: Path) -> None:
-    """A rename may outlive a power cut that its files do not."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            hold(file)
         yield

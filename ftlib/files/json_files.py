@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import stat
@@ -11,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import FtlibError
-from ftlib.files.locks import open_no_link
+from ftlib.files.locks import hold, open_no_link
 from ftlib.files.patience import patiently
 
 JSON_BYTES = 64 * 2**20  # of one file: far above any, far below a memory
+OWNERS = ("trials",)  # a folder of them: a message names the one that a file is of
 ROWS_BYTES = 4 * 2**30  # of a file of rows
 
 
 def damaged(path: Path, why: str) -> FtlibError:
     """What is said of a file that cannot be what ftlib wrote: its trial, the file, and what is wrong."""
     parts = path.parts
-    at = max((place for place, part in enumerate(parts[:-1]) if part == "trials"), default=None)
+    at = max((place for place, part in enumerate(parts[:-1]) if part in OWNERS), default=None)
     owner = f"trial {parts[at + 1]}: " if at is not None and at + 2 < len(parts) else ""
     return FtlibError(f"{owner}{path} is damaged ({why}): put a whole one back, or do without that run or trial.")
 
@@ -76,7 +76,7 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     def write() -> None:
         with open(open_no_link(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+b", buffering=0) as file:
             with contextlib.suppress(OSError):  # where there are no locks, one write is one line all the same
-                fcntl.flock(file, fcntl.LOCK_EX)
+                hold(file)
             end = _end_of_lines(file)
             try:
                 file.write(line)

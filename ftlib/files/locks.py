@@ -13,6 +13,12 @@ from typing import Any
 from ftlib.errors import FtlibError
 
 
+def hold(file: Any, wait: bool = True) -> None:
+    """Takes the kernel's lock on an open file (or its descriptor) until it is closed. Raises BlockingIOError where it is held
+    and `wait` is false, and OSError where the file system has no locks."""
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @contextlib.contextmanager
 def lock(path: Path, wait: bool = True) -> Iterator[Any]:
     """The kernel's lock on a file, which is freed when its holder dies; gives the file, which nobody has written to yet.
@@ -21,7 +27,7 @@ def lock(path: Path, wait: bool = True) -> Iterator[Any]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(open_no_link(path, os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8", errors="replace") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold(file, wait)
         yield file
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ftlib.errors import ConfigError, FtlibError
-from ftlib.files.atomic import replace_directory
+from ftlib.files.atomic import replace_directory, staging_beside
 from ftlib.files.home import home
 from ftlib.files.paths import below
+from ftlib.files.urls import is_url, why_no_place
 
-SCHEMES = ("s3://", "gs://")
 PATIENCE = 600.0  # seconds that a store may be away before what needs it fails
 AT_FIRST, AT_MOST = 0.5, 15.0  # seconds between two tries
 CHUNK = 2**22
@@ -35,21 +35,10 @@ _listener: ContextVar[Callable[[str], None]] = ContextVar("listener", default=la
 _patience: ContextVar[float | None] = ContextVar("patience", default=None)
 
 
-def is_url(text: str) -> bool:
-    """Whether a text names a place behind a URL, of whatever scheme."""
-    return "://" in text
-
-
 def check_url(key: str, url: str) -> None:
     """Raises ConfigError for a URL that cannot be used, or that shows a key."""
-    if not url.startswith(SCHEMES) or not url.partition("://")[2].strip("/"):
-        raise ConfigError(
-            f"{key}: '{url}' is no place that can be reached: use a path, s3://BUCKET/... or gs://BUCKET/..."
-        )
-    if "@" in url.partition("://")[2].partition("/")[0]:
-        raise ConfigError(
-            f"{key}: a URL must not hold a key, since it is written down in many places: use the environment."
-        )
+    if (why := why_no_place(url)) is not None:
+        raise ConfigError(f"{key}: {why}")
 
 
 @lru_cache(maxsize=8)
@@ -92,7 +81,7 @@ def within(seconds: float) -> Iterator[None]:
         _patience.reset(token)
 
 
-def patiently(url: str, work: Callable[[Any, str], Result]) -> Result:
+def reach(url: str, work: Callable[[Any, str], Result]) -> Result:
     """`work(filesystem, path)`, tried again while the store is away.
 
     Raises FtlibError when it is still away after `PATIENCE` seconds (or those of `within`), and at once where it refuses.
@@ -127,7 +116,7 @@ def _refused(reason: str) -> bool:
 
 def _write(url: str, work: Callable[[Any, str], None]) -> None:
     try:
-        patiently(url, work)
+        reach(url, work)
     except FileNotFoundError:  # how Google says it
         raise FtlibError(f"{url} refuses: there is no such bucket: check its name.") from None
 
@@ -172,7 +161,7 @@ def read(url: str) -> bytes | None:
                 return content
 
     try:
-        return patiently(url, load)
+        return reach(url, load)
     except FileNotFoundError:
         return None
 
@@ -180,7 +169,7 @@ def read(url: str) -> bytes | None:
 def get(url: str, file: Path) -> None:
     """Brings one object to a file, whole. Raises FileNotFoundError when there is none."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    staged = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(3)}")
+    staged = staging_beside(file)
 
     def load(filesystem: Any, path: str) -> None:
         with filesystem.open_input_stream(path) as source, staged.open("wb") as out:
@@ -188,7 +177,7 @@ def get(url: str, file: Path) -> None:
                 out.write(chunk)
 
     try:
-        patiently(url, load)
+        reach(url, load)
         os.replace(staged, file)
     finally:
         staged.unlink(missing_ok=True)
@@ -203,7 +192,7 @@ def listing(url: str) -> dict[str, tuple[int, int]]:
         files = [each for each in found if each.type == fs.FileType.File]
         return {each.path[len(path) :].removeprefix("/"): (each.size, each.mtime_ns or 0) for each in files}
 
-    return patiently(url.rstrip("/"), look)
+    return reach(url.rstrip("/"), look)
 
 
 def remove(url: str) -> None:
@@ -215,7 +204,7 @@ def remove(url: str) -> None:
         except FileNotFoundError:
             return
 
-    patiently(url, work)
+    reach(url, work)
 
 
 def put_folder(folder: Path, url: str) -> None:
@@ -266,5 +255,5 @@ def local_copy(key: str, value: str) -> str:
 def _single(url: str) -> tuple[int, int] | None:
     from pyarrow import fs
 
-    (info,) = patiently(url, lambda filesystem, path: filesystem.get_file_info([path]))
+    (info,) = reach(url, lambda filesystem, path: filesystem.get_file_info([path]))
     return (info.size, info.mtime_ns or 0) if info.type == fs.FileType.File else None

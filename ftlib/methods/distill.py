@@ -19,7 +19,7 @@ from ftlib.methods import sft
 from ftlib.methods.arguments import training_arguments
 from ftlib.methods.distillation import completions, quality
 from ftlib.methods.distillation.objectives import Feature, Logit, Projections, Relation, layer_map
-from ftlib.methods.distillation.targets import Batch, Reader, Targets, Task, write_targets
+from ftlib.methods.distillation.targets import Batch, Reader, Targets, Task, targets_key, write_targets
 from ftlib.methods.teacher import Teacher, cached, check_tokenizers, same_tokenizer, teacher_of
 from ftlib.models.base import load_config, load_tokenizer
 
@@ -157,8 +157,7 @@ def logit(lesson: Lesson) -> Any:
         write_targets(folder, lesson.model, task, lesson.batches(rows, collator), top_k, task.positions(rows))
 
     top_k = lesson.method.top_k if lesson.method.task == "language" else None  # classes are few
-    parts = {"targets": lesson.teacher.key(), "data": lesson.data.hash, "top_k": top_k, "classes": task.classes}
-    targets = Targets.open(cached(parts, build))
+    targets = Targets.open(cached(targets_key(lesson.teacher.key(), lesson.data.hash, top_k, task.classes), build))
     lesson.remember(built, collator)
     lesson.forget_model()
     built.learn_from(Logit(lesson.method), lesson.method.alpha, lesson.students_task, targets)

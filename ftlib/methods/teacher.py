@@ -25,6 +25,7 @@ from ftlib.models.adapter_files import adapter_config, check_tensors
 from ftlib.models.adapters.start import adapter_fingerprint
 from ftlib.models.base import fingerprint, load_config, load_model, load_tokenizer
 from ftlib.run.directory import Trial
+from ftlib.run.layout import MANIFEST
 
 NEEDS_SAME_TOKENIZER = ("logit", "self", "feature", "on_policy")
 VERSION = 1  # raise it when the same teacher and data come to give another cache
@@ -128,7 +129,7 @@ def teacher_of(experiment: Experiment) -> Teacher:
 
 def _weights(folder: Path) -> Path:
     """The weights in a trial's folder or in a version's, or the folder itself."""
-    if not (folder / "manifest.json").exists():
+    if not (folder / MANIFEST).exists():
         return folder
     weights = Trial(folder).weights
     if weights is None:
@@ -138,7 +139,7 @@ def _weights(folder: Path) -> Path:
 
 def _labels(folder: Path, model: ModelSection) -> tuple[str, ...]:
     """The classes of a classifier, in the order of its logits: from what stands beside its weights, or its config."""
-    manifest = read_json(folder.parent / "manifest.json") or {}
+    manifest = read_json(folder.parent / MANIFEST) or {}
     with _named():
         named = load_config(model).id2label
     return tuple(manifest.get("labels") or (named[number] for number in sorted(named)))

@@ -30,6 +30,7 @@ from ftlib.files.json_files import read_json
 from ftlib.files.object_store import local_copy
 from ftlib.models import gguf
 from ftlib.models.adapter_files import tensors
+from ftlib.run.layout import MANIFEST
 
 CLASSES: dict[str, Any] = {
     "causal_lm": AutoModelForCausalLM,
@@ -251,7 +252,7 @@ def parent_of(folder: Path) -> dict[str, Any] | None:
     lineage = read_json(folder / LINEAGE)
     if lineage is not None:
         return {key: lineage[key] for key in ("version", "adapter", "base")}
-    manifest = read_json(folder.parent / "manifest.json") or {}
+    manifest = read_json(folder.parent / MANIFEST) or {}
     if not isinstance(manifest, dict) or not {"name", "version", "base"} <= manifest.keys():
         return None
     return {"version": f"{manifest['name']}@{manifest['version']}", "base": manifest["base"]}

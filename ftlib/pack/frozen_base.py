@@ -22,7 +22,7 @@ from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError
 from ftlib.methods.distillation.quality import key, read_quality, retained, write_quality
-from ftlib.methods.distillation.targets import Reader, Targets, Task, write_targets
+from ftlib.methods.distillation.targets import Reader, Targets, Task, targets_key, write_targets
 from ftlib.methods.pack_losses import Scored, Tokens
 from ftlib.methods.reference import reference_of
 from ftlib.methods.teacher import cached, check_tokenizers, teacher_of
@@ -227,7 +227,7 @@ class FrozenBase:
         def quality(folder: Path) -> None:
             write_quality(folder, model(), task, batches(self.data.eval), reads_alike=True)
 
-        parts = {"targets": teacher.key(), "data": self.data.hash, "top_k": method.top_k, "classes": task.classes}
+        parts = targets_key(teacher.key(), self.data.hash, method.top_k, task.classes)
         told = key(teacher.key(), self.data.hash, size, method.rows)
         known = read_quality(cached(told, quality))
         identity = teacher.identity()

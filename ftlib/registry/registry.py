@@ -33,6 +33,7 @@ from ftlib.registry.shelf import NAME, Folder, Objects, Place, make_read_only, m
 from ftlib.run import manifest as manifests
 from ftlib.run import signature
 from ftlib.run.directory import Run, Trial
+from ftlib.run.layout import MANIFEST, RESOLVED
 
 Kind = Literal["adapter", "model"]
 
@@ -251,7 +252,7 @@ def manifest_of(folder: Path, trust: bool = False) -> dict[str, Any]:
     if not told:
         raise InputError(f"{folder} has no manifest.json beside it, which would name its base.")
     run = Run(folder.parents[2])
-    ours = (run.path / "resolved.json").is_file() and signature.why_foreign(run) is None
+    ours = (run.path / RESOLVED).is_file() and signature.why_foreign(run) is None
     ours = ours or signature.matches(told.get("signature"), *_signed(told, folder))
     weights.check_code(str(folder), folder, trust or ours)
     return told if trust or ours else manifests.without_code(told)
@@ -435,7 +436,7 @@ def _copy(trial: Trial, origin: Path, target: Path, trusted: bool) -> None:
     if trial.weights is None or trial.weights.stat().st_ino != before:
         raise InputError(f"{trial.id} saved new weights while they were being copied: promote it again.")
     manifest = trial.manifest if trusted else manifests.without_code(trial.manifest)
-    write_json(target.parent / "manifest.json", manifest)
+    write_json(target.parent / MANIFEST, manifest)
 
 
 def _publish(place: Folder | Objects, name: str, staged: Path, facts: Mapping[str, Any]) -> Version:

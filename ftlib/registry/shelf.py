@@ -20,7 +20,6 @@ A number is given once, also when its version, or all of its name, was removed s
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
@@ -37,12 +36,14 @@ from typing import Any
 
 from ftlib.errors import FtlibError
 from ftlib.files import object_store
-from ftlib.files.atomic import all_to_disk, to_disk, write_json, write_text
+from ftlib.files.atomic import publish, staging_beside, to_disk, write_json, write_text
 from ftlib.files.home import home
 from ftlib.files.json_files import damaged, parse_json, read_json
 from ftlib.files.locks import lock
+from ftlib.files.urls import is_url
 from ftlib.registry.lease import Lease
 from ftlib.run import manifest as manifests
+from ftlib.run.layout import MANIFEST
 
 VARIABLE = "FTLIB_REGISTRY"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -64,7 +65,7 @@ Move = Callable[[dict[str, Any]], None]  # writes an alias
 def given() -> str:
     """`FTLIB_REGISTRY`: a path, a URL, or nothing. Raises ConfigError for a URL that is none."""
     where = os.environ.get(VARIABLE, "").strip()
-    if object_store.is_url(where):
+    if is_url(where):
         object_store.check_url(VARIABLE, where)
         return where.rstrip("/")
     return str(Path(where).expanduser().absolute()) if where else ""
@@ -73,7 +74,7 @@ def given() -> str:
 def shelf() -> Folder | Objects:
     """The registry's."""
     where = given()
-    return objects(where) if object_store.is_url(where) else Folder(Path(where) if where else home() / "registry")
+    return objects(where) if is_url(where) else Folder(Path(where) if where else home() / "registry")
 
 
 @lru_cache(maxsize=8)
@@ -163,17 +164,10 @@ class Folder:
         given = self.root / ".numbers" / name
         highest = read_json(given, dict) or {}
         for number in itertools.count(next_number(self.numbers(name), highest, given)):
-            write_json(staged / "manifest.json", manifest(number))
-            all_to_disk(staged)
-            try:
-                os.rename(staged, self.root / name / str(number))
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                continue
-            write_json(given, {"highest": number})
-            to_disk(self.root / name)
-            return number
+            write_json(staged / MANIFEST, manifest(number))
+            if publish(staged, self.root / name / str(number)):
+                write_json(given, {"highest": number})
+                return number
         raise AssertionError("numbers do not end")
 
 
@@ -315,14 +309,13 @@ class Objects:
     def _bring(self, name: str, number: int, target: Path) -> None:
         manifest = self.manifest(name, number)
         url = self._files_at(manifest["files"])
-        staged = target.with_name(f".{number}.{secrets.token_hex(6)}")
+        staged = staging_beside(target)
         try:
             with object_store.within(BRINGING):
                 object_store.get_folder(url, staged)
-            write_json(staged / "manifest.json", manifest)
+            write_json(staged / MANIFEST, manifest)
             make_read_only(staged)
-            all_to_disk(staged)
-            os.rename(staged, target)
+            publish(staged, target)
         except FileNotFoundError:
             raise FtlibError(
                 f"the files of {name}@{number} are gone from {url}: put them back, or promote another."
@@ -370,7 +363,7 @@ def _json(value: dict[str, Any]) -> bytes:
 
 def manifest_in(folder: Path) -> dict[str, Any]:
     """The manifest beside a version's weights, {} where there is none. Raises FtlibError for a damaged one."""
-    file = folder / "manifest.json"
+    file = folder / MANIFEST
     value = read_json(file, dict) or {}
     if (why := manifests.why_none(value)) is not None:
         raise damaged(file, why)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import FtlibError
+from ftlib.run.layout import EXPERIMENT
 
 if TYPE_CHECKING:
     from ftlib.run.directory import Run
@@ -30,7 +31,7 @@ KEPT = 900.0  # seconds that an archive waits to be fetched
 def storage_of(storage: str) -> str:
     """Where a job's run goes: a URL as it is; a path of the client's machine means the driver's own disk."""
     from ftlib.files.home import home
-    from ftlib.files.object_store import is_url
+    from ftlib.files.urls import is_url
 
     return storage if is_url(storage) else str(home() / "runs")
 
@@ -46,7 +47,7 @@ def run(name: str, job: str, secrets: bool) -> int:
     tree["storage"] = storage_of(tree["storage"])
     experiment = Experiment.parse(tree).anchored()
     parcel = {"root": os.getcwd(), "inputs": _parcel()["inputs"]}
-    text = Path("experiment.yaml").read_text(encoding="utf-8")
+    text = Path(EXPERIMENT).read_text(encoding="utf-8")
     status = tell(start(experiment, text, TerminalListener(), run_name=name, parcel=parcel))
     del vault
     return status

@@ -28,7 +28,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ftlib.cluster.token import find_token, headers, token_file
 from ftlib.cluster.vault import MARK
 from ftlib.errors import FtlibError, InputError, nearest
-from ftlib.files.object_store import is_url
+from ftlib.files.urls import is_url
 from ftlib.remote.parcel import Parcel
 from ftlib.remote.sealed import KEY, box, seal
 from ftlib.run.archive import READY, read_archive

@@ -23,6 +23,7 @@ import ftlib
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError
 from ftlib.run.context import versions
+from ftlib.run.layout import EXPERIMENT
 
 LIMIT = 64 * 2**20  # bytes of inputs: the head keeps parcels in memory, and its web server takes 100 MiB
 CODE = ("ftlib", "serve")
@@ -62,7 +63,7 @@ def make_parcel(experiment: Experiment, text: str) -> Parcel:
     _add_code(parcel)
     told = {"versions": versions(), "python": platform.python_version(), "inputs": parcel.inputs}
     parcel.texts |= {
-        "experiment.yaml": text,
+        EXPERIMENT: text,
         "experiment.json": json.dumps(sent.to_dict(), indent=2),
         "parcel.json": json.dumps(told, indent=2),
     }

@@ -17,12 +17,13 @@ from ftlib.files.atomic import link, replace_directory, write_text
 from ftlib.files.json_files import damaged, read_json
 from ftlib.files.paths import below
 from ftlib.run.directory import Run, Trial
+from ftlib.run.layout import ADAPTER, CHECKPOINT, MODEL, RESOLVED, TUNE
 from ftlib.run.leaderboard import leaderboard, write_leaderboard
 from ftlib.run.mirror import bring_weights, fetch, find
 
 READY = "ftlib: archive "  # how the line of a job's log begins that says where its archive lies
-WEIGHTS = ("adapter", "model")
-LEFT_OUT = ("tune", "train", "checkpoint", "wandb", *WEIGHTS)  # to resume from, for W&B's own sync, or taken apart
+WEIGHTS = (ADAPTER, MODEL)
+LEFT_OUT = (TUNE, "train", CHECKPOINT, "wandb", *WEIGHTS)  # to resume from, for W&B's own sync, or taken apart
 
 
 def write_archive(run: Run, target: Path, weights: str) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def _unpack(source: Path, folder: Path) -> None:
 
 def _point_home(folder: Path) -> None:
     """Manifests name the base by its path on the cluster: here it is the folder that was sent, while that is there."""
-    resolved = folder / "resolved.json"
+    resolved = folder / RESOLVED
     parcel = (read_json(resolved, dict) or {}).get("parcel") or {"root": "", "inputs": {}}
     if not isinstance(parcel, dict) or not isinstance(parcel.get("inputs"), dict):
         raise damaged(resolved, "its parcel is none")

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
+from ftlib.run.layout import COMMANDS
 
-FOLDER = "commands"
 EVENT = "steered"
 Deed = Literal["stop", "resume", "clone", "boost", "add"]
 
@@ -34,13 +34,13 @@ class Command:
 def send(run: Run, command: Command) -> str:
     """Puts a command where the driver looks; returns its name."""
     name = f"{time.time_ns()}-{secrets.token_hex(2)}"
-    write_json(run.path / FOLDER / f"{name}.json", asdict(command))
+    write_json(run.path / COMMANDS / f"{name}.json", asdict(command))
     return name
 
 
 def waiting(run: Run) -> list[tuple[str, Command]]:
     """The commands that nobody has taken up, oldest first."""
-    files = sorted((run.path / FOLDER).glob("[!.]*.json"))
+    files = sorted((run.path / COMMANDS).glob("[!.]*.json"))
     return [(file.stem, Command(**tree)) for file in files if (tree := read_json(file)) is not None]
 
 
@@ -63,4 +63,4 @@ def answer(run: Run, name: str, seconds: float) -> tuple[bool, str] | None:
 
 
 def _file(run: Run, name: str) -> Path:
-    return run.path / FOLDER / f"{name}.json"
+    return run.path / COMMANDS / f"{name}.json"

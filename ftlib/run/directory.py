@@ -1,15 +1,8 @@
 """The run directory: the whole truth of one execution, and the seam between training and everything after it.
 
-    <storage>/<name>-<time>/
-      experiment.yaml  resolved.json  events.jsonl  leaderboard.csv
-      tune/                                Ray Tune's own state
-      trials/<id>/  params.json   the point of the space        status.json  where it stands, and why
-                    metrics.jsonl one row per log and evaluation manifest.json what the weights are
-                    checkpoint/   the latest position            adapter/ or model/  the best weights so far
-
-Everything can be read with `cat`. Every file is written to a temporary name, brought to the disk and renamed; a directory
-is replaced by two renames, and a reader that finds it half way takes the old one. What is read may be another's, or
-damaged: it is checked, and an error names the trial and the file.
+`layout` has the names of its files. Everything can be read with `cat`. Every file is written to a temporary name, brought
+to the disk and renamed; a directory is replaced by two renames, and a reader that finds it half way takes the old one.
+What is read may be another's, or damaged: it is checked, and an error names the trial and the file.
 """
 
 from __future__ import annotations
@@ -34,12 +27,28 @@ from ftlib.files.atomic import settled, target_of, write_json, write_text
 from ftlib.files.json_files import append_row, damaged, read_json, read_rows
 from ftlib.files.locks import lock
 from ftlib.run import manifest
-from ftlib.run.layout import BASE, LEAVE, LINEAGE, POINT
+from ftlib.run.layout import (
+    ADAPTER,
+    BASE,
+    CHECKPOINT,
+    EVENTS,
+    EXPERIMENT,
+    LEAVE,
+    LINEAGE,
+    LOCK,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    PARAMS,
+    POINT,
+    RESOLVED,
+    STATUS,
+    TRIALS,
+)
 
 State = Literal["pending", "running", "finished", "stopped", "failed", "preempted"]
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
 STAMP = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")  # what a run's directory adds to its experiment's name
-FIRST = "000"  # the id of the first trial
 NUMBERS = ("tokens", "seconds", "progress", "epoch", "time")  # of a row of metrics.jsonl
 
 
@@ -60,11 +69,11 @@ class Trial:
 
     @property
     def params(self) -> dict[str, Any]:
-        return read_json(self.path / "params.json", dict) or {}
+        return read_json(self.path / PARAMS, dict) or {}
 
     @property
     def status(self) -> dict[str, Any]:
-        file = self.path / "status.json"
+        file = self.path / STATUS
         told: dict[str, Any] = read_json(file, dict) or {"state": "pending"}
         if told.get("state") not in get_args(State):
             raise damaged(file, "it holds no state")
@@ -86,7 +95,7 @@ class Trial:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        file = self.path / "manifest.json"
+        file = self.path / MANIFEST
         told = read_json(file)
         if told is not None and (why := manifest.why_none(told)):
             raise damaged(file, why)
@@ -94,16 +103,16 @@ class Trial:
 
     @property
     def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     @property
     def checkpoint(self) -> Path | None:
-        return settled(self.path / "checkpoint")
+        return settled(self.path / CHECKPOINT)
 
     @property
     def weights(self) -> Path | None:
         """The adapter (PEFT) or the model (safetensors) of the best evaluation so far."""
-        return settled(self.path / "adapter") or settled(self.path / "model")
+        return settled(self.path / ADAPTER) or settled(self.path / MODEL)
 
     @property
     def asked_to_leave(self) -> str | None:
@@ -140,7 +149,7 @@ class Trial:
 
     def set_state(self, state: State, reason: str | None = None) -> None:
         """Moves the trial to a state; `reason` is a sentence for a person."""
-        write_json(self.path / "status.json", {"state": state, "reason": reason, "time": time.time()})
+        write_json(self.path / STATUS, {"state": state, "reason": reason, "time": time.time()})
 
     def sweep_up(self) -> int:
         """Removes what killed processes have left half written; returns how many bytes that frees."""
@@ -182,11 +191,11 @@ class Run:
         """
         path = Path(storage).expanduser().absolute() / (directory or new_name(name))
         try:
-            (path / "trials").mkdir(parents=True)
+            (path / TRIALS).mkdir(parents=True)
         except OSError as error:
             raise InputError(f"storage: cannot create {path}: {error.strerror}.") from error
-        write_text(path / "experiment.yaml", yaml_text)
-        write_json(path / "resolved.json", resolved)
+        write_text(path / EXPERIMENT, yaml_text)
+        write_json(path / RESOLVED, resolved)
         run = cls(path)
         run.log_event("created")
         return run
@@ -198,7 +207,7 @@ class Run:
         Raises InputError, with the nearest name beside it, when there is none.
         """
         path = Path(path).expanduser().absolute()
-        if (path / "resolved.json").is_file():
+        if (path / RESOLVED).is_file():
             return cls(path)
         beside = sorted(each.parent.name for each in path.parent.glob("*/resolved.json"))
         same = [name for name in beside if STAMP.sub("", name) == path.name]
@@ -208,8 +217,8 @@ class Run:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        resolved: dict[str, Any] | None = read_json(self.path / "resolved.json", dict)
-        file = self.path / "resolved.json"
+        resolved: dict[str, Any] | None = read_json(self.path / RESOLVED, dict)
+        file = self.path / RESOLVED
         if resolved is None or not isinstance(resolved.get("experiment", {}), dict):
             raise damaged(file, "it is gone" if resolved is None else "it holds no experiment")
         return resolved
@@ -219,7 +228,7 @@ class Run:
         """The experiment, with all defaults."""
         told = self.resolved.get("experiment")
         if not told:
-            raise damaged(self.path / "resolved.json", "it holds no experiment")
+            raise damaged(self.path / RESOLVED, "it holds no experiment")
         return dict(told)
 
     @property
@@ -228,14 +237,14 @@ class Run:
         told = self.resolved.get("objective")
         if isinstance(told, list) and len(told) == 2 and isinstance(told[0], str) and told[1] in ("min", "max"):
             return told[0], told[1]
-        raise damaged(self.path / "resolved.json", "it holds no objective")
+        raise damaged(self.path / RESOLVED, "it holds no objective")
 
     def trial(self, trial_id: str) -> Trial:
-        return Trial(self.path / "trials" / trial_id)
+        return Trial(self.path / TRIALS / trial_id)
 
     def trials(self) -> list[Trial]:
         """The trials by id, without the base."""
-        found = [Trial(path) for path in sorted((self.path / "trials").glob("[!.]*")) if path.is_dir()]
+        found = [Trial(path) for path in sorted((self.path / TRIALS).glob("[!.]*")) if path.is_dir()]
         return [trial for trial in found if trial.id != BASE]
 
     def unfinished(self) -> list[Trial]:
@@ -244,7 +253,7 @@ class Run:
 
     def new_trial(self) -> Trial:
         """The directory of one more trial: 000 (`FIRST`), 001, ... in the order in which they were proposed."""
-        names = [each.name for each in os.scandir(self.path / "trials") if each.name.isdigit()]
+        names = [each.name for each in os.scandir(self.path / TRIALS) if each.name.isdigit()]
         for number in itertools.count(len(names)):
             trial = self.trial(f"{number:03d}")
             with contextlib.suppress(FileExistsError):
@@ -261,18 +270,18 @@ class Run:
     def conducted(self) -> bool:
         """Whether a driver is at work on it."""
         try:
-            with lock(self.path / ".lock", wait=False):
+            with lock(self.path / LOCK, wait=False):
                 return False
         except BlockingIOError:
             return True
 
     def log_event(self, kind: str, **details: Any) -> None:
         """Adds who started, stopped or failed, and when, to `events.jsonl`."""
-        append_row(self.path / "events.jsonl", {"time": time.time(), "event": kind, **details})
+        append_row(self.path / EVENTS, {"time": time.time(), "event": kind, **details})
 
     def events(self) -> list[dict[str, Any]]:
         """Raises FtlibError for an event without its name or its time."""
-        file = self.path / "events.jsonl"
+        file = self.path / EVENTS
         rows = read_rows(file)
         for number, row in enumerate(rows, 1):
             if not isinstance(row.get("event"), str) or not isinstance(row.get("time"), int | float):
@@ -291,9 +300,9 @@ class Run:
         """Only one process conducts a run. The kernel frees the lock when its holder dies."""
         try:
             held = contextlib.ExitStack()
-            file = held.enter_context(lock(self.path / ".lock", wait=False))
+            file = held.enter_context(lock(self.path / LOCK, wait=False))
         except BlockingIOError:
-            holder = (self.path / ".lock").read_text(encoding="utf-8", errors="replace")[:80].strip()
+            holder = (self.path / LOCK).read_text(encoding="utf-8", errors="replace")[:80].strip()
             raise FtlibError(f"{self.path} is being run by process {holder}: wait, or stop it.") from None
         with held:
             file.truncate(0)

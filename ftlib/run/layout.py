@@ -1,9 +1,58 @@
-"""TODO layout."""
+"""The name of every file of a run directory, once: what it is, who writes it, and whether it travels to the run's URL.
+
+    <storage>/<experiment>-<time>/
+      experiment.yaml    the experiment as its author wrote it, and what was set beside it
+      resolved.json      the experiment with every default, its data's hash, its base, the versions of the libraries
+      events.jsonl       who started, stopped or failed, and when
+      leaderboard.csv    the trials, best first
+      pack.json          of a packed run: how wide its packs are, and what is promised of them
+      tracking.json      where W&B and TensorBoard have it
+      tune/              Ray Tune's own state
+      commands/          what people have asked of the running sweep
+      trials/<id>/       `base`: the untuned base; 000, 001, ...: in the order in which they were proposed
+        params.json      the point of the space              status.json     where it stands, and why
+        point.json       the same, ratios unresolved         lineage.json    whose clone it is, and what a person changed
+        metrics.jsonl    a row for each log and evaluation   manifest.json   what the weights are
+        error.txt        the traceback of a failure          storage.jsonl   when it waited for the URL
+        place.json       the machine that it is on           leave.json      that it should leave that machine, and why
+        checkpoint/      the latest position                 adapter/ or model/  the weights of the best evaluation
+
+docs/run_directory.md shows what is in them. Each file has one writer: the driver, or the trial itself.
+"""
 
 from __future__ import annotations
 
-PACK_FILE = "pack.json"  # that its trials are in packs, what was measured, and what is promised of them
+EXPERIMENT = "experiment.yaml"
+RESOLVED = "resolved.json"
+EVENTS = "events.jsonl"
+LEADERBOARD = "leaderboard.csv"
+PACK_FILE = "pack.json"
+TRACKING = "tracking.json"
+TUNE = "tune"
+COMMANDS = "commands"
+LOCK = ".lock"
+TRIALS = "trials"
+
 BASE = "base"  # the id under which the untuned base is evaluated
-LINEAGE = "lineage.json"  # in a trial's directory: what a person has done to it, and whose clone it is
-POINT = "point.json"  # in a trial's directory: the point as it was proposed, ratios unresolved
-LEAVE = "leave.json"  # in a trial's directory: that it should leave its machine, and why
+FIRST = "000"  # the id of the first trial
+
+PARAMS = "params.json"
+STATUS = "status.json"
+POINT = "point.json"
+LINEAGE = "lineage.json"
+METRICS = "metrics.jsonl"
+MANIFEST = "manifest.json"
+ERROR = "error.txt"
+WAITS = "storage.jsonl"
+PLACE = "place.json"
+LEAVE = "leave.json"
+CHECKPOINT = "checkpoint"
+ADAPTER = "adapter"
+MODEL = "model"
+
+# What travels to a run's URL, by who carries it there. What is in none of these stays on its machine.
+OF_RUN = (EXPERIMENT, RESOLVED, EVENTS, LEADERBOARD, PACK_FILE, TRACKING)  # the driver
+OF_CONDUCTOR = (PARAMS, STATUS, POINT, LINEAGE)  # the driver, for each trial
+OF_TRIAL = (METRICS, MANIFEST, ERROR, WAITS)  # the trial
+WHOLE = (CHECKPOINT, ADAPTER, MODEL)  # the trial: each is replaced as a whole
+STAYS = (LOCK, PLACE, LEAVE)  # of one machine alone

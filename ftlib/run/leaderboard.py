@@ -13,7 +13,7 @@ from ftlib.files.atomic import write_text
 from ftlib.files.json_files import read_json
 from ftlib.run.cost import spent
 from ftlib.run.directory import Run, Trial
-from ftlib.run.layout import BASE, PACK_FILE
+from ftlib.run.layout import BASE, LEADERBOARD, PACK_FILE
 from ftlib.run.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _cell(value: Any) -> Any:
 def write_leaderboard(run: Run) -> Leaderboard:
     """Writes `leaderboard.csv` into the run directory."""
     board = leaderboard(run)
-    write_text(run.path / "leaderboard.csv", to_csv(board))
+    write_text(run.path / LEADERBOARD, to_csv(board))
     return board
 
 

@@ -35,38 +35,38 @@ from ftlib.files.atomic import settled, write_text
 from ftlib.files.home import home
 from ftlib.files.json_files import append_row, read_rows
 from ftlib.files.paths import below
+from ftlib.files.repeating import repeating
+from ftlib.files.urls import is_url
 from ftlib.run import signature
 from ftlib.run.context import Setting
 from ftlib.run.directory import STAMP, Run, Trial
 from ftlib.run.index import Index, read_index, write_index
-from ftlib.run.layout import BASE, LINEAGE, PACK_FILE, POINT
-
-WAITS = "storage.jsonl"  # of a trial: when it waited for the URL, and how long
-WHOLE = ("checkpoint", "adapter", "model")  # of a trial
-OF_TRIAL = ("metrics.jsonl", "manifest.json", "error.txt", WAITS)
-OF_CONDUCTOR = ("params.json", "status.json", POINT, LINEAGE)
-OF_RUN = (
-    "experiment.yaml",
-    "resolved.json",
-    "events.jsonl",
-    "leaderboard.csv",
-    "report.html",
-    PACK_FILE,
-    "tracking.json",
+from ftlib.run.layout import (
+    ADAPTER,
+    BASE,
+    CHECKPOINT,
+    MODEL,
+    OF_CONDUCTOR,
+    OF_RUN,
+    OF_TRIAL,
+    TRIALS,
+    TUNE,
+    WAITS,
+    WHOLE,
 )
-TUNE = "tune"
+
 EVERY = 5.0  # seconds between two looks of the driver
 
 
 def local_storage(place: str) -> str:
     """The folder in which runs of a storage are written: itself, or one of this machine where it is a URL."""
-    return str(home() / "runs") if object_store.is_url(place) else place
+    return str(home() / "runs") if is_url(place) else place
 
 
 def url_of(run: Run) -> str | None:
     """Where a run is kept besides its directory; None where its directory is all."""
     place = run.resolved.get("experiment", {}).get("storage", "")
-    return f"{place.rstrip('/')}/{run.name}" if isinstance(place, str) and object_store.is_url(place) else None
+    return f"{place.rstrip('/')}/{run.name}" if isinstance(place, str) and is_url(place) else None
 
 
 @lru_cache(maxsize=1)
@@ -181,7 +181,7 @@ def _bring(trial: Trial, url: str, setting: Setting) -> None:
     there = f"{url}/trials/{trial.id}"
     index = read_index(there, setting.key)
     trial.path.mkdir(parents=True, exist_ok=True)
-    if not index.is_there or (index.machine == this_machine() and settled(trial.path / "checkpoint")):
+    if not index.is_there or (index.machine == this_machine() and settled(trial.path / CHECKPOINT)):
         return
     doubts = []
     for name in OF_TRIAL:
@@ -214,7 +214,7 @@ def leave(setting: Setting, trial_id: str) -> None:
 
 def _url(setting: Setting) -> str | None:
     place: str = setting.resolved["storage"]
-    return f"{place.rstrip('/')}/{Path(setting.run).name}" if object_store.is_url(place) else None
+    return f"{place.rstrip('/')}/{Path(setting.run).name}" if is_url(place) else None
 
 
 def _data_url(place: str, data: Path, content: str) -> str:
@@ -248,22 +248,17 @@ def mirrored(run: Run, data: Path, warn: Callable[[str], None]) -> Iterator[Call
     keeper = _Keeper(run, url)
     keeper.push()
     _keep_data(run.resolved["experiment"]["storage"], data)
-    ended = threading.Event()
 
-    def loop() -> None:
-        while not ended.wait(EVERY):
-            try:
-                keeper.look()
-            except (OSError, FtlibError) as error:
-                warn(f"{url} is not kept up to date: {error}")
+    def look() -> None:
+        try:
+            keeper.look()
+        except (OSError, FtlibError) as error:
+            warn(f"{url} is not kept up to date: {error}")
 
-    thread = threading.Thread(target=loop, name="ftlib-mirror", daemon=True)
-    thread.start()
     try:
-        yield keeper.look
+        with repeating(look, EVERY, "ftlib-mirror", object_store.PATIENCE):
+            yield keeper.look
     finally:
-        ended.set()
-        thread.join(timeout=object_store.PATIENCE)
         keeper.look()
 
 
@@ -361,7 +356,7 @@ class _Keeper:
             trial, _, rest = name.partition("/")
             if rest not in (*OF_TRIAL, *(OF_CONDUCTOR if trial == BASE else ())) or self.pulled.get(name) == mark:
                 continue
-            file = below(self.run.path / "trials", name, f"{self.url}/trials")
+            file = below(self.run.path / TRIALS, name, f"{self.url}/trials")
             if trial not in indexes:
                 indexes[trial] = read_index(f"{self.url}/trials/{trial}", self.key)
             if indexes[trial].machine not in (None, this_machine()) and not self._bring(
@@ -391,7 +386,7 @@ def open_run(place: str) -> Run:
 
     Raises InputError, with the nearest name beside it, when there is none.
     """
-    if not object_store.is_url(place):
+    if not is_url(place):
         return Run.open(place)
     object_store.check_url("RUN", place)
     url = find(place.rstrip("/"))
@@ -430,7 +425,7 @@ def find(url: str) -> str:
     return f"{above}/{same[-1]}"
 
 
-def fetch(url: str, target: Path, whole: tuple[str, ...] = ("adapter", "model"), tune: bool = True) -> Run:
+def fetch(url: str, target: Path, whole: tuple[str, ...] = (ADAPTER, MODEL), tune: bool = True) -> Run:
     """Brings a run from its URL into a directory; `whole` are the directories of trials that come too.
 
     It is this user's run where all of it is as this user has signed it; where it is not, `signature.check` says which file
@@ -442,7 +437,7 @@ def fetch(url: str, target: Path, whole: tuple[str, ...] = ("adapter", "model"),
     trials = sorted({trial for name in there if (trial := _trial_of(name)) and not trial.startswith(".")})
     for name, file in files.items():  # before the indexes, which are written before the files
         object_store.get(f"{url}/{name}", file)
-    (target / "trials").mkdir(parents=True, exist_ok=True)
+    (target / TRIALS).mkdir(parents=True, exist_ok=True)
     key = signature.key_for(url)
     index = read_index(url, key)
     of_gone = [name for name in index.files if _trial_of(name) not in (None, *trials)]
@@ -450,7 +445,7 @@ def fetch(url: str, target: Path, whole: tuple[str, ...] = ("adapter", "model"),
     for trial in trials:
         of_trial = read_index(f"{url}/trials/{trial}", key)
         doubts += [_doubt(index, of_trial, name, files[name]) for name in files if _trial_of(name) == trial]
-        doubts.append(_pull_directories(of_trial.url, target / "trials" / trial, whole, key))
+        doubts.append(_pull_directories(of_trial.url, target / TRIALS / trial, whole, key))
     doubts += [index.why_not_file(name, file) for name, file in files.items() if "/" not in name]
     run = Run(target)
     if tune:
@@ -465,13 +460,13 @@ def fetch(url: str, target: Path, whole: tuple[str, ...] = ("adapter", "model"),
 
 def _trial_of(name: str) -> str | None:
     parts = name.split("/")
-    return parts[1] if parts[0] == "trials" and len(parts) > 2 else None
+    return parts[1] if parts[0] == TRIALS and len(parts) > 2 else None
 
 
 def _is_of_trial(name: str) -> bool:
     """Whether a name at a run's URL is that of a trial's file which comes alone."""
     parts = name.split("/")
-    return len(parts) == 3 and parts[0] == "trials" and parts[2] in (*OF_TRIAL, *OF_CONDUCTOR)
+    return len(parts) == 3 and parts[0] == TRIALS and parts[2] in (*OF_TRIAL, *OF_CONDUCTOR)
 
 
 def _doubt(of_run: Index, of_trial: Index, name: str, file: Path) -> str | None:
@@ -495,7 +490,7 @@ def bring_weights(run: Run, trial: Trial) -> None:
     url = url_of(run)
     if url is not None and trial.weights is None:
         there = f"{url}/trials/{trial.id}"
-        doubt = _pull_directories(there, trial.path, ("adapter", "model"), signature.key_for(url))
+        doubt = _pull_directories(there, trial.path, (ADAPTER, MODEL), signature.key_for(url))
         if doubt is not None:
             signature.doubt(run, doubt, url)
 

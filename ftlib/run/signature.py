@@ -22,6 +22,7 @@ from ftlib.files.atomic import to_disk, write_json
 from ftlib.files.home import home
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
+from ftlib.run.layout import RESOLVED
 
 FILE = "signature.json"
 OTHERS_WRITE = 0o022
@@ -110,7 +111,7 @@ def matches(signature: object, *parts: str, key: str = "") -> bool:
 
 
 def _identity(run: Run) -> tuple[str, str, str]:
-    return run.name, str(run.path.stat().st_ino), digest_of(run.path / "resolved.json")
+    return run.name, str(run.path.stat().st_ino), digest_of(run.path / RESOLVED)
 
 
 def sign(run: Run, trusted: bool = False) -> None:

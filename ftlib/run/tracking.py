@@ -11,7 +11,6 @@ import copy
 import hashlib
 import netrc
 import os
-import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -26,10 +25,10 @@ from ftlib.config.loader import set_dotted
 from ftlib.errors import ConfigError, nearest
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
+from ftlib.files.repeating import repeating
 from ftlib.run.directory import ENDED, Run, Trial
-from ftlib.run.layout import BASE
+from ftlib.run.layout import BASE, TRACKING
 
-POSITIONS = "tracking.json"  # in the run directory: per tracker and trial, the rows handed over and the state
 Mode = Literal["online", "offline", "disabled"]
 PRIVATE: tuple[Mode, ...] = ("online", "offline", "disabled")  # from the least to the most
 MODES: dict[str, Mode] = {
@@ -64,19 +63,10 @@ class Tracker(Protocol):
 def following(run: Run, track: TrackSection, warn: Callable[[str], None], every: float = 1.0) -> Iterator[None]:
     """Tracks the run while the block lasts, and what is left after it. `warn` gets one sentence a failed tracker."""
     follower = _Follower(run, _trackers(run, track, warn), warn)
-    ended = threading.Event()
-
-    def loop() -> None:
-        while not ended.wait(every):
-            follower.follow()
-
-    thread = threading.Thread(target=loop, name="ftlib-tracking", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(follower.follow, every, "ftlib-tracking", patience=120) as thread:
+            yield
     finally:
-        ended.set()
-        thread.join(timeout=120)
         if thread.is_alive():
             warn("tracking: a tracker does not answer; its last rows are only in metrics.jsonl.")
         else:
@@ -89,7 +79,7 @@ class _Follower:
 
     def __init__(self, run: Run, trackers: list[Tracker], warn: Callable[[str], None]) -> None:
         self.run, self.trackers, self.warn = run, trackers, warn
-        self.handed: dict[str, dict[str, dict[str, Any]]] = read_json(run.path / POSITIONS, dict) or {}
+        self.handed: dict[str, dict[str, dict[str, Any]]] = read_json(run.path / TRACKING, dict) or {}
         self.written: dict[str, Any] | None = None
 
     def follow(self) -> None:
@@ -100,7 +90,7 @@ class _Follower:
             for tracker in list(self.trackers):
                 self._guarded(tracker, partial(self._hand_over, tracker, trial, rows, state))
         if self.handed != self.written:
-            write_json(self.run.path / POSITIONS, self.handed)
+            write_json(self.run.path / TRACKING, self.handed)
             self.written = copy.deepcopy(self.handed)
 
     def close(self) -> None:

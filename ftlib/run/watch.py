@@ -3,7 +3,6 @@ cannot disturb a sweep, and a second terminal may watch as well."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from ftlib.files.repeating import repeating
 from ftlib.run.directory import ENDED, Run, State, Trial
 from ftlib.run.leaderboard import leaderboard, to_table
 from ftlib.run.plain_text import plain
@@ -43,29 +43,20 @@ def watching(run: Run, total: int, console: Console, every: float = 1.0, at_most
     watch = Watch(run, total, at_most, _worked(run.trials()))
     if console.is_terminal:
         with Live(console=console, refresh_per_second=2, transient=True) as live:
-            with _repeating(lambda: live.update(_picture(watch, console.width)), every):
+            with _shown(lambda: live.update(_picture(watch, console.width)), every):
                 yield
             return
-    with _repeating(lambda: _print_news(watch, console), every):
+    with _shown(lambda: _print_news(watch, console), every):
         yield
 
 
 @contextmanager
-def _repeating(show: Callable[[], None], every: float) -> Iterator[None]:
+def _shown(show: Callable[[], None], every: float) -> Iterator[None]:
     """Calls `show` in a thread until the block ends, and once after it. A view that fails never ends a sweep."""
-    ended = threading.Event()
-
-    def loop() -> None:
-        while not ended.wait(every):
-            _harmless(show)
-
-    thread = threading.Thread(target=loop, name="ftlib-watch", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(lambda: _harmless(show), every, "ftlib-watch", patience=5):
+            yield
     finally:
-        ended.set()
-        thread.join(timeout=5)
         _harmless(show)
 
 

@@ -23,7 +23,7 @@ from ftlib.run import mirror
 from ftlib.run.context import Setting
 from ftlib.run.cost import spent
 from ftlib.run.directory import ENDED, Run, Trial
-from ftlib.run.layout import POINT
+from ftlib.run.layout import CHECKPOINT, PARAMS, POINT
 from ftlib.sweeps.pack_hosts import ANOTHER_WAITS, Hosts, Place
 from ftlib.sweeps.pack_slots import host_of, kill
 from ftlib.sweeps.search import FAILED
@@ -83,7 +83,7 @@ class Conductor(ray.tune.Callback):
         if ours.state in ENDED:  # the driver was killed between our note of its end and Tune's own
             return
         write_json(ours.path / POINT, trial.config)
-        write_json(ours.path / "params.json", self.setting.experiment().resolve_ratios(trial.config))
+        write_json(ours.path / PARAMS, self.setting.experiment().resolve_ratios(trial.config))
         ours.set_state("running")
         now = time.time()
         waited = round(now - self.interrupted.pop(ours.id, now), 3)
@@ -145,7 +145,7 @@ class Conductor(ray.tune.Callback):
     def _saved_at(trial: Trial) -> float:
         """When its checkpoint was written. The directory itself has the time of what was copied into it."""
         with suppress(FileNotFoundError):  # it is replaced just now, or there is none
-            return max(file.stat().st_mtime for file in (trial.path / "checkpoint").iterdir())
+            return max(file.stat().st_mtime for file in (trial.path / CHECKPOINT).iterdir())
         return 0.0
 
     def _why(self, trial: Trial, home: Place | None, began: bool, error: Exception) -> str | None:

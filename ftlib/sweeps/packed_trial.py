@@ -18,6 +18,7 @@ from ftlib.files.atomic import write_json, write_text
 from ftlib.files.json_files import read_json
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run
+from ftlib.run.layout import ERROR
 from ftlib.sweeps.search import FAILED
 from ftlib.sweeps.solo_trial import DONOR_FILE, moved, reported_again
 
@@ -66,7 +67,7 @@ class Slot(ray.tune.Trainable):
         if "preempted" in report:
             raise moved(report["preempted"])
         if "failed" in report:
-            write_text(trial.path / "error.txt", report.get("traceback", report["failed"]))
+            write_text(trial.path / ERROR, report.get("traceback", report["failed"]))
             return {FAILED: report["failed"], "finished": False, "done": True}
         return {**report, "done": bool(report.get("finished") or report.get("left"))}
 

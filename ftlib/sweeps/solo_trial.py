@@ -25,6 +25,7 @@ from ftlib.files.json_files import read_json
 from ftlib.files.patience import given_up, storage_trouble
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run, Trial
+from ftlib.run.layout import ERROR
 from ftlib.sweeps.search import FAILED
 
 NESTED = "train"  # what Ray Train keeps of its jobs, in the run directory
@@ -61,7 +62,7 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
         reason = _reason(error)
         if reason is None:
             raise
-        write_text(trial.path / "error.txt", traceback.format_exc())
+        write_text(trial.path / ERROR, traceback.format_exc())
         ray.tune.report({FAILED: reason, "finished": False})
 
 

@@ -27,6 +27,7 @@ from ftlib.errors import FtlibError, StorageError
 from ftlib.run import signature
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run
+from ftlib.run.layout import TUNE
 from ftlib.run.mirror import content_of_data, key_of
 from ftlib.sweeps.callback import Conductor, give_back
 from ftlib.sweeps.controller import conducting
@@ -37,8 +38,6 @@ from ftlib.sweeps.rungs import rungs_of, why_never_stopped
 from ftlib.sweeps.search import check_storage, draws, make_scheduler, make_search
 from ftlib.sweeps.snapshot import has_state, lay_out
 from ftlib.sweeps.solo_trial import run_tune_trial, workers_place
-
-TUNE = "tune"
 
 
 def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:

@@ -21,6 +21,7 @@ from ftlib.files.patience import patiently
 from ftlib.models.base import parent_of
 from ftlib.run.context import Setting, versions
 from ftlib.run.directory import Run, Trial
+from ftlib.run.layout import CHECKPOINT, MANIFEST
 from ftlib.run.mirror import leave
 
 Report = Callable[[dict[str, Any]], None]
@@ -156,14 +157,14 @@ class Record:
                 finish(weights)
 
             patiently(copy, self.trial.path)
-            write_json(self.trial.path / "manifest.json", self._manifest(kind, facts()))
+            write_json(self.trial.path / MANIFEST, self._manifest(kind, facts()))
             replace_directory(weights, self.trial.path / kind)
-        replace_directory(staged, self.trial.path / "checkpoint")
+        replace_directory(staged, self.trial.path / CHECKPOINT)
         leave(self.setting, self.trial.id)
 
     def keep(self, staged: Path) -> None:
         """Makes `staged` the checkpoint, of a step that was not evaluated: the trial is about to lose its machine."""
-        replace_directory(staged, self.trial.path / "checkpoint")
+        replace_directory(staged, self.trial.path / CHECKPOINT)
         leave(self.setting, self.trial.id)
 
     def _manifest(self, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +220,7 @@ def copy_checkpoint(donor: Trial, trial: Trial, tries: int = 10) -> None:
         except OSError:
             time.sleep(0.2)
         else:
-            replace_directory(staged, trial.path / "checkpoint")
+            replace_directory(staged, trial.path / CHECKPOINT)
             return
     raise TrialError(f"the checkpoint of trial {donor.id}, to go on from, could not be copied.")
 

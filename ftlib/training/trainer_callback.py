@@ -19,6 +19,7 @@ from ftlib.models.strategies import STATE_FILES as SHARDED_STATE_FILES
 from ftlib.models.strategies import strategy_of
 from ftlib.run.context import Setting
 from ftlib.run.directory import Trial
+from ftlib.run.layout import CHECKPOINT
 from ftlib.training.recorder import EMPTY, Record, Report
 
 # What a checkpoint holds beyond the weights themselves.
@@ -164,7 +165,7 @@ class Journal(TrainerCallback):
 
     def _saved_adapter(self) -> dict[str, torch.Tensor]:
         """What is on disk, not in memory: of a sharded model a worker has only a part, and saving may have lost it."""
-        file = self.trial.path / "checkpoint" / "adapter_model.safetensors"
+        file = self.trial.path / CHECKPOINT / "adapter_model.safetensors"
         if self.experiment.adapter is None or self.experiment.adapter.saves == "model":
             return {}
         adapter: dict[str, torch.Tensor] = load_file(file) if file.exists() else {}

@@ -26,8 +26,8 @@ from ftlib.models.adapters.state import state_callbacks
 from ftlib.models.base import load_model, load_tokenizer
 from ftlib.models.strategies import strategy_of
 from ftlib.run.context import Setting
-from ftlib.run.directory import ENDED, FIRST, Run, Trial
-from ftlib.run.layout import BASE
+from ftlib.run.directory import ENDED, Run, Trial
+from ftlib.run.layout import BASE, FIRST
 from ftlib.run.mirror import arrive, leave
 from ftlib.training.recorder import Report, closing_evaluation, copy_checkpoint
 from ftlib.training.trainer_callback import OURS, Journal

@@ -10,7 +10,6 @@ no request may fail for it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import InputError
+from ftlib.files.locks import hold
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class JsonLines:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                hold(file)
                 if _is(self.path, file):
                     yield file
                     return

@@ -19,12 +19,13 @@ import pytest
 from ray.exceptions import RayActorError
 
 from ftlib.cluster.fair_share import Shares
-from ftlib.cluster.nodes import PLACE, place_of
+from ftlib.cluster.nodes import place_of
 from ftlib.config import Experiment, ScaleSection
 from ftlib.files.atomic import write_text
 from ftlib.files.json_files import read_json
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run, Trial
+from ftlib.run.layout import PLACE
 from ftlib.run.tracking import wandb_id
 from ftlib.sweeps.callback import Conductor
 from ftlib.sweeps.sweep import _sweep_up

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from ftlib.cluster.nodes import PLACE
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
-from ftlib.run.layout import PACK_FILE
+from ftlib.run.layout import PACK_FILE, PLACE
 from ftlib.run.leaderboard import leaderboard
 from ftlib.sweeps.pack_host import Host
 from tests.conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl

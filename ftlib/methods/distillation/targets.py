@@ -95,6 +95,11 @@ class Targets:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
+def targets_key(teacher: dict[str, Any], data: str, top_k: int | None, classes: int) -> dict[str, Any]:
+    """What a teacher's lines depend on, whoever trains by them: a trial alone or a pack."""
+    return {"targets": teacher, "data": data, "top_k": top_k, "classes": classes}
+
+
 def write_targets(
     folder: Path,
     model: PreTrainedModel,

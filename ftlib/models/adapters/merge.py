@@ -16,6 +16,7 @@ from ftlib.files.json_files import read_json
 from ftlib.models.adapter_files import check_tensors
 from ftlib.models.adapters.state import PEFT_CONFIG, PEFT_WEIGHTS
 from ftlib.models.base import load_model, load_tokenizer
+from ftlib.run.layout import MANIFEST
 
 MERGEABLE = ("LORA", "ADALORA", "IA3", "VERA", "OFT", "BOFT")
 WHY_NOT = {
@@ -74,7 +75,7 @@ def head_of(adapter: Path) -> tuple[Head, list[str]]:
         names = file.keys()
         heads = [name for name in names if name.endswith(("score.weight", "classifier.weight", "out_proj.weight"))]
         classes = file.get_slice(heads[-1]).get_shape()[0] if heads else 2
-    manifest = read_json(adapter.parent / "manifest.json") or {}
+    manifest = read_json(adapter.parent / MANIFEST) or {}
     named = manifest.get("labels") or []
     return "sequence_classification", named if len(named) == classes else [f"LABEL_{n}" for n in range(classes)]
 

@@ -19,6 +19,7 @@ from ftlib.files.json_files import read_json
 from ftlib.models.adapter_files import check_tensors
 from ftlib.models.adapters.state import PEFT_CONFIG, PEFT_WEIGHTS
 from ftlib.models.base import parent_of, unlike
+from ftlib.run.layout import MANIFEST
 
 SHAPE = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
 CLASSIFIES = {"SEQ_CLS": "sorts texts", "CAUSAL_LM": "writes text"}
@@ -68,7 +69,7 @@ def _check_task(experiment: Experiment, config: dict[str, Any], owner: str) -> N
 
 def _check_base(experiment: Experiment, folder: Path, owner: str) -> None:
     """A folder without a manifest (made by other than ftlib) does not say what its base was; its shapes must fit."""
-    manifest = read_json(folder.parent / "manifest.json")
+    manifest = read_json(folder.parent / MANIFEST)
     if not isinstance(manifest, dict) or "base" not in manifest:
         return
     parent = parent_of(Path(experiment.model.name_or_path)) or {}
