@@ -26,7 +26,7 @@ from ftlib.config import Experiment
 from ftlib.files.json_files import append_row
 from ftlib.run.context import Rungs, Setting
 from ftlib.run.directory import Run, Trial
-from ftlib.sweeps.callback import Conductor
+from ftlib.sweeps.conductor import Conductor
 from ftlib.sweeps.controller import conducting
 from ftlib.sweeps.pack_host import Opening
 from ftlib.sweeps.pack_hosts import Hosts

@@ -24,7 +24,7 @@ from ftlib.cluster.fair_share import bounded
 from ftlib.errors import FtlibError
 from ftlib.files.json_files import read_json
 from ftlib.run.layout import POINT
-from ftlib.sweeps.callback import Conductor
+from ftlib.sweeps.conductor import Conductor
 from ftlib.sweeps.pack_slots import Slots
 from ftlib.sweeps.population import Population
 from ftlib.sweeps.search import StudySearch
@@ -56,7 +56,7 @@ class Controller(TuneController):
 
     def __init__(self, **arguments: Any) -> None:
         hosts = self.conductor.hosts
-        arguments["callbacks"] = [*(arguments.get("callbacks") or []), self.conductor]
+        arguments["callbacks"] = [*(arguments.get("callbacks") or []), self.conductor.callback]
         shares = self.conductor.shares
         arguments["resource_manager_factory"] = lambda: (
             Slots(hosts) if hosts is not None else bounded(lambda: shares.limit)
@@ -87,7 +87,7 @@ class Controller(TuneController):
                 continue
             point = read_json(trial.path / POINT)
             if point is None:
-                self.conductor.forget(trial)
+                self.conductor.callback.forget(trial)
                 continue
             self.enroll(trial.id, point, proposed=True)
             if isinstance(self._search_alg, SearchGenerator) and "cloned_from" not in trial.lineage:
@@ -165,9 +165,9 @@ class Controller(TuneController):
         self.conductor.look(self._live_trials)
         if self._trials:
             self.steering.take_up()
-        if self.conductor.over is not None and not self._ending:
+        if self.conductor.budget.over is not None and not self._ending:
             self._ending = True
-            self.steering.end_all(self.conductor.over)
+            self.steering.end_all(self.conductor.budget.over)
         hosts = self.conductor.hosts
         if hosts is not None:
             hosts.look()
@@ -196,7 +196,7 @@ class Controller(TuneController):
 
     def _process_trial_failure(self, trial: Any, exception: Exception) -> None:
         if not self.steering.has_left(trial):
-            super()._process_trial_failure(trial, self.conductor.lost(trial, exception))
+            super()._process_trial_failure(trial, self.conductor.losses.lost(trial, exception))
 
     def _cleanup_stopping_actors(self, force_all: bool = False) -> None:
         """Residents end with their hosts; Tune would kill what is no actor."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchGenerator
@@ -23,6 +23,9 @@ from ftlib.run.commands import Command, done, waiting
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import LINEAGE, POINT
 from ftlib.training.recorder import copy_checkpoint
+
+if TYPE_CHECKING:
+    from ftlib.sweeps.controller import Controller
 
 LENGTH = ("train.num_train_epochs", "train.max_steps")  # what a boost may change
 SHAPE = ("adapter.", "model.", "data.", "method.")  # a clone with another of these begins anew
@@ -60,7 +63,7 @@ class _Unspared:
 class Steering:
     """Takes commands up, between two steps of the controller (`controller.Controller`, which imports this)."""
 
-    def __init__(self, controller: Any) -> None:
+    def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.run: Run = controller.conductor.run
         self.experiment: Experiment = controller.conductor.setting.experiment()
@@ -94,14 +97,14 @@ class Steering:
         self.controller._search_alg.set_finished()
         for live in list(self.controller._live_trials):
             if not live.is_finished() and str(live) not in self.leaving:
-                self.controller.conductor.ends[str(live)] = why
+                self.controller.conductor.live.ends[str(live)] = why
                 self._when_it_has_left(live, self.controller.stop_trial)
 
     def _stop(self, command: Command) -> str:
         ours, live = self._trial(command), self._live(command.trial)
         if live is None:
             raise InputError(f"trial {ours.id} is {ours.state} already.")
-        self.controller.conductor.ends[ours.id] = "by hand"
+        self.controller.conductor.live.ends[ours.id] = "by hand"
         self._when_it_has_left(live, self.controller.stop_trial)
         return f"trial {ours.id} is being stopped; 'ftlib trial resume {self.run.path} {ours.id}' goes on with it"
 
@@ -206,7 +209,7 @@ class Steering:
         self.leaving[str(live)] = act
         if too_late is not None:
             self.too_late[str(live)] = too_late
-        self.controller.conductor.ask_to_leave(live, "asked for by hand")
+        self.controller.conductor.live.ask_to_leave(live, "asked for by hand")
 
     def _see_who_ended(self) -> None:
         """A trial may come to its end, or be stopped by the scheduler, before it hears that it should leave."""

@@ -29,7 +29,8 @@ from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 from ftlib.run.layout import TUNE
 from ftlib.run.mirror import content_of_data, key_of
-from ftlib.sweeps.callback import Conductor, give_back
+from ftlib.sweeps.callback import give_back
+from ftlib.sweeps.conductor import Conductor
 from ftlib.sweeps.controller import conducting
 from ftlib.sweeps.pack_hosts import Hosts
 from ftlib.sweeps.pack_plan import dismiss, first_host, is_packed, open_packs
@@ -111,7 +112,7 @@ def fit(
             give_back(workers_place(run.path, trial.id) for trial in run.trials())
         budget = experiment.sweep.time_budget_s if experiment.sweep else None
         _sweep_up(run)
-        over = conductor.over
+        over = conductor.budget.over
         if budget and time.monotonic() - started >= budget:
             over = "sweep.time_budget_s was over"
         if over is not None:

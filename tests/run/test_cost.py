@@ -18,7 +18,7 @@ from ftlib.run.context import Setting
 from ftlib.run.cost import expected, spent
 from ftlib.run.directory import Run
 from ftlib.run.leaderboard import leaderboard, to_csv
-from ftlib.sweeps.callback import Conductor
+from ftlib.sweeps.conductor import Conductor
 from tests.conftest import ftlib, write_experiment
 
 PRICED = ScaleSection(price_per_hour=3600.0)  # one a second
@@ -143,7 +143,7 @@ def test_a_budget_is_of_hours_or_of_money(
     tree |= {"scale": {"price_per_hour": 3600.0}, "budget": budget}
     setting = Setting(run=str(run.path), data="", resolved=Experiment.parse(tree).to_dict())
     conductor = Conductor(run, setting, None, Shares(run.name, ScaleSection()))
-    assert conductor._budget_over() == over
+    assert conductor.budget._which() == over
 
 
 @pytest.mark.usefixtures("ray_local")

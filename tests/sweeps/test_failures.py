@@ -27,7 +27,7 @@ from ftlib.run.context import Setting
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import PLACE
 from ftlib.run.tracking import wandb_id
-from ftlib.sweeps.callback import Conductor
+from ftlib.sweeps.conductor import Conductor
 from ftlib.sweeps.sweep import _sweep_up
 from tests.conftest import may_unshare, write_experiment
 from tests.pack.conftest import assert_same_bits, left_behind
@@ -225,19 +225,19 @@ def conductor(tree: dict[str, Any], tmp_path: Path) -> Conductor:
 
 def test_a_crash_is_a_failure_and_a_lost_machine_is_none(conductor: Conductor) -> None:
     crash = RayActorError()
-    assert conductor.lost(Lost(), crash) is crash  # which Tune counts
+    assert conductor.losses.lost(Lost(), crash) is crash  # which Tune counts
     (event,) = [each for each in conductor.run.events() if each["event"] == "trial_recovered"]
     assert event["failures"] == 1
     assert event["lost_s"] >= 0
     for _ in range(5):
-        told: Any = conductor.lost(Lost(), RayActorError(error_msg="gone", preempted=True))
+        told: Any = conductor.losses.lost(Lost(), RayActorError(error_msg="gone", preempted=True))
         assert told.preempted  # which it does not
         assert conductor.run.trial("000").state == "preempted"
     assert [each["event"] for each in conductor.run.events()].count("trial_preempted") == 5
 
 
 def test_a_trial_that_crashes_again_and_again_is_failed(conductor: Conductor) -> None:
-    conductor.on_trial_error(0, [], Lost(4))
+    conductor.callback.on_trial_error(0, [], Lost(4))
     trial = conductor.run.trial("000")
     assert trial.state == "failed"
     assert trial.status["reason"].startswith("its process died 4 times")

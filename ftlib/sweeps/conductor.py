@@ -1,0 +1,76 @@
+"""What a run's driver does besides Tune: it looks at machines, silence and money once a second, and shares the cluster.
+
+`callback` writes what Tune decides, `losses` notes what is lost, `budget` counts; `live` is what they know in common.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ftlib.cluster.fair_share import Shares
+from ftlib.cluster.interrupt import Interrupt
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
+from ftlib.sweeps.budget import Budget
+from ftlib.sweeps.callback import RunCallback
+from ftlib.sweeps.live import Live
+from ftlib.sweeps.losses import Losses
+from ftlib.sweeps.pack_hosts import ANOTHER_WAITS, Hosts
+
+LOOK_SECONDS = 1.0  # between two looks at the cluster
+
+
+class Conductor:
+    """What `Controller` asks. It is made anew by each driver."""
+
+    def __init__(
+        self,
+        run: Run,
+        setting: Setting,
+        hosts: Hosts | None,
+        shares: Shares,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.run, self.setting, self.hosts, self.shares, self.say = run, setting, hosts, shares, say
+        self.live = Live(run)
+        self.callback = RunCallback(run, setting, self.live)
+        self.losses = Losses(run, self.live, hosts)
+        self.budget = Budget(run, setting.experiment())
+        self.interrupt = Interrupt()
+        self.looked = 0.0
+
+    def look(self, trials: Iterable[Any]) -> None:
+        """Once a second: which machines are about to go, which trials have fallen silent, what was spent."""
+        if time.monotonic() - self.looked < LOOK_SECONDS:
+            return
+        self.looked = time.monotonic()
+        running = [trial for trial in trials if trial.status == "RUNNING"]
+        self.losses.look(running, self.setting.experiment().scale.report_timeout_s)
+        self.budget.look()
+
+    def share(self, trials: Iterable[Any], to_go: int) -> None:
+        """Says what this sweep has and wants, and gives back what is above its share while another waits."""
+        shares, hosts = self.shares, self.hosts
+        if hosts is not None:
+            hosts.fit(to_go, shares.limit)
+            shares.has, shares.wants = len(hosts.loaded), hosts.wanted
+            return
+        running = [trial for trial in trials if trial.status == "RUNNING"]
+        shares.has, shares.wants = len(running), to_go
+        if shares.limit is None or self.setting.experiment().scale.strategy != "single":  # these give as trials end
+            return
+        running.sort(key=lambda trial: self.live.started.get(str(trial), 0.0))
+        for trial in running[shares.limit :]:
+            if str(trial) not in self.live.giving:
+                self.live.giving.add(str(trial))
+                self.live.ask_to_leave(trial, ANOTHER_WAITS)
+
+    def ask_to_save(self, trials: list[Any]) -> None:
+        """The run is interrupted: all that train save where they stand, and go on from there when it is resumed."""
+        if not self.interrupt.asked and trials:
+            self.say("interrupted: trials save where they stand, and the run ends (once more: at once)")
+        if self.interrupt.asks_again():
+            for trial in trials:
+                self.live.ask_to_leave(trial, "interrupted")

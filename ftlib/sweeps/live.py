@@ -1,0 +1,31 @@
+"""What the driver knows of the trials that train: where each is, since when, and who has asked it to go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ftlib.run.directory import Run
+from ftlib.sweeps.pack_hosts import Place
+
+
+@dataclass
+class Live:
+    """Made anew by each driver. All maps go by a trial's id."""
+
+    run: Run
+    homes: dict[str, Place] = field(default_factory=dict)  # of trials in packs
+    started: dict[str, float] = field(default_factory=dict)  # by this driver, at which time
+    interrupted: dict[str, float] = field(default_factory=dict)  # when, until it goes on
+    ends: dict[str, str] = field(
+        default_factory=dict
+    )  # trials that are stopped by other than the scheduler, and by whom
+    giving: set[str] = field(default_factory=set)  # trials that are asked to leave for another sweep
+    hung: dict[str, str] = field(default_factory=dict)  # trials whose process was ended, since it was silent
+
+    def ask_to_leave(self, trial: object, why: str) -> None:
+        """Asks a running trial to save where it stands and to leave its slot or process."""
+        home = self.homes.get(str(trial))
+        if home is not None:
+            home.handle.release.remote(str(trial), why)
+        else:
+            self.run.trial(str(trial)).ask_to_leave(why)
