@@ -106,7 +106,7 @@ def sweep(trials: int, folder: str, nodes: int, slots: int) -> dict[str, float]:
     hosts = Hosts(host.remote, opening, min(nodes, -(-trials // slots)), run.log_event)
     for _ in range(hosts.most):
         hosts.open(host.remote(), opening)
-    ray.get([place.opened for place in hosts.places])
+    ray.get([host.opened for host in hosts.open_hosts])
     hosts.look()
     _quiet_tune()
     tuner = _tuner(experiment, run, setting, hosts)

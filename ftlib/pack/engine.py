@@ -31,7 +31,7 @@ from ftlib.pack.member import Member
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run
 from ftlib.run.layout import BASE
-from ftlib.run.mirror import arrive
+from ftlib.run.mirror import download
 from ftlib.training.recorder import Record, Report, closing_evaluation, copy_checkpoint
 
 Failed = Callable[[str], None]
@@ -70,11 +70,11 @@ class Pack:
         free = self.free
         if not free:
             raise FtlibError(f"all {self.base.bank.slots} slots of this pack are taken")
-        arrive(self.setting, trial_id)
+        download(self.setting, trial_id)
         run = Run(Path(self.setting.run))
         trial = run.trial(trial_id)
         if donor and donor != trial_id:
-            arrive(self.setting, donor)
+            download(self.setting, donor)
             copy_checkpoint(run.trial(donor), trial)
         done = None if donor else closing_evaluation(trial, self.setting.metric)
         if done:  # whoever conducts died between our last report and its own notes

@@ -9,7 +9,7 @@ for this user where this user has signed it, or says --trust (`trusting`); a man
 
 `support` addresses what the alias points at, `support@2` one version for ever. Promoting writes the next number and
 then moves the alias; rolling back moves the alias alone. A move is one write under a lock, so whoever reads the alias
-sees it before or after. A promotion cut short is never a version. `shelf.py` knows where all of it lies.
+sees it before or after. A promotion cut short is never a version. `backend.py` knows where all of it lies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ from ftlib.files.atomic import write_json
 from ftlib.files.json_files import parse_json
 from ftlib.models import adapter_files as weights
 from ftlib.models.adapter_files import Engine, moves_its_base, tensors
-from ftlib.registry.shelf import NAME, Folder, Objects, Place, make_read_only, manifest_in, objects, shelf
+from ftlib.registry.backend import backend, objects
+from ftlib.registry.folder_backend import FolderBackend
+from ftlib.registry.names import NAME
+from ftlib.registry.staging import make_read_only
+from ftlib.registry.store_backend import StoreBackend
+from ftlib.registry.stored import Location, manifest_in
 from ftlib.run import manifest as manifests
 from ftlib.run import signature
 from ftlib.run.directory import Run, Trial
@@ -45,7 +50,7 @@ class Version:
 
     name: str
     number: int
-    place: Place
+    place: Location
     trusted: bool = field(default=False, compare=False)  # by --trust of whoever has found it
 
     @property
@@ -143,7 +148,7 @@ def promote(
         _check_share(canary)
         alias(name)  # a canary needs a version beside it
     origin = _promotable(trial)
-    place = shelf()
+    place = backend()
     trusted = trust or signature.why_foreign(run) is None
     with place.staging(name) as staged:
         _copy(trial, origin, staged / origin.name.removeprefix(".").removesuffix(".old"), trusted)
@@ -212,7 +217,7 @@ def rollback(name: str) -> Version:
 def alias(name: str) -> Alias:
     """What the bare name means, read in one go. Raises InputError for an unknown name."""
     check_name(name)
-    place = shelf()
+    place = backend()
     content = place.alias(name)
     if content is None:
         raise _unknown(place, name)
@@ -221,7 +226,7 @@ def alias(name: str) -> Alias:
 
 def aliases() -> dict[str, Alias | FtlibError]:
     """What every name means, in one look; of a damaged one, what is wrong with it."""
-    place, found = shelf(), dict[str, Alias | FtlibError]()
+    place, found = backend(), dict[str, Alias | FtlibError]()
     for name, content in place.aliases().items():
         try:
             found[name] = _alias(place, name, content)
@@ -280,7 +285,7 @@ def trust_versions(trust: bool) -> None:
 
 def names() -> list[str]:
     """The names that have a version, in order."""
-    return shelf().names()
+    return backend().names()
 
 
 def versions(name: str) -> list[Version]:
@@ -314,16 +319,16 @@ def check_name(name: str) -> None:
         )
 
 
-def _known(name: str) -> Folder | Objects:
+def _known(name: str) -> FolderBackend | StoreBackend:
     """Where a name lies. Raises InputError when it does not."""
     check_name(name)
-    place = shelf()
+    place = backend()
     if place.alias(name) is None:
         raise _unknown(place, name)
     return place
 
 
-def _unknown(place: Folder | Objects, name: str) -> InputError:
+def _unknown(place: FolderBackend | StoreBackend, name: str) -> InputError:
     known = place.names()
     there = (
         f" There is {', '.join(known)}."
@@ -333,13 +338,13 @@ def _unknown(place: Folder | Objects, name: str) -> InputError:
     return InputError(f"'{name}' is not in the registry.{nearest(name, known) or there}")
 
 
-def _meant(place: Folder | Objects, name: str) -> Version | None:
+def _meant(place: FolderBackend | StoreBackend, name: str) -> Version | None:
     """The version that a name means, if it means one."""
     content = place.alias(name)
     return None if content is None else _alias(place, name, content).version
 
 
-def _whole(place: Folder | Objects, name: str, state: dict[str, Any]) -> Alias:
+def _whole(place: FolderBackend | StoreBackend, name: str, state: dict[str, Any]) -> Alias:
     """What a name will mean, looked at before it does. Raises FtlibError for a version that is gone or damaged."""
     told = _alias(place, name, json.dumps(state).encode())
     for each in (told.version, told.canary):
@@ -348,7 +353,7 @@ def _whole(place: Folder | Objects, name: str, state: dict[str, Any]) -> Alias:
     return told
 
 
-def _alias(place: Folder | Objects, name: str, content: bytes) -> Alias:
+def _alias(place: FolderBackend | StoreBackend, name: str, content: bytes) -> Alias:
     state = _parsed(place, name, content)
 
     def version(number: int) -> Version:
@@ -361,13 +366,13 @@ def _alias(place: Folder | Objects, name: str, content: bytes) -> Alias:
     return Alias(version(state["version"]), version(tried["version"]), tried["share"])
 
 
-def _read(place: Folder | Objects, name: str) -> dict[str, Any]:
+def _read(place: FolderBackend | StoreBackend, name: str) -> dict[str, Any]:
     """The state of a name; empty before the first promotion. Raises FtlibError when somebody damaged it."""
     content = place.alias(name)
     return {} if content is None else _parsed(place, name, content)
 
 
-def _parsed(place: Folder | Objects, name: str, content: bytes) -> dict[str, Any]:
+def _parsed(place: FolderBackend | StoreBackend, name: str, content: bytes) -> dict[str, Any]:
     try:
         state: dict[str, Any] = parse_json(content)
         if _is_alias(state):
@@ -439,7 +444,7 @@ def _copy(trial: Trial, origin: Path, target: Path, trusted: bool) -> None:
     write_json(target.parent / MANIFEST, manifest)
 
 
-def _publish(place: Folder | Objects, name: str, staged: Path, facts: Mapping[str, Any]) -> Version:
+def _publish(place: FolderBackend | StoreBackend, name: str, staged: Path, facts: Mapping[str, Any]) -> Version:
     """What is staged and carried, under the next number."""
     told = manifest_in(staged)
     kind, promoted = Version(name, 0, staged).kind, datetime.now(UTC).isoformat(timespec="seconds")

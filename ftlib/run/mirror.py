@@ -135,7 +135,7 @@ def _pull_directories(url: str, folder: Path, names: tuple[str, ...], key: str =
 # --- a trial, on whichever machine it is computed --------------------------------------------------------------------
 
 
-def arrive(setting: Setting, trial_id: str | None = None) -> None:
+def download(setting: Setting, trial_id: str | None = None) -> None:
     """Makes this machine hold what a trial needs: the prepared data, and the trial as another machine left it.
 
     Raises TrialError where the run directory is on another machine and no URL keeps it.
@@ -196,7 +196,7 @@ def _bring(trial: Trial, url: str, setting: Setting) -> None:
         raise TrialError(f"{doubt}: 'ftlib resume --trust' takes it all the same, if you know who has changed it.")
 
 
-def leave(setting: Setting, trial_id: str) -> None:
+def upload(setting: Setting, trial_id: str) -> None:
     """Carries a trial's directory to the URL: called before an evaluation is reported."""
     url = _url(setting)
     if url is None:
@@ -496,14 +496,14 @@ def bring_weights(run: Run, trial: Trial) -> None:
 
 
 __all__ = [
-    "arrive",
+    "download",
     "bring_weights",
     "content_of_data",
     "fetch",
     "find",
     "forget",
     "key_of",
-    "leave",
+    "upload",
     "local_storage",
     "mirrored",
     "open_run",

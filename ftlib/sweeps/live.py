@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ftlib.run.directory import Run
-from ftlib.sweeps.pack_hosts import Place
+from ftlib.sweeps.pack_hosts import OpenHost
 
 
 @dataclass
@@ -13,7 +13,7 @@ class Live:
     """Made anew by each driver. All maps go by a trial's id."""
 
     run: Run
-    homes: dict[str, Place] = field(default_factory=dict)  # of trials in packs
+    homes: dict[str, OpenHost] = field(default_factory=dict)  # of trials in packs
     started: dict[str, float] = field(default_factory=dict)  # by this driver, at which time
     interrupted: dict[str, float] = field(default_factory=dict)  # when, until it goes on
     ends: dict[str, str] = field(

@@ -16,7 +16,7 @@ from ftlib.cluster import nodes
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import CHECKPOINT
 from ftlib.sweeps.live import Live
-from ftlib.sweeps.pack_hosts import Hosts, Place
+from ftlib.sweeps.pack_hosts import Hosts, OpenHost
 from ftlib.sweeps.pack_slots import kill
 from ftlib.sweeps.solo_trial import moved
 
@@ -62,7 +62,7 @@ class Losses:
             return max(file.stat().st_mtime for file in (trial.path / CHECKPOINT).iterdir())
         return 0.0
 
-    def _why(self, trial: Trial, home: Place | None, began: bool, error: Exception) -> str | None:
+    def _why(self, trial: Trial, home: OpenHost | None, began: bool, error: Exception) -> str | None:
         """Why a trial goes on elsewhere; None where its own process crashed."""
         if getattr(error, "preempted", False):
             said = isinstance(error, ray.exceptions.RayTaskError)  # by the trial itself, as it left

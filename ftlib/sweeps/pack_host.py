@@ -120,7 +120,7 @@ class Host:
         from ftlib.pack.frozen_base import FrozenBase
         from ftlib.pack.isolation import probe
         from ftlib.pack.width import Width, depends_on, measure
-        from ftlib.run.mirror import arrive, leave
+        from ftlib.run.mirror import download, upload
 
         vault.receive()
         started = time.perf_counter()
@@ -128,7 +128,7 @@ class Host:
         setting, fixed = opening.setting, opening.fixed
         experiment = setting.experiment()
         rank = largest_rank(experiment)
-        arrive(setting)
+        download(setting)
         data = load_prepared(Path(setting.data))
         device = "cuda" if experiment.scale.use_gpu else "cpu"
         of = depends_on(setting, data.hash, opening.most, rank, device, opening.threads)
@@ -142,7 +142,7 @@ class Host:
         self.pack = Pack(base, setting)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))
-            leave(setting, BASE)
+            upload(setting, BASE)
         ready = time.perf_counter()
         self.measured = {
             **width.to_dict(),

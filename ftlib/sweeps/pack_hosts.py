@@ -22,7 +22,7 @@ Tell = Callable[..., None]  # an event and its details
 
 
 @dataclass(eq=False)
-class Place:
+class OpenHost:
     """One host. It has no slots until it has loaded the base (`opened`), and gives out none once it is `leaving`."""
 
     handle: Any
@@ -48,16 +48,16 @@ class Hosts:
 
     def __init__(self, new: Callable[[], Any], opening: Opening, most: int, tell: Tell) -> None:
         self.new, self.opening, self.most, self.tell = new, opening, most, tell
-        self.places: list[Place] = []
+        self.open_hosts: list[OpenHost] = []
         self.opened = self.died = 0  # hosts that have loaded the base; and in a row, that died before
         self.paused_until = 0.0
         self.wanted = 1
 
-    def open(self, handle: Any, opening: Opening) -> Place:
+    def open(self, handle: Any, opening: Opening) -> OpenHost:
         """Lets a host load the base; it joins when it has."""
-        place = Place(handle, handle.open.remote(opening), handle.ends.remote())
-        self.places.append(place)
-        return place
+        host = OpenHost(handle, handle.open.remote(opening), handle.ends.remote())
+        self.open_hosts.append(host)
+        return host
 
     def open_first(self, handle: Any, opening: Opening) -> dict[str, Any]:
         """Waits until one host has loaded the base, another where that one dies; what it says of itself.
@@ -65,11 +65,11 @@ class Hosts:
         Raises FtlibError where the base holds no pack, or where hosts die whatever machine they are on.
         """
         while True:
-            place = self.open(handle, opening)
+            host = self.open(handle, opening)
             try:
-                said: dict[str, Any] = ray.get(place.opened)
+                said: dict[str, Any] = ray.get(host.opened)
             except ray.exceptions.RayActorError as error:
-                self.lose(place, str(error))
+                self.lose(host, str(error))
                 time.sleep(max(0.0, self.paused_until - time.monotonic()))
                 handle = self.new()
             else:
@@ -78,89 +78,89 @@ class Hosts:
     @property
     def slots(self) -> int:
         """Slots that trials live in or may live in."""
-        return sum(place.width for place in self.places if not place.leaving)
+        return sum(host.width for host in self.open_hosts if not host.leaving)
 
     @property
-    def loaded(self) -> list[Place]:
+    def loaded(self) -> list[OpenHost]:
         """Those that trials live in or may live in, the oldest first."""
-        return [place for place in self.places if place.width and not place.leaving]
+        return [host for host in self.open_hosts if host.width and not host.leaving]
 
     @property
     def free(self) -> int:
-        return sum(place.free for place in self.places)
+        return sum(host.free for host in self.open_hosts)
 
     @property
     def futures(self) -> list[Any]:
         """What is worth waking up for."""
-        return [place.ends if place.width else place.opened for place in self.places if not place.leaving]
+        return [host.ends if host.width else host.opened for host in self.open_hosts if not host.leaving]
 
-    def take(self) -> Place:
-        """The place with the most free slots; its caller becomes a tenant."""
-        return max(self.places, key=lambda place: place.free)
+    def take(self) -> OpenHost:
+        """The host with the most free slots; its caller becomes a tenant."""
+        return max(self.open_hosts, key=lambda host: host.free)
 
     def look(self) -> None:
         """Notes who has opened and who died. Raises FtlibError when a host cannot hold a pack and none is left."""
-        for place in list(self.places):
-            self._look_at(place)
+        for host in list(self.open_hosts):
+            self._look_at(host)
 
     def fit(self, trials: int, limit: int | None = None) -> None:
         """As many hosts as `trials` that have not ended can use: new ones for those that are lost, idle ones away.
 
         Of more than `limit`, the newest are left, their trials saved where they stand.
         """
-        staying = [place for place in self.places if not place.leaving]
-        width = max((place.width for place in staying), default=0) or self.opening.fixed or self.opening.most
+        staying = [host for host in self.open_hosts if not host.leaving]
+        width = max((host.width for host in staying), default=0) or self.opening.fixed or self.opening.most
         self.wanted = min(self.most, math.ceil(trials / width))
         wanted = self.wanted if limit is None else min(self.wanted, limit)
         for _ in range(wanted - len(staying) if time.monotonic() >= self.paused_until else 0):
             self.open(self.new(), self.opening)
-        idle = [place for place in staying if not place.tenants]
-        idle.sort(key=lambda place: place.width)  # those that are still loading, or waiting for a machine, first
-        for place in idle[: max(0, len(staying) - max(wanted, 1))]:
-            self._end(place, "no trial is left for it" if limit is None else ANOTHER_WAITS)
-        for place in self.loaded[limit:] if limit is not None else []:
-            self._leave(place, ANOTHER_WAITS)
+        idle = [host for host in staying if not host.tenants]
+        idle.sort(key=lambda host: host.width)  # those that are still loading, or waiting for a machine, first
+        for host in idle[: max(0, len(staying) - max(wanted, 1))]:
+            self._end(host, "no trial is left for it" if limit is None else ANOTHER_WAITS)
+        for host in self.loaded[limit:] if limit is not None else []:
+            self._leave(host, ANOTHER_WAITS)
 
-    def _look_at(self, place: Place) -> None:
-        if self._done(place.ends):
-            self.lose(place, _why_it_ended(place))
-        elif not place.width and self._done(place.opened):
+    def _look_at(self, host: OpenHost) -> None:
+        if self._done(host.ends):
+            self.lose(host, _why_it_ended(host))
+        elif not host.width and self._done(host.opened):
             try:
-                opened = ray.get(place.opened)
+                opened = ray.get(host.opened)
             except ray.exceptions.RayActorError as error:
-                self.lose(place, str(error))
+                self.lose(host, str(error))
             except FtlibError as error:
-                self._refused(place, str(getattr(error, "cause", error)))
+                self._refused(host, str(getattr(error, "cause", error)))
             else:
-                place.width, place.node = opened["width"], opened["node"]
+                host.width, host.node = opened["width"], opened["node"]
                 self.opened, self.died = self.opened + 1, 0
-                place.number = self.opened
+                host.number = self.opened
                 age = round(time.time() - opened["since"], 3)
-                said = {"width": place.width, "age_s": age, "isolation": opened["isolation"]}
-                self.tell("host_opened", host=place.number, node=place.node, **said)
-        elif place.leaving and not place.tenants:
-            self._end(place, place.leaving)
+                said = {"width": host.width, "age_s": age, "isolation": opened["isolation"]}
+                self.tell("host_opened", host=host.number, node=host.node, **said)
+        elif host.leaving and not host.tenants:
+            self._end(host, host.leaving)
 
     @staticmethod
     def _done(future: Any) -> bool:
         return bool(ray.wait([future], timeout=0)[0])
 
-    def _refused(self, place: Place, why: str) -> None:
+    def _refused(self, host: OpenHost, why: str) -> None:
         self.tell("host_refused", why=why)
-        self._kill(place)
-        self.most = len(self.places)  # another one would fare no better
-        if not self.places:
+        self._kill(host)
+        self.most = len(self.open_hosts)  # another one would fare no better
+        if not self.open_hosts:
             raise FtlibError(f"sweep.pack: {why}: use sweep.pack: off.")
 
-    def lose(self, place: Place, why: str = "") -> None:
+    def lose(self, host: OpenHost, why: str = "") -> None:
         """The process is gone, or its machine. Raises FtlibError where that happens to one after another as they load."""
-        if place not in self.places:
+        if host not in self.open_hosts:
             return
-        place.machine_gone = place.node is not None and not nodes.answers(place.node)
+        host.machine_gone = host.node is not None and not nodes.answers(host.node)
         line = why.strip().splitlines()[-1].strip() if why.strip() else None
-        self.tell("host_lost", host=place.number, node=place.node, trials=len(place.tenants), why=line)
-        self._kill(place)  # one that is only out of reach must not go on writing
-        if not place.width and NEVER_RAN not in why:
+        self.tell("host_lost", host=host.number, node=host.node, trials=len(host.tenants), why=line)
+        self._kill(host)  # one that is only out of reach must not go on writing
+        if not host.width and NEVER_RAN not in why:
             self.died += 1
             self.paused_until = time.monotonic() + PAUSE_SECONDS * self.died
         if self.died >= DEATHS:
@@ -170,34 +170,34 @@ class Hosts:
 
     def vacate(self, node: str, why: str) -> None:
         """The machine is about to go: its trials are saved where they stand and sent away, and no other comes."""
-        for place in self.places:
-            if place.node == node and not place.leaving:
-                self._leave(place, why)
+        for host in self.open_hosts:
+            if host.node == node and not host.leaving:
+                self._leave(host, why)
 
     @staticmethod
-    def _leave(place: Place, why: str) -> None:
-        place.leaving = why
-        place.handle.evacuate.remote(why)
+    def _leave(host: OpenHost, why: str) -> None:
+        host.leaving = why
+        host.handle.evacuate.remote(why)
 
-    def _end(self, place: Place, why: str) -> None:
-        if place.width:  # else it never opened
-            self.tell("host_closed", host=place.number, node=place.node, why=why)
-        self._kill(place)
+    def _end(self, host: OpenHost, why: str) -> None:
+        if host.width:  # else it never opened
+            self.tell("host_closed", host=host.number, node=host.node, why=why)
+        self._kill(host)
 
-    def _kill(self, place: Place) -> None:
-        self.places.remove(place)
-        ray.kill(place.handle)
+    def _kill(self, host: OpenHost) -> None:
+        self.open_hosts.remove(host)
+        ray.kill(host.handle)
 
     def close(self) -> None:
         """Ends all hosts."""
-        for place in list(self.places):
-            self._end(place, "the sweep is over")
+        for host in list(self.open_hosts):
+            self._end(host, "the sweep is over")
 
 
-def _why_it_ended(place: Place) -> str:
+def _why_it_ended(host: OpenHost) -> str:
     """What Ray says of a host that is gone."""
     try:
-        ray.get(place.ends)
+        ray.get(host.ends)
     except Exception as error:
         return str(error)
     return ""

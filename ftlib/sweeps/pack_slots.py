@@ -17,7 +17,7 @@ import ray
 from ray.air.execution.resources.request import AcquiredResources, ResourceRequest
 from ray.air.execution.resources.resource_manager import ResourceManager
 
-from ftlib.sweeps.pack_hosts import Hosts, Place
+from ftlib.sweeps.pack_hosts import Hosts, OpenHost
 from ftlib.sweeps.packed_trial import Slot
 
 KEYS = itertools.count()
@@ -28,7 +28,7 @@ class Rented(AcquiredResources):
     """A slot of a host, and the key of who lives in it."""
 
     resource_request: ResourceRequest
-    place: Place
+    host: OpenHost
     key: str
 
     def annotate_remote_entities(self, entities: list[Any]) -> list[Any]:
@@ -59,13 +59,13 @@ class Slots(ResourceManager):
         if not self.has_resources_ready(resource_request):
             return None
         self.requested[resource_request] -= 1
-        place, key = self.hosts.take(), f"resident-{next(KEYS)}"
-        place.tenants.add(key)
-        return Rented(resource_request, place, key)
+        host, key = self.hosts.take(), f"resident-{next(KEYS)}"
+        host.tenants.add(key)
+        return Rented(resource_request, host, key)
 
     def free_resources(self, acquired_resource: AcquiredResources) -> None:
         assert isinstance(acquired_resource, Rented)
-        acquired_resource.place.tenants.discard(acquired_resource.key)
+        acquired_resource.host.tenants.discard(acquired_resource.key)
 
     def get_resource_futures(self) -> list[Any]:
         """Wakes Tune when a host has loaded or died."""
@@ -93,8 +93,8 @@ class Resident:
     """Stands where Tune has an actor's handle."""
 
     def __init__(self, rented: Rented, arguments: dict[str, Any]) -> None:
-        self.place, self._key = rented.place, rented.key
-        self._started = self.place.handle.start.remote(self._key, Slot, arguments)
+        self.host, self._key = rented.host, rented.key
+        self._started = self.host.handle.start.remote(self._key, Slot, arguments)
 
     def __getattr__(self, name: str) -> _Method:
         return _Method(self, name)
@@ -104,7 +104,7 @@ class Resident:
             return self._started
         if name == "__ray_terminate__":
             name = "stop"
-        return self.place.handle.call.remote(self._key, name, args, keywords)
+        return self.host.handle.call.remote(self._key, name, args, keywords)
 
 
 class _Method:
@@ -115,11 +115,11 @@ class _Method:
         return self._resident._call(self._name, args, keywords)
 
 
-def host_of(actor: Any) -> Place | None:
-    """The place of a trial's actor, where it is a resident."""
-    return actor.place if isinstance(actor, Resident) else None
+def host_of(actor: Any) -> OpenHost | None:
+    """The host of a trial's actor, where it is a resident."""
+    return actor.host if isinstance(actor, Resident) else None
 
 
 def kill(actor: Any) -> None:
     """Ends a trial's process by force: a resident's is its host's."""
-    ray.kill(actor.place.handle if isinstance(actor, Resident) else actor)
+    ray.kill(actor.host.handle if isinstance(actor, Resident) else actor)

@@ -22,7 +22,7 @@ from ftlib.models.base import parent_of
 from ftlib.run.context import Setting, versions
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import CHECKPOINT, MANIFEST
-from ftlib.run.mirror import leave
+from ftlib.run.mirror import upload
 
 Report = Callable[[dict[str, Any]], None]
 POSITION = "position.json"  # in a pack's checkpoint: where it stands
@@ -160,12 +160,12 @@ class Record:
             write_json(self.trial.path / MANIFEST, self._manifest(kind, facts()))
             replace_directory(weights, self.trial.path / kind)
         replace_directory(staged, self.trial.path / CHECKPOINT)
-        leave(self.setting, self.trial.id)
+        upload(self.setting, self.trial.id)
 
     def keep(self, staged: Path) -> None:
         """Makes `staged` the checkpoint, of a step that was not evaluated: the trial is about to lose its machine."""
         replace_directory(staged, self.trial.path / CHECKPOINT)
-        leave(self.setting, self.trial.id)
+        upload(self.setting, self.trial.id)
 
     def _manifest(self, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
         row = self.evaluation

@@ -28,7 +28,7 @@ from ftlib.models.strategies import strategy_of
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run, Trial
 from ftlib.run.layout import BASE, FIRST
-from ftlib.run.mirror import arrive, leave
+from ftlib.run.mirror import download, upload
 from ftlib.training.recorder import Report, closing_evaluation, copy_checkpoint
 from ftlib.training.trainer_callback import OURS, Journal
 
@@ -41,7 +41,7 @@ def run_trial(
     `report` gets one mapping an evaluation: the metric, `step`, `tokens`; the last one has `finished: True`.
     Raises TrialError with a sentence for a person.
     """
-    arrive(setting, trial_id)
+    download(setting, trial_id)
     experiment = setting.experiment().at(params)
     trial = Run(Path(setting.run)).trial(trial_id)
     if setting.baseline and trial_id == FIRST:
@@ -51,7 +51,7 @@ def run_trial(
         report({**done, "finished": True})
         return
     if donor and donor != trial_id:
-        arrive(setting, donor)
+        download(setting, donor)
         copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
     trainer, data = _build(experiment, setting, trial)
     journal = Journal(trainer, trial, data, experiment, setting, report)
@@ -99,7 +99,7 @@ def run_baseline(setting: Setting) -> None:
             trial.set_state("finished")
     except Exception as error:
         trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-    leave(setting, BASE)
+    upload(setting, BASE)
 
 
 def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trainer, Prepared]:

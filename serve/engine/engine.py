@@ -60,14 +60,18 @@ class Engine:
         bound_caches(options.max_rows)
         from serve.engine.batch import Batch
         from serve.engine.model import Loaded, Tokenizers
-        from serve.engine.slots import Shelf, Slots
+        from serve.engine.slots import AdapterCache, Slots
 
         self._options = options
         self._loaded = Loaded(version, threads)
         self._banked = version.kind == "adapter" and not why_not_banked(version.id, version.weights)
         self._slots = Slots(self._loaded.model, options.max_adapters, self._loaded.dtype)
         self._batch = Batch(self._loaded.model, self._slots, self._loaded.reads)
-        self._arrivals, self._shelf, self._tokenizers = Arrivals(), Shelf(2 * options.max_adapters), Tokenizers()
+        self._arrivals, self._adapters_read, self._tokenizers = (
+            Arrivals(),
+            AdapterCache(2 * options.max_adapters),
+            Tokenizers(),
+        )
         self._cells = _cells(options.cache_gb, self._loaded)
         self._queue: FairQueue[Waiting] = FairQueue(options.max_waiting)
         self._active: dict[Any, Waiting] = {}  # by sequence
@@ -190,7 +194,7 @@ class Engine:
         with sentences(ask.version):
             tokenizer = self._tokenizers.get(ask.version)
             spelling = self._tokenizers.spelling(tokenizer) if ask.logprobs is not None else None
-            adapter = self._shelf.get(ask.version) if self._banked else None
+            adapter = self._adapters_read.get(ask.version) if self._banked else None
             if adapter is not None:
                 self._loaded.check(adapter)
         found: list[Row] = []

@@ -45,7 +45,7 @@ def read_adapter(version: Version) -> Adapter:
     return Adapter(version.id, lora.rank, frozenset(lora.ranks), lora.state)
 
 
-class Shelf:
+class AdapterCache:
     """Adapters in the machine's memory, the last used ones, so that a full bank does not read the same file again.
 
     Used from several threads: a request reads its adapter while the batch goes on.

@@ -25,9 +25,9 @@ from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from starlette.requests import ClientDisconnect
 
+from ftlib.registry.backend import VARIABLE
 from ftlib.registry.keys import Key
 from ftlib.registry.registry import Version, trust_versions
-from ftlib.registry.shelf import VARIABLE
 from serve.engine.classifier import MAX_TEXTS, Label
 from serve.engine.messages import Ask, Piece, Refusal, Refused, Reply, Tally, printable
 from serve.engine.options import Endpoint

@@ -28,7 +28,7 @@ from ftlib.cluster.session import start_ray
 from ftlib.config.messages import explain
 from ftlib.errors import FtlibError, InputError
 from ftlib.files.home import home
-from ftlib.registry import registry, shelf
+from ftlib.registry import backend, registry
 from ftlib.registry.registry import Version
 from serve.engine.options import APPLICATION, Endpoint
 from serve.front.api import Api
@@ -67,7 +67,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         graceful_shutdown_timeout_s=endpoint.engine.deadline,  # what it has begun ends by then
         logging_config=QUIET,
     )
-    return api.bind(endpoint, str(home()), shelf.given(), engines)
+    return api.bind(endpoint, str(home()), backend.given(), engines)
 
 
 def parse(args: dict[str, Any]) -> Endpoint:

@@ -16,7 +16,7 @@ import pytest
 from ftlib.errors import FtlibError, InputError
 from ftlib.files.atomic import replace_directory, write_text
 from ftlib.files.json_files import append_row, read_json, read_rows
-from ftlib.registry import registry, shelf
+from ftlib.registry import backend, registry, staging
 from ftlib.run import signature
 from ftlib.run.directory import Run
 from ftlib.run.leaderboard import leaderboard
@@ -279,7 +279,7 @@ def test_a_number_is_given_once(run: Run, home: Path, url: str, monkeypatch: pyt
     assert promoted(run, "x").id == "x@4"
     shutil.rmtree(home / "registry" / "x")
     assert promoted(run, "x").id == "x@5"
-    monkeypatch.setenv(shelf.VARIABLE, url)
+    monkeypatch.setenv(backend.VARIABLE, url)
     monkeypatch.setattr("ftlib.registry.lease.SETTLES", 0.1)
     from ftlib.files import object_store
 
@@ -316,7 +316,7 @@ def test_a_version_is_on_the_disk_before_its_name_is(run: Run, home: Path, monke
 
 
 def _killed(folder: Path) -> None:
-    with shelf.staging_in(folder) as staged:
+    with staging.staging_in(folder) as staged:
         staged.mkdir()
         os.kill(os.getpid(), 9)
 
@@ -327,7 +327,7 @@ def test_copies_of_killed_promotions_are_swept_up(run: Run, home: Path) -> None:
     process.start()
     process.join()
     assert len(list(folder.glob(".staged-*"))) == 2
-    with shelf.staging_in(folder) as going_on:
+    with staging.staging_in(folder) as going_on:
         going_on.mkdir()
         promoted(run, "x")
         assert going_on.is_dir()

@@ -13,7 +13,7 @@ import pytest
 from ftlib.errors import FtlibError, InputError
 from ftlib.files import object_store
 from ftlib.files.paths import below
-from ftlib.registry import registry, shelf
+from ftlib.registry import backend, registry
 from ftlib.run import mirror
 from ftlib.run.archive import pull_run, read_archive
 
@@ -134,7 +134,7 @@ def test_an_archive_writes_nowhere_else(tmp_path: Path, kind: str) -> None:
 def test_a_registry_at_a_url_writes_nowhere_else(
     url: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(shelf.VARIABLE, url)
+    monkeypatch.setenv(backend.VARIABLE, url)
     put(f"{url}/current/evil.json", '{"version": 1, "history": [1]}')
     put(f"{url}/versions/evil/1.json", '{"files": "evil-1", "kind": "model"}')
     put(f"{url}/files/evil-1/model/../../../../../escaped", "evil")

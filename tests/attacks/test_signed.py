@@ -31,7 +31,7 @@ def keep(run: Run) -> None:
     place = mirror.url_of(run)
     assert place is not None
     mirror._Keeper(run, place).push()
-    mirror.leave(setting(run), "000")
+    mirror.upload(setting(run), "000")
 
 
 def setting(of: Run, **changes: object) -> Setting:
@@ -159,18 +159,18 @@ def test_another_machine_takes_nothing_that_was_changed(
     mirror._machine.cache_clear()
     elsewhere = setting(run, key=there.key, run=str(tmp_path / "worker" / "runs" / run.name))
     try:
-        mirror.arrive(elsewhere, "000")
+        mirror.download(elsewhere, "000")
         assert Run(Path(elsewhere.run)).trial("000").weights is not None
         append_row(Path(elsewhere.run) / "trials" / "000" / "metrics.jsonl", {"step": 4, "tokens": 1, "seconds": 1.0})
-        mirror.leave(elsewhere, "000")
+        mirror.upload(elsewhere, "000")
         shutil.rmtree(Path(elsewhere.run))
-        mirror.arrive(elsewhere, "000")  # what it has left itself
+        mirror.download(elsewhere, "000")  # what it has left itself
         shutil.rmtree(Path(elsewhere.run))
         _spoiled(f"{place}/trials/000", "adapter")
         with pytest.raises(TrialError, match=r"trials/000/adapter.* is not as you have signed it.*--trust"):
-            mirror.arrive(elsewhere, "000")
+            mirror.download(elsewhere, "000")
         assert not (Path(elsewhere.run) / "trials" / "000").exists()
-        mirror.arrive(setting(run, key=there.key, run=elsewhere.run, trusted=True), "000")
+        mirror.download(setting(run, key=there.key, run=elsewhere.run, trusted=True), "000")
     finally:
         mirror._machine.cache_clear()
     monkeypatch.setenv("FTLIB_HOME", str(home))
@@ -189,11 +189,11 @@ def test_another_machine_takes_no_other_data(url: str, run: Run, home: Path, tmp
     content = signature.content_of(data)
     shutil.rmtree(data)
     told = setting(run, data=str(data), data_content=content)
-    mirror.arrive(told)
+    mirror.download(told)
     assert (data / "report.json").read_text() == "{}"
     shutil.rmtree(data)
     (name,) = [each for each in object_store.listing(f"{url}/.data") if each.endswith("report.json")]
     put(f"{url}/.data/{name}", "evil")
     with pytest.raises(TrialError, match="is not the data that the driver has prepared"):
-        mirror.arrive(told)
+        mirror.download(told)
     assert not data.exists()

@@ -15,7 +15,7 @@ from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
 from ftlib.models import adapter_files
 from ftlib.models.base import base_of, fingerprint
-from ftlib.registry import registry, shelf
+from ftlib.registry import backend, registry
 from ftlib.run import manifest, signature
 from ftlib.run.directory import Run
 
@@ -171,7 +171,7 @@ def test_code_beside_weights_is_refused(
     signature.sign(run)  # our own: a model that was trained with code of its own is saved with it
     version = registry.promote(run, run.trial("000"), "x")
     registry.check_loadable(version)
-    monkeypatch.setenv(shelf.VARIABLE, url)  # the same, written there by others
+    monkeypatch.setenv(backend.VARIABLE, url)  # the same, written there by others
     put(f"{url}/current/x.json", '{"version": 1, "history": [1]}')
     told = read_json(version.path / "manifest.json") | {"files": "x-1", "signature": "0" * 64}
     put(f"{url}/versions/x/1.json", json.dumps(told))

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from ftlib.errors import FtlibError, InputError
 from ftlib.files import locks, object_store
 from ftlib.files.atomic import write_json
-from ftlib.registry import lease, registry, shelf
-from ftlib.registry.shelf import Folder
+from ftlib.registry import backend, lease, registry
+from ftlib.registry.folder_backend import FolderBackend
 from ftlib.run.directory import Run, Trial
 from tests.remote.conftest import free_ports
 from tests.support.stores import BUCKET, s3_here
@@ -38,18 +38,18 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
     if request.param == "s3":
         monkeypatch.setattr(lease, "SETTLES", 0.1)
-        monkeypatch.setenv(shelf.VARIABLE, f"{request.getfixturevalue('bucket')}/{secrets.token_hex(4)}")
+        monkeypatch.setenv(backend.VARIABLE, f"{request.getfixturevalue('bucket')}/{secrets.token_hex(4)}")
     return tmp_path / "home"
 
 
 def in_folder() -> bool:
-    return isinstance(shelf.shelf(), Folder)
+    return isinstance(backend.backend(), FolderBackend)
 
 
 def left_behind() -> list[str]:
     """What the registry holds of `support` besides its alias, its lock and the versions; and copies that nobody needs."""
-    place = shelf.shelf()
-    if isinstance(place, Folder):
+    place = backend.backend()
+    if isinstance(place, FolderBackend):
         known = {".lock", "current.json", *map(str, place.numbers("support"))}
         return sorted({path.name for path in (place.root / "support").iterdir()} - known)
     files = {name.split("/")[1] for name in object_store.listing(place.url) if name.startswith("files/")}
@@ -58,7 +58,7 @@ def left_behind() -> list[str]:
 
 
 def write_alias(text: str) -> None:
-    where = shelf.shelf().alias_at("support")
+    where = backend.backend().alias_at("support")
     if in_folder():
         Path(where).write_text(text)
     else:
@@ -243,7 +243,7 @@ def test_locked_promotions_leave_a_whole_history(run):
         thread.start()
     for thread in threads:
         thread.join()
-    alias = json.loads(shelf.shelf().alias("support") or b"")
+    alias = json.loads(backend.backend().alias("support") or b"")
     assert alias == {"version": count, "history": list(range(1, count + 1))}
 
 

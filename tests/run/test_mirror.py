@@ -173,7 +173,7 @@ def test_a_bucket_that_is_not_there_is_said_at_once(store: str) -> None:
 def test_a_run_on_another_machines_disk_is_said(tree: dict[str, Any], tmp_path: Path) -> None:
     setting = Setting(run=str(tmp_path / "elsewhere"), data="x", resolved=tree)
     with pytest.raises(TrialError, match="is not on this machine: set storage to a URL"):
-        mirror.arrive(setting, "000")
+        mirror.download(setting, "000")
 
 
 @pytest.mark.parametrize(

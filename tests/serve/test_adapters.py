@@ -30,7 +30,7 @@ from serve.engine.messages import Ask, Refused
 from serve.engine.model import Loaded, Tokenizers, decoding, encode
 from serve.engine.sampling import Sampling
 from serve.engine.sequence import Sequence
-from serve.engine.slots import Adapter, Shelf, Slots, read_adapter
+from serve.engine.slots import Adapter, AdapterCache, Slots, read_adapter
 from serve.front.catalog import base_key, engine_name
 
 from .conftest import finish, tiny_tokenizer
@@ -222,9 +222,9 @@ def test_a_shelf_reads_once_and_forgets_the_oldest(base: Path, tmp_path: Path) -
         reads.append(version.id)
         return read_adapter(version)
 
-    shelf = Shelf(2, read)
+    cache = AdapterCache(2, read)
     for number in (0, 0, 1, 0, 2, 0, 1):
-        assert shelf.get(versions[number]).id == versions[number].id
+        assert cache.get(versions[number]).id == versions[number].id
     assert reads == ["a@1", "b@1", "c@1", "b@1"]
 
 

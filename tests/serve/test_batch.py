@@ -26,7 +26,7 @@ from serve.engine.batch import CHUNK, Batch
 from serve.engine.model import Loaded
 from serve.engine.sampling import Sampling
 from serve.engine.sequence import Sequence
-from serve.engine.slots import Adapter, Shelf, Slots
+from serve.engine.slots import Adapter, AdapterCache, Slots
 
 from .conftest import CONTEXT
 
@@ -75,14 +75,14 @@ def versions(adapters: Callable[[int], list[Version]]) -> list[Version]:
 
 def test_every_adapter_in_any_company_is_what_peft_generates(versions: list[Version], base: Path) -> None:
     """40 answers of 6 adapters through 4 slots and 8 rows; prompts from 3 tokens to more than a chunk."""
-    loaded, draw, shelf = Loaded(versions[0]), random.Random(0), Shelf(8)
+    loaded, draw, cache = Loaded(versions[0]), random.Random(0), AdapterCache(8)
     slots = Slots(loaded.model, 4, loaded.dtype)
     asked: list[tuple[Version, Sequence]] = []
     for _ in range(40):
         version = draw.choice(versions)
         prompt = tokens(draw, draw.choice([3, 5, 20, 30, 90, CHUNK + 50]))
         limit = draw.choice([1, 2, 8, 30, 60])
-        asked.append((version, sequence(prompt, limit, shelf.get(version), ends=frozenset({1}))))
+        asked.append((version, sequence(prompt, limit, cache.get(version), ends=frozenset({1}))))
     run(Batch(loaded.model, slots), [each for _, each in asked], rows=8, slots=slots)
     assert slots.evictions > 0
     for version in versions:
@@ -116,9 +116,9 @@ def test_rows_of_other_architectures(config: Any) -> None:
 
 
 def test_a_row_of_nan_leaves_no_trace(versions: list[Version]) -> None:
-    loaded, shelf = Loaded(versions[0]), Shelf(8)
+    loaded, cache = Loaded(versions[0]), AdapterCache(8)
     slots = Slots(loaded.model, 4, loaded.dtype)
-    good, bad = shelf.get(versions[0]), shelf.get(versions[1])
+    good, bad = cache.get(versions[0]), cache.get(versions[1])
     broken = Adapter("broken@1", bad.rank, bad.targets, {name: part * float("nan") for name, part in bad.state.items()})
     draw = random.Random(3)
     prompts = [tokens(draw, count) for count in (4, 30, 12)]
@@ -135,19 +135,19 @@ def test_a_row_of_nan_leaves_no_trace(versions: list[Version]) -> None:
 
 
 def test_a_dropped_row_frees_its_adapter_and_its_place(versions: list[Version]) -> None:
-    loaded, shelf = Loaded(versions[0]), Shelf(8)
+    loaded, cache = Loaded(versions[0]), AdapterCache(8)
     slots = Slots(loaded.model, 1, loaded.dtype)
     batch = Batch(loaded.model, slots)
-    first, long = (sequence([5] * length, 50, shelf.get(versions[0])) for length in (4, CHUNK + 9))
+    first, long = (sequence([5] * length, 50, cache.get(versions[0])) for length in (4, CHUNK + 9))
     assert slots.hold(first.adapter)
     assert slots.hold(long.adapter)
     batch.admit([first, long])
     batch.step()
-    assert not slots.hold(shelf.get(versions[1]))  # the one slot is in use
+    assert not slots.hold(cache.get(versions[1]))  # the one slot is in use
     for each in (long, first):
         batch.drop(each)
     assert len(batch) == 0
-    assert slots.hold(shelf.get(versions[1]))
+    assert slots.hold(cache.get(versions[1]))
 
 
 def test_the_cache_forgets_a_crowd(versions: list[Version]) -> None:

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from ftlib.files import object_store
-from ftlib.registry import registry, shelf
+from ftlib.registry import backend, registry
 from ftlib.run.directory import Run
 from tests.remote.conftest import clean_environment
 from tests.support.stores import BUCKET, s3_server
@@ -28,7 +28,7 @@ def test_promoted_here_and_served_there(base: Path, tmp_path: Path, monkeypatch:
     where, port = f"s3://{BUCKET}/registry", free_port()
     run = Run.create(tmp_path / "runs", "tiny", "", {})
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "desk"))
-    monkeypatch.setenv(shelf.VARIABLE, where)
+    monkeypatch.setenv(backend.VARIABLE, where)
     with s3_server(free_port()) as variables:
         for key, value in variables.items():
             monkeypatch.setenv(key, value)

@@ -16,10 +16,11 @@ import pytest
 
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.files import object_store
-from ftlib.registry import lease, registry, shelf
+from ftlib.registry import backend, lease, registry, store_backend
+from ftlib.registry.folder_backend import FolderBackend
 from ftlib.registry.lease import Lease
 from ftlib.registry.registry import Version
-from ftlib.registry.shelf import Folder, Objects
+from ftlib.registry.store_backend import StoreBackend
 from ftlib.run.directory import Run
 from serve.front.catalog import Catalog
 from tests.remote.conftest import free_ports
@@ -41,7 +42,7 @@ def url(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(lease, "SETTLES", 0.1)
     where = f"s3://{BUCKET}/{secrets.token_hex(4)}"
-    monkeypatch.setenv(shelf.VARIABLE, where)
+    monkeypatch.setenv(backend.VARIABLE, where)
     return where
 
 
@@ -70,27 +71,27 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_variable_is_a_path_or_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path))
     for value in ("", "  "):
-        monkeypatch.setenv(shelf.VARIABLE, value)
-        assert shelf.given() == ""
-        assert isinstance(place := shelf.shelf(), Folder)
+        monkeypatch.setenv(backend.VARIABLE, value)
+        assert backend.given() == ""
+        assert isinstance(place := backend.backend(), FolderBackend)
         assert place.root == tmp_path / "registry"
-    monkeypatch.setenv(shelf.VARIABLE, "somewhere/else")
-    assert shelf.given() == str(Path.cwd() / "somewhere" / "else")
-    monkeypatch.setenv(shelf.VARIABLE, "s3://bucket/registry/")
-    assert isinstance(found := shelf.shelf(), Objects)
-    assert (found.url, shelf.shelf()) == ("s3://bucket/registry", found)
+    monkeypatch.setenv(backend.VARIABLE, "somewhere/else")
+    assert backend.given() == str(Path.cwd() / "somewhere" / "else")
+    monkeypatch.setenv(backend.VARIABLE, "s3://bucket/registry/")
+    assert isinstance(found := backend.backend(), StoreBackend)
+    assert (found.url, backend.backend()) == ("s3://bucket/registry", found)
 
 
 @pytest.mark.parametrize(("value", "said"), [("ftp://x/y", "use a path, s3://"), ("s3://ME:KEY@b/x", "not hold a key")])
 def test_urls_that_are_none(value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(shelf.VARIABLE, value)
+    monkeypatch.setenv(backend.VARIABLE, value)
     with pytest.raises(ConfigError, match=f"FTLIB_REGISTRY: .*{said}"):
         registry.names()
 
 
 def test_a_registry_in_another_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv(shelf.VARIABLE, str(tmp_path / "shared"))
+    monkeypatch.setenv(backend.VARIABLE, str(tmp_path / "shared"))
     assert registry.promote(run, trained(run), "support").path == tmp_path / "shared" / "support" / "1"
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["key"]  # with which the version is signed
 
@@ -103,8 +104,8 @@ def test_a_version_is_brought_to_every_machine_once(
 ) -> None:
     sent = pickle.dumps(registry.promote(run, trained(run, b=3), "support"))
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "another"))
-    monkeypatch.delenv(shelf.VARIABLE)  # a replica has the version, and no such setting
-    shelf.objects.cache_clear()
+    monkeypatch.delenv(backend.VARIABLE)  # a replica has the version, and no such setting
+    backend.objects.cache_clear()
     version: Version = pickle.loads(sent)
     asked.clear()
     assert (version.kind, version.manifest["trial"], version.is_here) == ("adapter", "a", False)
@@ -116,7 +117,7 @@ def test_a_version_is_brought_to_every_machine_once(
     assert version.is_here
     assert not (version.path / "manifest.json").stat().st_mode & 0o222
     asked.clear()
-    shelf.objects.cache_clear()
+    backend.objects.cache_clear()
     assert version.weights.is_dir()
     assert asked == []
 
@@ -157,7 +158,7 @@ def test_a_version_cut_short_on_its_way_here_is_not_there(url: str, run: Run, mo
         with pytest.raises(KeyboardInterrupt):
             _ = version.path
     assert not version.is_here
-    assert [path.name for path in shelf.objects(url).here("support", 1).parent.iterdir()] == [".1.lock"]
+    assert [path.name for path in backend.objects(url).here("support", 1).parent.iterdir()] == [".1.lock"]
     assert version.weights.is_dir()
 
 
@@ -184,7 +185,7 @@ def test_an_object_that_would_leave_its_folder_is_refused(url: str, run: Run, se
 
 def test_a_manifest_that_names_a_path_is_damaged(url: str, run: Run) -> None:
     registry.promote(run, trained(run), "support")
-    shelf.objects.cache_clear()
+    backend.objects.cache_clear()
     for content in (b"{", b"[]", b'{"files": "../../etc"}', b'{"files": 3}'):
         object_store.put_bytes(content, f"{url}/versions/support/1.json")
         with pytest.raises(FtlibError, match=r"versions/support/1\.json is damaged"):
@@ -264,7 +265,7 @@ def test_a_lock_that_was_left_behind_is_taken_over(url: str, run: Run, monkeypat
 
 def test_who_lost_the_lock_moves_nothing(url: str, run: Run) -> None:
     registry.promote(run, trained(run), "support")
-    with shelf.shelf().moving("support") as move:
+    with backend.backend().moving("support") as move:
         object_store.put_bytes(b'{"holder": "other", "until": 1e12, "who": "another"}', f"{url}/locks/support.json")
         with pytest.raises(FtlibError, match="another process took"):
             move({"version": 9, "history": [9]})
@@ -294,7 +295,7 @@ def test_a_number_that_another_took_in_spite_of_the_lock_stays_its(
 def test_what_has_not_changed_is_not_read_again(
     url: str, run: Run, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
-    monkeypatch.setattr(shelf, "RACY", 0.0)
+    monkeypatch.setattr(store_backend, "RACY", 0.0)
     for name in ("support", "sql"):
         registry.promote(run, trained(run), name)
     assert sorted(registry.aliases()) == ["sql", "support"]
@@ -313,7 +314,7 @@ def test_what_has_not_changed_is_not_read_again(
 
 def test_two_changes_in_one_second_are_both_seen(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the same size and with the same time, as a store has it that counts in seconds."""
-    monkeypatch.setattr(Objects, "_listed", lambda self: {"support": (64, 0)})
+    monkeypatch.setattr(StoreBackend, "_listed", lambda self: {"support": (64, 0)})
     registry.promote(run, trained(run), "support")
     registry.promote(run, trained(run), "support", canary=0.1)
     for share in (0.1, 0.2, 0.3):
@@ -330,7 +331,7 @@ def test_a_store_that_is_away_leaves_what_is_served(
     catalog = Catalog([], lambda version: version.path.is_dir())
     catalog.refresh()
     assert catalog.route("support").id == "support@1"
-    monkeypatch.setattr(shelf, "PATIENCE", 0.1)
+    monkeypatch.setattr(store_backend, "PATIENCE", 0.1)
     back = os.environ["AWS_ENDPOINT_URL"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
     object_store._filesystem.cache_clear()
