@@ -15,6 +15,7 @@ from ftlib.config import Experiment
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -32,7 +33,7 @@ def quickstart() -> Any:
 
 
 def test_the_first_screen_shows_the_two_commands() -> None:
-    first = README[: README.index("## The words")]
+    first = README[: README.index("## What you get")]
     assert "make quickstart" in first
     assert "make test" in first
 
@@ -60,8 +61,9 @@ def test_the_experiment_in_the_readme_is_one() -> None:
 
 
 def test_every_command_named_is_a_door_and_every_door_is_named() -> None:
-    named = set(re.findall(r"`ftlib ([a-z]+)", README))
+    named = set(re.findall(r"`ftlib ([a-z]+)", COMMANDS))
     assert named == set(cli.cli.commands)
+    assert set(re.findall(r"`ftlib ([a-z]+)", README)) <= named
     for command in re.findall(r"^ftlib .*?(?=\s+#|$)", "\n".join(blocks("bash")), re.MULTILINE):
         assert shlex.split(command)[1] in cli.cli.commands
         for word in shlex.split(command):
@@ -74,3 +76,22 @@ def test_make_knows_the_targets_that_are_named() -> None:
     assert set(re.findall(r"\bmake ([a-z]+)", README)) <= targets
     assert {"install", "quickstart", "test", "check", "bench", "help"} <= targets
     assert "make check test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if page.name not in index] == []
+
+
+def test_every_environment_variable_is_told() -> None:
+    inner = {"FTLIB_VAULT", "FTLIB_ANY_VERSIONS", "FTLIB_SHARE_PATIENCE_S", "FTLIB_COMPLETE"}
+    found = {
+        name for file in (ROOT / "ftlib").rglob("*.py") for name in re.findall(r"FTLIB_[A-Z_]+[A-Z]", file.read_text())
+    }
+    assert found - inner <= set(re.findall(r"FTLIB_[A-Z_]+[A-Z]", COMMANDS))

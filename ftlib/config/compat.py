@@ -27,6 +27,9 @@ NEEDS_FLOATS = ("pissa", "olora", "corda", "mica", "orthogonal")
 TEACHER_BESIDE = ("feature", "relation", "on_policy")
 
 
+ANY_PARTS = "any parts"  # the context in which pydantic makes an experiment whatever rules it breaks
+
+
 @dataclass(frozen=True)
 class Rule:
     """`key` is the one to change; `instead` the nearest choice that works."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlib.config import Experiment
-from ftlib.config.compat import RULES, Rule
+from ftlib.config.compat import ANY_PARTS, RULES, Rule, refusals
 from ftlib.config.evaluation import CHANGES
-from ftlib.errors import ConfigError
 
 REWARD = {"function": "length", "arguments": {"target": 64}}
 TEACHER = {"type": "distill", "teacher": "a-teacher"}
@@ -88,16 +87,12 @@ def _table(title: str, methods: dict[str, dict[str, Any]], choices: dict[str, di
 
 def _refusal(tree: dict[str, Any]) -> Rule | None:
     """The first rule that an experiment breaks which is otherwise whole."""
-    try:
-        _whole(tree)
-    except ConfigError as error:
-        return next(rule for rule in RULES if rule.sentence in str(error))
-    return None
+    return next(refusals(_whole(tree)), None)
 
 
 def _whole(tree: dict[str, Any]) -> Experiment:
-    data = {"train": "data.jsonl"}
-    return Experiment.parse({"name": "x", "model": {"name_or_path": "a-model"}, "data": data, **tree})
+    whole = {"name": "x", "model": {"name_or_path": "a-model"}, "data": {"train": "data.jsonl"}, **tree}
+    return Experiment.model_validate(whole, context=ANY_PARTS)
 
 
 def markdown() -> str:

@@ -81,7 +81,7 @@ class Journal(TrainerCallback):
             control.should_save = True
 
     def _tokens(self, state: TrainerState) -> int:
-        """As the trainer counts them; by the share of the data, where it does not (ORPO, SimPO, GRPO, RLOO)."""
+        """As the trainer counts them; by the share of the data, where its trainer does not count."""
         return int(state.num_input_tokens_seen or (state.epoch or 0.0) * self.data.report.train_tokens)
 
     def _use_learning_rate(self, rate: float) -> None:
