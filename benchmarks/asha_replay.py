@@ -101,7 +101,8 @@ class Replayed:
 
 
 class Pack:
-    """What a scheduler asks of Tune, and a pack's clock: all running trials make a step, then those at a rung report."""
+    """What a scheduler asks of Tune, and a pack's clock: all running trials make a step, then those at a rung
+    report."""
 
     def __init__(self, trials: list[Replayed], steps: list[int], marks: tuple[int, ...], scheduler: Any) -> None:
         self.waiting, self.steps, self.scheduler = trials, steps, scheduler

@@ -1,4 +1,5 @@
-"""A sweep on a cluster that grows for it and shrinks after it: machines 0 to N to 0, and how much of their time was needed.
+"""A sweep on a cluster that grows for it and shrinks after it: machines 0 to N to 0, and how much of their time was
+needed.
 
     python benchmarks/autoscaler.py [--machines 2] [--trials 32] [--steps 480] [--pack 4] [--idle 6]
 

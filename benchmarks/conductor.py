@@ -1,4 +1,5 @@
-"""What conducting costs: sweeps of 10 to 1,000 trials that compute nothing, on a cluster of 100 machines that are not there.
+"""What conducting costs: sweeps of 10 to 1,000 trials that compute nothing, on a cluster of 100 machines that are not
+there.
 
     python benchmarks/conductor.py --trials 10 100 300 1000
 

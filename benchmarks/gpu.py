@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --tiny        # the same code on a CPU, with a model of a few thousand weights
 
 The model has the shape of Llama 3.2 1B and random weights, so nothing is downloaded: memory and speed do not depend on
-what the weights are. Each case is a process of its own and goes through `ftlib.training.trial.run_trial`, as a sweep's trials
-do. Writes FOLDER/gpu.json (default: runs/gpu) and prints a table for docs/log.md.
+what the weights are. Each case is a process of its own and goes through `ftlib.training.trial.run_trial`, as a sweep's
+trials do. Writes FOLDER/gpu.json (default: runs/gpu) and prints a table for docs/log.md.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ def _table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-# --- in a child --------------------------------------------------------------------------------------------------------
+# --- in a child
+# --------------------------------------------------------------------------------------------------------
 
 
 def _child(options: argparse.Namespace) -> None:

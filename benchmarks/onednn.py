@@ -1,4 +1,5 @@
-"""What a frozen layer's products cost: MKL, as PyTorch calls it, and oneDNN on weights laid out once (`ftlib/models/onednn.py`).
+"""What a frozen layer's products cost: MKL, as PyTorch calls it, and oneDNN on weights laid out once
+(`ftlib/models/onednn.py`).
 
 python benchmarks/onednn.py [--threads 2]
 """

@@ -2,8 +2,9 @@
 
     python benchmarks/serving.py engines          in one process: the bank against PEFT's ways, same rows, same tokens
     python benchmarks/serving.py http             the endpoint over HTTP at concurrency 1 to 64 -> docs/serving.svg
-    python benchmarks/serving.py soak             5 minutes at twice what it can do: no 5xx, flat memory, promote, rollback
-    python benchmarks/serving.py cycle            200 adapters in turn through 16 slots, five times: flat memory, same answers
+    python benchmarks/serving.py soak             5 minutes at twice what it can do: no 5xx, flat memory, promote,
+    rollback python benchmarks/serving.py cycle            200 adapters in turn through 16 slots, five times: flat
+    memory, same answers
 
 The base is a Llama of random weights (512 wide, 6 layers, 21M parameters), with 16 adapters of rank 16 on all its
 linear layers; every answer has 48 tokens to a prompt of about 24. `http` needs the extra `bench`.
@@ -353,10 +354,12 @@ def soak(seconds: float) -> None:
     settled = memory[len(memory) // 10 :]
     print(f"{sum(result['statuses'].values())} requests: {dict(result['statuses'])}; {result['tokens/s']:.0f} tokens/s")
     print(
-        f"accepted: p50 {_quantile(result['total'], 0.5):.2f} s, p99 {_quantile(result['total'], 0.99):.2f} s (deadline 20 s)"
+        f"accepted: p50 {_quantile(result['total'], 0.5):.2f} s, p99 {_quantile(result['total'], 0.99):.2f} s "
+        "(deadline 20 s)"
     )
     print(
-        f"memory of all replicas: {min(settled) / 1e6:.0f} to {max(settled) / 1e6:.0f} MB, {max(settled) / min(settled) - 1:.1%}"
+        f"memory of all replicas: {min(settled) / 1e6:.0f} to {max(settled) / 1e6:.0f} MB, "
+        f"{max(settled) / min(settled) - 1:.1%}"
     )
     bad = [status for status in result["statuses"] if status >= 500]
     assert not bad, result["statuses"]

@@ -33,8 +33,8 @@ NOTHING: Overrides = {}
 
 
 def sweep(file: str | Path, overrides: Overrides = NOTHING, *, smoke: bool = False, verbose: bool = False) -> Run:
-    """Runs the sweep in an experiment's file to its end. `overrides` are values by their dotted paths; `smoke` sets what
-    the file's section smoke says; `verbose` prints what `ftlib sweep` prints meanwhile.
+    """Runs the sweep in an experiment's file to its end. `overrides` are values by their dotted paths; `smoke` sets
+    what the file's section smoke says; `verbose` prints what `ftlib sweep` prints meanwhile.
 
     A Ctrl-C ends it with what trials have reached: `Run.interrupted` says so, and `resume` goes on.
     """
@@ -47,8 +47,8 @@ def train(file: str | Path, overrides: Overrides = NOTHING, *, smoke: bool = Fal
 
 
 def resume(run: str | Path | Run, *, trust: bool = False, verbose: bool = False) -> Run:
-    """Goes on with a run after a crash, a Ctrl-C or a preemption. `trust`: one that was made elsewhere, whose maker's code
-    may then run."""
+    """Goes on with a run after a crash, a Ctrl-C or a preemption. `trust`: one that was made elsewhere, whose maker's
+    code may then run."""
     from ftlib.config import Experiment
     from ftlib.driver.execute import go_on
 
@@ -152,8 +152,8 @@ class Trial:
     def promote(self, name: str, **conditions: Any) -> Version:
         """Puts it into the registry as the next version of `name`, once it has passed the gate.
 
-        `conditions` are those of `ftlib promote`: canary, engine, max_rank, merged, gate, unless_worse_than, slack, trust.
-        Raises InputError for what cannot be promoted, and FtlibError for what the gate holds back.
+        `conditions` are those of `ftlib promote`: canary, engine, max_rank, merged, gate, unless_worse_than, slack,
+        trust. Raises InputError for what cannot be promoted, and FtlibError for what the gate holds back.
         """
         from ftlib.registry import promotion
         from ftlib.run.mirror import bring_weights

@@ -64,7 +64,8 @@ def write_jsonl(path: Path, values: list[Any]) -> Path:
 
 
 def may_unshare(*options: str) -> bool:
-    """Whether a process here may have namespaces of its own: containers often forbid it, and not every system has them."""
+    """Whether a process here may have namespaces of its own: containers often forbid it, and not every system has
+    them."""
     return (
         bool(shutil.which("unshare"))
         and not subprocess.run(["unshare", *options, "true"], capture_output=True, check=False).returncode
@@ -103,7 +104,8 @@ def _scope(nodeid: str) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Side by side, what takes long comes first: short files fill the end, where one worker would wait for the other."""
+    """Side by side, what takes long comes first: short files fill the end, where one worker would wait for the
+    other."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: [not _scope(item.nodeid).startswith(long) for long in LONG])
 

@@ -1,6 +1,7 @@
 """Every line that a command prints is ours, on a terminal and without one.
 
-Of sweeps, of an interrupted one and of the endpoint: tests/sweeps/test_sweep.py, tests/sweeps/test_packed.py, test_spine.py.
+Of sweeps, of an interrupted one and of the endpoint: tests/sweeps/test_sweep.py, tests/sweeps/test_packed.py,
+test_spine.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The numbers of a fixed packed sweep and of fixed trials alone: no rearrangement of the code may change a bit of them."""
+"""The numbers of a fixed packed sweep and of fixed trials alone: no rearrangement of the code may change a bit of
+them."""
 
 from __future__ import annotations
 

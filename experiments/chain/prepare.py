@@ -3,7 +3,8 @@
     .cache/chain/chats.jsonl   messages: a review, and the one word of its judgement
     .cache/chain/pairs.jsonl   prompt, chosen, rejected: other reviews, the right word and the wrong one
 
-`python experiments/chain/prepare.py [sst2_train.tsv]`, from the repository's root. A line of the file is sentence TAB label.
+`python experiments/chain/prepare.py [sst2_train.tsv]`, from the repository's root. A line of the file is sentence TAB
+label.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Writes to FOLDER (default .cache/quickstart):
   tickets.jsonl     {prompt: a ticket, completion: its JSON}, to train on
   held_out.jsonl    the same task in other words: no sentence of it is in tickets.jsonl
 
-The JSON has the category (billing, delivery, return or account), the priority (high where somebody cannot wait, else normal)
-and the order's number without its dress, or null. The same seed makes the same rows.
+The JSON has the category (billing, delivery, return or account), the priority (high where somebody cannot wait, else
+normal) and the order's number without its dress, or null. The same seed makes the same rows.
 """
 
 from __future__ import annotations

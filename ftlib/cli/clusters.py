@@ -1,4 +1,5 @@
-"""The doors to a cluster: submit, jobs, logs, stop, pull, and cluster itself. `ftlib.cli` opens them with the others."""
+"""The doors to a cluster: submit, jobs, logs, stop, pull, and cluster itself. `ftlib.cli` opens them with the others.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ def submit(
         _warn("storage is no URL, so the run stays on the disk of the cluster's head: pull it before the cluster ends.")
     if address.startswith("http://") and not address.startswith(("http://127.", "http://localhost", "http://[::1]")):
         _warn(
-            f"{address} is not encrypted, so the token can be read on the way: use a tunnel ('ftlib cluster dashboard')."
+            f"{address} is not encrypted, so the token can be read on the way: use a tunnel ('ftlib cluster "
+            "dashboard')."
         )
     echo(f"sending {len(parcel.inputs)} inputs, {parcel.input_bytes / 2**20:.1f} of {LIMIT // 2**20} MiB")
     if resumes is not None:

@@ -228,8 +228,8 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
 
     Promotions and rollbacks are followed while it runs. Options by path: engine.max_rows=64 replicas.max=4
 
-    Ctrl-C and SIGTERM end it: new requests hear 503, and what was begun is finished, for up to 30 s. A second one ends it
-    at once.
+    Ctrl-C and SIGTERM end it: new requests hear 503, and what was begun is finished, for up to 30 s. A second one ends
+    it at once.
     """
     import signal
     from importlib import import_module

@@ -43,7 +43,8 @@ class Claim:
 
 
 def allowed(mine: Claim, others: Iterable[Claim], patience: float) -> float | None:
-    """How much this sweep may have: less than it has where another is to get of it; None where nobody waits with less."""
+    """How much this sweep may have: less than it has where another is to get of it; None where nobody waits with less.
+    """
     waiting = [each for each in others if each.resource == mine.resource and each.waits > patience]
     poorest = min(waiting, key=lambda each: each.has, default=None)
     if poorest is None or mine.has <= poorest.has:
@@ -53,7 +54,8 @@ def allowed(mine: Claim, others: Iterable[Claim], patience: float) -> float | No
 
 
 class Shares:
-    """One sweep's part in it, in trials, or hosts of packs: `has` and `wants` are set by who conducts, who keeps to `limit`."""
+    """One sweep's part in it, in trials, or hosts of packs: `has` and `wants` are set by who conducts, who keeps to
+    `limit`."""
 
     def __init__(self, run: str, scale: ScaleSection) -> None:
         self.run = run
@@ -87,7 +89,8 @@ class Shares:
         return Claim(self.resource, self.unit, *amounts, waits=now - self._since, told=time.time())
 
     def _takes(self, name: str, claim: Claim) -> bool:
-        """Whether a gift is of use to another: not where it has had nothing of the last, as it waits for something else."""
+        """Whether a gift is of use to another: not where it has had nothing of the last, as it waits for something
+        else."""
         if self._gifts.get(name) != claim.has:
             self._gifts.pop(name, None)
             return True

@@ -14,8 +14,8 @@ from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
 from ftlib.run.layout import PLACE
 
-# Ray gives its workers a niceness of 15: beside any other busy process they get a thirtieth of a core, and a model takes
-# minutes to load.
+# Ray gives its workers a niceness of 15: beside any other busy process they get a thirtieth of a core, and a model
+# takes minutes to load.
 NICENESS = ("RAY_worker_niceness", "0")
 DOOR_SECONDS = 2.0
 
@@ -51,7 +51,8 @@ def answers(node: str | None) -> bool:
 
 
 def leaving() -> dict[str, float | None]:
-    """The machines that the cloud or the cluster takes away, and when (seconds of the clock, None where it was not said)."""
+    """The machines that the cloud or the cluster takes away, and when (seconds of the clock, None where it was not
+    said)."""
     return {node: deadline / 1000 if deadline else None for node, deadline in draining_nodes().items()}
 
 

@@ -21,7 +21,8 @@ UNUSED = ("start_log_monitor", "start_monitor", "start_api_server")
 
 
 def silence_raylets() -> None:
-    """What raylets complain of is in Ray's logs; a thread of the driver would print it whatever `log_to_driver` says."""
+    """What raylets complain of is in Ray's logs; a thread of the driver would print it whatever `log_to_driver` says.
+    """
     worker.print_to_stdstream = lambda *given, **more: None
 
 
@@ -59,8 +60,8 @@ def logs_folder() -> Path:
 
 
 class KeyValues:
-    """The cluster's key-value store, under a namespace. Ray's module for it forgets its client when any test cluster of a
-    process ends, so its worker's is asked."""
+    """The cluster's key-value store, under a namespace. Ray's module for it forgets its client when any test cluster of
+    a process ends, so its worker's is asked."""
 
     def __init__(self, namespace: bytes) -> None:
         self._namespace = namespace

@@ -50,7 +50,8 @@ def _short_folder() -> str | None:
         return None
     if os.environ.get("RAY_TMPDIR") or not os.access("/tmp", os.W_OK | os.X_OK):
         raise FtlibError(
-            f"{likes} is too long for Ray's sockets ({LONGEST_FOLDER} bytes at most): set RAY_TMPDIR to a shorter folder."
+            f"{likes} is too long for Ray's sockets ({LONGEST_FOLDER} bytes at most): set RAY_TMPDIR to a shorter "
+            "folder."
         )
     return "/tmp/ray"
 

@@ -23,7 +23,8 @@ def turns_in(text: str, name: str) -> Any:
         return from_json(text, name)
     if _is_printed_by_python(text):
         raise BadRow(
-            f"{name} holds turns as Python prints them, not as JSON: write the cell with json.dumps, or the file as .jsonl"
+            f"{name} holds turns as Python prints them, not as JSON: write the cell with json.dumps, or the file as "
+            ".jsonl"
         )
     if not text.lstrip().startswith(("[", "{")):
         return None

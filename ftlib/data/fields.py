@@ -111,7 +111,8 @@ def refuse_unknown_weights(said: Iterable[str], name: str) -> None:
     for key in said:
         if _sounds(key):
             raise BadRow(
-                f"{name} has '{key}', which sounds like a weight of the loss and is none that is known: call it 'weight', "
+                f"{name} has '{key}', which sounds like a weight of the loss and is none that is known: call it "
+                "'weight', "
                 f"or take it out (data.ignore_columns: [{key}] does, of a row)"
             )
 

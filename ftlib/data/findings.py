@@ -99,7 +99,8 @@ def findings(train: Sequence[Gist], held_out: Sequence[Gist], rows: str) -> list
 
 
 def same_answers(tally: Tally, rows: str, max_length: int) -> str | None:
-    """A sentence on training pairs whose answers are the same as they are trained on. Raises DataError where all are."""
+    """A sentence on training pairs whose answers are the same as they are trained on. Raises DataError where all
+    are."""
     if not tally.same:
         return None
     answers = 2 if rows == "judged" else 1  # of a pair, each in a row of its own

@@ -104,7 +104,8 @@ def unused_fields(format_name: str, fields: dict[str, Any], *, all_read: bool = 
 
 
 def _refuse_lost(format_name: str, fields: dict[str, Any]) -> None:
-    """Raises BadRow for a part of the conversation that stands in a column of its own, which the format does not read."""
+    """Raises BadRow for a part of the conversation that stands in a column of its own, which the format does not
+    read."""
     columns = _columns(format_name, frozenset(fields))
     if not columns or format_name in WITHOUT_TURNS:
         return
@@ -117,7 +118,8 @@ def _refuse_lost(format_name: str, fields: dict[str, Any]) -> None:
     for key in REASONING:
         if _held(fields.get(key)):
             raise BadRow(
-                f"the row has '{key}', and a thought belongs to a turn: give the answer as a turn with 'reasoning_content', "
+                f"the row has '{key}', and a thought belongs to a turn: give the answer as a turn with "
+                "'reasoning_content', "
                 f"or take it out (data.ignore_columns: [{key}] does)"
             )
 
@@ -175,7 +177,8 @@ def _text(fields: dict[str, Any], key: str, *, optional: bool = False) -> str:
 
 
 def turns_of(fields: dict[str, Any], key: str) -> list[Turn]:
-    """The turns in a field that holds a list of them, their JSON, or one turn alone. Blank system turns are left out."""
+    """The turns in a field that holds a list of them, their JSON, or one turn alone. Blank system turns are left
+    out."""
     value = _value(fields, key)
     if isinstance(value, str):
         found = turns_in(value, f"'{key}'")
@@ -315,7 +318,8 @@ def _text_alone(fields: dict[str, Any]) -> str:
     for key in (*SYSTEM, *GIVEN):
         if _held(fields.get(key)):
             raise BadRow(
-                f"the row has '{key}', and no chat template writes it beside 'text': write it into the text, or take it "
+                f"the row has '{key}', and no chat template writes it beside 'text': write it into the text, or take "
+                "it "
                 f"out (data.ignore_columns: [{key}] does)"
             )
     return _text(fields, "text")

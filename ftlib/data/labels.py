@@ -81,7 +81,7 @@ def mapping_to(label: str, labels: Iterable[str]) -> str:
 
 
 def _folded(label: str) -> str:
-    """What labels have in common that differ in case or space only: a dash joins words, and is a part of any other label
-    (-1, A-, 1-1)."""
+    """What labels have in common that differ in case or space only: a dash joins words, and is a part of any other
+    label (-1, A-, 1-1)."""
     folded = "".join(DASH.sub("", label.casefold()).split())
     return WHOLE.sub(r"\1", folded)

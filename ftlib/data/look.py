@@ -115,7 +115,8 @@ def look(name: str, formats: Sequence[str] = tuple(NAMES)) -> Look:
         listed = ", ".join(shorten(column) for column in columns_of(rows))
         wanted = "; ".join(f"{each}: {', '.join(NAMES[each])}" for each in formats)
         raise DataError(
-            f"{name}: its columns ({listed}) do not say what is learned from them. Give columns these names ({wanted}), "
+            f"{name}: its columns ({listed}) do not say what is learned from them. Give columns these names "
+            f"({wanted}), "
             "or write the experiment by hand, with data.columns."
         )
     return _seen(name, found, renamed, rows)

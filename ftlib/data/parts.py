@@ -1,4 +1,5 @@
-"""The rows of a source on their way to tokens: joined, split, repeated, mixed; each as the items that were made of it."""
+"""The rows of a source on their way to tokens: joined, split, repeated, mixed; each as the items that were made of
+it."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def joined(parts: Sequence[Part]) -> Part:
 
 
 def weighted(train: Part, weights: Sequence[float], seed: int) -> Part:
-    """Each row as often as the weight of its set says; the broken part of a weight is a drawn share of the set's rows."""
+    """Each row as often as the weight of its set says; the broken part of a weight is a drawn share of the set's
+    rows."""
     if all(weight == 1 for weight in weights):
         return train
     drawn, rows = random.Random(seed), []
@@ -112,7 +114,8 @@ def split(part: Part, data: DataSection) -> tuple[Part, Part]:
     if count < 2:
         names = "', '".join(str(section.train) for _, _, section in data.sources)
         raise DataError(
-            f"data.train: '{names}' needs at least 2 rows that fit data.max_length, one to train on and one to evaluate "
+            f"data.train: '{names}' needs at least 2 rows that fit data.max_length, one to train on and one to "
+            "evaluate "
             "on, or a file of its own in data.eval."
         )
     labels = [each.label for each in part.gists if each.label is not None]

@@ -98,10 +98,12 @@ class Script:
                 closing, end = closing.lstrip(), len(text) - len(text[end:].lstrip())
             end = self._whole_tokens(end + _common(closing, text[end:]))
         if end == len(text) - after:
-            raise BadRow(f"the chat template writes what comes before turn {index} differently once the conversation is "
+            raise BadRow(f"the chat template writes what comes before turn {index} differently once the conversation "
+                f"is "
                          f"whole, and nothing that closes it; {ELSE}")  # fmt: skip
         if not text[start : len(text) - after].strip() and not self.turns[index].get("tool_calls"):
-            raise BadRow(f"the chat template writes nothing of turn {index}: it takes the thoughts out of all turns but "
+            raise BadRow(f"the chat template writes nothing of turn {index}: it takes the thoughts out of all turns "
+                f"but "
                          f"the last, and this one holds nothing else; {ELSE}")  # fmt: skip
         return self._after_header(index, start, asked), end
 
@@ -141,7 +143,8 @@ class Script:
         unread = sorted(self.given.keys() - variables(self.template) - {"tools"})
         if unread:
             raise BadRow(
-                f"'chat_template_kwargs' has '{unread[0]}', which the chat template does not read: take it out of the row"
+                f"'chat_template_kwargs' has '{unread[0]}', which the chat template does not read: take it out of the "
+                "row"
             )
         changed, given = list(self.turns), dict(self.given)
         looked_for: dict[str, str] = {}

@@ -115,8 +115,8 @@ def template_for(data: DataSection, tokenizer: Any, multi_turn: bool, tools: boo
 
 
 def _published(name: str, tokenizer: Any) -> str:
-    """The text of a template that models are published with. Raises DataError where this tokenizer lacks the tokens that
-    it needs: an answer would have no end at which generation stops."""
+    """The text of a template that models are published with. Raises DataError where this tokenizer lacks the tokens
+    that it needs: an answer would have no end at which generation stops."""
     text, stop = _read(name), STOPS[name]
     if "bos_token" in text and tokenizer.bos_token is None:
         raise DataError(

@@ -29,7 +29,8 @@ def start(
     """A new run, trained to its end: everything that can be wrong is found before its directory exists.
 
     `text` is the experiment as its author wrote it; `run_name` the directory's, where it is fixed; `parcel` says where
-    the inputs of a job came from. Raises FtlibError for what cannot be trained. A Ctrl-C is no error: the outcome says so.
+    the inputs of a job came from. Raises FtlibError for what cannot be trained. A Ctrl-C is no error: the outcome says
+    so.
     """
     from ftlib.cluster.session import check_resources
     from ftlib.run import signature

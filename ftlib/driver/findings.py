@@ -42,7 +42,8 @@ def _of_rows(experiment: Experiment, data: DataReport) -> Iterator[str]:
     rows = data.train_rows + data.eval_rows
     if data.rows != "text" and data.truncated > CUT * rows:
         yield (
-            f"{data.truncated / rows:.0%} of the rows are longer than data.max_length {data.max_length:,} and lose their "
+            f"{data.truncated / rows:.0%} of the rows are longer than data.max_length {data.max_length:,} and lose "
+            "their "
             "ends: raise it"
         )
     if not experiment.data.held_out:

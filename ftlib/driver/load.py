@@ -26,7 +26,8 @@ def load(file: str, overrides: Iterable[str], smoke: bool = False, whole: bool =
 
 
 def as_written(file: str, overrides: Iterable[str], smoke: bool) -> str:
-    """The text of an experiment's file, and what was set beside it; without the password that `load` has found in it."""
+    """The text of an experiment's file, and what was set beside it; without the password that `load` has found in
+    it."""
     from ftlib.run import passwords
 
     text = Path(file).read_text(encoding="utf-8")
@@ -55,8 +56,8 @@ def names_versions(experiment: Experiment) -> bool:
 
 
 def check_files(experiment: Experiment) -> None:
-    """Raises InputError for a file of data, or a folder of a model, that is not there, before a library is imported or Ray
-    is started."""
+    """Raises InputError for a file of data, or a folder of a model, that is not there, before a library is imported or
+    Ray is started."""
     from ftlib.data.read import find_source, is_local
     from ftlib.errors import ConfigError, nearest
 

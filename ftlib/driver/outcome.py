@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`left` trials have not ended, those that were not proposed yet among them; `over` says which budget is, or may be."""
+    """`left` trials have not ended, those that were not proposed yet among them; `over` says which budget is, or may
+    be."""
 
     name: str  # the experiment's
     run: Run

@@ -1,4 +1,5 @@
-"""The data of an experiment as it is trained on; what is wrong with the method, the base or the adapter is said before."""
+"""The data of an experiment as it is trained on; what is wrong with the method, the base or the adapter is said
+before."""
 
 from __future__ import annotations
 

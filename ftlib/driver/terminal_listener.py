@@ -1,4 +1,5 @@
-"""What a person at a terminal reads of a run: lines while it lasts, then what it came to and the command that comes next."""
+"""What a person at a terminal reads of a run: lines while it lasts, then what it came to and the command that comes
+next."""
 
 from __future__ import annotations
 

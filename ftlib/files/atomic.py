@@ -14,8 +14,8 @@ from ftlib.files.patience import patiently
 
 
 def write_text(path: Path, text: str, mode: int = 0o666) -> None:
-    """Writes a whole file or nothing of it, also when the power goes: the new content is on the disk before its name is.
-    `mode` is less the umask. Raises StorageError where that is not possible for a minute."""
+    """Writes a whole file or nothing of it, also when the power goes: the new content is on the disk before its name
+    is. `mode` is less the umask. Raises StorageError where that is not possible for a minute."""
     staged = staging_beside(path)
 
     def write() -> None:
@@ -92,7 +92,8 @@ def replace_directory(staged: Path, target: Path) -> None:
 
 
 def publish(staged: Path, target: Path) -> bool:
-    """Puts a finished directory where none is yet, on the disk, whole; False where another was first: `staged` stays then."""
+    """Puts a finished directory where none is yet, on the disk, whole; False where another was first: `staged` stays
+    then."""
     all_to_disk(staged)
     try:
         os.rename(staged, target)

@@ -13,7 +13,8 @@ PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 @cache
 def look_once() -> None:
-    """Connects to the Hub once a process. Where that fails, huggingface_hub and datasets are told that they are offline.
+    """Connects to the Hub once a process. Where that fails, huggingface_hub and datasets are told that they are
+    offline.
 
     Behind a proxy they find out by themselves.
     """

@@ -69,8 +69,8 @@ def read_json(path: Path, kind: type = object) -> Any:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds one JSON line. A line is one write, so a reader sees all of it or a last line without its end, which the next
-    line takes the place of. Never through a link: it could lead to any file."""
+    """Adds one JSON line. A line is one write, so a reader sees all of it or a last line without its end, which the
+    next line takes the place of. Never through a link: it could lead to any file."""
     line = (json.dumps(row, default=str) + "\n").encode()
 
     def write() -> None:

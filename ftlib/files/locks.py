@@ -14,14 +14,15 @@ from ftlib.errors import FtlibError
 
 
 def hold(file: Any, wait: bool = True) -> None:
-    """Takes the kernel's lock on an open file (or its descriptor) until it is closed. Raises BlockingIOError where it is held
-    and `wait` is false, and OSError where the file system has no locks."""
+    """Takes the kernel's lock on an open file (or its descriptor) until it is closed. Raises BlockingIOError where it
+    is held and `wait` is false, and OSError where the file system has no locks."""
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager
 def lock(path: Path, wait: bool = True) -> Iterator[Any]:
-    """The kernel's lock on a file, which is freed when its holder dies; gives the file, which nobody has written to yet.
+    """The kernel's lock on a file, which is freed when its holder dies; gives the file, which nobody has written to
+    yet.
 
     Raises BlockingIOError where it is held and `wait` is false, and FtlibError for a link: it could lead to any file.
     """
@@ -32,7 +33,8 @@ def lock(path: Path, wait: bool = True) -> Iterator[Any]:
 
 
 def open_no_link(path: Path, flags: int) -> int:
-    """Opens a plain file for writing. Raises FtlibError for a link, a second name of another file, and what is no file."""
+    """Opens a plain file for writing. Raises FtlibError for a link, a second name of another file, and what is no
+    file."""
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:

@@ -1,6 +1,8 @@
-"""Files behind a URL: s3:// and gs://, through pyarrow.fs, which takes its credentials from where AWS and Google put them.
+"""Files behind a URL: s3:// and gs://, through pyarrow.fs, which takes its credentials from where AWS and Google put
+them.
 
-Object stores have no directories to rename: one object is written whole or not at all, and that is all that is relied on.
+Object stores have no directories to rename: one object is written whole or not at all, and that is all that is relied
+on.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ def telling(listener: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """While the block lasts, a store that is away is waited for so long instead of `PATIENCE`: somebody else waits too."""
+    """While the block lasts, a store that is away is waited for so long instead of `PATIENCE`: somebody else waits
+    too."""
     token = _patience.set(seconds)
     try:
         yield
@@ -84,7 +87,8 @@ def within(seconds: float) -> Iterator[None]:
 def reach(url: str, work: Callable[[Any, str], Result]) -> Result:
     """`work(filesystem, path)`, tried again while the store is away.
 
-    Raises FtlibError when it is still away after `PATIENCE` seconds (or those of `within`), and at once where it refuses.
+    Raises FtlibError when it is still away after `PATIENCE` seconds (or those of `within`), and at once where it
+    refuses.
     """
     own = _patience.get()
     patience = PATIENCE if own is None else own
@@ -216,8 +220,8 @@ def put_folder(folder: Path, url: str) -> None:
 
 
 def get_folder(url: str, folder: Path) -> None:
-    """Brings what is below a URL into the place of `folder`, whole. Raises FileNotFoundError when nothing is, and InputError,
-    before anything is written, for an object whose name is no path inside of it.
+    """Brings what is below a URL into the place of `folder`, whole. Raises FileNotFoundError when nothing is, and
+    InputError, before anything is written, for an object whose name is no path inside of it.
 
     pyarrow's own `copy_files` believes names, and lists a second time, when they can be others.
     """

@@ -1,4 +1,5 @@
-"""Names that come from elsewhere, made into paths: of objects at a URL, of an archive's members, of what an index tells.
+"""Names that come from elsewhere, made into paths: of objects at a URL, of an archive's members, of what an index
+tells.
 
 Nobody else joins such a name to a folder. A name can hold anything: `..`, a root, a line end that looks like two names.
 """

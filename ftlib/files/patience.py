@@ -35,7 +35,8 @@ def storage_trouble(error: BaseException) -> str | None:
 
 
 def patiently(write: Callable[[], Result], where: Path) -> Result:
-    """What `write` returns, which must be harmless to do twice. Raises StorageError after a minute of the same trouble."""
+    """What `write` returns, which must be harmless to do twice. Raises StorageError after a minute of the same
+    trouble."""
     deadline = time.monotonic() + SECONDS
     while True:
         try:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def repeating(look: Callable[[], object], every: float, name: str, patience: float) -> Iterator[threading.Thread]:
-    """Calls `look` in a thread, every so many seconds, until the block ends; then waits up to `patience` seconds for the
-    call that is under way. Gives the thread, which lives on where that was not enough. `look` must not raise."""
+    """Calls `look` in a thread, every so many seconds, until the block ends; then waits up to `patience` seconds for
+    the call that is under way. Gives the thread, which lives on where that was not enough. `look` must not raise."""
     ended = threading.Event()
 
     def loop() -> None:

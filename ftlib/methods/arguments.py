@@ -64,7 +64,8 @@ def check_tokens(experiment: Experiment) -> None:
     if new:
         part = f"adapter.type '{experiment.adapter.type}'" if experiment.adapter else "method.freeze"
         raise ConfigError(
-            f"model.special_tokens: '{new[0]}' is new to the vocabulary, and {part} leaves the embeddings as they are, so "
+            f"model.special_tokens: '{new[0]}' is new to the vocabulary, and {part} leaves the embeddings as they "
+            "are, so "
             "it would stay a random vector: use adapter: null, or a token that the vocabulary has."
         )
 
@@ -99,7 +100,8 @@ def check_optimizer(experiment: Experiment) -> None:
     if "layerwise" in train.optim and (train.gradient_accumulation_steps > 1 or experiment.scale.num_workers > 1):
         raise ConfigError(
             f"train.optim '{train.optim}' updates each layer as soon as its gradient is there: use "
-            f"train.optim: {train.optim.removesuffix('_layerwise')} with several workers or gradient_accumulation_steps."
+            f"train.optim: {train.optim.removesuffix('_layerwise')} with several workers or "
+            "gradient_accumulation_steps."
         )
 
 
@@ -129,7 +131,8 @@ def training_arguments(experiment: Experiment, output_dir: Path) -> dict[str, An
     use_gpu = experiment.scale.use_gpu
     if use_gpu and not torch.cuda.is_available():  # transformers would train on the CPU without a word
         raise TrialError(
-            "scale.resources_per_worker asks for a GPU, but torch sees none in the worker: install a CUDA build of torch, "
+            "scale.resources_per_worker asks for a GPU, but torch sees none in the worker: install a CUDA build of "
+            "torch, "
             "or leave GPU out."
         )
     allow_state(train.optim)

@@ -85,7 +85,8 @@ class Lesson:
 
     @cached_property
     def device(self) -> torch.device:
-        """The worker's. `TrainingArguments` would take it from a trainer that is already built: ask before, or set it."""
+        """The worker's. `TrainingArguments` would take it from a trainer that is already built: ask before, or set
+        it."""
         return TrainingArguments(**training_arguments(self.experiment, self.output_dir)).device
 
     def forget_model(self) -> None:

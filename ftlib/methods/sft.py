@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def trainer(
     experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, output_dir: Path, kind: Any = None
 ) -> Trainer:
-    """A trainer over `data`, whose rows are already tokens and labels; `kind` is a child of AnswerTrainer to be used instead."""
+    """A trainer over `data`, whose rows are already tokens and labels; `kind` is a child of AnswerTrainer to be used
+    instead."""
     from trl import SFTConfig
 
     from ftlib.methods.answers import AnswerTrainer

@@ -1,4 +1,5 @@
-"""The teacher of a distillation: where it is, what makes it the same teacher, and whether it reads what the student reads.
+"""The teacher of a distillation: where it is, what makes it the same teacher, and whether it reads what the student
+reads.
 
 A teacher is a model on the Hub, a folder, a version of the registry or a trial of a run; where that is an adapter, it
 is put on its base. What it computes once for many trials lies under FTLIB_HOME/cache/teacher, whole or not there.
@@ -83,7 +84,8 @@ class Teacher:
         classifier's teacher that was never taught to classify."""
         if self.adapter and self._adapter_config()["peft_type"] in ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"):
             raise ConfigError(
-                f"method.teacher: {self.name} is an adapter of virtual tokens, which cannot be compared token by token: "
+                f"method.teacher: {self.name} is an adapter of virtual tokens, which cannot be compared token by "
+                "token: "
                 "use a teacher with another adapter, or a whole model."
             )
         if head != "sequence_classification":
@@ -161,7 +163,8 @@ def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
     others = "relation" if method.task == "classify" else "sequence (the teacher writes, any tokenizer) or relation"
     raise ConfigError(
         f"method.teacher: '{method.teacher}' has another tokenizer than the student ({token!r} is "
-        f"{_number(theirs.get(token))} there and {_number(ours.get(token))} here), so kind '{method.kind}' would compare "
+        f"{_number(theirs.get(token))} there and {_number(ours.get(token))} here), so kind '{method.kind}' would "
+        "compare "
         f"different tokens: use kind: {others}, or a teacher of the student's family."
     )
 
@@ -186,7 +189,8 @@ def _named() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unsharded() -> Iterator[None]:
-    """While ZeRO-3 trains the student, transformers would read a teacher in parts too, which nothing then puts together."""
+    """While ZeRO-3 trains the student, transformers would read a teacher in parts too, which nothing then puts
+    together."""
     from transformers.integrations import deepspeed
 
     reference = deepspeed._hf_deepspeed_config_weak_ref

@@ -64,7 +64,8 @@ def check_code(owner: str, folder: Path, trusted: bool) -> None:
     why = None if trusted else why_code(folder)
     if why is not None:
         raise InputError(
-            f"{owner} {why}, which would run when it is loaded, and it was not made by you: --trust loads it all the same, "
+            f"{owner} {why}, which would run when it is loaded, and it was not made by you: --trust loads it all the "
+            "same, "
             "if you know where it comes from."
         )
 
@@ -134,11 +135,11 @@ def why_not_vllm(config: dict[str, Any]) -> str | None:
 
 
 def why_not_banked(owner: str, folder: Path) -> str | None:
-    """What keeps the adapter in a folder out of a bank (W + s B A of linear layers, and nothing else); None for one that it
-    holds. Reads the names of its tensors, and no tensor.
+    """What keeps the adapter in a folder out of a bank (W + s B A of linear layers, and nothing else); None for one
+    that it holds. Reads the names of its tensors, and no tensor.
 
-    This is the one answer to that question: the gate checks by it what the endpoint serves by it. Raises InputError for a
-    file that is not there or is none.
+    This is the one answer to that question: the gate checks by it what the endpoint serves by it. Raises InputError for
+    a file that is not there or is none.
     """
     config = adapter_config(owner, folder)
     if (why := why_not_vllm(config)) is not None:
@@ -173,8 +174,8 @@ def tensors(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def _end_of(header: dict[str, Any]) -> int:
-    """How many bytes of tensors a header tells of. Raises ValueError, TypeError or LookupError where they do not fit one
-    after the other: the library itself would find that out in its own words."""
+    """How many bytes of tensors a header tells of. Raises ValueError, TypeError or LookupError where they do not fit
+    one after the other: the library itself would find that out in its own words."""
     end = 0
     for begin, stop, entry in sorted(
         ((*entry["data_offsets"], entry) for entry in header.values() if _is_tensor(entry)), key=lambda each: each[:2]
@@ -194,7 +195,8 @@ def _is_tensor(entry: dict[str, Any]) -> bool:
 
 
 def check_tensors(folder: Path) -> None:
-    """Raises InputError, naming the file, for a damaged safetensors file of a folder: its library does not say which."""
+    """Raises InputError, naming the file, for a damaged safetensors file of a folder: its library does not say
+    which."""
     for file in sorted(folder.glob("*.safetensors")):
         tensors(file)
 
@@ -229,7 +231,8 @@ def _check_file(owner: str, file: Path) -> None:
     pickle = len(start) > 1 and start[0] == 0x80 and 2 <= start[1] <= 5
     if file.suffix.lower() in PICKLED or start == CODE or pickle:
         raise InputError(
-            f"{owner} holds {file.name}, which may be a pickle and run code when it is read: only safetensors are loaded."
+            f"{owner} holds {file.name}, which may be a pickle and run code when it is read: only safetensors are "
+            "loaded."
         )
 
 

@@ -191,7 +191,8 @@ def check_quantization(model: ModelSection) -> None:
 
 
 def _with_head(config: Any, head: Head, labels: Sequence[str]) -> Any:
-    """The config of a model with this head; a classifier on a language model needs the padding token to find the end."""
+    """The config of a model with this head; a classifier on a language model needs the padding token to find the
+    end."""
     if head == "reward":
         config.num_labels = 1
     elif head == "sequence_classification":
@@ -209,8 +210,8 @@ def freeze_body(model: Any) -> None:
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
-    """(all parameters, trainable parameters) of the whole model: tied weights once, four-bit weights unpacked, those that
-    are spread over workers with all their parts."""
+    """(all parameters, trainable parameters) of the whole model: tied weights once, four-bit weights unpacked, those
+    that are spread over workers with all their parts."""
     parameters = list(model.parameters())
     return sum(_count(each) for each in parameters), sum(_count(each) for each in parameters if each.requires_grad)
 
@@ -274,7 +275,8 @@ def unlike(base: Mapping[str, Any], model: ModelSection) -> str | None:
 
 
 def base_of(manifest: Mapping[str, Any], owner: str) -> ModelSection:
-    """How to load the base that `owner`, an adapter, was trained on. Raises FtlibError when it is another one by now."""
+    """How to load the base that `owner`, an adapter, was trained on. Raises FtlibError when it is another one by
+    now."""
     base = manifest["base"]
     path = Path(base["name_or_path"])
     section = ModelSection.model_validate(manifest["experiment"]["model"])
@@ -320,7 +322,8 @@ def _named(key: str, source: str) -> Iterator[None]:
         reason = _damaged(folder) or str(error).strip().splitlines()[0]
         if "trust_remote_code" in str(error):
             raise ConfigError(
-                f"{key}: '{source}' brings Python code of its own, and transformers does not know its kind without: it runs "
+                f"{key}: '{source}' brings Python code of its own, and transformers does not know its kind without: "
+                "it runs "
                 "with model.trust_remote_code: true in an experiment, or with --trust, if you know where it comes from."
             ) from error
         if folder.is_dir():

@@ -33,9 +33,11 @@ AS_GPT2 = ("gpt-2", "gpt2", "phi-2", "jais", "olmo", "mpt", "roberta-bpe")
 
 
 def gguf_file(key: str, source: str, named: str | None) -> Path | None:
-    """The GGUF file that is meant by a local path: the file itself, the one `named` in a folder, or a folder's only one.
+    """The GGUF file that is meant by a local path: the file itself, the one `named` in a folder, or a folder's only
+    one.
 
-    None where `source` is an ordinary model or tokenizer. Raises ConfigError where no file, or more than one, could be meant.
+    None where `source` is an ordinary model or tokenizer. Raises ConfigError where no file, or more than one, could be
+    meant.
     """
     path = Path(source).expanduser()
     if path.is_file():

@@ -364,7 +364,8 @@ class LoraBank:
         return {PREFIX + name: tensor for name, tensor in self.state(slot).items()}
 
     def load_peft(self, slot: int, state: Mapping[str, Tensor]) -> None:
-        """Takes the content of PEFT's `adapter_model.safetensors`. Raises ValueError for what the bank has no place for."""
+        """Takes the content of PEFT's `adapter_model.safetensors`. Raises ValueError for what the bank has no place
+        for."""
         named = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
         unknown = sorted(set(named) - {part.name for part in self.parts})
         if unknown:

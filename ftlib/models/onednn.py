@@ -1,7 +1,7 @@
 """Frozen linear layers on a CPU, their weights laid out as oneDNN likes them.
 
-PyTorch gives float32 products to MKL, which is slow on other makers' processors: on AMD EPYC, oneDNN takes 40 to 45 % of
-its time (docs/log.md, 2026-11-24), and no more than its time elsewhere. A row's result depends on that row alone,
+PyTorch gives float32 products to MKL, which is slow on other makers' processors: on AMD EPYC, oneDNN takes 40 to 45 %
+of its time (docs/log.md, 2026-11-24), and no more than its time elsewhere. A row's result depends on that row alone,
 whatever the number of rows. Laying weights out once is what `torch.compile` does with frozen weights too; the operators
 are those that it calls.
 """
@@ -64,7 +64,8 @@ Plain: TypeAlias = nn.Linear | FrozenLinear
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether `product` and `gradient` know the layer: others (quantized ones) multiply and differentiate themselves."""
+    """Whether `product` and `gradient` know the layer: others (quantized ones) multiply and differentiate
+    themselves."""
     return type(layer) in (nn.Linear, FrozenLinear)
 
 

@@ -1,7 +1,7 @@
 """A folder of plain LoRA as a bank takes it: by the bank's names, each layer's scale inside its B.
 
-A bank has one scale a slot, and PEFT one a layer: alpha / r, or alpha / sqrt(r) of rsLoRA, where patterns may give a layer
-its own alpha and its own r.
+A bank has one scale a slot, and PEFT one a layer: alpha / r, or alpha / sqrt(r) of rsLoRA, where patterns may give a
+layer its own alpha and its own r.
 """
 
 from __future__ import annotations

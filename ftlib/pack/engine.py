@@ -95,7 +95,8 @@ class Pack:
         self._failed.pop(trial_id, None)
 
     def depart(self, trial_id: str) -> None:
-        """Saves a trial where it stands, between two batches, and frees its slot: it goes on elsewhere from this step."""
+        """Saves a trial where it stands, between two batches, and frees its slot: it goes on elsewhere from this
+        step."""
         self.members[trial_id].keep()
         self.leave(trial_id)
 

@@ -1,8 +1,9 @@
 """Whether a trial's company changes its bits on this machine: probed on the layers of a base, and said.
 
-Certificate 1 of packs (docs/packs.md) stands on products in which a block of rows is the same bits whatever stands beside
-it. Libraries of matrix products do not promise that, and whether they do it depends on the processor. So a host tries it:
-one layer of each shape, forward and backward, with the rows of one trial alone, and of several trials that are alike.
+Certificate 1 of packs (docs/packs.md) stands on products in which a block of rows is the same bits whatever stands
+beside it. Libraries of matrix products do not promise that, and whether they do it depends on the processor. So a host
+tries it: one layer of each shape, forward and backward, with the rows of one trial alone, and of several trials that
+are alike.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ class Member:
         self.items: int | None = None
 
     def _draw(self) -> None:
-        """The weights that a solo trial of this seed begins with: those of `adapter.from`, or drawn: a head first, as the
-        model is loaded, then the adapter."""
+        """The weights that a solo trial of this seed begins with: those of `adapter.from`, or drawn: a head first, as
+        the model is loaded, then the adapter."""
         if self.base.start is not None:
             self.base.bank.load_peft(self.slot, self.base.start)
             return

@@ -1,8 +1,8 @@
 """What MKL is told before it is loaded, so that a row of a product does not depend on the rows beside it.
 
-On Intel's processors MKL cuts a product by the number of its rows, and a cut elsewhere rounds elsewhere; without STRICT it
-does so in every mode. On other makers' it does not, and STRICT would only cost time. MKL reads its variables once, with
-torch: so this file imports nothing heavy.
+On Intel's processors MKL cuts a product by the number of its rows, and a cut elsewhere rounds elsewhere; without STRICT
+it does so in every mode. On other makers' it does not, and STRICT would only cost time. MKL reads its variables once,
+with torch: so this file imports nothing heavy.
 """
 
 from __future__ import annotations

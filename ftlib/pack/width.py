@@ -96,7 +96,8 @@ STOPS = ("eval_steps", "evals_per_epoch", "save_steps", "early_stopping_patience
 
 
 def _step(base: FrozenBase, setting: Setting, width: int, rank: int) -> tuple[float, list[Block]]:
-    """Seconds of a step of `width` trials, and their places: one batch again and again, since batches differ in size."""
+    """Seconds of a step of `width` trials, and their places: one batch again and again, since batches differ in
+    size."""
     base.bank.resize(width)
     params: dict[str, Any] = {"adapter.r": rank, "train.max_steps": 10**6, "train.logging_steps": 10**6}
     params |= {"train.eval_strategy": "end"} | {f"train.{key}": None for key in STOPS}
@@ -119,7 +120,8 @@ def _step(base: FrozenBase, setting: Setting, width: int, rank: int) -> tuple[fl
 
 
 def frozen(base: FrozenBase, blocks: list[Block]) -> None:
-    """Forward of the base alone over each trial's places, and the gradient of its embeddings: what LoRA cannot do without."""
+    """Forward of the base alone over each trial's places, and the gradient of its embeddings: what LoRA cannot do
+    without."""
     hook = base.model.get_input_embeddings().register_forward_hook(
         lambda module, args, out: out.detach().requires_grad_()
     )

@@ -1,7 +1,7 @@
 """Whether an adapter computes the same in each of the ways that it can be served, told by its logits on a few probes.
 
-The ways are: beside its base (PEFT, as it was trained), computed into its base (merged), and in the bank that serves many
-adapters at once. All use one loaded base, one after another.
+The ways are: beside its base (PEFT, as it was trained), computed into its base (merged), and in the bank that serves
+many adapters at once. All use one loaded base, one after another.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ftlib.models.adapters.merge import MERGEABLE
 from ftlib.models.lora_bank import Mix
 from ftlib.models.plain_lora import read_lora, serving_bank
 
-# How far the same adapter's logits may be apart, as a share of their size (2-norm). Measured on Llamas of 2 to 12 layers,
-# 64 to 1,024 wide: at most 1.2e-6, 2.1e-3 and 1.7e-2, whatever the adapter, growing with the root of the depth.
+# How far the same adapter's logits may be apart, as a share of their size (2-norm). Measured on Llamas of 2 to 12
+# layers, 64 to 1,024 wide: at most 1.2e-6, 2.1e-3 and 1.7e-2, whatever the adapter, growing with the root of the depth.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 # Merging makes quantized weights plain again, which other kernels multiply: nf4 was 5e-7 apart in float32, int8 6e-3.
 QUANTIZED = {None: 0.0, "nf4": 1e-2, "int8": 3e-2}
@@ -49,8 +49,8 @@ class Ways:
     merged: Logits | None
 
     def agree(self, owner: str) -> dict[str, Any]:
-        """How far they are apart. Raises FtlibError for logits that are the base's, or that differ by more than rounding
-        gives."""
+        """How far they are apart. Raises FtlibError for logits that are the base's, or that differ by more than
+        rounding gives."""
         effect = _apart(self.untuned, self.own)
         if not effect:
             raise FtlibError(f"{owner}: its adapter changes no logit, so its weights fit no layer of the base.")
@@ -66,7 +66,8 @@ class Ways:
             found[name] = None if logits is None else _short(_apart(logits, self.own))
             if found[name] is not None and not found[name] <= self.tolerance:  # NaN is no agreement
                 raise FtlibError(
-                    f"{owner}: {how}, the adapter gives other logits than beside it (apart by {found[name]:.2g} of their "
+                    f"{owner}: {how}, the adapter gives other logits than beside it (apart by {found[name]:.2g} of "
+                    "their "
                     f"size, where rounding gives at most {self.tolerance:g}): what is served would not be what was "
                     "trained. Please report this; --no-gate promotes it all the same."
                 )
@@ -82,11 +83,11 @@ def ways_of(
     beside: Callable[[Any], None],
     load_merged: Callable[[], Any] | None = None,
 ) -> Ways:
-    """The logits of the adapter in a folder, each way. `load` gives its base; `load_merged` the model that it was merged
-    into, where that was written already, or else it is merged in memory.
+    """The logits of the adapter in a folder, each way. `load` gives its base; `load_merged` the model that it was
+    merged into, where that was written already, or else it is merged in memory.
 
-    `beside` gets the PEFT model in between: who wants more of it need not load it again. Raises FtlibError for an adapter
-    that does not fit its base, and for logits that are no numbers.
+    `beside` gets the PEFT model in between: who wants more of it need not load it again. Raises FtlibError for an
+    adapter that does not fit its base, and for logits that are no numbers.
     """
     config = adapter_config(owner, adapter)
     base = load()

@@ -22,8 +22,8 @@ from ftlib.data import Prepared, prepare
 from ftlib.data.tokenize import IGNORED
 from ftlib.errors import DataError, FtlibError, InputError
 
-# What a file is read as, where the method's own rows have no answer that can be scored: GRPO's prompts come with a right
-# answer, and of judged answers a better and a worse one are needed.
+# What a file is read as, where the method's own rows have no answer that can be scored: GRPO's prompts come with a
+# right answer, and of judged answers a better and a worse one are needed.
 READ_AS: dict[Rows, Rows] = {"prompts": "answers", "judged": "pairs"}
 
 

@@ -7,11 +7,11 @@
     <name>/.lock               who moves it       locks/<name>.json
     .numbers/<name>            the highest given  numbers/<name>.json
 
-A folder has renames and the kernel's locks: a version appears in one move, with a number that nobody else has. An object
-store has neither, and only one thing is relied on: an object is written whole or not at all. So the files go up first,
-under a name that nobody else has; then the one object that makes them a version; then the alias. What is cut short is
-no version, and two promotions never mix their files. All aliases lie together, so that one short listing tells which
-of them have changed.
+A folder has renames and the kernel's locks: a version appears in one move, with a number that nobody else has. An
+object store has neither, and only one thing is relied on: an object is written whole or not at all. So the files go up
+first, under a name that nobody else has; then the one object that makes them a version; then the alias. What is cut
+short is no version, and two promotions never mix their files. All aliases lie together, so that one short listing tells
+which of them have changed.
 
 A number is given once, also when its version, or all of its name, was removed since: whoever keeps what a number means
 (an endpoint, a machine's cache) never has another's.

@@ -1,8 +1,8 @@
 """Versions of the registry as bases: `registry:NAME` wherever an experiment names a model.
 
 A whole model is used where it lies. An adapter is merged into its base once, under FTLIB_HOME/cache/merged, by content;
-`lineage.json` in that folder says which version on which base it is. Whoever was trained on it keeps that in its manifest,
-so that the folder can be made again when the cache is gone.
+`lineage.json` in that folder says which version on which base it is. Whoever was trained on it keeps that in its
+manifest, so that the folder can be made again when the cache is gone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def resolved(experiment: Experiment, whole: bool = False) -> Experiment:
     """The experiment with a folder in the place of each `registry:NAME`.
 
     With `whole`, teachers and reward models that are adapters are merged too: they are for a cluster, which lacks their
-    bases. Raises InputError for names that are not there, and ConfigError for versions that cannot be what they are named
-    for.
+    bases. Raises InputError for names that are not there, and ConfigError for versions that cannot be what they are
+    named for.
     """
     tree = experiment.to_dict()
     tree["model"]["name_or_path"] = _base(experiment, tree["model"]["name_or_path"])
@@ -76,7 +76,8 @@ def _base(experiment: Experiment, name: str) -> str:
     trained_on = version.manifest["experiment"]["model"].get("quantization")
     if trained_on and experiment.model.quantization:
         raise ConfigError(
-            f"model.quantization: {version.id} was trained on an {trained_on} base, and quantizing what it is merged into "
+            f"model.quantization: {version.id} was trained on an {trained_on} base, and quantizing what it is merged "
+            "into "
             f"would round a part of it away: use quantization: null, or go on with it as it is: adapter: {{type: lora, "
             f"from: {name}}} on {_root(version.manifest['base'])}."
         )
@@ -101,7 +102,8 @@ def _beside(experiment: Experiment, name: str, whole: bool, place: Callable[[Ver
     registry.check_loadable(version)
     if experiment.model.trust_remote_code and not version.may_run_code:  # said of another model
         raise ConfigError(
-            f"model.trust_remote_code: {version.id} would be loaded with it too, and others have promoted it: promote it "
+            f"model.trust_remote_code: {version.id} would be loaded with it too, and others have promoted it: promote "
+            "it "
             "yourself, or leave the key out."
         )
     if version.kind == "model":
@@ -117,8 +119,8 @@ def _beside(experiment: Experiment, name: str, whole: bool, place: Callable[[Ver
 def merged(version: Version) -> Path:
     """The folder of a version's adapter computed into its base; made at the first call.
 
-    Raises InputError for an adapter that no base can absorb, and FtlibError for a base that changed, or a folder that was
-    changed since it was made.
+    Raises InputError for an adapter that no base can absorb, and FtlibError for a base that changed, or a folder that
+    was changed since it was made.
     """
     registry.check_loadable(version)
     check_mergeable(version.weights)

@@ -96,7 +96,8 @@ def measures(reference: Texts, other: Texts) -> dict[str, float]:
 
 
 def expectations(reference: Texts, held_out: Sequence[Texts]) -> dict[int, dict[str, float]]:
-    """What `measures` gives for so many texts when nothing drifted: mean and two deviations over draws of held-out ones."""
+    """What `measures` gives for so many texts when nothing drifted: mean and two deviations over draws of held-out
+    ones."""
     drawing, found = random.Random(0), {}
     for size in SIZES:
         draws = [measures(reference, Texts.together(drawing.choices(held_out, k=size))) for _ in range(DRAWS)]

@@ -208,14 +208,16 @@ def _compare(new: Candidate, loss: Loss, reference: Version | None, comparison: 
     before = old.loss_like(new, comparison.file)
     if before.rows != loss.rows:
         raise FtlibError(
-            f"{comparison.file} gives {loss.rows} answers to {new.owner} and {before.rows} to {reference.id}, whose tokenizer "
+            f"{comparison.file} gives {loss.rows} answers to {new.owner} and {before.rows} to {reference.id}, whose "
+            "tokenizer "
             "is another: leave out the rows that are longer than data.max_length."
         )
     ours, theirs = loss.beside(before)
     if ours > theirs * (1 + comparison.slack) + NOISE * abs(theirs):
         allowed = f" (with --slack {comparison.slack:g})" if comparison.slack else ""
         raise FtlibError(
-            f"{new.owner} is worse than {reference.id} on {comparison.file}: its loss is {ours:.4f}, and {reference.id} has "
+            f"{new.owner} is worse than {reference.id} on {comparison.file}: its loss is {ours:.4f}, and "
+            f"{reference.id} has "
             f"{theirs:.4f}{allowed}. It was not promoted; --slack allows a higher loss."
         )
     return {**found, "reference": reference.id, "new": ours, "old": theirs}

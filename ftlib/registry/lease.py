@@ -21,12 +21,12 @@ PATIENCE = 120.0  # seconds to wait for others
 class Lease:
     """One holder at a time of what an object at `url` stands for, as far as a store without locks can see to that.
 
-    The object says who holds it and until when. Who finds none, or one that is over, writes its own, waits a second, and
-    holds it when it reads its own back: of several that wrote in that second, the last one. `check` looks again, right
-    before what must not be done twice.
+    The object says who holds it and until when. Who finds none, or one that is over, writes its own, waits a second,
+    and holds it when it reads its own back: of several that wrote in that second, the last one. `check` looks again,
+    right before what must not be done twice.
 
-    What this cannot exclude: a write that takes longer than that second to arrive, a process that is stopped between `check`
-    and what it does next, and machines whose clocks are a minute apart. Two may then do what one should.
+    What this cannot exclude: a write that takes longer than that second to arrive, a process that is stopped between
+    `check` and what it does next, and machines whose clocks are a minute apart. Two may then do what one should.
     """
 
     def __init__(self, url: str) -> None:

@@ -95,7 +95,8 @@ def monitor(reference: str, files: Sequence[Path] = (), hours: float | None = No
     if not rows:
         raise InputError(
             f"no request for {version.id} is in {', '.join(map(str, files))}"
-            f"{f' of the last {hours:g} hours' if hours else ''}: ask it something, or name another log with --log FILE."
+            f"{f' of the last {hours:g} hours' if hours else ''}: ask it something, or name another log with --log "
+            "FILE."
         )
     return _report(version, rows, reader.damaged)
 

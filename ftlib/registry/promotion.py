@@ -54,8 +54,8 @@ class Conditions:
 def promote(run: Run, trial: Trial, name: str, conditions: Conditions, say: Say) -> Version:
     """The trial as the next version of `name`, or its canary. `say` hears what was found, a sentence at a time.
 
-    Raises InputError for what cannot be promoted, merged, or served by the engine, and FtlibError for what the gate holds
-    back. The registry is then as it was.
+    Raises InputError for what cannot be promoted, merged, or served by the engine, and FtlibError for what the gate
+    holds back. The registry is then as it was.
     """
 
     making = _Promotion(f"trial {trial.id} of {run.name}", conditions, say)
@@ -146,7 +146,8 @@ def _sentences(found: dict[str, Any]) -> list[str]:
     lines = [f"gate: chat template {found['chat_template']}; {found['probes']} in {found['dtype']}, {_logits(found)}"]
     if found.get("effect") is not None and found["effect"] < found["tolerance"]:
         lines.append(
-            f"warning: the adapter moves the logits by {found['effect']:.2g} of their size, less than what rounding does in "
+            f"warning: the adapter moves the logits by {found['effect']:.2g} of their size, less than what rounding "
+            "does in "
             f"{found['dtype']} ({found['tolerance']:g}): that they agree says little"
         )
     return lines

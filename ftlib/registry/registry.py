@@ -4,8 +4,8 @@
                tried on a share of the traffic also "canary": {"version": 4, "share": 0.1}
     a version  adapter/ (PEFT) or model/ (safetensors), and manifest.json: where the weights come from
 
-A version is signed by whoever promoted it. Code that comes with its weights or its base (`trust_remote_code`, `*.py`) runs
-for this user where this user has signed it, or says --trust (`trusting`); a manifest alone is not believed.
+A version is signed by whoever promoted it. Code that comes with its weights or its base (`trust_remote_code`, `*.py`)
+runs for this user where this user has signed it, or says --trust (`trusting`); a manifest alone is not believed.
 
 `support` addresses what the alias points at, `support@2` one version for ever. Promoting writes the next number and
 then moves the alias; rolling back moves the alias alone. A move is one write under a lock, so whoever reads the alias
@@ -45,8 +45,8 @@ Kind = Literal["adapter", "model"]
 
 @dataclass(frozen=True)
 class Version:
-    """One promoted winner, which is never written again. `place` is its folder, or the URL of the registry that has it: then
-    its files are brought to whichever machine asks for its `path` or its `weights`, once."""
+    """One promoted winner, which is never written again. `place` is its folder, or the URL of the registry that has it:
+    then its files are brought to whichever machine asks for its `path` or its `weights`, once."""
 
     name: str
     number: int
@@ -134,8 +134,8 @@ def promote(
 
     With `canary`, a share between 0 and 1, `name` goes on meaning what it means, but for that share of the requests. A
     canary that was there ends either way. `examine` sees the copy before it has a number, may still change it, and
-    returns what goes into its manifest; `compare` does so for the version that `name` means until then, or None, and again
-    when that is another by the time that the alias is moved. Whatever they raise ends the promotion.
+    returns what goes into its manifest; `compare` does so for the version that `name` means until then, or None, and
+    again when that is another by the time that the alias is moved. Whatever they raise ends the promotion.
 
     Code that comes with the weights of a run which is not this user's is refused, and what its manifest says of code is
     not taken over, unless there is `trust`.
@@ -206,7 +206,8 @@ def rollback(name: str) -> Version:
         history = state["history"] if state.get("canary") else state["history"][:-1]
         if not history:
             raise InputError(
-                f"{name}@{state['version']} is the first version that '{name}' pointed at: there is none to roll back to."
+                f"{name}@{state['version']} is the first version that '{name}' pointed at: there is none to roll back "
+                "to."
             )
         told = _state(history)
         meant = _whole(place, name, told)
@@ -241,15 +242,16 @@ def check_manifest(version: Version) -> None:
 
 
 def check_loadable(version: Version, *, engine: Engine = "bank", max_rank: int | None = None) -> None:
-    """Raises InputError for a version that must not be loaded (links, pickles, code that nobody trusts, damaged files, a
-    rank above `max_rank`) or that `engine` cannot serve. Reads headers alone: it takes milliseconds."""
+    """Raises InputError for a version that must not be loaded (links, pickles, code that nobody trusts, damaged files,
+    a rank above `max_rank`) or that `engine` cannot serve. Reads headers alone: it takes milliseconds."""
     weights.check(version.id, version.path, engine, max_rank)
     if weights.why_code(version.weights) is not None:
         weights.check_code(version.id, version.weights, version.may_run_code)
 
 
 def manifest_of(folder: Path, trust: bool = False) -> dict[str, Any]:
-    """The manifest beside a folder of weights in a run or a version, which is believed of code where that is this user's.
+    """The manifest beside a folder of weights in a run or a version, which is believed of code where that is this
+    user's.
 
     Raises InputError where there is none, and for code that comes with weights of others, unless there is `trust`.
     """
@@ -312,10 +314,12 @@ def resolve(reference: str) -> Version:
 
 
 def check_name(name: str) -> None:
-    """Raises InputError for what cannot be a name. The pattern leaves no room for a separator: a name is never a path."""
+    """Raises InputError for what cannot be a name. The pattern leaves no room for a separator: a name is never a
+    path."""
     if not NAME.fullmatch(name):
         raise InputError(
-            f"'{name}' cannot be a registry name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit."
+            f"'{name}' cannot be a registry name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter "
+            "or digit."
         )
 
 
@@ -415,7 +419,8 @@ def root_of(base: Mapping[str, Any]) -> str:
 
 
 def _promotable(trial: Trial) -> Path:
-    """The folder of the trial's weights, once they have been looked at. Raises InputError, saying what is wrong with them."""
+    """The folder of the trial's weights, once they have been looked at. Raises InputError, saying what is wrong with
+    them."""
     if trial.state == "failed":
         reason = trial.status.get("reason") or "see its status.json"
         raise InputError(f"{trial.id} failed ({reason}), so it cannot be promoted: choose another trial.")

@@ -18,8 +18,8 @@ LEFT_BEHIND = 86_400.0  # seconds after which a copy of another machine counts a
 
 @contextlib.contextmanager
 def staging_in(folder: Path) -> Iterator[Path]:
-    """A new name in a folder for what is put together there, gone afterwards. What kills have left there goes first: beside
-    each copy stands whose it is."""
+    """A new name in a folder for what is put together there, gone afterwards. What kills have left there goes first:
+    beside each copy stands whose it is."""
     folder.mkdir(parents=True, exist_ok=True)
     for other in [*folder.glob(".staged-*")]:
         _sweep(other)

@@ -38,8 +38,8 @@ AGAIN = 5.0  # seconds after which what could not be brought is asked for again
 
 
 class StoreBackend:
-    """A registry at an object store. What never changes is read once: manifests by this process, and files by this machine,
-    where they lie whole below $FTLIB_HOME/cache/registry."""
+    """A registry at an object store. What never changes is read once: manifests by this process, and files by this
+    machine, where they lie whole below $FTLIB_HOME/cache/registry."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -77,8 +77,8 @@ class StoreBackend:
             return object_store.read(self.alias_at(name))
 
     def aliases(self) -> dict[str, bytes]:
-        """All of them: one listing, and those read that have changed. A store's times are coarse, so an alias that is new is
-        read again until another change of it must have had another time."""
+        """All of them: one listing, and those read that have changed. A store's times are coarse, so an alias that is
+        new is read again until another change of it must have had another time."""
         found = {}
         for name, mark in self._listed().items():
             known = self._aliases.get(name)
@@ -92,8 +92,8 @@ class StoreBackend:
 
     @contextlib.contextmanager
     def moving(self, name: str) -> Iterator[Move]:
-        """One process at a time moves the alias, as far as `Lease` can see to that. Where it cannot, the later move stands:
-        the version of the other is there and whole, and the name does not mean it."""
+        """One process at a time moves the alias, as far as `Lease` can see to that. Where it cannot, the later move
+        stands: the version of the other is there and whole, and the name does not mean it."""
         with object_store.within(PATIENCE), Lease(f"{self.url}/locks/{name}.json") as lease:
 
             def move(state: dict[str, Any]) -> None:
@@ -120,8 +120,8 @@ class StoreBackend:
         object_store.put_folder(staged, self._files_at(_files(name, staged)))
 
     def publish(self, name: str, staged: Path, manifest: Manifest) -> int:
-        """Writes the object that makes the carried files the next version. It is read back: whoever took the same number
-        since, against the lock, keeps it."""
+        """Writes the object that makes the carried files the next version. It is read back: whoever took the same
+        number since, against the lock, keeps it."""
         given = f"{self.url}/numbers/{name}.json"
         highest = parsed(object_store.read(given) or b"{}", given)
         for number in itertools.count(next_number(self.numbers(name), highest, given)):

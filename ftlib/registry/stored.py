@@ -50,7 +50,8 @@ def as_json(value: dict[str, Any]) -> bytes:
 
 
 def next_number(there: list[int], given: dict[str, Any], where: Path | str) -> int:
-    """One above all that there are and all that were ever given. Raises FtlibError where nobody knows what was given."""
+    """One above all that there are and all that were ever given. Raises FtlibError where nobody knows what was
+    given."""
     highest = given.get("highest", 0)
     if type(highest) is not int or highest < 0:
         raise FtlibError(f'{where} is damaged: write the highest number that was given, as in {{"highest": 7}}.')

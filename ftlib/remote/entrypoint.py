@@ -84,7 +84,8 @@ def _check_versions() -> None:
     other = differing(sent, _installed(sent))
     if other and not os.environ.get("FTLIB_ANY_VERSIONS"):
         raise FtlibError(
-            f"this cluster has {', '.join(other)}: install constraints.txt there, or submit with --pip or --any-versions."
+            f"this cluster has {', '.join(other)}: install constraints.txt there, or submit with --pip or "
+            "--any-versions."
         )
 
 
@@ -152,7 +153,8 @@ def _whole(place: str) -> Run:
 
 
 def main() -> None:
-    """`run|resume RUN JOB [--secrets] [--trust]`, `archive RUN JOB STORAGE WEIGHTS`: written by `ftlib.remote.jobs` alone."""
+    """`run|resume RUN JOB [--secrets] [--trust]`, `archive RUN JOB STORAGE WEIGHTS`: written by `ftlib.remote.jobs`
+    alone."""
     from ftlib.driver.process import guarded
     from ftlib.driver.quiet import quiet_libraries
 

@@ -112,7 +112,8 @@ class Cluster:
         return sorted(ours, key=lambda job: job.started or 0)
 
     def job(self, name: str) -> Job:
-        """The newest job of a run, by the run's name or the job's. Raises InputError, with the nearest name, for none."""
+        """The newest job of a run, by the run's name or the job's. Raises InputError, with the nearest name, for
+        none."""
         found = self.jobs()
         for job in reversed(found):
             if name in (job.id, job.run):
@@ -239,11 +240,13 @@ class Cluster:
             if self.headers:
                 raise InputError(f"{self.address} refuses this token: is {token_file()} of that cluster?") from None
             raise InputError(
-                f"{self.address} asks for a token, and there is none: put it into {token_file()}, or set RAY_AUTH_TOKEN."
+                f"{self.address} asks for a token, and there is none: put it into {token_file()}, or set "
+                "RAY_AUTH_TOKEN."
             ) from None
         except (ConnectionError, requests.exceptions.RequestException, aiohttp.ClientError) as error:
             raise FtlibError(
-                f"nothing answers at {self.address} ({type(error).__name__}): is the tunnel up ('ftlib cluster dashboard')?"
+                f"nothing answers at {self.address} ({type(error).__name__}): is the tunnel up ('ftlib cluster "
+                "dashboard')?"
             ) from None
         except RuntimeError as error:
             raise FtlibError(f"{self.address}: {str(error).strip().splitlines()[-1]}") from None

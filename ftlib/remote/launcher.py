@@ -137,5 +137,6 @@ class ClusterFile:
         module, package = SDK.get(self.tree["provider"]["type"], (None, None))
         if module is not None and find_spec(module) is None:
             raise FtlibError(
-                f"provider.type is '{self.tree['provider']['type']}', which Ray asks through {package}: pip install {package}."
+                f"provider.type is '{self.tree['provider']['type']}', which Ray asks through {package}: pip install "
+                f"{package}."
             )

@@ -127,7 +127,8 @@ def _digest(files: dict[str, Path]) -> str:
 
 
 def differing(sent: dict[str, Any], here: dict[str, str]) -> list[str]:
-    """`torch 2.12.0 instead of 2.13.0` for each version that is another here; builds (`+cpu`, `+cu126`) do not count."""
+    """`torch 2.12.0 instead of 2.13.0` for each version that is another here; builds (`+cpu`, `+cu126`) do not
+    count."""
     public = {name: version.partition("+")[0] for name, version in here.items()}
     return [
         f"{name} {public.get(name, 'missing')} instead of {wanted.partition('+')[0]}"

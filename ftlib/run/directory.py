@@ -1,8 +1,8 @@
 """The run directory: the whole truth of one execution, and the seam between training and everything after it.
 
-`layout` has the names of its files. Everything can be read with `cat`. Every file is written to a temporary name, brought
-to the disk and renamed; a directory is replaced by two renames, and a reader that finds it half way takes the old one.
-What is read may be another's, or damaged: it is checked, and an error names the trial and the file.
+`layout` has the names of its files. Everything can be read with `cat`. Every file is written to a temporary name,
+brought to the disk and renamed; a directory is replaced by two renames, and a reader that finds it half way takes the
+old one. What is read may be another's, or damaged: it is checked, and an error names the trial and the file.
 """
 
 from __future__ import annotations

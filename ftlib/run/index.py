@@ -1,12 +1,13 @@
-"""The index of a place at a URL (a run, or a trial of it): which state of each directory is meant, and what its files are.
+"""The index of a place at a URL (a run, or a trial of it): which state of each directory is meant, and what its files
+are.
 
     {"machine": ..., "directories": {"adapter": "adapter.1f-2e"}, "contents": {"adapter": DIGEST},
      "files": {"metrics.jsonl": [DIGEST, ...]}, "signature": MAC}
 
-It is one object, so it changes in one move, and it is signed: whoever can write to the bucket could choose what `resume`
-and other machines run. It is written before the files that it names, which go up one by one, and once more after them: until
-then it knows the last few states of each, and a kill between the two leaves a place that is believed. A place can be put back
-as a whole to what it was: that was signed once.
+It is one object, so it changes in one move, and it is signed: whoever can write to the bucket could choose what
+`resume` and other machines run. It is written before the files that it names, which go up one by one, and once more
+after them: until then it knows the last few states of each, and a kill between the two leaves a place that is believed.
+A place can be put back as a whole to what it was: that was signed once.
 """
 
 from __future__ import annotations

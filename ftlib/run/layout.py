@@ -10,12 +10,12 @@
       tune/              Ray Tune's own state
       commands/          what people have asked of the running sweep
       trials/<id>/       `base`: the untuned base; 000, 001, ...: in the order in which they were proposed
-        params.json      the point of the space              status.json     where it stands, and why
-        point.json       the same, ratios unresolved         lineage.json    whose clone it is, and what a person changed
-        metrics.jsonl    a row for each log and evaluation   manifest.json   what the weights are
-        error.txt        the traceback of a failure          storage.jsonl   when it waited for the URL
-        place.json       the machine that it is on           leave.json      that it should leave that machine, and why
-        checkpoint/      the latest position                 adapter/ or model/  the weights of the best evaluation
+        params.json      the point of the space              status.json     where it stands, and why point.json
+        the same, ratios unresolved         lineage.json    whose clone it is, and what a person changed metrics.jsonl
+        a row for each log and evaluation   manifest.json   what the weights are error.txt        the traceback of a
+        failure          storage.jsonl   when it waited for the URL place.json       the machine that it is on
+        leave.json      that it should leave that machine, and why checkpoint/      the latest position
+        adapter/ or model/  the weights of the best evaluation
 
 docs/run_directory.md shows what is in them. Each file has one writer: the driver, or the trial itself.
 """

@@ -199,7 +199,8 @@ def to_csv(board: Leaderboard) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would compute (`=HYPERLINK(...)`) begins with an apostrophe there; numbers stay numbers."""
+    """A text that a spreadsheet would compute (`=HYPERLINK(...)`) begins with an apostrophe there; numbers stay
+    numbers."""
     if not isinstance(value, str) or not value.startswith(FORMULAS):
         return value
     try:

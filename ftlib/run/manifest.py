@@ -1,6 +1,7 @@
 """A manifest: what the weights beside it are. Trials write theirs, and a version of the registry has one.
 
-It decides what is loaded and how, and can come from anywhere, so its shape is looked at before anything is believed of it.
+It decides what is loaded and how, and can come from anywhere, so its shape is looked at before anything is believed of
+it.
 """
 
 from __future__ import annotations

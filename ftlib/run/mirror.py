@@ -13,7 +13,8 @@ evaluation, before it reports it, so whoever stops the trial then, or takes over
 Who else can write to the bucket must not choose what runs: indexes are signed (`index.py`), and names from there become
 paths in one place (`below.py`).
 
-A machine is known by the file FTLIB_HOME/machine: where an index was written by this one, the local files are the newest.
+A machine is known by the file FTLIB_HOME/machine: where an index was written by this one, the local files are the
+newest.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def _newest(folder: Path) -> int:
 
 
 def _pull_directories(url: str, folder: Path, names: tuple[str, ...], key: str = "") -> str | None:
-    """Brings directories of a place; what keeps them from being believed, where one is not as its index has signed it."""
+    """Brings directories of a place; what keeps them from being believed, where one is not as its index has signed
+    it."""
     index, doubts = read_index(url, key), []
     for name in names:
         if name not in index.directories:
@@ -232,7 +234,8 @@ def key_of(run: Run) -> str:
     return "" if url is None else signature.key_for(url)
 
 
-# --- the run, in its driver --------------------------------------------------------------------------------------------
+# --- the run, in its driver
+# --------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -378,7 +381,8 @@ class _Keeper:
         return doubt is None
 
 
-# --- a run, from outside ------------------------------------------------------------------------------------------------
+# --- a run, from outside
+# ------------------------------------------------------------------------------------------------
 
 
 def open_run(place: str) -> Run:
@@ -428,8 +432,8 @@ def find(url: str) -> str:
 def fetch(url: str, target: Path, whole: tuple[str, ...] = (ADAPTER, MODEL), tune: bool = True) -> Run:
     """Brings a run from its URL into a directory; `whole` are the directories of trials that come too.
 
-    It is this user's run where all of it is as this user has signed it; where it is not, `signature.check` says which file
-    is not. Raises InputError, before anything is written, for names there that are no names of files.
+    It is this user's run where all of it is as this user has signed it; where it is not, `signature.check` says which
+    file is not. Raises InputError, before anything is written, for names there that are no names of files.
     """
     (target / signature.FILE).unlink(missing_ok=True)  # it was of what is replaced now
     there = {name: below(target, name, url) for name in object_store.listing(url)}

@@ -12,7 +12,8 @@ DIRECTIONS = frozenset(
 
 
 def plain(text: str) -> str:
-    """The text with every control character but line ends and tabs shown as its code: `\\x1b[2J` and not an empty screen."""
+    """The text with every control character but line ends and tabs shown as its code: `\\x1b[2J` and not an empty
+    screen."""
     return text if text.isascii() and text.isprintable() else "".join(map(_shown, text.replace("\r\n", "\n")))
 
 

@@ -1,10 +1,10 @@
 """Which runs are ours: resuming one unpickles what Ray Tune has kept in it, and a pickle can run any code.
 
 A run directory that is made here is signed with a key that only this user has (FTLIB_HOME/key): its name, what it was
-resolved to, and the directory itself, as the disk knows it. One that came in an archive, or was copied from somebody, is
-another directory and has no such signature; nor is one believed that others can write to. At a URL, where everybody with
-the bucket may write, each file is signed by its content (`storage/index.py`), with a key of that run alone, which its
-workers on other machines get from its driver.
+resolved to, and the directory itself, as the disk knows it. One that came in an archive, or was copied from somebody,
+is another directory and has no such signature; nor is one believed that others can write to. At a URL, where everybody
+with the bucket may write, each file is signed by its content (`storage/index.py`), with a key of that run alone, which
+its workers on other machines get from its driver.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ OF_TRACKERS = ("wandb", "tensorboard")  # nothing reads them, and W&B links from
 
 
 def _key() -> bytes:
-    """This user's key, made where there is none. Raises FtlibError for a file that cannot be one: an empty key would sign
-    for everybody."""
+    """This user's key, made where there is none. Raises FtlibError for a file that cannot be one: an empty key would
+    sign for everybody."""
     file = home() / "key"
     try:
         key = _read(file)
@@ -41,7 +41,8 @@ def _key() -> bytes:
         raise FtlibError(f"the key {file} cannot be read or written: {error.strerror}; FTLIB_HOME moves it.") from error
     if len(key) < KEY_BYTES:
         raise FtlibError(
-            f"the key {file} is cut short, so it would sign for everybody: remove it, and the next command makes another. "
+            f"the key {file} is cut short, so it would sign for everybody: remove it, and the next command makes "
+            "another. "
             "What the old one has signed then wants --trust."
         )
     return key
@@ -136,7 +137,8 @@ def was_trusted(run: Run) -> bool:
 
 
 def why_foreign(run: Run) -> str | None:
-    """What speaks against a run being this user's, made on this machine, as a part of a sentence; None where nothing does."""
+    """What speaks against a run being this user's, made on this machine, as a part of a sentence; None where nothing
+    does."""
     told = read_json(run.path / FILE, dict) or {}
     if isinstance(told.get("why"), str):
         return str(told["why"])
@@ -150,7 +152,8 @@ def check(run: Run, deed: str = "resuming it") -> None:
     why = why_foreign(run)
     if why is not None:
         raise InputError(
-            f"{why}, and {deed} can run any code that its maker has put there: --trust takes it all the same, if you know "
+            f"{why}, and {deed} can run any code that its maker has put there: --trust takes it all the same, if you "
+            "know "
             "where it comes from."
         )
 

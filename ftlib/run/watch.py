@@ -72,8 +72,8 @@ def _picture(watch: Watch, width: int) -> Group:
 
 
 def summary(watch: Watch) -> str:
-    """One line: `4/16 trials done · 2 running · best 1.2345 (003) · 0:41 gone, about 2:10 to go`; of a single trial also
-    `step 40 (33%) · loss 1.2345`."""
+    """One line: `4/16 trials done · 2 running · best 1.2345 (003) · 0:41 gone, about 2:10 to go`; of a single trial
+    also `step 40 (33%) · loss 1.2345`."""
     run = watch.run
     trials, total = run.trials(), watch.total + run.added
     counts = Counter(trial.state for trial in trials)
@@ -126,7 +126,8 @@ def _clock(seconds: float) -> str:
 
 
 def _print_news(watch: Watch, console: Console) -> None:
-    """A line when a trial starts or ends, with the state of the whole when one ends; and every half minute that state."""
+    """A line when a trial starts or ends, with the state of the whole when one ends; and every half minute that
+    state."""
     changes = list(_changes(watch))
     if not changes and time.monotonic() - watch.told >= QUIET_SECONDS:
         changes = [summary(watch)]

@@ -17,11 +17,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 
 class SuccessiveHalving(FIFOScheduler):
-    """At each of `marks`, counted in the result's `clock`, the best 1/`reduction_factor` of those that came so far go on.
+    """At each of `marks`, counted in the result's `clock`, the best 1/`reduction_factor` of those that came so far go
+    on.
 
-    `calls_back`: a trial can be stopped between its reports, so it is stopped as soon as it is not among the best of its
-    last rung. What is let through by chance costs little then, and one more is kept: the best of few is often not the
-    best in the end. On recorded curves that one more is a tenth of the sweeps (benchmarks/asha_replay.py).
+    `calls_back`: a trial can be stopped between its reports, so it is stopped as soon as it is not among the best of
+    its last rung. What is let through by chance costs little then, and one more is kept: the best of few is often not
+    the best in the end. On recorded curves that one more is a tenth of the sweeps (benchmarks/asha_replay.py).
     """
 
     def __init__(self, clock: str, marks: Sequence[int], reduction_factor: float, calls_back: bool) -> None:
@@ -74,7 +75,8 @@ class SuccessiveHalving(FIFOScheduler):
         return {each for each in others if self._is_worse(rung, each, last)}
 
     def _is_worse(self, rung: int, trial: str, last: str) -> bool:
-        """By more than the standard error of their difference over the parts of the rows, which are the same for both."""
+        """By more than the standard error of their difference over the parts of the rows, which are the same for
+        both."""
         scores, parts = self.scores[rung], self.parts[rung]
         if math.isinf(scores[trial]):
             return True

@@ -1,7 +1,7 @@
 """Ray Tune's controller, with what it has no setting for: slots as resources, and what counts as a failure.
 
-`Tuner` makes a `TuneController` by that name (`ray.tune.tune.TuneController`): here it gets ours, a subclass. A version of
-Ray in which there is none fails with a sentence.
+`Tuner` makes a `TuneController` by that name (`ray.tune.tune.TuneController`): here it gets ours, a subclass. A version
+of Ray in which there is none fails with a sentence.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class Controller(TuneController):
                 self._searcher().reseed()
 
     def enroll(self, name: str, point: dict[str, Any], proposed: bool = False) -> Trial:
-        """A trial of a name and a point, besides what the searcher proposes next (`proposed`: it did, and has forgotten)."""
+        """A trial of a name and a point, besides what the searcher proposes next (`proposed`: it did, and has
+        forgotten)."""
         like = self._trials[0]
         trial = Trial(
             like.trainable_name,

@@ -241,8 +241,8 @@ class Host:
         self._asked(join)
 
     def next_report(self, trial_id: str) -> dict[str, Any]:
-        """The trial's next evaluation; {"failed": why}, {"broken": why}, {"preempted": why}, or {"left": True} where Tune
-        has stopped it meanwhile."""
+        """The trial's next evaluation; {"failed": why}, {"broken": why}, {"preempted": why}, or {"left": True} where
+        Tune has stopped it meanwhile."""
         reports = self.reports.get(trial_id)
         return reports.get() if reports is not None else {"left": True}
 
@@ -262,7 +262,8 @@ class Host:
         return True
 
     def call(self, key: str, method: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """A resident's method. `stop` is its last: what was asked of it meanwhile, by threads that came later, is nothing."""
+        """A resident's method. `stop` is its last: what was asked of it meanwhile, by threads that came later, is
+        nothing."""
         resident = self.residents.get(key) if method != "stop" else self.residents.pop(key, None)
         return getattr(resident, method)(*args, **keywords) if resident is not None else None
 

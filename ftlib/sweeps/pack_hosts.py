@@ -153,7 +153,8 @@ class Hosts:
             raise FtlibError(f"sweep.pack: {why}: use sweep.pack: off.")
 
     def lose(self, host: OpenHost, why: str = "") -> None:
-        """The process is gone, or its machine. Raises FtlibError where that happens to one after another as they load."""
+        """The process is gone, or its machine. Raises FtlibError where that happens to one after another as they
+        load."""
         if host not in self.open_hosts:
             return
         host.machine_gone = host.node is not None and not nodes.answers(host.node)

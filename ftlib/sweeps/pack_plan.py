@@ -73,7 +73,8 @@ def _fits(experiment: Experiment) -> int:
 
 
 def _begin_with(experiment: Experiment, most: int) -> int:
-    """How many hosts at once: as many as fit now, no more than trials, or than packs of the width that was asked for."""
+    """How many hosts at once: as many as fit now, no more than trials, or than packs of the width that was asked
+    for."""
     sweep = experiment.sweep
     assert sweep is not None
     trials = min(sweep.number_of_trials, sweep.max_concurrent_trials or sweep.number_of_trials)

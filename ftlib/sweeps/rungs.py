@@ -25,9 +25,9 @@ def rungs_of(experiment: Experiment, data: DataReport) -> Rungs:
 def rungs_for(scheduler: SchedulerSection | None, tokens: int, steps: int, grace: tuple[int, int] = (0, 0)) -> Rungs:
     """The marks at which trials of a whole budget of `tokens` (or `steps`) evaluate for their scheduler.
 
-    ASHA: the first rung's share of the budget, times powers of the reduction factor. Where the file does not say where the
-    first stands, none stands before `grace`, in tokens and in steps, and a shorter trial has none. Others: `checks` marks,
-    evenly spread.
+    ASHA: the first rung's share of the budget, times powers of the reduction factor. Where the file does not say where
+    the first stands, none stands before `grace`, in tokens and in steps, and a shorter trial has none. Others: `checks`
+    marks, evenly spread.
     """
     if scheduler is None or isinstance(scheduler, NoScheduler):
         return Rungs()

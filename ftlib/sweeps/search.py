@@ -241,7 +241,8 @@ def _storage(url: str | None) -> optuna.storages.BaseStorage | None:
         passwords.keep(url)
         reason = passwords.hidden(str(error).strip().splitlines()[0])
         raise ConfigError(
-            f"sweep.search.storage: '{bare}' cannot be opened: {reason}. Its password is in no run: where it is missing, set "
+            f"sweep.search.storage: '{bare}' cannot be opened: {reason}. Its password is in no run: where it is "
+            "missing, set "
             f"{passwords.VARIABLE} to the whole URL."
         ) from None
 

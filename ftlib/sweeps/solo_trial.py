@@ -67,7 +67,8 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
 
 
 def reported_again(trial: Trial) -> dict[str, Any]:
-    """The last report of a trial whose end Tune has forgotten: the driver was killed between our note of it and Tune's own."""
+    """The last report of a trial whose end Tune has forgotten: the driver was killed between our note of it and Tune's
+    own."""
     row = trial.metrics()[-1] if trial.metrics() else {}
     failure = {FAILED: trial.status["reason"]} if trial.state == "failed" else {}
     return {**row, **failure, "finished": trial.state == "finished"}

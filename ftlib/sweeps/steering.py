@@ -1,4 +1,5 @@
-"""What a person asks of a running sweep, done to Tune's controller: trials stopped, taken up again, cloned, boosted, added.
+"""What a person asks of a running sweep, done to Tune's controller: trials stopped, taken up again, cloned, boosted,
+added.
 
 A running trial of one worker is not cut off: it saves where it stands and leaves its slot or process, and then is
 stopped, or goes on with other values. What was done to a trial stands in its `lineage.json`.

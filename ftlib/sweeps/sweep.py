@@ -148,7 +148,8 @@ def _why_it_ended(line: str) -> FtlibError:
 
 
 def _close(run: Run, over: str) -> None:
-    """A budget is over: what had not begun is forgotten; of time, Tune has ended what ran without a word to callbacks."""
+    """A budget is over: what had not begun is forgotten; of time, Tune has ended what ran without a word to
+    callbacks."""
     for trial in run.unfinished():
         if trial.state == "pending":
             shutil.rmtree(trial.path)

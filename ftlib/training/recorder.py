@@ -80,7 +80,8 @@ class Record:
         return every is not None and step > 0 and step % every == 0
 
     def due(self, step: int, epoch: float, tokens: int, last_step: int, epoch_ended: bool = False) -> bool:
-        """Whether the trial evaluates now: at a rung, where `train.eval_strategy` says so, and at its end. Asked once."""
+        """Whether the trial evaluates now: at a rung, where `train.eval_strategy` says so, and at its end. Asked
+        once."""
         train = self.experiment.train
         passed = self.setting.rungs.passed(tokens if self.setting.rungs.unit == "tokens" else step)
         asked = train.eval_strategy == "steps" and step % (train.eval_steps or 1) == 0
@@ -98,7 +99,8 @@ class Record:
         return True
 
     def add(self, step: int, epoch: float, tokens: int, last_step: int, values: dict[str, Any]) -> bool:
-        """Writes a row; returns whether early stopping ends the trial with it. A number that is none is a TrialError."""
+        """Writes a row; returns whether early stopping ends the trial with it. A number that is none is a
+        TrialError."""
         row = {
             "step": step,
             "epoch": round(epoch, 4),
@@ -193,7 +195,8 @@ class Record:
         return found["version"] if found else None
 
     def score(self) -> float:
-        """The latest evaluation's metric, lower being better. Raises TrialError where an evaluation does not give it."""
+        """The latest evaluation's metric, lower being better. Raises TrialError where an evaluation does not give
+        it."""
         value = self.evaluation.get(self.setting.metric)
         if value is None:
             known = sorted(key for key in self.evaluation if key.startswith("eval_"))
@@ -226,8 +229,8 @@ def copy_checkpoint(donor: Trial, trial: Trial, tries: int = 10) -> None:
 
 
 def put_aside(donor: Trial, trial: Trial) -> bool:
-    """Keeps the donor's position for `trial`, whose process has yet to start. False where it cannot be kept (the donor is
-    on another machine, the disk is full): the trial takes the donor's latest then."""
+    """Keeps the donor's position for `trial`, whose process has yet to start. False where it cannot be kept (the donor
+    is on another machine, the disk is full): the trial takes the donor's latest then."""
     aside = _aside(donor, trial)
     for earlier in trial.path.glob(GIVEN.format("*")):
         shutil.rmtree(earlier, ignore_errors=True)

@@ -150,7 +150,8 @@ class Journal(TrainerCallback):
         spread = [row["reward_std"] for row in self.trial.metrics() if "reward_std" in row]
         if spread and not any(spread):
             raise TrialError(
-                "nothing was learned: all completions of each prompt got the same reward. Use rewards that tell them apart, "
+                "nothing was learned: all completions of each prompt got the same reward. Use rewards that tell them "
+                "apart, "
                 "more method.num_generations, or a model that succeeds now and then."
             )
         learned = [part for name, part in self._saved_adapter().items() if ".lora_B." in name]

@@ -150,7 +150,8 @@ class Engine:
             self._telling = asyncio.get_running_loop().create_task(self._tell())
 
     async def _tell(self) -> None:
-        """Tells the HTTP side once a second how it goes, for its /metrics; where adapters were read, freed memory goes back."""
+        """Tells the HTTP side once a second how it goes, for its /metrics; where adapters were read, freed memory goes
+        back."""
         context = serve.get_replica_context()
         api = serve.get_deployment_handle("Api", APPLICATION)
         read, due = 0, 0.0
@@ -163,8 +164,8 @@ class Engine:
             await asyncio.sleep(1)
 
     async def _encoded(self, ask: Ask, until: float) -> tuple[list[Any], str | None]:
-        """The rows of a request, and what the first of them reads, where that is told. Raises Refused, also when they are
-        not there in time: a tokenizer that does not end keeps its thread, and no request."""
+        """The rows of a request, and what the first of them reads, where that is told. Raises Refused, also when they
+        are not there in time: a tokenizer that does not end keeps its thread, and no request."""
 
         def encode() -> tuple[list[Any], str | None]:
             found = self._sequences(ask, until)

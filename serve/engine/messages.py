@@ -62,8 +62,8 @@ class Ask:
 class TokenLogprob:
     """One token, its log-probability, and the likeliest in its place.
 
-    The texts of an answer's tokens are together the answer: of those that are one character together, the last has it. `raw`
-    are a token's own bytes, where they are others than its text's.
+    The texts of an answer's tokens are together the answer: of those that are one character together, the last has it.
+    `raw` are a token's own bytes, where they are others than its text's.
     """
 
     token: str
@@ -77,8 +77,8 @@ class Piece:
     """What comes back of one choice: text with what is told of its tokens; in its last piece why it ended.
 
     `completion_tokens` are the choice's so far, `prompt_tokens` those of all prompts. In seconds since the request came
-    to the engine: `queued` until its prompt was read, `waited` until its first token was there. `prompt` is the first one as
-    the model read it, template and all but for special tokens: in the first piece, where that was asked for.
+    to the engine: `queued` until its prompt was read, `waited` until its first token was there. `prompt` is the first
+    one as the model read it, template and all but for special tokens: in the first piece, where that was asked for.
     """
 
     text: str = ""
@@ -206,7 +206,8 @@ class Tally:
 
 
 def printable(text: str, most: int = LONGEST_ECHO) -> str:
-    """What a client wrote, as it may stand in a sentence or a log: short, and without what moves a terminal's cursor."""
+    """What a client wrote, as it may stand in a sentence or a log: short, and without what moves a terminal's
+    cursor."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text[:most])
 
 

@@ -92,8 +92,9 @@ class Loaded:
 
 
 class Tokenizers:
-    """Each version's own, loaded at its first request. Versions whose tokenizers are the same files share one: a hundred
-    adapters of one base mostly do, and a large vocabulary takes a hundred megabytes. Used from several threads."""
+    """Each version's own, loaded at its first request. Versions whose tokenizers are the same files share one: a
+    hundred adapters of one base mostly do, and a large vocabulary takes a hundred megabytes. Used from several threads.
+    """
 
     def __init__(self, size: int = TOKENIZERS) -> None:
         self._size = size
@@ -159,8 +160,8 @@ def encode(
 
 
 def _check_ids(ids: Iterable[int], param: str, tokenizer: Any, vocabulary: int | None) -> None:
-    """Raises Refused for an id that the model has no row for. A tokenizer may have more than its model: tokens that were
-    added to it and not to the table."""
+    """Raises Refused for an id that the model has no row for. A tokenizer may have more than its model: tokens that
+    were added to it and not to the table."""
     most = len(tokenizer) if vocabulary is None else min(len(tokenizer), vocabulary)
     wrong = next((token for token in ids if not 0 <= token < most), None)
     if wrong is not None:
@@ -196,8 +197,8 @@ def in_folder(version: Version) -> ModelSection:
 
 
 def room(model: Any) -> int | None:
-    """How many tokens a model has positions for; None where it counts without a table. A table may begin with rows that are
-    no position's (OPT's two, RoBERTa's up to its padding's)."""
+    """How many tokens a model has positions for; None where it counts without a table. A table may begin with rows that
+    are no position's (OPT's two, RoBERTa's up to its padding's)."""
     rows = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in POSITIONS:

@@ -1,4 +1,5 @@
-"""What an endpoint may be told: the arguments of `serve.front.app:build`, in a Serve config file or from `ftlib serve`."""
+"""What an endpoint may be told: the arguments of `serve.front.app:build`, in a Serve config file or from `ftlib
+serve`."""
 
 from __future__ import annotations
 

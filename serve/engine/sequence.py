@@ -108,8 +108,8 @@ class Sequence:
             self._said.append(text)
 
     def _settle(self, *drawn: Drawn) -> None:
-        """Gives the text that has become certain to the tokens that it came of: each its own where that is the same, and
-        all of it to the last where only together they are a character."""
+        """Gives the text that has become certain to the tokens that it came of: each its own where that is the same,
+        and all of it to the last where only together they are a character."""
         if self.sampling.logprobs is None:
             return
         self._unsettled += drawn

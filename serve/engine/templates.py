@@ -1,4 +1,5 @@
-"""A chat as its version's template writes it: in a process of its own that can be ended, and checked for what was dropped."""
+"""A chat as its version's template writes it: in a process of its own that can be ended, and checked for what was
+dropped."""
 
 from __future__ import annotations
 
@@ -88,8 +89,8 @@ class Templates:
     def render(self, ask: Ask, tokenizer: Any, until: float = math.inf) -> str:
         """The chat as one text. `until` is a time of `time.monotonic`.
 
-        Raises Refused where there is no template, where it has something against the messages, where it does not end, and
-        where it would drop a part of what was asked.
+        Raises Refused where there is no template, where it has something against the messages, where it does not end,
+        and where it would drop a part of what was asked.
         """
         tools = ask.tools or None
         template = _template(ask, tokenizer, tools)

@@ -1,6 +1,7 @@
 """From names to a running endpoint: `build` for Serve's own tools, `start` and `stop` for the command line.
 
-    serve run serve.front.app:build names=support,sql        or, in a Serve config file: import_path: serve.front.app:build
+    serve run serve.front.app:build names=support,sql        or, in a Serve config file: import_path:
+    serve.front.app:build
 
 Versions on the same base share one Engine deployment; a full model is its own base. Nothing else is exposed.
 """
@@ -125,8 +126,8 @@ def start(names: Sequence[str], host: str = "127.0.0.1", port: int = 8000, **opt
 
 
 def drain(seconds: float = DRAIN) -> int:
-    """Has the endpoint take nothing new, and waits up to `seconds` for the answers that were begun. Returns how many are
-    left, which `stop` cuts."""
+    """Has the endpoint take nothing new, and waits up to `seconds` for the answers that were begun. Returns how many
+    are left, which `stop` cuts."""
     until, left = time.monotonic() + seconds, 0
     try:
         api = serve.get_app_handle(APPLICATION)

@@ -42,8 +42,8 @@ class Entry:
 
 class Catalog:
     """`names` are what is served ("support", "support@3"); none of them means every name in the registry, whenever it
-    gets there. `ready` says whether something answers for a version: until then its name means what it meant. `reach` is told
-    of a version that no name means, which somebody asks for: it starts what answers for it."""
+    gets there. `ready` says whether something answers for a version: until then its name means what it meant. `reach`
+    is told of a version that no name means, which somebody asks for: it starts what answers for it."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class Catalog:
         self._draw = random.Random()
 
     def refresh(self) -> None:
-        """Looks at the registry again. Trouble with one name (said once) leaves it as it was, and the others go on; so does
-        trouble with all of it, unless it is the first look: then it is raised."""
+        """Looks at the registry again. Trouble with one name (said once) leaves it as it was, and the others go on; so
+        does trouble with all of it, unless it is the first look: then it is raised."""
         try:
             told = registry.aliases()
         except FtlibError as error:
@@ -81,8 +81,8 @@ class Catalog:
         self._entries = entries  # in one move: whoever reads meanwhile has the old ones
 
     def entry(self, name: str, allows: Callable[[str], bool] = lambda _: True) -> Entry:
-        """Raises Refused for a name that is not served, which names others that `allows` allows. A version of a served name
-        is served too, for ever: where no name means it now, it is looked up, so this may wait for the registry."""
+        """Raises Refused for a name that is not served, which names others that `allows` allows. A version of a served
+        name is served too, for ever: where no name means it now, it is looked up, so this may wait for the registry."""
         entries = self._entries
         if name in entries:
             return entries[name]

@@ -1,7 +1,7 @@
 """One connection to the HTTP side: how much, and how slowly, it may send before anybody knows who it is.
 
-Serve's proxy runs uvicorn, which reads headers without an end and waits for them without one. Serve has one hook in that
-process, a function whose import path stands in the environment in which Ray starts:
+Serve's proxy runs uvicorn, which reads headers without an end and waits for them without one. Serve has one hook in
+that process, a function whose import path stands in the environment in which Ray starts:
 
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.front.connection:bounded
 

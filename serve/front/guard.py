@@ -40,8 +40,8 @@ class Bucket:
 
 class Guard:
     """With neither one key nor a file of keys, this machine is let in and no other: `ftlib serve` refuses to bind wider
-    then, but Serve's own tools bind to every address unless told otherwise. On this machine a browser runs what strangers
-    wrote, so without a key the request has to name a host that is ours, and come from no other site."""
+    then, but Serve's own tools bind to every address unless told otherwise. On this machine a browser runs what
+    strangers wrote, so without a key the request has to name a host that is ours, and come from no other site."""
 
     def __init__(self, api_key: str | None, keys: Path | None, hosts: Sequence[str] = ()) -> None:
         self._api_key, self._keys = api_key, Keys.load(keys) if keys else None
@@ -71,7 +71,8 @@ class Guard:
 
     def check_site(self, host: str, origin: str | None) -> None:
         """Without a key: raises Refused for what a page of another site can make a browser send, a request under a name
-        that its owner points to this machine (DNS rebinding), or one across sites. `host` and `origin` are the headers."""
+        that its owner points to this machine (DNS rebinding), or one across sites. `host` and `origin` are the headers.
+        """
         if not self._open:
             return
         name = _name(host)

@@ -3,9 +3,9 @@
     $FTLIB_HOME/logs/access.jsonl    who asked which version, how it ended, how long it took; no text
     $FTLIB_HOME/logs/samples.jsonl   the same of sampled requests, with prompt and answer: what `ftlib monitor` reads
 
-Both are JSON lines, private to the user, and bounded: a full file becomes `access.jsonl.1`, that one `.2`, and the oldest
-is dropped. Several replicas may write one file. Nothing here raises: a log that cannot be written is one warning, since
-no request may fail for it.
+Both are JSON lines, private to the user, and bounded: a full file becomes `access.jsonl.1`, that one `.2`, and the
+oldest is dropped. Several replicas may write one file. Nothing here raises: a log that cannot be written is one
+warning, since no request may fail for it.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ class AccessLog:
 
 class SampleLog:
     """A share of the requests, with their texts. `patterns` are regular expressions of what must not be kept, besides
-    e-mail addresses, phone numbers, card and IBAN numbers and keys. Raises InputError for a share or a pattern that is none.
+    e-mail addresses, phone numbers, card and IBAN numbers and keys. Raises InputError for a share or a pattern that is
+    none.
     """
 
     def __init__(
@@ -175,7 +176,8 @@ class SampleLog:
 
 
 class Redaction:
-    """Puts [email], [phone], [card], [iban] and [key] in the place of what looks like one, [redacted] for own patterns."""
+    """Puts [email], [phone], [card], [iban] and [key] in the place of what looks like one, [redacted] for own
+    patterns."""
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         self._rules = [(f"[{name}]", re.compile(pattern)) for name, pattern in REDACTED]

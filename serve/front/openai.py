@@ -1,8 +1,9 @@
-"""What a client may ask, in OpenAI's shapes: https://platform.openai.com/docs/api-reference. `top_k`, `min_p` and `timeout`
-are ours, under the names that vLLM and others gave them.
+"""What a client may ask, in OpenAI's shapes: https://platform.openai.com/docs/api-reference. `top_k`, `min_p` and
+`timeout` are ours, under the names that vLLM and others gave them.
 
 A field is obeyed, known to change nothing, or refused by its name: nobody takes an answer for what it is not. Every
-bound stands before the work that it bounds, and the first fault ends the look: a body of a megabyte has room for 300,000.
+bound stands before the work that it bounds, and the first fault ends the look: a body of a megabyte has room for
+300,000.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A live endpoint without a key, as `ftlib serve` starts it: what a stranger's page, connection or signal can do to it."""
+"""A live endpoint without a key, as `ftlib serve` starts it: what a stranger's page, connection or signal can do to
+it."""
 
 from __future__ import annotations
 
@@ -141,7 +142,8 @@ def test_under_a_name_that_was_pointed_here_nothing_is_read(live: Live, path: st
 
 
 def exchanged(live: Live, *parts: bytes, pause: float = 0.0, patience: float = 20) -> tuple[bytes, float]:
-    """What comes back on one connection for parts that are sent with a pause between them, and after how many seconds."""
+    """What comes back on one connection for parts that are sent with a pause between them, and after how many
+    seconds."""
     began, received = time.monotonic(), b""
     with socket.create_connection(("127.0.0.1", live.port), timeout=patience) as peer:
         try:

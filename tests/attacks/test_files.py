@@ -199,7 +199,8 @@ def test_first_processes_agree_on_one_key(home: Path) -> None:
 
 
 def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without that, a file system may bring the rename to the disk and not the content: an empty file after a power cut."""
+    """Without that, a file system may bring the rename to the disk and not the content: an empty file after a power
+    cut."""
     deeds: list[tuple[str, str]] = []
     fsync, replace = os.fsync, os.replace
 

@@ -62,7 +62,8 @@ def test_a_password_is_kept_beside_and_comes_back(home: Path, url: str, monkeypa
 def test_no_file_of_a_run_and_nothing_printed_has_the_password(
     tree: dict[str, Any], home: Path, tmp_path: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real sweep with a real database whose URL holds one; Tune's own state and W&B's files too. Resumed, it opens it."""
+    """A real sweep with a real database whose URL holds one; Tune's own state and W&B's files too. Resumed, it opens
+    it."""
     url = f"sqlite:///file:{tmp_path}/study.db?uri=true&password=s3cret-word"
     tree["track"] = {"wandb": {"mode": "offline"}, "tensorboard": False}
     tree["train"]["max_steps"] = 2

@@ -1,4 +1,5 @@
-"""Code that comes with what others have made: a run, a version, a base. It runs where the user says --trust, and nowhere else."""
+"""Code that comes with what others have made: a run, a version, a base. It runs where the user says --trust, and
+nowhere else."""
 
 from __future__ import annotations
 

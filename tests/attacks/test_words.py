@@ -143,7 +143,8 @@ def test_a_long_tmpdir_is_no_defect(tmp_path: Path) -> None:
     """Ray's sockets have a path of at most 107 bytes."""
     folder = tmp_path / ("x" * 60) / ("y" * 60)
     folder.mkdir(parents=True)
-    program = "import ray; from ftlib.cluster.session import start_ray; start_ray(1); print(ray.is_initialized()); ray.shutdown()"
+    program = "import ray; from ftlib.cluster.session import start_ray; start_ray(1); "
+    program += "print(ray.is_initialized()); ray.shutdown()"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "TMPDIR": str(folder)},

@@ -1,4 +1,5 @@
-"""Two sweeps on one cluster: who came first gives to who waits, until both have the same, and nothing is trained twice."""
+"""Two sweeps on one cluster: who came first gives to who waits, until both have the same, and nothing is trained
+twice."""
 
 from __future__ import annotations
 

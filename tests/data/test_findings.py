@@ -51,7 +51,8 @@ def test_repeats_within_training_rows_and_between_both_sides(write, tokenizer) -
         ("judged", [{"prompt": f"q{number}", "completion": "a", "label": False} for number in range(10)],
          "all 9 training answers are judged bad: KTO learns from the difference between good and bad ones"),
         ("pairs", [{"prompt": f"q{number}", "chosen": "a", "rejected": "ab"[number % 2]} for number in range(20)],
-         "'chosen' and 'rejected' are the same in 9 training rows, as the template writes them and data.max_length: 1024 "
+         "'chosen' and 'rejected' are the same in 9 training rows, as the template writes them and data.max_length: "
+         "1024 "
          "cuts them: nothing is learned from them"),
         ("prompts", [{"prompt": f"q{number}"} for number in range(10)],
          "9 training prompts come without an answer: rewards that compare give it nothing"),

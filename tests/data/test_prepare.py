@@ -415,7 +415,8 @@ def test_a_run_goes_on_with_the_rows_that_it_began_with(write, tokenizer, tmp_pa
     assert (again.hash, len(again.train), fresh.chat_template) == (begun.hash, 18, ALPACA)
     assert (
         changed
-        == "the data gives other rows than when the run began: the run goes on with the rows that it began with (18 rows)"
+        == "the data gives other rows than when the run began: the run goes on with the rows that it began with "
+        "(18 rows)"
     )
     (tmp_path / "x.jsonl").unlink()
     again, changed = prepare_again(data, "answers", make_tokenizer(), begun.hash)

@@ -48,7 +48,8 @@ def test_the_reward_rises(online: dict[str, Any], tmp_path: Path, method: str) -
     """Rewarded is the share of a completion's tokens in the lower half of the vocabulary: at first about a half."""
     mine = tmp_path / "mine.py"
     mine.write_text(
-        "def low(completion_ids, **columns):\n    return [sum(i < 200 for i in ids) / len(ids) for ids in completion_ids]\n"
+        "def low(completion_ids, **columns):\n    return [sum(i < 200 for i in ids) / len(ids) for ids in "
+        "completion_ids]\n"
     )
     online["method"].update(type=method, rewards=[f"{mine}:low"])
     online["adapter"] = None

@@ -1,5 +1,5 @@
-"""Certificate 1: a trial in a pack leaves the same bits as the same trial alone in a pack of one, whoever its neighbours
-are and whatever becomes of them. (float32 on a CPU; docs/packs.md has the conditions.)"""
+"""Certificate 1: a trial in a pack leaves the same bits as the same trial alone in a pack of one, whoever its
+neighbours are and whatever becomes of them. (float32 on a CPU; docs/packs.md has the conditions.)"""
 
 from __future__ import annotations
 

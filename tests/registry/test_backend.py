@@ -1,4 +1,5 @@
-"""A registry at an object store, against a real S3-compatible server: what is brought, what is read again, what is cut short."""
+"""A registry at an object store, against a real S3-compatible server: what is brought, what is read again, what is cut
+short."""
 
 from __future__ import annotations
 
@@ -199,7 +200,8 @@ def test_a_manifest_that_names_a_path_is_damaged(url: str, run: Run) -> None:
 def test_a_promotion_that_is_cut_short_is_no_version(
     url: str, run: Run, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    """At every write to the store. After the version's own object, it is there and whole, and the name does not mean it."""
+    """At every write to the store. After the version's own object, it is there and whole, and the name does not mean
+    it."""
     registry.promote(run, trained(run), "support")
     writes: list[str] = []
 

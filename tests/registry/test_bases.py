@@ -158,7 +158,8 @@ def test_training_goes_on_where_the_adapter_is(first: Version, tree: dict[str, A
 
 
 def test_the_reference_is_the_adapter_as_it_was(first: Version, prefers: dict[str, Any], tmp_path: Path) -> None:
-    """TRL copies the adapter that training begins with; a pack computes the same. At the first step nothing has moved."""
+    """TRL copies the adapter that training begins with; a pack computes the same. At the first step nothing has
+    moved."""
     tree = resolved(goes_on(prefers))
     alone, packed = setting(tree, tmp_path / "alone"), setting(tree, tmp_path / "packed")
     train(alone)

@@ -1,4 +1,5 @@
-"""The gate on real trials: what agrees passes, each thing that can be wrong is found, and the worse version stays out."""
+"""The gate on real trials: what agrees passes, each thing that can be wrong is found, and the worse version stays
+out."""
 
 from __future__ import annotations
 

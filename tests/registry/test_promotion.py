@@ -1,4 +1,5 @@
-"""From a trial to a version, through the command line: what is said, what is kept, and that a refusal leaves nothing."""
+"""From a trial to a version, through the command line: what is said, what is kept, and that a refusal leaves
+nothing."""
 
 from __future__ import annotations
 

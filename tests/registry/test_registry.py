@@ -47,7 +47,8 @@ def in_folder() -> bool:
 
 
 def left_behind() -> list[str]:
-    """What the registry holds of `support` besides its alias, its lock and the versions; and copies that nobody needs."""
+    """What the registry holds of `support` besides its alias, its lock and the versions; and copies that nobody
+    needs."""
     place = backend.backend()
     if isinstance(place, FolderBackend):
         known = {".lock", "current.json", *map(str, place.numbers("support"))}
@@ -345,7 +346,8 @@ def test_what_examines_a_promotion_sees_the_copy_and_can_end_it(run):
 
 
 def test_what_compares_sees_the_version_that_it_replaces(run):
-    """Another promotion is faster: it is compared again, with that one, and refused all the same where that is right."""
+    """Another promotion is faster: it is compared again, with that one, and refused all the same where that is
+    right."""
     registry.promote(run, trained(run), "support")
     seen: list[str] = []
 

@@ -1,4 +1,5 @@
-"""Ray's autoscaler brings machines for a waiting sweep and takes them away after it: the script that measures it is the test."""
+"""Ray's autoscaler brings machines for a waiting sweep and takes them away after it: the script that measures it is the
+test."""
 
 from __future__ import annotations
 

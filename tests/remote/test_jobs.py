@@ -1,4 +1,5 @@
-"""Submit, follow, stop, pull and resume, against a cluster that asks for a token, from processes that share only that."""
+"""Submit, follow, stop, pull and resume, against a cluster that asks for a token, from processes that share only
+that."""
 
 import time
 import urllib.request

@@ -1,4 +1,5 @@
-"""Resume loads only what it wrote: a run directory from elsewhere can run any code, so it is refused without --trust."""
+"""Resume loads only what it wrote: a run directory from elsewhere can run any code, so it is refused without
+--trust."""
 
 import os
 import pickle

@@ -1,4 +1,5 @@
-"""Headless Chromiums for the page's tests: the one on the PATH, and the one that npm carries, kept in .cache/browser."""
+"""Headless Chromiums for the page's tests: the one on the PATH, and the one that npm carries, kept in
+.cache/browser."""
 
 from __future__ import annotations
 

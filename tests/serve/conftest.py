@@ -1,4 +1,5 @@
-"""Three tiny adapters and a tiny full model, promoted, and the real Serve application over them, once for this folder."""
+"""Three tiny adapters and a tiny full model, promoted, and the real Serve application over them, once for this
+folder."""
 
 from __future__ import annotations
 

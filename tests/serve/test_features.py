@@ -1,4 +1,5 @@
-"""What the client asks beyond one greedy answer: choices, log-probabilities, penalties, labels, and what is measured."""
+"""What the client asks beyond one greedy answer: choices, log-probabilities, penalties, labels, and what is
+measured."""
 
 from __future__ import annotations
 

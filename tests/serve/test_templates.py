@@ -1,4 +1,5 @@
-"""Chat templates: what transformers makes of them, and what a hostile one, or one that drops what was asked, is told."""
+"""Chat templates: what transformers makes of them, and what a hostile one, or one that drops what was asked, is
+told."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ HEAD = [
     SECOND,
     "",
     "SmolLM2-135M-Instruct, and all-MiniLM-L6-v2 for classes; support tickets, batches of 2 rows (4 with a reward), 8",
-    "held-out rows. `base` is the metric before the first step, without an adapter; `after` is the metric after step 30.",
+    "held-out rows. `base` is the metric before the first step, without an adapter; `after` is the metric after step "
+    "30.",
     "Written by `make test-all`, a line an entry, as it ends; an entry without a line was not run yet.",
     "",
     "| entry | metric | learning rate | base | after | about the base |",

@@ -1,7 +1,8 @@
 """Numbers that were written down once, and that no rearrangement of the code may change: `recorded(name, values)`.
 
 On the kind of machine that they were written down on they are the same to the bit; on another one, whose processor adds
-in another order, they are close. `FTLIB_RECORD=1` writes them anew, which is right only where numbers are meant to change.
+in another order, they are close. `FTLIB_RECORD=1` writes them anew, which is right only where numbers are meant to
+change.
 """
 
 from __future__ import annotations

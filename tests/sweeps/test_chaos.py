@@ -23,7 +23,8 @@ WARNING = 3.0  # seconds between the warning and the end of a machine
 def disturb(
     nodes: Machines, run: Run, process: subprocess.Popen[str], rounds: int, draw: random.Random
 ) -> Counter[str]:
-    """In each round, once a trial trains: a machine is killed, or drained and killed, or added; one is always left or comes."""
+    """In each round, once a trial trains: a machine is killed, or drained and killed, or added; one is always left or
+    comes."""
     done: Counter[str] = Counter()
     for _ in range(rounds):
         wait_for_training(run, process)
@@ -83,7 +84,8 @@ def swept(tree: dict[str, Any], tmp_path: Path, rounds: int, seed: int, **sectio
 
 
 def assert_whole(run: Run, trials: int, steps: int, study: Path) -> None:
-    """Every trial finished once, with each of its steps in its record once; at most an interval was done twice a loss."""
+    """Every trial finished once, with each of its steps in its record once; at most an interval was done twice a
+    loss."""
     import optuna
 
     events = run.events()

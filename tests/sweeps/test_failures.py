@@ -1,8 +1,10 @@
-"""What is lost when something dies, on a real cluster: the machine with and without a warning, the disk, the silent trial.
+"""What is lost when something dies, on a real cluster: the machine with and without a warning, the disk, the silent
+trial.
 
-Killed workers, hosts and drivers are in `test_sweep.py` and `pack/test_sweep.py`; W&B out of reach in `test_tracking.py`;
-out of memory in `test_trial.py` and `pack/test_isolation.py`; two drivers on one run in `test_runs.py`; a Ctrl-C in
-`test_interrupt.py`; another sweep in `test_shares.py`; a budget in `test_cost.py`; a worker of two in `test_strategies.py`.
+Killed workers, hosts and drivers are in `test_sweep.py` and `pack/test_sweep.py`; W&B out of reach in
+`test_tracking.py`; out of memory in `test_trial.py` and `pack/test_isolation.py`; two drivers on one run in
+`test_runs.py`; a Ctrl-C in `test_interrupt.py`; another sweep in `test_shares.py`; a budget in `test_cost.py`; a worker
+of two in `test_strategies.py`.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ def step_of(trial: Trial) -> int:
 def test_a_drained_machine_costs_no_step(
     tree: dict[str, Any], tmp_path: Path, nodes: Machines, pack: int | str, epochs: int
 ) -> None:
-    """The same points, left alone and drained: the same bits; the same W&B run; Optuna hears of two trials that ended."""
+    """The same points, left alone and drained: the same bits; the same W&B run; Optuna hears of two trials that
+    ended."""
     import optuna
 
     tree["track"] = {"wandb": {"project": "tests", "mode": "offline"}, "tensorboard": False}
@@ -185,7 +188,8 @@ def test_a_full_disk_ends_the_sweep_with_a_sentence_and_loses_nothing(
     process = in_a_small_disk(
         tmp_path,
         300,
-        f"({wait}; cat {disk}/*/trials/000/metrics.jsonl > {tmp_path}/before; cat /dev/zero > {disk}/filler 2> /dev/null) & "
+        f"({wait}; cat {disk}/*/trials/000/metrics.jsonl > {tmp_path}/before; cat /dev/zero > {disk}/filler 2> "
+        "/dev/null) & "
         f"{command} sweep {path} > {tmp_path}/first; echo status $? >> {tmp_path}/first; "
         f"rm {disk}/filler; {command} resume {disk}/colours > {tmp_path}/second; echo status $? >> {tmp_path}/second; "
         f"cp -r {disk}/colours* {tmp_path}/kept",

@@ -186,7 +186,8 @@ def test_asha_frees_slots_that_the_next_suggestions_take(sweep: dict[str, Any], 
 
 
 def test_asha_calls_back_those_who_came_first_to_a_rung(sweep: dict[str, Any], tmp_path: Path) -> None:
-    """All eight reach the first rung in one tick, and Tune hears of the worst first: each goes on until it is beaten."""
+    """All eight reach the first rung in one tick, and Tune hears of the worst first: each goes on until it is
+    beaten."""
     rates = [1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-4, 1e-3, 1e-2]
     sweep["train"].update(num_train_epochs=12)
     sweep["sweep"] = {

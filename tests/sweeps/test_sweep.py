@@ -148,7 +148,8 @@ def _is_trial(process: psutil.Process) -> bool:
 
 
 def start(tree: dict[str, Any], tmp_path: Path, **section: Any) -> subprocess.Popen[str]:
-    """A sweep in a process (and a Ray) of its own; one trial at a time, since each at once costs a process its imports."""
+    """A sweep in a process (and a Ray) of its own; one trial at a time, since each at once costs a process its
+    imports."""
     usual = {"space": LEARNING_RATES, "scheduler": {"type": "none"}, "pack": "off", "max_concurrent_trials": 1}
     tree = {**tree, "sweep": {**usual, **section}}
     path = write_experiment(tmp_path / "x.yaml", tree)

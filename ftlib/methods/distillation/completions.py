@@ -82,7 +82,8 @@ def _ask_for_all(prompts: Sequence[Any], ask: Ask, folder: Path) -> None:
     reasons = [answer["failed"] for answer in known.values() if "failed" in answer]
     if len(reasons) > MOST_FAILED * len(prompts):
         raise TrialError(
-            f"the teacher answered {len(prompts) - len(reasons)} of {len(prompts)} prompts (first failure: {reasons[0]}). "
+            f"the teacher answered {len(prompts) - len(reasons)} of {len(prompts)} prompts (first failure: "
+            f"{reasons[0]}). "
             "Its answers are kept: start again to ask for the others."
         )
     for index in range(len(prompts)):

@@ -42,7 +42,8 @@ class Tokens:
 
 @dataclass
 class Scored:
-    """A batch's outputs at its picked places, sequence after sequence. What an objective does not ask for is not made."""
+    """A batch's outputs at its picked places, sequence after sequence. What an objective does not ask for is not
+    made."""
 
     make_logits: Callable[[], Tensor]  # [P, vocabulary or classes]
     make_log_probs: Callable[[], Tensor]  # [P], of the targets
@@ -95,7 +96,8 @@ class Objective:
         return ()
 
     def items(self, rows: Sequence[int], picked: int) -> int | None:
-        """What a batch counts for when several are accumulated, of its rows and its picked places; None: all the same."""
+        """What a batch counts for when several are accumulated, of its rows and its picked places; None: all the
+        same."""
         return None
 
     def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:

@@ -1,5 +1,5 @@
-"""Odds-ratio preference optimization, as TRL's ORPOTrainer computes it: SFT on the chosen text, prompt included, and the
-odds ratio of the mean log-probabilities of both answers."""
+"""Odds-ratio preference optimization, as TRL's ORPOTrainer computes it: SFT on the chosen text, prompt included, and
+the odds ratio of the mean log-probabilities of both answers."""
 
 from __future__ import annotations
 

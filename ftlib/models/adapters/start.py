@@ -1,7 +1,7 @@
 """`adapter: {from: ...}`: a trained LoRA adapter that training goes on with, instead of one drawn at random.
 
-Its shape is its own (`SHAPE`): an experiment takes it over, and what it says besides must agree. A reference model (DPO,
-KTO, GRPO, RLOO) is then the base with this adapter as it was: TRL copies the adapter that training begins with.
+Its shape is its own (`SHAPE`): an experiment takes it over, and what it says besides must agree. A reference model
+(DPO, KTO, GRPO, RLOO) is then the base with this adapter as it was: TRL copies the adapter that training begins with.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CLASSIFIES = {"SEQ_CLS": "sorts texts", "CAUSAL_LM": "writes text"}
 def begun(experiment: Experiment, folder: Path, owner: str) -> Experiment:
     """The experiment with the shape of the adapter in `folder`, called `owner` in messages.
 
-    Raises ConfigError for a folder that holds no LoRA adapter, and, by its key, for what contradicts the adapter: another
-    shape, another base, another task, a space over its shape.
+    Raises ConfigError for a folder that holds no LoRA adapter, and, by its key, for what contradicts the adapter:
+    another shape, another base, another task, a space over its shape.
     """
     adapter = experiment.adapter
     assert isinstance(adapter, Lora)
@@ -62,7 +62,8 @@ def _check_task(experiment: Experiment, config: dict[str, Any], owner: str) -> N
     found = config.get("task_type") or wanted
     if found != wanted:
         raise ConfigError(
-            f"adapter.from: {owner} {CLASSIFIES.get(found, found)}, and method.type '{experiment.method.type}' needs an "
+            f"adapter.from: {owner} {CLASSIFIES.get(found, found)}, and method.type '{experiment.method.type}' needs "
+            "an "
             f"adapter that {CLASSIFIES[wanted]}."
         )
 
