@@ -59,7 +59,7 @@ def resume(run: str | Path | Run, *, trust: bool = False, verbose: bool = False)
 
 def open_run(place: str | Path) -> Run:
     """A run that is there already, by its path or its URL; of a name, the newest."""
-    from ftlib.run.mirror import open_run
+    from ftlib.run.remote_run import open_run
 
     return Run(open_run(str(place)))
 
@@ -140,7 +140,7 @@ class Trial:
     @property
     def weights(self) -> Path | None:
         """The folder of its adapter (PEFT) or model (safetensors), from its best evaluation."""
-        from ftlib.run.mirror import bring_weights
+        from ftlib.run.remote_run import bring_weights
 
         bring_weights(self.run.directory, self.directory)
         return self.directory.weights
@@ -156,7 +156,7 @@ class Trial:
         trust. Raises InputError for what cannot be promoted, and FtlibError for what the gate holds back.
         """
         from ftlib.registry import promotion
-        from ftlib.run.mirror import bring_weights
+        from ftlib.run.remote_run import bring_weights
 
         try:
             given = promotion.Conditions(**conditions)

@@ -117,7 +117,7 @@ def _check_name(name: str | None) -> None:
 def resume(run: str, trust: bool) -> int:
     """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
     from ftlib.config import Experiment
-    from ftlib.run.mirror import open_run
+    from ftlib.run.remote_run import open_run
 
     opened = open_run(run)
     experiment = Experiment.parse(opened.experiment, f"{opened.path}/resolved.json")
@@ -194,7 +194,7 @@ def _add_trials(path: str, count: int) -> int:
 def show_leaderboard(run: str, as_csv: bool) -> None:
     """The trials of RUN, best first, with the untuned base above them."""
     from ftlib.run.leaderboard import to_csv, to_table, write_leaderboard
-    from ftlib.run.mirror import open_run
+    from ftlib.run.remote_run import open_run
 
     board = write_leaderboard(open_run(run))
     if as_csv:

@@ -51,7 +51,7 @@ def promote(
     from ftlib.errors import InputError, nearest
     from ftlib.registry import promotion, registry
     from ftlib.run.leaderboard import leaderboard
-    from ftlib.run.mirror import bring_weights, open_run
+    from ftlib.run.remote_run import bring_weights, open_run
 
     conditions = promotion.Conditions(canary, engine, max_rank, merged, not no_gate, file, slack, trust)
     opened = open_run(run)

@@ -35,7 +35,7 @@ def start(
     from ftlib.cluster.session import check_resources
     from ftlib.run import signature
     from ftlib.run.directory import Run
-    from ftlib.run.mirror import local_storage
+    from ftlib.run.places import local_storage
     from ftlib.run.tracking import wandb_mode
 
     if experiment.track.wandb is not None:
@@ -153,7 +153,8 @@ def _fit(
     hosts: list[Any] | None = None,
 ) -> Outcome:
     """Runs or resumes, with whoever listens, the mirror and the trackers beside it."""
-    from ftlib.run.mirror import mirrored, url_of
+    from ftlib.run.mirror import mirrored
+    from ftlib.run.places import url_of
     from ftlib.run.tracking import following
     from ftlib.sweeps.sweep import fit
 

@@ -38,7 +38,7 @@ class Outcome:
     @property
     def place(self) -> str:
         """Where the run is: its URL, or its directory."""
-        from ftlib.run.mirror import url_of
+        from ftlib.run.places import url_of
 
         return url_of(self.run) or str(self.run.path)
 

@@ -31,7 +31,7 @@ from ftlib.pack.member import Member
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run
 from ftlib.run.layout import BASE
-from ftlib.run.mirror import download
+from ftlib.run.trial_transfer import download
 from ftlib.training.recorder import Record, Report, closing_evaluation, copy_checkpoint
 
 Failed = Callable[[str], None]

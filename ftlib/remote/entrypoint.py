@@ -58,7 +58,7 @@ def resume(name: str, job: str, secrets: bool, trust: bool) -> int:
     from ftlib.config import Experiment
     from ftlib.driver.execute import go_on
     from ftlib.driver.terminal_listener import TerminalListener, tell
-    from ftlib.run.mirror import open_run
+    from ftlib.run.remote_run import open_run
 
     vault = _begin(job, secrets)
     tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
@@ -144,7 +144,7 @@ def archive(name: str, job: str, storage: str, weights: str) -> None:
 
 def _whole(place: str) -> Run:
     """A run with the weights that other machines have carried to its URL."""
-    from ftlib.run.mirror import bring_weights, open_run
+    from ftlib.run.remote_run import bring_weights, open_run
 
     opened = open_run(place)
     for trial in opened.trials():

@@ -19,7 +19,7 @@ from ftlib.files.paths import below
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import ADAPTER, CHECKPOINT, MODEL, RESOLVED, TUNE
 from ftlib.run.leaderboard import leaderboard, write_leaderboard
-from ftlib.run.mirror import bring_weights, fetch, find
+from ftlib.run.remote_run import bring_weights, fetch, find
 
 READY = "ftlib: archive "  # how the line of a job's log begins that says where its archive lies
 WEIGHTS = (ADAPTER, MODEL)

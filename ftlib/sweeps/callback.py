@@ -10,7 +10,7 @@ import ray.tune
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from ftlib.files.atomic import write_json
-from ftlib.run import mirror
+from ftlib.run import remote_run
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run, Trial
 from ftlib.run.layout import PARAMS, POINT
@@ -32,7 +32,7 @@ class RunCallback(ray.tune.Callback):
     def forget(self, trial: Trial, why: str = "proposed just before the driver was killed") -> None:
         """Drops the directory of a trial that never began."""
         self.run.log_event("forgotten", trial=trial.id, why=why)
-        mirror.forget(self.run, trial)
+        remote_run.forget(self.run, trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Gives back the workers of ended trials. A stopped trial's Train controller dies with its actor, and Ray

@@ -120,7 +120,7 @@ class Host:
         from ftlib.pack.frozen_base import FrozenBase
         from ftlib.pack.isolation import probe
         from ftlib.pack.width import Width, depends_on, measure
-        from ftlib.run.mirror import download, upload
+        from ftlib.run.trial_transfer import download, upload
 
         vault.receive()
         started = time.perf_counter()

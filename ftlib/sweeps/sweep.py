@@ -28,7 +28,7 @@ from ftlib.run import signature
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 from ftlib.run.layout import TUNE
-from ftlib.run.mirror import content_of_data, key_of
+from ftlib.run.places import content_of_data, key_of
 from ftlib.sweeps.callback import give_back
 from ftlib.sweeps.conductor import Conductor
 from ftlib.sweeps.controller import conducting

@@ -22,7 +22,7 @@ from ftlib.models.base import parent_of
 from ftlib.run.context import Setting, versions
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import CHECKPOINT, MANIFEST
-from ftlib.run.mirror import upload
+from ftlib.run.trial_transfer import upload
 
 Report = Callable[[dict[str, Any]], None]
 POSITION = "position.json"  # in a pack's checkpoint: where it stands

@@ -28,7 +28,7 @@ from ftlib.models.strategies import strategy_of
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run, Trial
 from ftlib.run.layout import BASE, FIRST
-from ftlib.run.mirror import download, upload
+from ftlib.run.trial_transfer import download, upload
 from ftlib.training.recorder import Report, closing_evaluation, copy_checkpoint
 from ftlib.training.trainer_callback import OURS, Journal
 

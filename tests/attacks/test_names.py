@@ -14,7 +14,7 @@ from ftlib.errors import FtlibError, InputError
 from ftlib.files import object_store
 from ftlib.files.paths import below
 from ftlib.registry import backend, registry
-from ftlib.run import mirror
+from ftlib.run import mirror, remote_run, states
 from ftlib.run.archive import pull_run, read_archive
 
 from .conftest import made, put
@@ -85,7 +85,7 @@ def test_reading_a_run_at_a_url_writes_nowhere_else(url: str, home: Path, tmp_pa
     put(f"{place}/trials/000/index.json", json.dumps({"machine": "m", "directories": {"adapter": "adapter.1-2"}}))
     put(f"{place}/{trick}", "evil")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    for read in (lambda: mirror.open_run(place), lambda: pull_run(place, tmp_path / "pulled" / run.name, "all")):
+    for read in (lambda: remote_run.open_run(place), lambda: pull_run(place, tmp_path / "pulled" / run.name, "all")):
         with pytest.raises(FtlibError, match="holds '"):
             read()
     new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
@@ -97,19 +97,19 @@ def test_reading_a_run_at_a_url_writes_nowhere_else(url: str, home: Path, tmp_pa
 def test_an_index_names_directories_of_its_own(url: str, home: Path, marked: str) -> None:
     put(f"{url}/index.json", json.dumps({"machine": "m", "directories": {"adapter": marked}}))
     with pytest.raises(FtlibError, match="no directory of it|damaged"):
-        mirror._pull_directories(url, home / "trial", ("adapter",))
+        states.pull_directories(url, home / "trial", ("adapter",))
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0", b"[", b"[]", b'{"machine": 1}', b"[" * 10**5, b"\xff"])
 def test_a_damaged_index_is_said(url: str, home: Path, content: bytes) -> None:
     put(f"{url}/index.json", content)
     with pytest.raises(FtlibError, match=r"index.json is damaged"):
-        mirror._pull_directories(url, home / "trial", ("adapter",))
+        states.pull_directories(url, home / "trial", ("adapter",))
 
 
 def test_a_driver_takes_nothing_over_from_outside_of_its_trials(url: str, home: Path, tmp_path: Path) -> None:
     run = made(url, tmp_path / "runs")
-    keeper = mirror._Keeper(run, f"{url}/{run.name}")
+    keeper = mirror.Keeper(run, f"{url}/{run.name}")
     put(f"{url}/{run.name}/trials/../metrics.jsonl", "evil")
     with pytest.raises(FtlibError, match="holds '"):
         keeper._pull()
@@ -152,5 +152,5 @@ def test_a_run_of_the_same_name_elsewhere_does_not_replace_ours(url: str, home: 
     put(f"{place}/resolved.json", json.dumps({"experiment": {"storage": f"{url}/theirs"}}))
     before = (ours.path / "resolved.json").read_bytes()
     with pytest.raises(InputError, match="has its name"):
-        mirror.open_run(place)
+        remote_run.open_run(place)
     assert (ours.path / "resolved.json").read_bytes() == before

@@ -19,7 +19,7 @@ from ftlib.config import Experiment
 from ftlib.errors import ConfigError, FtlibError, TrialError
 from ftlib.files import object_store
 from ftlib.files.home import home
-from ftlib.run import mirror
+from ftlib.run import states, trial_transfer
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 from tests.conftest import write_experiment
@@ -52,8 +52,8 @@ def test_a_whole_directory_is_there_or_the_one_before(store: str, tmp_path: Path
         checkpoint = folder / "checkpoint"
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / f"only-{generation}").write_text(str(generation))
-        mirror._push(folder, url, ("checkpoint", "adapter"), {})
-        mirror._pull_directories(url, tmp_path / "pulled", ("checkpoint", "adapter"))
+        states.push(folder, url, ("checkpoint", "adapter"), {})
+        states.pull_directories(url, tmp_path / "pulled", ("checkpoint", "adapter"))
         assert sorted(file.name for file in (tmp_path / "pulled" / "checkpoint").iterdir()) == [
             f"only-{each}" for each in range(generation + 1)
         ]
@@ -66,7 +66,7 @@ def test_what_a_kill_has_left_is_collected(store: str, tmp_path: Path) -> None:
     (folder / "checkpoint" / "a").write_text("x")
     object_store.put_bytes(b"half", f"{url}/checkpoint.1-2/a")
     object_store.put_bytes(b"another's", f"{url}/adapter.1-2/a")
-    mirror._push(folder, url, ("checkpoint",), {})
+    states.push(folder, url, ("checkpoint",), {})
     assert {name.partition(".")[0] for name in object_store.listing(url)} == {"index", "checkpoint", "adapter"}
     assert f"{url}/checkpoint.1-2/a" not in object_store.listing(url)
     assert sum(name.startswith("checkpoint") for name in object_store.listing(url)) == 1
@@ -76,7 +76,7 @@ def test_a_push_cut_short_leaves_the_old(store: str, tmp_path: Path, monkeypatch
     folder, url = tmp_path / "trial", f"{store}/short"
     (folder / "checkpoint").mkdir(parents=True)
     (folder / "checkpoint" / "a").write_text("old")
-    mirror._push(folder, url, ("checkpoint",), {})
+    states.push(folder, url, ("checkpoint",), {})
     (folder / "checkpoint" / "a").write_text("new")
     (folder / "checkpoint" / "b").write_text("new")
 
@@ -86,8 +86,8 @@ def test_a_push_cut_short_leaves_the_old(store: str, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(object_store, "put_folder", put_folder)
     with pytest.raises(KeyboardInterrupt):
-        mirror._push(folder, url, ("checkpoint",), {})
-    mirror._pull_directories(url, tmp_path / "pulled", ("checkpoint",))
+        states.push(folder, url, ("checkpoint",), {})
+    states.pull_directories(url, tmp_path / "pulled", ("checkpoint",))
     assert [file.read_text() for file in (tmp_path / "pulled" / "checkpoint").iterdir()] == ["old"]
 
 
@@ -173,7 +173,7 @@ def test_a_bucket_that_is_not_there_is_said_at_once(store: str) -> None:
 def test_a_run_on_another_machines_disk_is_said(tree: dict[str, Any], tmp_path: Path) -> None:
     setting = Setting(run=str(tmp_path / "elsewhere"), data="x", resolved=tree)
     with pytest.raises(TrialError, match="is not on this machine: set storage to a URL"):
-        mirror.download(setting, "000")
+        trial_transfer.download(setting, "000")
 
 
 @pytest.mark.parametrize(
