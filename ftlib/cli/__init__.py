@@ -26,8 +26,8 @@ def cli(debug: bool) -> None:
         quiet_libraries()
 
 
-for door in (*begin.DOORS, *experiments.DOORS, *winners.DOORS, *clusters.DOORS, *complete.DOORS):
-    cli.add_command(door)
+for command in (*begin.COMMANDS, *experiments.COMMANDS, *winners.COMMANDS, *clusters.COMMANDS, *complete.COMMANDS):
+    cli.add_command(command)
 
 
 def program() -> None:

@@ -1,4 +1,4 @@
-"""The doors of the first hour: from a file of data to an experiment, and what an editor needs to help with it."""
+"""The commands of the first hour: from a file of data to an experiment, and what an editor needs to help with it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ GOALS = ("chat", "classify", "prefer", "distill", "pretrain")
 def init(
     data: str, goal: str | None, model: str | None, teacher: str | None, name: str | None, out: Path | None, force: bool
 ) -> None:
-    """Look at DATA (a file, a folder or a data set on the Hub) and write an experiment for it, ready for 'ftlib check'.
-    """
+    """Look at DATA (a file, a folder or a data set on the Hub) and write an experiment for it, ready for 'ftlib check'."""
     from ftlib.data.look import look
     from ftlib.driver.draft import draft, formats_of
     from ftlib.errors import InputError
@@ -65,4 +64,4 @@ def print_schema() -> None:
     echo(json.dumps(json_schema(), indent=2))
 
 
-DOORS = (init, print_schema)
+COMMANDS = (init, print_schema)

@@ -1,5 +1,4 @@
-"""The doors to a cluster: submit, jobs, logs, stop, pull, and cluster itself. `ftlib.cli` opens them with the others.
-"""
+"""The commands of a cluster: submit, jobs, logs, stop, pull, and cluster itself."""
 
 from __future__ import annotations
 
@@ -299,4 +298,4 @@ def _warn(sentence: str) -> None:
     echo(f"warning: {sentence}", fg="yellow", err=True)
 
 
-DOORS = (submit, jobs, logs, stop, pull, cluster)
+COMMANDS = (submit, jobs, logs, stop, pull, cluster)

@@ -78,4 +78,4 @@ def print_completion(shell: str) -> None:
     click.echo(completion(cli, {}, "ftlib", "_FTLIB_COMPLETE").source())
 
 
-DOORS = (print_completion,)
+COMMANDS = (print_completion,)

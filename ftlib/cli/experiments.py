@@ -1,8 +1,9 @@
-"""The doors to an experiment: look at it, run it, steer it, read its leaderboard."""
+"""The commands of an experiment: look at it, run it, steer it, read its leaderboard."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -22,6 +23,8 @@ EXPERIMENT = click.argument("file", type=click.Path())
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete.keys)
 SMOKE = click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
 AS = click.option("--as", "name", metavar="NAME", help="Promote the winner as NAME, once it has passed the gate.")
+RUN = click.argument("run", type=click.Path(), shell_complete=complete.runs)
+TRIAL = click.argument("trial", shell_complete=complete.trials)
 ANSWER_SECONDS = 60
 
 
@@ -112,7 +115,7 @@ def _check_name(name: str | None) -> None:
 
 
 @click.command()
-@click.argument("run", type=click.Path(), shell_complete=complete.runs)
+@RUN
 @click.option("--trust", is_flag=True, help="Load a run that was made elsewhere: it can run any code of its maker's.")
 def resume(run: str, trust: bool) -> int:
     """Go on with RUN after a crash, a Ctrl-C or a preemption. Finished trials are not run again."""
@@ -129,30 +132,52 @@ def trial() -> None:
     """Steer a running sweep, from any terminal: stop, resume, clone or boost one of its trials."""
 
 
-def _steers(deed: Literal["stop", "resume", "clone", "boost"], help: str) -> None:
-    """Adds `ftlib trial DEED RUN TRIAL`."""
-
-    def steer(run: str, trial: str, overrides: tuple[str, ...] = ()) -> None:
-        from ftlib.config.loader import parse_override
-        from ftlib.run.commands import Command
-        from ftlib.run.directory import Run
-
-        changes = dict(parse_override(override) for override in overrides)
-        _steer(Run.open(run), Command(deed, trial, changes))
-
-    if deed in ("clone", "boost"):
-        steer = OVERRIDES(steer)
-    steer = click.argument("trial", shell_complete=complete.trials)(steer)
-    trial.command(deed, help=help)(click.argument("run", type=click.Path(), shell_complete=complete.runs)(steer))
+@trial.command()
+@RUN
+@TRIAL
+def stop(run: str, trial: str) -> None:
+    """Stop TRIAL of RUN where it stands; what it has learned is kept."""
+    _steer(run, "stop", trial)
 
 
-_steers("stop", "Stop TRIAL of RUN where it stands; what it has learned is kept.")
-_steers("resume", "Go on with the stopped TRIAL of RUN; the scheduler stops it no more.")
-_steers("clone", "One more trial for RUN: TRIAL with other values, from its weights where its shape stays the same.")
-_steers("boost", "Train TRIAL of RUN to its end whatever the scheduler says, or longer: train.num_train_epochs=6")
+@trial.command("resume")
+@RUN
+@TRIAL
+def resume_trial(run: str, trial: str) -> None:
+    """Continue the stopped TRIAL of RUN; the scheduler does not stop it again."""
+    _steer(run, "resume", trial)
 
 
-def _steer(run: Run, command: Command) -> None:
+@trial.command()
+@RUN
+@TRIAL
+@OVERRIDES
+def clone(run: str, trial: str, overrides: tuple[str, ...]) -> None:
+    """Add one trial to RUN: TRIAL with other values, from its weights where its shape stays the same."""
+    _steer(run, "clone", trial, overrides)
+
+
+@trial.command()
+@RUN
+@TRIAL
+@OVERRIDES
+def boost(run: str, trial: str, overrides: tuple[str, ...]) -> None:
+    """Train TRIAL of RUN to its end whatever the scheduler says, or longer: train.num_train_epochs=6"""
+    _steer(run, "boost", trial, overrides)
+
+
+def _steer(
+    run: str, deed: Literal["stop", "resume", "clone", "boost"], trial: str, overrides: Iterable[str] = ()
+) -> None:
+    from ftlib.config.loader import parse_override
+    from ftlib.run.commands import Command
+    from ftlib.run.directory import Run
+
+    changes = dict(parse_override(override) for override in overrides)
+    _command(Run.open(run), Command(deed, trial, changes))
+
+
+def _command(run: Run, command: Command) -> None:
     """Sends a command to the driver of a run and prints what came of it."""
     from ftlib.errors import FtlibError, InputError, nearest
     from ftlib.run.commands import answer, send
@@ -181,7 +206,7 @@ def _add_trials(path: str, count: int) -> int:
 
     run, command = Run.open(path), Command("add", count=count)
     if run.conducted:
-        _steer(run, command)
+        _command(run, command)
         return 0
     signature.check(run)  # resuming loads what it holds
     experiment = Experiment.parse(run.experiment, f"{run.path}/resolved.json")
@@ -189,7 +214,7 @@ def _add_trials(path: str, count: int) -> int:
 
 
 @click.command("leaderboard")
-@click.argument("run", type=click.Path(), shell_complete=complete.runs)
+@RUN
 @click.option("--csv", "as_csv", is_flag=True, help="Print the CSV instead of the table.")
 def show_leaderboard(run: str, as_csv: bool) -> None:
     """The trials of RUN, best first, with the untuned base above them."""
@@ -203,4 +228,4 @@ def show_leaderboard(run: str, as_csv: bool) -> None:
         print_table(to_table(board, width=width()))
 
 
-DOORS = (check, methods, train, sweep, resume, trial, show_leaderboard)
+COMMANDS = (check, methods, train, sweep, resume, trial, show_leaderboard)

@@ -1,4 +1,4 @@
-"""The doors to winners: promote, try, roll back, merge, serve, watch, and say who may ask."""
+"""The commands of winners: promote, try, roll back, merge, serve, watch, and say who may ask."""
 
 from __future__ import annotations
 
@@ -310,4 +310,4 @@ def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json:
     say(f"warning: drifted: {drifted}" if drifted else "nothing drifted")
 
 
-DOORS = (promote, show_registry, move_canary, rollback, keys, merge_adapter, serve, show_drift)
+COMMANDS = (promote, show_registry, move_canary, rollback, keys, merge_adapter, serve, show_drift)

@@ -3,6 +3,9 @@
 Each driver says in the cluster's own key-value store what its sweep has and wants. Where another has waited for a while
 with less, a sweep gives back one worker at a time and asks for no other, until what both have is equal, or a worker
 apart. Its trials leave as from a machine that is about to go: nothing is trained again.
+
+Measured with a patience of 2 s on two machines (docs/log.md): a second packed sweep trains 17 s after it came; without
+this module it waits for the end of the first.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ It computes nothing. Tune's schedulers, searchers, callbacks and `Tuner.restore`
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import ray.tune
 
@@ -22,26 +21,14 @@ from ftlib.run.layout import ERROR
 from ftlib.sweeps.search import FAILED
 from ftlib.sweeps.solo_trial import DONOR_FILE, moved, reported_again
 
-
-class Landlord(Protocol):
-    """What a slot asks of the host that it lives in."""
-
-    pack: Any
-
-    def rent(self, trial_id: str, params: Mapping[str, Any], donor: str | None) -> None:
-        """A slot, and the trial in it."""
-
-    def next_report(self, trial_id: str) -> dict[str, Any]:
-        """Waits for the trial's next evaluation."""
-
-    def leave(self, trial_id: str) -> None:
-        """The slot is free."""
+if TYPE_CHECKING:
+    from ftlib.sweeps.pack_host import Host
 
 
 class Slot(ray.tune.Trainable):
     """`config` is a sampled point: dotted paths to values, ratios unresolved. `setting` is the pack's."""
 
-    host: Landlord  # of this process
+    host: Host  # of this process
 
     def setup(self, config: dict[str, Any]) -> None:
         self.point, self.donor, self.rented = config, None, False
