@@ -3,7 +3,7 @@
 A run directory that is made here is signed with a key that only this user has (FTLIB_HOME/key): its name, what it was
 resolved to, and the directory itself, as the disk knows it. One that came in an archive, or was copied from somebody,
 is another directory and has no such signature; nor is one believed that others can write to. At a URL, where everybody
-with the bucket may write, each file is signed by its content (`storage/index.py`), with a key of that run alone, which
+with the bucket may write, each file is signed by its content (`run/index.py`), with a key of that run alone, which
 its workers on other machines get from its driver.
 """
 

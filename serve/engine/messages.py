@@ -1,6 +1,6 @@
 """What goes between Api and Engine, `Ask` and `Piece`, and what a client hears of it in OpenAI's shape.
 
-`requests.py` reads OpenAI's requests and makes an `Ask` of each; `Reply` writes OpenAI's answers from `Piece`s.
+`front/openai.py` reads OpenAI's requests and makes an `Ask` of each; `Reply` writes OpenAI's answers from `Piece`s.
 """
 
 from __future__ import annotations

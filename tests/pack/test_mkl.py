@@ -25,10 +25,10 @@ asked = json.loads(sys.stdin.read())
 from ftlib.pack import mkl
 if asked["maker"]:
     mkl.PROCESSOR = pathlib.Path(asked["maker"])
-from ftlib.pack.host import Host
+from ftlib.sweeps.pack_host import Host
 Host()
 from ftlib.pack.isolation import probe
-from ftlib.setting import Setting
+from ftlib.run.context import Setting
 from tests.pack import test_isolation as certificate
 from tests.pack.conftest import left_behind, pack_of, train, trial
 setting, threads = Setting(**asked["setting"]), asked["threads"]

@@ -1,10 +1,10 @@
 """What is lost when something dies, on a real cluster: the machine with and without a warning, the disk, the silent
 trial.
 
-Killed workers, hosts and drivers are in `test_sweep.py` and `pack/test_sweep.py`; W&B out of reach in
-`test_tracking.py`; out of memory in `test_trial.py` and `pack/test_isolation.py`; two drivers on one run in
-`test_runs.py`; a Ctrl-C in `test_interrupt.py`; another sweep in `test_shares.py`; a budget in `test_cost.py`; a worker
-of two in `test_strategies.py`.
+Killed workers, hosts and drivers are in `test_sweep.py` and `test_packed.py`; W&B out of reach in
+`run/test_tracking.py`; out of memory in `training/test_trial.py` and `pack/test_isolation.py`; two drivers on one run
+in `run/test_directory.py`; a Ctrl-C in `cluster/test_interrupt.py`; another sweep in `cluster/test_fair_share.py`; a
+budget in `run/test_cost.py`; a worker of two in `models/test_strategies.py`.
 """
 
 from __future__ import annotations
