@@ -1,8 +1,8 @@
 """A Ray actor that holds a pack: one process, one base, and as many Tune trials as its slots.
 
-The pack trains in a thread of its own. A trial is a Tune trainable that lives in this process too 
-(`packed_trial`, `pack_slots`): it rents a slot, and each of its steps waits for the next evaluation. So a trial costs no process, and a slot
-that the scheduler frees is taken by the next suggestion at once.
+The pack trains in a thread of its own. A trial is a Tune trainable that lives in this process too (`packed_trial`,
+`pack_slots`): it rents a slot, and each of its steps waits for the next evaluation. So a trial costs no process, and a
+slot that the scheduler frees is taken by the next suggestion at once.
 """
 
 from __future__ import annotations
