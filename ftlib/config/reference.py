@@ -44,7 +44,7 @@ def _subsections(section: type[BaseModel], prefix: str, depth: int) -> Iterator[
     """The parts of the page for those keys of a section that have a heading of their own."""
     for name in section.model_fields:
         if _stands_alone(section, name, prefix):
-            yield from _part(f"{prefix}{name}", descriptions(section)[name], _models(section, name), depth)
+            yield from _part(f"{prefix}{name}", _meaning(section, name), _models(section, name), depth)
 
 
 def _part(path: str, meaning: str, models: Models, depth: int) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _by_type(path: str, models: Models, depth: int) -> Iterator[str]:
     yield from ("", *_table([choice, *_rows(models[0], f"{path}.", only=common)]))
     for model in models:
         own = [name for name in model.model_fields if name not in ("type", *common)]
-        yield from ("", f"{'#' * depth} {path}.type: {_type_of(model)}", "", *_wrapped(descriptions(model)["type"]), "")
+        yield from ("", f"{'#' * depth} {path}.type: {_type_of(model)}", "", *_wrapped(_meaning(model, "type")), "")
         yield from _table(_rows(model, f"{path}.", only=own)) if own else ["It has no keys of its own."]
 
 
@@ -112,7 +112,11 @@ def _cells(section: type[BaseModel], name: str) -> tuple[str, str, str]:
     """Type, default and meaning of a key; that it is not there, where the section has no such key."""
     if name not in section.model_fields:
         return "", "", ""
-    return type_in_words(_node(section, name)), _default(section, name), descriptions(section)[name]
+    return type_in_words(_node(section, name)), _default(section, name), _meaning(section, name)
+
+
+def _meaning(section: type[BaseModel], name: str) -> str:
+    return descriptions(section).get(name, "")
 
 
 def _default(section: type[BaseModel], name: str) -> str:

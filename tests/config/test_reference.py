@@ -46,8 +46,8 @@ def test_every_type_has_its_keys() -> None:
 
 def test_links_lead_somewhere() -> None:
     headings = {heading.replace(".", "") for heading in re.findall(r"^#+ ([\w.]+)$", PAGE, re.MULTILINE)}
-    assert set(re.findall(r"\(#(\w+)\)", PAGE)) <= headings
-    for page in re.findall(r"\((\w+\.md)\)", PAGE):
+    assert set(re.findall(r"\(#(.*?)\)", PAGE)) <= headings
+    for page in re.findall(r"\(([^()#]+\.md)\)", PAGE):
         assert (DOCS.parent / page).exists()
 
 
