@@ -55,12 +55,17 @@ def write_schema() -> Path:
 
 
 @click.command("schema")
-def print_schema() -> None:
+@click.option("--markdown", is_flag=True, help="Print docs/keys.md: every key with its type, default and meaning.")
+def print_schema(markdown: bool) -> None:
     """Print the JSON Schema of an experiment, for editors that complete and check YAML."""
     import json
 
+    from ftlib.config import reference
     from ftlib.config.schema import json_schema
 
+    if markdown:
+        echo(reference.markdown(), nl=False)
+        return
     echo(json.dumps(json_schema(), indent=2))
 
 

@@ -59,7 +59,10 @@ class Adapter(Section):
         return False
 
 
-BEGUN = "A trained adapter to go on with: registry:NAME, or a folder. Its shape is the adapter's."
+BEGUN = (
+    "A trained LoRA adapter that is trained further: registry:NAME, or a folder. Its shape (r, lora_alpha, "
+    "target_modules and others) holds, and another value is refused. null begins a new adapter."
+)
 
 if TYPE_CHECKING:
 
@@ -81,31 +84,33 @@ class Lora(_Begun):
     """
 
     type: Literal["lora"]
-    """Low-rank adapters: two small matrices beside each linear layer."""
+    """LoRA (arXiv:2106.09685): two small matrices, A and B, beside each linear layer."""
     r: int = Field(default=16, ge=1)
-    """The rank: how many columns A and B have. More learns more, and costs more memory."""
+    """The rank of A and B. A higher rank can learn more, and takes more memory."""
     lora_alpha: float = Field(default=32, gt=0)
-    """The adapter's output is scaled by lora_alpha / r."""
+    """The adapter's output is multiplied by lora_alpha / r."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """The share of the adapter's inputs that is dropped in training."""
+    """The share of the adapter's inputs that is set to 0 in training."""
     target_modules: Modules = "all-linear"
-    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
-    names."""
+    """The linear layers that get an adapter: all-linear (all but the output layer), a list of the last parts of their
+    names, or a regular expression over whole names."""
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    """A rank of its own for a part of the model: {q_proj: 32}."""
+    """Another rank for some layers: {q_proj: 32}. A key is the last part of a layer's name, or a regular expression for
+    the end of it."""
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """A lora_alpha of its own for a part of the model: {q_proj: 64}."""
+    """Another lora_alpha for some layers: {q_proj: 64}. Keys are as in rank_pattern."""
     use_rslora: bool = False
-    """Scale by lora_alpha / sqrt(r), so that a high rank learns as fast as a low one."""
+    """Multiply by lora_alpha / sqrt(r) instead of lora_alpha / r, so that a high rank learns as fast as a low one
+    (rsLoRA, arXiv:2312.03732)."""
     use_dora: bool = False
-    """Train the size and the direction of each weight apart (DoRA)."""
+    """Train the magnitude and the direction of each weight apart (DoRA, arXiv:2402.09353)."""
     init_lora_weights: Annotated[bool | str, BeforeValidator(_initialization)] = True
-    """How A and B begin: true (A random, B zero), gaussian, orthogonal, olora, pissa, pissa_niter_N, corda, eva, loftq,
-    mica."""
+    """How A and B begin. true: A is random and B is zero. false: both are random. Other ways: gaussian, orthogonal,
+    olora, pissa, pissa_niter_N (a fast SVD in N rounds), corda, eva, loftq, mica."""
     lora_plus_ratio: float | None = Field(default=None, ge=1)
-    """The learning rate of B as a multiple of A's (LoRA+)."""
+    """The learning rate of B divided by that of A (LoRA+, arXiv:2402.12354). null gives both the same rate."""
     lora_fa: bool = False
-    """Train B alone; A stays as it was drawn (LoRA-FA)."""
+    """Train only B. A stays as it is drawn (LoRA-FA, arXiv:2308.03303)."""
 
     @model_validator(mode="after")
     def _variants_fit(self) -> Lora:
@@ -147,30 +152,32 @@ class AdaLora(Adapter):
     and between step `tinit` and `tfinal` steps before the end the average falls to `target_r`, every `deltaT` steps."""
 
     type: Literal["adalora"]
-    """LoRA that moves rank to the layers that need it."""
+    """AdaLoRA (arXiv:2303.10512): LoRA that moves rank to the layers that need it."""
     init_r: int = Field(default=12, ge=2)
     """The rank of each matrix at the start."""
     target_r: int = Field(default=8, ge=1)
-    """The average rank at the end."""
+    """The average rank of the matrices at the end. It is below init_r."""
     tinit: int = Field(default=0, ge=0)
-    """Steps before the rank begins to fall."""
+    """Optimizer steps at the start in which the ranks do not change."""
     tfinal: int = Field(default=0, ge=0)
-    """Steps at the end in which the rank no longer changes."""
+    """Optimizer steps at the end in which the ranks do not change."""
     deltaT: int = Field(default=1, ge=1)
-    """Steps between two changes of the rank."""
+    """Optimizer steps between two changes of the ranks."""
     beta1: float = Field(default=0.85, gt=0, lt=1)
-    """How slowly the importance of a weight follows its latest value."""
+    """The decay of the moving average of a weight's importance. Nearer to 1, it follows the latest value more
+    slowly."""
     beta2: float = Field(default=0.85, gt=0, lt=1)
-    """How slowly the uncertainty of that importance follows its latest value."""
+    """The decay of the moving average of how uncertain that importance is. Nearer to 1, it follows the latest value
+    more slowly."""
     orth_reg_weight: float = Field(default=0.5, ge=0)
-    """How strongly the singular vectors are held orthogonal."""
+    """The weight of the loss term that keeps the singular vectors orthogonal."""
     lora_alpha: float = Field(default=32, gt=0)
-    """The adapter's output is scaled by lora_alpha / r."""
+    """The adapter's output is multiplied by lora_alpha / init_r."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """The share of the adapter's inputs that is dropped in training."""
+    """The share of the adapter's inputs that is set to 0 in training."""
     target_modules: Modules = "all-linear"
-    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
-    names."""
+    """The linear layers that get an adapter: all-linear (all but the output layer), a list of the last parts of their
+    names, or a regular expression over whole names."""
 
     @model_validator(mode="after")
     def _falls(self) -> AdaLora:
@@ -186,11 +193,14 @@ class IA3(Adapter):
     """
 
     type: Literal["ia3"]
-    """Learned factors for keys, values and the inner layer of each block: the smallest adapter."""
+    """IA3 (arXiv:2205.05638): a learned factor for each key, value and inner activation of the MLP. It is the smallest
+    adapter."""
     target_modules: Modules | None = None
-    """Which linear layers get factors; null: the usual ones of this model."""
+    """The linear layers that get factors, as a list or a regular expression. null is the layers that PEFT knows for
+    this architecture."""
     feedforward_modules: Modules | None = None
-    """Which of them are feed-forward layers, whose inputs are scaled; null: the usual ones."""
+    """Those of target_modules that stand in the MLP: their inputs get the factors, and not their outputs. It is set
+    where target_modules is set."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> IA3:
@@ -208,18 +218,18 @@ class Vera(Adapter):
     arXiv:2310.11454)."""
 
     type: Literal["vera"]
-    """Shared random matrices with learned vectors between them."""
+    """VeRA (arXiv:2310.11454): random matrices that all layers share, with two learned vectors for each layer."""
     r: int = Field(default=256, ge=1)
-    """The rank of the shared matrices."""
+    """The rank of the shared matrices. It is higher than a rank of LoRA, because only vectors are trained."""
     projection_prng_key: int = 0
-    """The seed of the shared matrices."""
+    """The seed that draws the shared matrices."""
     vera_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """The share of the adapter's inputs that is dropped in training."""
+    """The share of the adapter's inputs that is set to 0 in training."""
     d_initial: float = 0.1
-    """The first value of the inner vectors."""
+    """The first value of the learned vector between the two matrices."""
     target_modules: Modules = "all-linear"
-    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
-    names."""
+    """The linear layers that get an adapter: all-linear (all but the output layer), a list of the last parts of their
+    names, or a regular expression over whole names."""
 
 
 class Oft(Adapter):
@@ -227,26 +237,26 @@ class Oft(Adapter):
     blocks) or `oft_block_size`, the other being 0."""
 
     type: Literal["oft"]
-    """Orthogonal fine-tuning: weights are turned, not moved."""
+    """OFT (arXiv:2306.07280), orthogonal fine-tuning: each block of a layer's weights is rotated."""
     r: int = Field(default=0, ge=0)
-    """How many blocks a layer has; 0: as oft_block_size says."""
+    """The number of blocks of a layer. With 0 it follows from oft_block_size. One of the two is 0."""
     oft_block_size: int = Field(default=32, ge=0)
-    """The size of a block; 0: as r says."""
+    """The width of a block. With 0 it follows from r. One of the two is 0."""
     module_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """The share of blocks that are left unturned in a training step."""
+    """The share of blocks that are not rotated in a training step."""
     coft: bool = False
-    """Keep the rotation within eps of none."""
+    """Keep each rotation near to none, within eps (constrained OFT)."""
     eps: float = Field(default=6e-5, gt=0)
-    """How far the rotation may go with coft."""
+    """With coft: how far a rotation may go."""
     block_share: bool = False
-    """One rotation for all blocks of a layer."""
+    """All blocks of a layer share one rotation."""
     use_cayley_neumann: bool = True
-    """Compute rotations by a series, which is faster and less exact."""
+    """Compute the rotations by a series (Cayley-Neumann), which is faster and less exact."""
     num_cayley_neumann_terms: int = Field(default=5, ge=1)
-    """How many terms that series has."""
+    """The number of terms of that series. More terms are more exact."""
     target_modules: Modules = "all-linear"
-    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
-    names."""
+    """The linear layers that get an adapter: all-linear (all but the output layer), a list of the last parts of their
+    names, or a regular expression over whole names."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Oft:
@@ -262,18 +272,18 @@ class Boft(Adapter):
     `boft_block_num`, the other being 0."""
 
     type: Literal["boft"]
-    """Orthogonal fine-tuning by products of sparse rotations (butterflies)."""
+    """BOFT (arXiv:2311.06243): orthogonal fine-tuning whose rotation is a product of sparse ones (butterflies)."""
     boft_block_size: int = Field(default=4, ge=0)
-    """The size of a block; 0: as boft_block_num says."""
+    """The width of a block. With 0 it follows from boft_block_num. One of the two is 0."""
     boft_block_num: int = Field(default=0, ge=0)
-    """How many blocks a layer has; 0: as boft_block_size says."""
+    """The number of blocks of a layer. With 0 it follows from boft_block_size. One of the two is 0."""
     boft_n_butterfly_factor: int = Field(default=1, ge=1)
-    """How many sparse rotations are multiplied."""
+    """The number of sparse rotations that are multiplied. 1 is plain OFT."""
     boft_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """The share of blocks that are left unturned in a training step."""
+    """The share of blocks that are not rotated in a training step."""
     target_modules: Modules = "all-linear"
-    """Which linear layers get one: all-linear, a list of the last parts of their names, or a regular expression over
-    names."""
+    """The linear layers that get an adapter: all-linear (all but the output layer), a list of the last parts of their
+    names, or a regular expression over whole names."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Boft:
@@ -289,7 +299,7 @@ class _Prompt(Adapter):
     """Vectors that stand before the input. There is no matrix of the base that they could be merged into."""
 
     num_virtual_tokens: int = Field(default=20, ge=1)
-    """How many learned positions stand before the input."""
+    """The number of learned positions that stand before the input."""
 
     @property
     def mergeable(self) -> bool:
@@ -302,11 +312,11 @@ class Prefix(_Prompt):
     width), and they begin at zero."""
 
     type: Literal["prefix"]
-    """Learned keys and values before those of the input, in every layer."""
+    """Prefix tuning (arXiv:2101.00190): learned keys and values before those of the input, in every layer."""
     prefix_projection: bool = False
-    """Compute them by a small network while training."""
+    """Compute the keys and values by a small network, which is trained."""
     encoder_hidden_size: int | None = Field(default=None, ge=1)
-    """The width of that network."""
+    """With prefix_projection: the width of that network. null is the width of the model."""
 
 
 class Prompt(_Prompt):
@@ -314,11 +324,12 @@ class Prompt(_Prompt):
     vocabulary's, or taken from a text's."""
 
     type: Literal["prompt"]
-    """Learned embeddings before those of the input."""
+    """Prompt tuning (arXiv:2104.08691): learned embeddings before those of the input."""
     prompt_tuning_init: Literal["RANDOM", "SAMPLE_VOCAB", "TEXT"] = "RANDOM"
-    """Where they begin: at random, at random words of the vocabulary, or at a text."""
+    """Where the embeddings begin: at random numbers (RANDOM), at random words of the vocabulary (SAMPLE_VOCAB), or at a
+    text (TEXT)."""
     prompt_tuning_init_text: str | None = None
-    """The text to begin at (with TEXT)."""
+    """The text at which the embeddings begin. It is set with prompt_tuning_init: TEXT."""
 
     @model_validator(mode="after")
     def _text_for_text(self) -> Prompt:
@@ -331,15 +342,15 @@ class PTuning(_Prompt):
     """Learned embeddings before the input's that a small encoder computes (Liu et al. 2021, arXiv:2103.10385)."""
 
     type: Literal["p_tuning"]
-    """Learned embeddings before those of the input, computed by a small network."""
+    """P-tuning (arXiv:2103.10385): learned embeddings before those of the input, computed by a small network."""
     encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
-    """What kind of network."""
+    """The kind of network that computes the embeddings."""
     encoder_hidden_size: int | None = Field(default=None, ge=1)
-    """The network's width; null: the model's."""
+    """The width of the network. null is the width of the model."""
     encoder_num_layers: int = Field(default=2, ge=1)
-    """The network's layers."""
+    """The number of layers of the network. Only an LSTM uses it."""
     encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """The share of the network's inputs that is dropped in training."""
+    """The share of the network's activations that is set to 0 in training. Only an LSTM uses it."""
 
 
 class Bottleneck(Adapter):
@@ -349,13 +360,15 @@ class Bottleneck(Adapter):
     """
 
     type: Literal["bottleneck"]
-    """A small network after each block's layers (Houlsby adapters)."""
+    """Bottleneck adapters (Houlsby et al. 2019, arXiv:1902.00751): a narrow two-layer network after each attention and
+    each MLP."""
     bottleneck_size: int = Field(default=64, ge=1)
-    """Its width."""
+    """The width of the network's inner layer."""
     non_linearity: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
-    """Its activation."""
+    """The activation function of the network."""
     target_modules: Modules | None = None
-    """After which layers it stands; null: after attention and feed-forward."""
+    """The linear layers after which a network stands, as a list or a regular expression. null is the last layer of each
+    attention and each MLP."""
 
     @property
     def mergeable(self) -> bool:
@@ -378,7 +391,8 @@ class BitFit(_Part):
     """The model's biases alone (Ben Zaken et al. 2021, arXiv:2106.10199), and a classifier's head."""
 
     type: Literal["bitfit"]
-    """Train the biases of the model alone."""
+    """BitFit (arXiv:2106.10199): the biases of the model are trained, and the head of a classifier. The result is a
+    whole model."""
 
 
 class Layers(_Part):
@@ -386,11 +400,13 @@ class Layers(_Part):
     the output layer, which in some models is the input embedding too; a classifier's head is always trained."""
 
     type: Literal["layers"]
-    """Train the last layers of the model, as they are."""
+    """The last layers of the model are trained, and the rest is frozen (arXiv:1911.03090). The result is a whole
+    model."""
     num_layers: int = Field(default=2, ge=1)
-    """How many of the last layers are trained."""
+    """The number of layers that are trained, counted from the end."""
     train_head: bool = False
-    """Train the output layer too."""
+    """Train the output layer too. In some models it is also the input embedding. The head of a classifier is always
+    trained."""
 
 
 AdapterSection = Annotated[

@@ -11,6 +11,7 @@ class BudgetSection(Section):
     """`max_cost` is in the currency of `scale.price_per_hour`; `max_hours` is the sweep's, all resumes together."""
 
     max_cost: float | None = Field(default=None, gt=0)
-    """The sweep ends when it has cost so much, in the currency of scale.price_per_hour."""
+    """The sweep ends when it has cost so much, in the currency of scale.price_per_hour. It needs that price. null has
+    no limit."""
     max_hours: float | None = Field(default=None, gt=0)
-    """The sweep ends after so many hours, all resumes together."""
+    """The sweep ends when it has run for so many hours, all resumes together. null has no limit."""

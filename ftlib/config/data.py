@@ -59,9 +59,9 @@ class Labels(Section):
     """
 
     map: Annotated[dict[Label, Label], BeforeValidator(_as_printed)] = Field(default_factory=dict)
-    """Labels as they are written, to what they become; several may become one."""
+    """Labels as the file writes them, and their new names. Several labels may get the same name."""
     case: Literal["lower", "upper", "keep"] = "keep"
-    """How labels are spelled that map does not name."""
+    """The spelling of labels that map does not name: lower case, upper case, or as they are (keep)."""
 
 
 class Replay(Section):
@@ -69,17 +69,17 @@ class Replay(Section):
     arXiv:1811.11682). `fraction` is their share of all training rows; they are drawn by `data.split_seed`."""
 
     train: str = Field(min_length=1)
-    """A file, a folder of files, or a data set on the Hub: rows of an earlier task."""
+    """The rows of the earlier task: a file, a folder of files, or a data set on the Hub."""
     fraction: float = Field(default=0.1, gt=0, lt=1)
-    """Their share of all training rows."""
+    """The share of the earlier task's rows among all training rows. data.split_seed draws which rows are taken."""
     format: FormatName = "auto"
-    """The format of these rows; auto: found by their columns."""
+    """The format of these rows. auto finds it by their columns."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our names to the columns of these rows: {prompt: question}."""
+    """Our column names, and the names in these rows where they differ: {prompt: question}."""
     hub_config: str | None = None
-    """Which configuration of a data set on the Hub."""
+    """The configuration of a data set on the Hub. null is its default one."""
     hub_split: str = "train"
-    """Which split of a data set on the Hub."""
+    """The split of a data set on the Hub."""
 
 
 # How conversations are written: the tokenizer's own way, or one of those in `ftlib/data/templates.py`.
@@ -105,17 +105,18 @@ class TrainSource(Section):
     half of the rows, 1.5 all of them and a half of them again; which half is drawn by `data.split_seed`."""
 
     path: str = Field(min_length=1)
-    """A file, a folder of files, or a data set on the Hub."""
+    """The rows of this member: a file, a folder of files, or a data set on the Hub."""
     weight: float = Field(default=1.0, gt=0, le=100)
-    """How often each row is met in an epoch: 2 is twice, 0.5 is a half of the rows."""
+    """How often an epoch meets each row of this member: 2 is twice, 0.5 is half of the rows. data.split_seed draws
+    which half."""
     format: FormatName = "auto"
-    """The format of these rows; auto: found by their columns."""
+    """The format of these rows. auto finds it by their columns."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our names to the columns of these rows: {prompt: question}."""
+    """Our column names, and the names in these rows where they differ: {prompt: question}."""
     hub_config: str | None = None
-    """Which configuration of a data set on the Hub."""
+    """The configuration of a data set on the Hub. null is its default one."""
     hub_split: str = "train"
-    """Which split of a data set on the Hub."""
+    """The split of a data set on the Hub."""
 
     def reading(self) -> dict[str, Any]:
         """What takes the place of the section's own keys when this set is read."""
@@ -148,41 +149,51 @@ class DataSection(Section):
     """`train` and `eval` each name a file, a folder of files, or a data set on the Hub; `train` may list several."""
 
     train: Train
-    """The rows to train on: a file, a folder of files, a data set on the Hub, or a list of {path, weight, format,
-    columns}."""
+    """The rows to train on: a file, a folder of files, a data set on the Hub, or a list of several. Each member of a
+    list is a name, or a mapping that also says its weight and how it is read."""
     eval: str | None = None
-    """The rows to evaluate on; null: a share of the training rows is held out."""
+    """The rows to evaluate on: a file, a folder of files, or a data set on the Hub. null holds out a share of the
+    training rows (eval_split)."""
     eval_split: float = Field(default=0.1, ge=0, lt=1)
-    """The share of the training rows that is held out when there is no `eval`; 0 holds none out, and nothing is
-    evaluated."""
+    """The share of the training rows that is held out for evaluation while eval is null. 0 holds out none, and then
+    nothing is evaluated."""
     split_seed: int = 42
-    """Draws which rows are held out, and which are mixed in."""
+    """The seed that draws which rows are held out, and which rows of replay and of weighted sets are taken."""
     hub_config: str | None = None
-    """Which configuration of a data set on the Hub."""
+    """The configuration of a data set on the Hub. null is its default one. Where train is a list, each member has its
+    own."""
     hub_split: str = "train"
-    """Which split of a data set on the Hub."""
+    """The split of a data set on the Hub. Where train is a list, each member has its own."""
     format: FormatName = "auto"
-    """The format of the rows; auto: found by their columns."""
+    """The format of the rows; docs/data.md has the columns of each. auto finds it by the columns. Where train is a
+    list, each member has its own."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our names to the file's columns: {prompt: question, completion: answer}."""
+    """Our column names, and the file's names where they differ: {prompt: question, completion: answer}. Where train is
+    a list, each member has its own."""
     ignore_columns: list[str] = Field(default_factory=list)
-    """Columns of the file that are read as if they were not there."""
+    """Columns that are read as if the file did not have them."""
     labels: Labels = Field(default_factory=Labels)
-    """What becomes of labels: {map: {spam: junk}} names some anew, {case: lower} spells all alike."""
+    """New names for labels, for methods classify and kto: {map: {spam: junk}} renames one, {case: lower} writes all in
+    lower case."""
     template: TemplateName = "auto"
-    """How conversations become text. auto: the tokenizer's own template, else alpaca, or chatml for several turns."""
+    """The chat template: how conversations become text. auto is the tokenizer's own; a tokenizer without one gets
+    alpaca, or chatml where a row has several turns. none joins the texts without a template."""
     train_on_prompt: bool = False
-    """Take the loss on prompts too, not on answers alone."""
+    """Take the loss on prompts too. false takes it on answers alone. It is for methods sft and distill."""
     max_length: int = Field(default=1024, ge=2)
-    """Tokens of a row; what is longer is cut at its end."""
+    """The most tokens of a row. A longer row is cut at its end. A row whose prompt leaves no room for an answer is left
+    out. With method pretrain it is the length of each block of text."""
     packing: bool = False
-    """Join short rows to rows of max_length tokens."""
+    """Join short rows into rows of max_length tokens, so that batches have less padding. It is for methods sft,
+    pretrain and distill with kind: sequence."""
     replay: Replay | None = None
-    """Rows of an earlier task, mixed in so that it is not forgotten."""
+    """Rows of an earlier task that are mixed into the training rows, so that the model does not forget that task. null
+    mixes in none."""
     max_rows: int | None = Field(default=None, ge=2)
-    """Take so many rows of each source at most, from its start."""
+    """Read only so many rows of each source, from its start. null reads all rows."""
     on_bad_row: Literal["error", "skip"] = "error"
-    """What a row that cannot be used does: end with its line (error), or be left out and counted (skip)."""
+    """What happens at a row that cannot be used. error ends the command and names the row. skip leaves the row out and
+    counts it."""
 
     @model_validator(mode="after")
     def _each_source_says_how_it_is_read(self) -> DataSection:

@@ -47,29 +47,31 @@ class Experiment(Section):
     """One YAML file. `Experiment.load(path, overrides)` is the only way in for the command line."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """The name of the experiment: letters, digits, '.', '_' and '-'."""
+    """The name of the experiment: at most 64 letters, digits, '.', '_' and '-'. The first is a letter or a digit. The
+    directory of a run begins with it."""
     model: ModelSection
-    """Which base model, and how its weights are read."""
+    """The base model, and how its weights are read."""
     data: DataSection
-    """Which rows, in which format, and how they become tokens."""
+    """The rows to train on and to evaluate on, their format, and how they become tokens."""
     method: MethodSection
-    """What is learned from the rows."""
+    """What the model learns from the rows: the training method."""
     adapter: AdapterSection | None = None
-    """Which weights are added and trained; null trains the whole model."""
+    """Which weights are added to the base and trained, by PEFT's names. null trains the whole model."""
     train: TrainSection = Field(default_factory=TrainSection)
-    """How long, how fast, how often it is evaluated."""
+    """How long and how fast a trial trains, and when it is evaluated. The names are those of TrainingArguments."""
     scale: ScaleSection = Field(default_factory=ScaleSection)
-    """How one trial is spread over workers, and what each takes."""
+    """How one trial is spread over workers, and what each worker takes of the Ray cluster."""
     sweep: SweepSection | None = None
-    """Which points are tried, who proposes them and who stops them; null trains once."""
+    """Which points are tried, who proposes them and who stops trials early. null trains once."""
     budget: BudgetSection = Field(default_factory=BudgetSection)
-    """What a sweep may take."""
+    """What a sweep may cost, and how long it may take. When it is over, trials stop where they stand."""
     track: TrackSection = Field(default_factory=TrackSection)
-    """Where the numbers go besides the run directory."""
+    """Where the metrics go besides the run directory."""
     storage: str = "runs"
-    """Where runs are kept: a folder, or s3:// or gs://."""
+    """Where runs are kept: a folder, or a URL (s3://BUCKET/... or gs://BUCKET/...). Each run is a directory there."""
     smoke: dict[str, Any] = Field(default_factory=dict, exclude=True)
-    """Dotted paths to values: what --smoke sets, to see the whole path run on a CPU in a minute."""
+    """What --smoke sets: dotted paths and their values, {train.max_steps: 4}. With them the whole file runs on a CPU in
+    about a minute."""
 
     @model_validator(mode="after")
     def _parts_fit(self, info: ValidationInfo) -> Experiment:

@@ -77,14 +77,15 @@ class SFT(Method):
     """Supervised fine-tuning on instructions, chats or plain text."""
 
     type: Literal["sft"]
-    """Supervised fine-tuning on instructions, chats or plain text."""
+    """Supervised fine-tuning: the model learns the answers in instructions and chats, or plain text."""
 
 
 class Pretrain(Method):
     """Continued, or first, pretraining on raw text."""
 
     type: Literal["pretrain"]
-    """Continued, or first, pretraining on raw text."""
+    """Pretraining: the model learns raw text. It continues from its saved weights, or begins with random ones
+    (model.init: random)."""
 
     @property
     def rows(self) -> Rows:
@@ -108,13 +109,15 @@ class Classify(Method):
     weighs each class by the inverse of its frequency."""
 
     type: Literal["classify"]
-    """A label for each text."""
+    """Classification: the model learns a label for each text."""
     freeze: Literal["none", "encoder"] = "none"
-    """encoder trains the head alone, on the model's features as they are."""
+    """encoder trains only the classification head, and the rest of the model stays as it is. It needs adapter: null.
+    none freezes nothing."""
     class_weights: ClassWeights = "none"
-    """How much each class counts: balanced weighs it by the inverse of its frequency; or a weight a label."""
+    """How much each class counts in the loss. none counts all alike. balanced weighs a class by the inverse of its
+    frequency. A mapping gives weights to labels, {spam: 5}; labels that it does not name have 1."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """The share of each label that is spread over all classes."""
+    """The share of each label that the loss spreads evenly over all classes."""
 
     @property
     def rows(self) -> Rows:
@@ -171,21 +174,24 @@ class DPO(Method):
     """
 
     type: Literal["dpo"]
-    """Learn from pairs which answer is preferred, against the base as the reference."""
+    """Direct preference optimization (arXiv:2305.18290): the model learns from pairs which answer is preferred. The
+    reference is the model before training."""
     beta: float = Field(default=0.1, gt=0)
-    """How closely the model is held to the reference."""
+    """How strongly the model is held to the reference. A larger value lets it move less."""
     loss_type: Annotated[list[DPOLoss], BeforeValidator(_losses, json_schema_input_type=DPOLoss | list[DPOLoss])] = (
         Field(default=["sigmoid"], min_length=1)
     )
-    """One loss, or several, which are summed."""
+    """The loss, by TRL's names. The losses of a list are summed."""
     loss_weights: list[float] | None = None
-    """The weight of each loss of loss_type."""
+    """The weight of each loss in loss_type, in the same order. null gives each loss the weight 1."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """The share of pairs that may be the wrong way round."""
+    """The probability that the two answers of a pair are the wrong way round. The losses robust, exo_pair, aot and
+    aot_unpaired use it."""
     f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
-    """Which divergence from the reference is bounded."""
+    """The divergence by which the distance to the reference is measured (f-DPO, arXiv:2309.16240)."""
     precompute_ref_log_probs: bool = True
-    """Compute the reference once a data set, and not at each step."""
+    """Compute the reference's log-probabilities once for a base and a data set, and keep them for all trials. false
+    computes them at each step."""
 
     @model_validator(mode="after")
     def _a_weight_a_loss(self) -> DPO:
@@ -230,17 +236,19 @@ class KTO(Method):
     """Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306): answers judged good or bad, unpaired."""
 
     type: Literal["kto"]
-    """Learn from single answers that are judged good or bad."""
+    """Kahneman-Tversky optimization (arXiv:2402.01306): the model learns from single answers that are judged good or
+    bad. The reference is the model before training."""
     beta: float = Field(default=0.1, gt=0)
-    """How closely the model is held to the reference."""
+    """How strongly the model is held to the reference. A larger value lets it move less."""
     loss_type: Literal["kto", "apo_zero_unpaired"] = "kto"
-    """KTO's own loss, or APO-zero for single answers."""
+    """The loss, by TRL's names. kto is the paper's, and apo_zero_unpaired is APO-zero for single answers."""
     desirable_weight: float = Field(default=1.0, gt=0)
-    """How much good answers count."""
+    """The weight of good answers in the loss."""
     undesirable_weight: float = Field(default=1.0, gt=0)
-    """How much bad answers count."""
+    """The weight of bad answers in the loss."""
     precompute_ref_log_probs: bool = True
-    """Compute the reference once a data set, and not at each step."""
+    """Compute the reference's log-probabilities once for a base and a data set, and keep them for all trials. false
+    computes them at each step."""
 
     @property
     def rows(self) -> Rows:
@@ -263,9 +271,11 @@ class ORPO(Method):
     """Odds-ratio preference optimization (Hong et al. 2024, arXiv:2403.07691): SFT and preference in one, no reference."""
 
     type: Literal["orpo"]
-    """Learn answers and preferences in one training, without a reference."""
+    """Odds-ratio preference optimization (arXiv:2403.07691): the model learns the answers and the preferences in one
+    training, without a reference."""
     beta: float = Field(default=0.1, gt=0)
-    """How much the preference counts beside the answers (lambda in the paper)."""
+    """The weight of the preferences in the loss, beside the cross-entropy of the chosen answers. The paper calls it
+    lambda."""
 
     @property
     def rows(self) -> Rows:
@@ -287,15 +297,16 @@ class SimPO(Method):
     default of `beta` the paper's."""
 
     type: Literal["simpo"]
-    """Learn from pairs which answer is preferred, without a reference."""
+    """Simple preference optimization (arXiv:2405.14734): the model learns from pairs which answer is preferred, without
+    a reference."""
     beta: float = Field(default=2.0, gt=0)
-    """The scale of the reward, which is the mean log-probability of an answer's tokens."""
+    """The scale of an answer's reward. The reward is beta times the mean log-probability of the answer's tokens."""
     simpo_gamma: float = Field(default=0.5, ge=0)
-    """The margin by which the chosen answer must win."""
+    """The margin by which the chosen answer's reward must be the larger one."""
     cpo_alpha: float = Field(default=0.0, ge=0)
-    """How much the chosen answers' own cross-entropy counts besides (CPO-SimPO)."""
+    """The weight of the chosen answers' cross-entropy, which is added to the loss (CPO-SimPO)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """The share of pairs that may be the wrong way round."""
+    """The probability that the two answers of a pair are the wrong way round."""
 
     @property
     def rows(self) -> Rows:
@@ -314,9 +325,9 @@ class Reward(Method):
     """A reward model from preferences (Bradley-Terry), for `grpo` and `rloo` to train against."""
 
     type: Literal["reward"]
-    """A model that scores answers, learned from pairs."""
+    """Reward model: the model learns from pairs to score answers. Methods grpo and rloo can train against it."""
     center_rewards_coefficient: float | None = Field(default=None, gt=0)
-    """How strongly scores are held around 0; 0.01 is usual."""
+    """How strongly the scores are held around 0. TRL recommends 0.01. null does not hold them."""
 
     @property
     def rows(self) -> Rows:
@@ -340,11 +351,13 @@ class RewardFunction(Section):
     call (prompts, completions and the row's columns as keywords; a list of floats comes back)."""
 
     function: str = Field(min_length=1)
-    """A built-in reward (exact_match, regex, length), `model`, or package.module:function, or file.py:function."""
+    """A built-in reward (exact_match, regex, length), reward_model (a model that method reward has trained), or your
+    own function: package.module:function or file.py:function."""
     weight: float = 1.0
-    """How much it counts."""
+    """The factor of this reward in the sum of all rewards."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Given to a built-in reward: {pattern: "####"}."""
+    """Keyword arguments of the function. regex needs {pattern: }, and exact_match can have it. length needs {target: }
+    in tokens. reward_model needs {model: }, a folder or registry:NAME."""
 
     @property
     def name(self) -> str:
@@ -362,19 +375,22 @@ class _Online(Method):
     rewards: list[Annotated[RewardFunction, BeforeValidator(_named, json_schema_input_type=str | RewardFunction)]] = (
         Field(min_length=1)
     )
-    """What completions are rewarded for."""
+    """The functions that score a completion. Each is a name, or a mapping that also has its weight and its arguments.
+    The scores are summed."""
     num_generations: int = Field(default=8, ge=2)
-    """Completions a prompt, which are compared with each other."""
+    """Completions that the model writes for each prompt. They are compared with each other. The completions of an
+    optimizer step, and of an evaluation batch, are a multiple of it over all workers."""
     max_completion_length: int = Field(default=256, ge=1)
-    """Tokens of a completion at most."""
+    """The most tokens of a completion."""
     temperature: float = Field(default=1.0, gt=0)
-    """How freely completions are drawn."""
+    """The temperature of sampling. A higher one makes completions more different."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Draw from the likeliest tokens that have this share together."""
+    """Sample from the likeliest tokens whose probabilities add up to this share. 1 samples from all tokens."""
     num_iterations: int = Field(default=1, ge=1)
-    """Optimizer steps on the same completions."""
+    """How often the same completions are trained on before the model writes new ones."""
     epsilon: float = Field(default=0.2, gt=0)
-    """How far a step may go from the model that wrote the completions."""
+    """The clipping range of the loss: the ratio of a completion's probability now to that at its writing counts from 1
+    - epsilon to 1 + epsilon."""
 
     @property
     def rows(self) -> Rows:
@@ -400,24 +416,29 @@ class GRPO(_Online):
     """Group-relative policy optimization (Shao et al. 2024, arXiv:2402.03300)."""
 
     type: Literal["grpo"]
-    """The model writes, is rewarded, and learns; each completion is compared with its group's mean."""
+    """Group-relative policy optimization (arXiv:2402.03300): the model writes completions, is rewarded for them, and
+    learns. Each completion is compared with the mean of those to the same prompt."""
     beta: float = Field(default=0.0, ge=0)
-    """How closely the model is held to the reference; 0: not at all, and none is kept."""
+    """How strongly the model is held to the reference, the model before training. 0 does not hold it, and no reference
+    is in memory."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
-    """How the loss of tokens becomes one number."""
+    """How the losses of tokens become one number, by TRL's names."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Over what rewards are divided by their spread."""
+    """What rewards are divided by: their standard deviation over the completions of a prompt (group) or of a batch
+    (batch), or nothing (none)."""
 
 
 class RLOO(_Online):
     """REINFORCE, each completion's baseline being the others' mean (Ahmadian et al. 2024, arXiv:2402.14740)."""
 
     type: Literal["rloo"]
-    """The model writes, is rewarded, and learns; each completion is compared with the mean of the others."""
+    """REINFORCE leave-one-out (arXiv:2402.14740): the model writes completions, is rewarded for them, and learns. Each
+    completion is compared with the mean of the others to the same prompt."""
     beta: float = Field(default=0.05, ge=0)
-    """How closely the model is held to the reference."""
+    """How strongly the model is held to the reference, the model before training. 0 does not hold it, and no reference
+    is in memory."""
     normalize_advantages: bool = False
-    """Divide what is above or below the mean by its spread."""
+    """Shift and scale the advantages of a batch to mean 0 and standard deviation 1."""
 
 
 class Distill(Method):
@@ -429,36 +450,43 @@ class Distill(Method):
     """
 
     type: Literal["distill"]
-    """A student learns from a teacher."""
+    """Distillation (arXiv:1503.02531): the model, the student, learns from a teacher."""
     kind: Literal["logit", "feature", "relation", "sequence", "self", "on_policy"] = "logit"
-    """What is learned: its distribution (logit), its hidden states (feature), distances between examples (relation),
-    its texts (sequence), an earlier generation of itself (self), its view of the student's texts (on_policy)."""
+    """What the student learns: the teacher's distribution over tokens (logit), its hidden states (feature), the
+    relations between examples (relation), its completions (sequence), an earlier generation of the student (self), or
+    its distribution over the student's completions (on_policy)."""
     task: Literal["language", "classify"] = "language"
-    """A model that writes, or one that labels."""
+    """language for a student that writes, classify for a student that labels."""
     teacher: str = Field(min_length=1)
-    """A model, registry:NAME, or for `sequence` an OpenAI-compatible URL."""
+    """The teacher: a name on the Hub, a folder, the directory of a trial, or registry:NAME. For kind sequence also the
+    URL of an OpenAI-compatible server, http://HOST/v1, whose key is in OPENAI_API_KEY."""
     teacher_revision: str | None = None
-    """The teacher's revision on the Hub."""
+    """The branch, tag or commit of the teacher on the Hub. null is its main branch."""
     temperature: float = Field(default=1.0, gt=0)
-    """logit: of both distributions; on_policy: of the student's writing too."""
+    """For kinds logit and self: the temperature of both distributions. For kind on_policy: also that of sampling the
+    student's completions."""
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """The teacher's share of the loss; the labels' cross-entropy has the rest."""
+    """For kinds logit, self, feature and relation: the teacher's share of the loss. The cross-entropy of the labels has
+    the rest."""
     top_k: int | None = Field(default=64, ge=1)
-    """How many of the teacher's logits are kept for each token; null keeps all."""
+    """For kinds logit and self with task: language: how many of the teacher's likeliest tokens are kept at each
+    position. All other tokens are one more class. null keeps all."""
     layer_map: dict[int, int] | None = None
-    """feature: the student's layer to the teacher's; null spreads them evenly."""
+    """For kind feature: the student's layers and the teacher's layers that they learn, {2: 4, 4: 8}. Both count from 1.
+    null spreads the layers evenly."""
     distance_weight: float = Field(default=1.0, ge=0)
-    """relation: how much distances count."""
+    """For kind relation: the weight of the distances between examples."""
     angle_weight: float = Field(default=2.0, ge=0)
-    """relation: how much angles count."""
+    """For kind relation: the weight of the angles between examples."""
     beta: float = Field(default=0.5, ge=0, le=1)
-    """on_policy: 0 is forward KL, 1 reverse KL, between them Jensen-Shannon."""
+    """For kind on_policy: 0 is the forward KL divergence, 1 is the reverse one, and a value between them is a
+    Jensen-Shannon divergence."""
     max_completion_length: int = Field(default=256, ge=1)
-    """sequence, on_policy: tokens of a text at most."""
+    """For kinds sequence and on_policy: the most tokens of a completion."""
     reasoning: bool = False
-    """sequence: the teacher thinks aloud, and the student learns its steps too."""
+    """For kind sequence: the teacher is asked for its steps before the answer, and the student learns the steps too."""
     teacher_name: str | None = None
-    """sequence over a URL: the model's name there."""
+    """For kind sequence with a URL: the name of the model on that server."""
 
     @property
     def rows(self) -> Rows:

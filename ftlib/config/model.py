@@ -14,17 +14,18 @@ class SpecialTokens(Section):
     model then gets a row of embeddings for it, which only a full fine-tuning (`adapter: null`) trains."""
 
     bos_token: str | None = Field(default=None, min_length=1)
-    """The token that begins a text."""
+    """The token that begins a text. null keeps the tokenizer's own."""
     eos_token: str | None = Field(default=None, min_length=1)
-    """The token that ends an answer: generation stops there."""
+    """The token that ends an answer. Generation stops there. null keeps the tokenizer's own."""
     pad_token: str | None = Field(default=None, min_length=1)
-    """The token that fills up short rows."""
+    """The token that fills short rows of a batch. null keeps the tokenizer's own, or takes eos_token where it has
+    none."""
     unk_token: str | None = Field(default=None, min_length=1)
-    """The token for what the vocabulary lacks."""
+    """The token for text that the vocabulary lacks. null keeps the tokenizer's own."""
     additional_special_tokens: list[str] = Field(default_factory=list)
-    """More tokens, which are left out where text is printed."""
+    """More special tokens. They are left out where a model's answer is printed."""
     tokens: list[str] = Field(default_factory=list)
-    """Words that become one token each."""
+    """Ordinary words that become one token each."""
 
     @property
     def named(self) -> dict[str, str]:
@@ -37,24 +38,29 @@ class ModelSection(Section):
     """The names are those of `from_pretrained`; `init: random` starts from the config alone (pretraining)."""
 
     name_or_path: str = Field(min_length=1)
-    """A folder, a name on the Hub, registry:NAME, or a GGUF file."""
+    """The base model: a folder, a name on the Hub, registry:NAME (a promoted version), a GGUF file, or a URL (s3:// or
+    gs://)."""
     gguf_file: str | None = None
-    """The GGUF file in the folder, or on the Hub, where there is more than one."""
+    """The name of the GGUF file inside the folder, or inside the repository on the Hub. A folder that holds nothing but
+    one GGUF file needs no name."""
     revision: str | None = None
-    """A branch, tag or commit on the Hub."""
+    """The branch, tag or commit of the model on the Hub. null is its main branch."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """The type of the weights in memory; auto: as they were saved."""
+    """The type of the weights in memory. auto is the type in which they are saved."""
     quantization: Literal["nf4", "int8"] | None = None
-    """Bits of the frozen base: nf4 (4, as in QLoRA) or int8. An adapter is trained on it."""
+    """Fewer bits for the frozen base (bitsandbytes): nf4 has 4 bits, as in QLoRA, and int8 has 8. Only an adapter is
+    trained on such a base. null quantizes nothing."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
-    """How attention is computed; null: transformers' choice."""
+    """The attention kernel, by transformers' names. null is transformers' own choice."""
     init: Literal["pretrained", "random"] = "pretrained"
-    """random draws the weights anew: the first pretraining of a model."""
+    """pretrained reads the saved weights. random draws new weights from the config, for a first pretraining."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Keys of the model's own config.json, set to other values."""
+    """Keys of the model's config.json that get other values: {attention_dropout: 0.1}."""
     tokenizer: str | None = None
-    """A folder, or a name on the Hub, where the tokenizer is not the model's own."""
+    """The folder or the name on the Hub of another tokenizer. null is the tokenizer of the model."""
     special_tokens: SpecialTokens = Field(default_factory=SpecialTokens)
-    """Tokens in the place of the tokenizer's own, and new ones."""
+    """Tokens that replace the tokenizer's own, and new tokens. A token that the vocabulary lacks needs full
+    fine-tuning, because its embedding is trained."""
     trust_remote_code: bool = False
-    """Run the Python code that comes with the model."""
+    """Run the Python code that comes with the model. It can do anything on your machine, so read it before you say
+    true."""

@@ -11,24 +11,24 @@ from ftlib.config.section import Section
 
 
 class Choice(Section):
-    """One of these values."""
+    """A list of values: `[8, 16, 32]`, which is short for `{choices: [8, 16, 32]}`."""
 
     choices: list[Any] = Field(min_length=1)
-    """One of these values."""
+    """The values. A trial has one of them."""
 
 
 class Range(Section):
-    """A number between `min` and `max`, whole where the key it stands for is whole; `log` spreads it by magnitude;
-    `q` keeps to multiples of `q`."""
+    """A range of numbers: `{min: 1.0e-5, max: 1.0e-3, log: true}`. The number is whole where its key is whole."""
 
     min: float
     """The smallest value."""
     max: float
     """The largest value."""
     log: bool = False
-    """Spread values by magnitude: as many between 1e-5 and 1e-4 as between 1e-4 and 1e-3."""
+    """Draw by magnitude: as many values between 1e-5 and 1e-4 as between 1e-4 and 1e-3."""
     q: float | None = Field(default=None, gt=0)
-    """Keep to multiples of this."""
+    """The distance of two values: min, min + q, min + 2 q and so on. null allows every value. It does not go together
+    with log."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -44,12 +44,12 @@ class Range(Section):
 
 
 class RatioOf(Section):
-    """A multiple of another key of the space or of the experiment: alpha as a multiple of rank."""
+    """A multiple of another key: `{ratio_of: adapter.r, choices: [1, 2]}` makes lora_alpha once or twice the rank."""
 
     ratio_of: str
-    """The key of the space, or of the experiment, that the value is a multiple of."""
+    """The dotted path of the key that is multiplied. It is another key of the space, or a key of this file."""
     choices: list[float] = Field(min_length=1)
-    """The multiples."""
+    """The factors. A trial has one of them."""
 
 
 def _dimension(value: Any) -> Any:
@@ -75,31 +75,32 @@ class OptunaSearch(Section):
     """`storage`: null keeps the study in memory (it is saved with the run); a database URL shares it."""
 
     type: Literal["optuna"]
-    """Optuna proposes, and learns from what it has seen."""
+    """Optuna proposes points, and learns from the trials that it has seen."""
     sampler: Literal["tpe", "random"] = "tpe"
-    """tpe models the good points; random draws."""
+    """tpe proposes near good points (tree-structured Parzen estimator). random draws points."""
     n_startup_trials: int = Field(default=8, ge=1)
-    """Random points before TPE begins to model."""
+    """Trials at random points before tpe begins to learn."""
     storage: str | None = None
-    """The URL of a database for the study; null keeps it with the run."""
+    """The URL of a database for the study, postgresql://... or sqlite:///... Sweeps of the same name share it. Its
+    password is not written into the run. null keeps the study with the run."""
     seed: int = 0
-    """Where random numbers begin."""
+    """The seed of the proposals."""
 
 
 class RandomSearch(Section):
     """Independent draws."""
 
     type: Literal["random"]
-    """Independent draws."""
+    """Points are drawn at random, each without regard to the others."""
     seed: int = 0
-    """Where random numbers begin."""
+    """The seed of the draws."""
 
 
 class GridSearch(Section):
     """Every combination, once; every dimension must be a list. No trial is stopped early unless a `scheduler` is named."""
 
     type: Literal["grid"]
-    """Every combination of the listed values."""
+    """Every combination of the listed values is one trial. Ranges are not allowed."""
 
 
 SearchSection = Annotated[OptunaSearch | RandomSearch | GridSearch, Field(discriminator="type")]
@@ -114,30 +115,35 @@ class Asha(Section):
     error) goes on too."""
 
     type: Literal["asha"]
-    """Asynchronous successive halving: at each rung only the best go on."""
+    """ASHA (arXiv:1810.05934), asynchronous successive halving: trials are compared at rungs, and only the best go
+    on."""
     reduction_factor: float = Field(default=3, gt=1)
-    """One of so many goes on from a rung."""
+    """One of so many trials goes on from a rung: 3 is the best third. Each rung stands so many times later than the one
+    before."""
     first_rung: float | None = Field(default=None, gt=0, lt=1)
-    """Where the first rung stands, as a share of the whole training; null: 1/12, but not before 20 steps or an epoch."""
+    """Where the first rung stands, as a share of the whole training. null is 1/12, but not before every trial has made
+    20 steps, or an epoch where that is shorter."""
     rungs: int = Field(default=2, ge=1)
-    """How many rungs there are."""
+    """The number of rungs. A rung at or after the end of the training is left out."""
     min_eval_rows: int = Field(default=10, ge=1)
     """With fewer rows to evaluate on, no trial is stopped."""
     unit: Literal["tokens", "steps"] = "tokens"
-    """What rungs are counted in; tokens are fair to trials of different batch size."""
+    """What the rungs are counted in: tokens (without padding) or optimizer steps. Tokens are fair to trials with
+    different batch sizes."""
 
 
 class Median(Section):
     """Stops a trial whose best is below the median of the others' running averages (Golovin et al. 2017)."""
 
     type: Literal["median"]
-    """Stop a trial that is worse than the median of the others."""
+    """Median stopping (Golovin et al. 2017): a trial is stopped whose best value is worse than the median of the other
+    trials' averages."""
     checks: int = Field(default=4, ge=1)
-    """Evaluations, spread over the training."""
+    """The number of equal parts of the training. Trials are compared after each part."""
     min_samples_required: int = Field(default=3, ge=1)
-    """Trials that must have come so far before one is stopped."""
+    """The number of trials that must have come so far before one is stopped."""
     unit: Literal["tokens", "steps"] = "tokens"
-    """What checks are counted in."""
+    """What the checks are counted in: tokens (without padding) or optimizer steps."""
 
 
 class PBT(Section):
@@ -145,19 +151,22 @@ class PBT(Section):
     go on with changed `train.*` values."""
 
     type: Literal["pbt"]
-    """Population-based training: the worst go on from the weights of the best, with changed values."""
+    """Population-based training (arXiv:1711.09846): the worst trials take the weights of the best, and go on with
+    changed values of train.*."""
     checks: int = Field(default=4, ge=1)
-    """How often trials are compared, spread over the training."""
+    """The number of equal parts of the training. Trials are compared after each part."""
     quantile_fraction: float = Field(default=0.25, gt=0, le=0.5)
-    """The share of trials that copy, and of those that are copied."""
+    """The share of trials that take weights, and the share that give them."""
     resample_probability: float = Field(default=0.25, ge=0, le=1)
-    """How often a value is drawn anew, and not changed a little."""
+    """How often a value is drawn from the space again. Else it changes a little: a number is multiplied by 0.8 or 1.2,
+    and a listed value gives way to its neighbour."""
     synch: bool = False
-    """Wait at each check until every trial is there: fair and repeatable, with idle time."""
+    """Wait at each check until every trial is there. The result can be repeated, but workers are idle while they
+    wait."""
     unit: Literal["tokens", "steps"] = "tokens"
-    """What checks are counted in."""
+    """What the checks are counted in: tokens (without padding) or optimizer steps."""
     seed: int = 0
-    """Where random numbers begin."""
+    """The seed of the draws."""
 
 
 class NoScheduler(Section):
@@ -182,25 +191,28 @@ class SweepSection(Section):
     """Keys of `space` are dotted paths into the experiment."""
 
     space: dict[str, Dimension] = Field(min_length=1)
-    """Dotted paths to what is tried: a list of values, {min, max, log}, or {ratio_of, choices}."""
+    """What is tried: dotted paths of keys, each with a list of values, {min: , max: , log: } or {ratio_of: , choices:
+    }. Keys of model, data, method, adapter and train can be tried; docs/compatibility.md names those that cannot."""
     num_samples: int = Field(default=16, ge=1)
-    """How many trials; a grid has as many as it has points."""
+    """The number of trials. A grid has as many trials as points, and needs no such key."""
     metric: str | None = None
-    """What trials are compared by: a number of their evaluations; null: the method's usual one."""
+    """The metric of an evaluation that trials are compared by. docs/compatibility.md has those of each method. null is
+    the method's first."""
     mode: Literal["min", "max"] | None = None
-    """Whether less of it is better (min), or more (max); null: as the metric is meant."""
+    """min where a lower metric is better, max where a higher one is. null takes what is right for the metric."""
     search: SearchSection = Field(default_factory=lambda: OptunaSearch(type="optuna"))
-    """Who proposes points."""
+    """Who proposes the points."""
     scheduler: SchedulerSection = Field(default_factory=lambda: Asha(type="asha"))
-    """Who stops trials early."""
+    """Who stops trials early. With search: {type: grid} the default is {type: none}."""
     max_concurrent_trials: int | None = Field(default=None, ge=1)
-    """Trials at once at most; null: as many as the machines hold."""
+    """The most trials that train at once. null is as many as the cluster has room for."""
     time_budget_s: float | None = Field(default=None, gt=0)
-    """The sweep ends after so many seconds."""
+    """Seconds after which the sweep ends. Trials that still train are stopped where they stand."""
     pack: Annotated[PackWidth, BeforeValidator(_pack, json_schema_input_type=PackWidth | Literal[False])] = "auto"
-    """Trials that share a base in one process: as many as pays (auto), as many as said, or none (off)."""
+    """How many trials share one base in one process (docs/packs.md). auto measures how many pay, and trains one by one
+    where trials cannot share. A number asks for so many. off shares nothing."""
     baseline: bool = True
-    """Evaluate the untuned base as the leaderboard's first row."""
+    """Evaluate the untuned base too. It is the first row of the leaderboard."""
 
     @model_validator(mode="before")
     @classmethod

@@ -13,25 +13,26 @@ class Wandb(Section):
     """`mode: auto` is online where a key is set (WANDB_API_KEY or a netrc entry), offline elsewhere."""
 
     project: str = Field(default="ftlib", min_length=1)
-    """The W&B project."""
+    """The W&B project of the runs."""
     entity: str | None = None
-    """The W&B user or team; null: your default."""
+    """The W&B user or team. null is the default of your account."""
     name: str | None = Field(default=None, min_length=1)
-    """A trial's W&B run is called NAME-TRIAL; null: the experiment's name."""
+    """The W&B run of a trial is called NAME-TRIAL. null takes the name of the experiment as NAME."""
     group: str | None = Field(default=None, min_length=1)
-    """The W&B group of the trials; null: the run directory's name."""
+    """The W&B group of the trials. null is the name of the run directory."""
     tags: list[str] = Field(default_factory=list)
-    """Tags of each W&B run."""
+    """The tags of each W&B run."""
     notes: str | None = None
-    """Notes of each W&B run."""
+    """The notes of each W&B run."""
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto is online where a key is set, offline elsewhere."""
+    """auto is online where there is a key (WANDB_API_KEY or netrc), and offline elsewhere. offline keeps the runs for
+    'wandb sync'. disabled writes nothing."""
 
 
 class TrackSection(Section):
     """`wandb: null` turns W&B off; `metrics.jsonl` is always written."""
 
     wandb: Wandb | None = Field(default_factory=Wandb)
-    """Weights & Biases; null turns it off."""
+    """Weights & Biases: each trial is a W&B run. null turns it off."""
     tensorboard: bool = True
-    """Write TensorBoard's files into the run directory."""
+    """Write the metrics for TensorBoard too, into the folder tensorboard of the run directory."""

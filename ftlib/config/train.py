@@ -18,63 +18,69 @@ class TrainSection(Section):
     """`max_steps` wins over `num_train_epochs`; a float `warmup_steps` below 1 is a ratio (as in transformers 5)."""
 
     learning_rate: float = Field(default=2e-4, gt=0)
-    """The largest learning rate. LoRA wants about ten times that of full fine-tuning."""
+    """The highest learning rate of the schedule. LoRA needs about ten times the rate of full fine-tuning."""
     num_train_epochs: float = Field(default=1.0, gt=0)
-    """How often all rows are met."""
+    """Passes over all training rows. It can be a fraction: 0.5."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; wins over num_train_epochs."""
+    """The number of optimizer steps. It wins over num_train_epochs. null trains for num_train_epochs."""
     per_device_train_batch_size: int = Field(default=8, ge=1)
-    """Rows a worker computes at once."""
+    """Rows that one worker computes at once. With methods grpo and rloo it counts completions."""
     per_device_eval_batch_size: int = Field(default=8, ge=1)
-    """Rows a worker evaluates at once."""
+    """Rows that one worker evaluates at once. With methods grpo and rloo it counts completions."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    """Batches an optimizer step adds up."""
+    """Batches whose gradients are added up for one optimizer step."""
     lr_scheduler_type: SchedulerName = "cosine"
-    """How the learning rate falls."""
+    """How the learning rate changes after the warmup, by transformers' names."""
     warmup_steps: float = Field(default=0.0, ge=0)
-    """Steps in which the learning rate rises; below 1 it is a share of all steps."""
+    """Optimizer steps in which the learning rate rises from 0. A value below 1 is a share of all steps."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """How strongly weights are drawn to 0."""
+    """AdamW's weight decay: how strongly weights are drawn to 0."""
     max_grad_norm: float = Field(default=1.0, ge=0)
-    """Longer gradients are cut to this length; 0 cuts none."""
+    """The highest norm of a gradient. A longer gradient is scaled down to it. 0 scales none."""
     optim: str = "adamw_torch"
-    """The optimizer, by transformers' names."""
+    """The optimizer, by the names of TrainingArguments: adamw_torch, adafactor, paged_adamw_8bit and others."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
-    """How slowly Adam's mean of gradients follows the latest."""
+    """The decay of Adam's mean of gradients. Nearer to 1, it follows the latest gradient more slowly."""
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
-    """How slowly Adam's mean of squared gradients follows the latest."""
+    """The decay of Adam's mean of squared gradients. Nearer to 1, it follows the latest gradient more slowly."""
     adam_epsilon: float = Field(default=1e-8, gt=0)
-    """Keeps Adam from dividing by 0."""
+    """A small number that keeps Adam from dividing by 0."""
     optim_args: str | None = None
-    """What this optimizer takes besides, as "rank=64, update_proj_gap=100"."""
+    """More arguments of the optimizer, as one text: "rank=64, update_proj_gap=100"."""
     optim_target_modules: str | list[str] | None = None
-    """GaLore, APOLLO: which linear layers."""
+    """The linear layers that GaLore or APOLLO works on: all-linear, a list of names, or a regular expression. Only
+    these optimizers take it, and they need it."""
     bf16: bool | None = None
-    """Compute in bfloat16; null: where the GPU has it."""
+    """Compute in bfloat16 (mixed precision). null does so on a GPU that has bfloat16."""
     tf32: bool | None = None
-    """float32 products on tensor cores, rounded to 10 bits; null: torch's own choice."""
+    """Multiply float32 numbers as TF32, rounded to 10 bits, on the tensor cores of a GPU. null is torch's own
+    choice."""
     dataloader_num_workers: int = Field(default=0, ge=0)
-    """Processes that read batches ahead; 0: the trainer itself."""
+    """Processes that read batches ahead. 0 reads them in the trainer's own process."""
     activation_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, a third more time."""
+    """Compute activations again in the backward pass: less memory, about a third more time. TrainingArguments call it
+    gradient_checkpointing."""
     neftune_noise_alpha: float | None = Field(default=None, gt=0)
-    """Noise on embeddings in training (arXiv:2310.05914); try 5."""
+    """The size of the noise that is added to embeddings in training (NEFTune, arXiv:2310.05914). 5 is usual. null adds
+    none."""
     logging_steps: int = Field(default=10, ge=1)
-    """Steps between two rows of the training loss."""
+    """Optimizer steps between two rows of the training loss in metrics.jsonl."""
     eval_strategy: Literal["steps", "epoch", "end"] = "epoch"
-    """When to evaluate; the end is always evaluated."""
+    """When a trial is evaluated: every eval_steps steps (steps), after each epoch (epoch), or at the end alone (end).
+    The end and the scheduler's rungs are always evaluated."""
     eval_steps: int | None = Field(default=None, ge=1)
-    """Steps between two evaluations (with eval_strategy: steps)."""
+    """Optimizer steps between two evaluations. It is set with eval_strategy: steps, and only there."""
     evals_per_epoch: int | None = Field(default=None, ge=1)
-    """Evaluations in each epoch, evenly spread (with eval_strategy: epoch)."""
+    """Evaluations in each epoch, evenly spread. It needs eval_strategy: epoch. null is one, at the end of the epoch."""
     save_steps: int | None = Field(default=None, ge=1)
-    """A checkpoint every so many steps, besides the one of each evaluation."""
+    """Optimizer steps between two checkpoints that are written besides those of the evaluations. null writes no
+    others."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
-    """End after so many evaluations in a row without improvement."""
+    """End the trial after so many evaluations in a row without improvement of the metric. null never ends it early."""
     early_stopping_threshold: float = Field(default=0.0, ge=0)
-    """How much better the metric must be to count as an improvement."""
+    """How much better than the best the metric must be to count as an improvement."""
     seed: int = Field(default=42, ge=0)
-    """Draws first weights, the order of rows, and dropout."""
+    """The seed of new weights, of the order of rows, and of dropout."""
 
     @model_validator(mode="after")
     def _steps_need_a_number(self) -> TrainSection:
@@ -127,32 +133,38 @@ class ScaleSection(Section):
     """
 
     strategy: Literal["single", "ddp", "fsdp", "deepspeed"] = "single"
-    """single and ddp hold the whole model on each worker; fsdp and deepspeed a part of it."""
+    """How the model of one trial is spread. single has one worker. With ddp each worker holds the whole model. With
+    fsdp (PyTorch's FSDP2) and deepspeed (ZeRO) each worker holds a part of it."""
     num_workers: int = Field(default=1, ge=1)
-    """Workers of one trial."""
+    """The workers (processes) of one trial. single has 1; ddp and fsdp have 2 or more."""
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
-    """What a worker takes of the cluster: {CPU: 4, GPU: 1}."""
+    """What one worker takes of the Ray cluster: {CPU: 4, GPU: 1}. A GPU is used only where it is named here."""
     max_failures: int = Field(default=1, ge=0)
-    """How often a trial is restarted from its checkpoint after a crash."""
+    """How often a trial is started again from its checkpoint after a crash. The loss of a machine is no crash."""
     report_timeout_s: float | None = Field(default=None, gt=0)
-    """A trial that writes no row for so many seconds (more than its base takes to load) is started again as after a
-    crash."""
+    """Seconds. A trial that writes no row of metrics for so long is ended, and started again as after a crash. Choose
+    more than the base takes to load. null waits without end."""
     price_per_hour: float | dict[str, float] | None = None
-    """The price of one worker (usually a machine), or of a resource of it: {GPU: 1.2, CPU: 0.05}. In any currency."""
+    """What one hour of a worker costs: a number, or a price for each resource, {GPU: 1.2, CPU: 0.05}. The currency is
+    yours. null counts no costs."""
     reshard_after_forward: bool | None = None
-    """fsdp: true frees a layer's weights between forward and backward."""
+    """For strategy fsdp: free a layer's gathered weights after its forward pass, and gather them again for the backward
+    pass. false is faster and takes more memory."""
     cpu_offload: bool | None = None
-    """fsdp: keep weights on the CPU while they are not used."""
+    """For strategy fsdp: keep the weights in the memory of the CPU while they are not used. It needs a GPU."""
     transformer_layer_cls_to_wrap: str | list[str] | None = None
-    """fsdp: the classes of layers to be sharded; null: the model's own layers."""
+    """For strategy fsdp: the classes of the layers that are sharded one by one. null is the model's own layers."""
     stage: Literal[1, 2, 3] | None = None
-    """deepspeed: what is sharded. 1: the optimizer; 2: gradients too; 3: weights too."""
+    """For strategy deepspeed: what is spread over the workers. 1 is the optimizer, 2 also the gradients, 3 also the
+    weights."""
     offload: Literal["none", "cpu", "nvme"] | None = None
-    """deepspeed: where sharded state is kept."""
+    """For strategy deepspeed: where the spread state is kept: beside the model (none), in the memory of the CPU (cpu),
+    or on a disk (nvme, with stage 3)."""
     nvme_path: str | None = None
-    """deepspeed: the folder of a fast disk (with offload: nvme)."""
+    """For strategy deepspeed with offload: nvme: the folder of a fast disk."""
     deepspeed: Annotated[dict[str, Any] | None, WithJsonSchema(PATH_OR_MAPPING)] = None
-    """deepspeed: any other key of DeepSpeed's JSON, or the path of such a file."""
+    """For strategy deepspeed: other keys of DeepSpeed's JSON, or the path of such a file. What a key of this file says
+    is not repeated here."""
 
     @model_validator(mode="before")
     @classmethod
