@@ -245,11 +245,13 @@ def ftlib(*args: Any) -> tuple[int, str]:
 
 
 OURS = re.compile(
-    r"""\s*$ | \ [ #–─\d] | \ (version|base|trial|\S+@\d+)\b | \s*(-\ )?[a-z_.]+:(\ |$) | \s*-\ \S | \s+CPU:\ |  # tables and YAML
+    r"""\s*$ | \ [ #–─\d] | \ (version|base|trial|\S+@\d+)\b |  # tables
+    \s*(-\ )?[a-z_.]+:(\ |$) | \s*-\ \S | \s+CPU:\ |  # YAML
     [⠀-⣿]\ preparing\ data | (data|tokens|parameters|a\ trial|memory|a\ sweep|cost|gate|error|warning):\ | run\ / |
     trial\ \S+\ (started|finished|stopped|failed|preempted|of) | pack\ width\ \d | no\ trial\ is\ stopped\ early: |
     \d+/\d+\ trials\ done | interrupted |
-    vs\ base:\ | promote\ the\ winner: | \ \ ftlib\ | serve\ it:\ | base\ \S+@\d | merged\ into\ | serving\ | stopping$""",
+    vs\ base:\ | promote\ the\ winner: | \ \ ftlib\ | serve\ it:\ | base\ \S+@\d | merged\ into\ | serving\ |
+    stopping$""",
     re.VERBOSE,
 )
 

@@ -1,4 +1,5 @@
-"""The ranges of pyproject.toml are true: what they allow at the least is what `make install` installs and the suite runs."""
+"""The ranges of pyproject.toml are true: what they allow at the least is what `make install` installs and the suite
+runs."""
 
 from __future__ import annotations
 

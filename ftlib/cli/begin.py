@@ -25,7 +25,8 @@ GOALS = ("chat", "classify", "prefer", "distill", "pretrain")
 def init(
     data: str, goal: str | None, model: str | None, teacher: str | None, name: str | None, out: Path | None, force: bool
 ) -> None:
-    """Look at DATA (a file, a folder or a data set on the Hub) and write an experiment for it, ready for 'ftlib check'."""
+    """Look at DATA (a file, a folder or a data set on the Hub) and write an experiment for it, ready for 'ftlib
+    check'."""
     from ftlib.data.look import look
     from ftlib.driver.draft import draft, formats_of
     from ftlib.errors import InputError

@@ -46,8 +46,7 @@ class Claim:
 
 
 def allowed(mine: Claim, others: Iterable[Claim], patience: float) -> float | None:
-    """How much this sweep may have: less than it has where another is to get of it; None where nobody waits with less.
-    """
+    """How much this sweep may have: less than it has, where another has waited with less; None where nobody does."""
     waiting = [each for each in others if each.resource == mine.resource and each.waits > patience]
     poorest = min(waiting, key=lambda each: each.has, default=None)
     if poorest is None or mine.has <= poorest.has:

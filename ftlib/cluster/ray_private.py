@@ -21,8 +21,7 @@ UNUSED = ("start_log_monitor", "start_monitor", "start_api_server")
 
 
 def silence_raylets() -> None:
-    """What raylets complain of is in Ray's logs; a thread of the driver would print it whatever `log_to_driver` says.
-    """
+    """Raylets' complaints are in Ray's logs; a thread of the driver would print them whatever `log_to_driver` says."""
     worker.print_to_stdstream = lambda *given, **more: None
 
 

@@ -101,8 +101,10 @@ def markdown() -> str:
         [
             "# What goes with what",
             "",
-            "Written by `ftlib methods --markdown`; the rules are in `ftlib/config/compat.py`. ✓ is allowed (those that were",
-            "run are in [matrix.md](matrix.md)); a number names the rule below that refuses the pair before anything starts.",
+            "Written by `ftlib methods --markdown`; the rules are in `ftlib/config/compat.py`. ✓ is allowed (those "
+            "that were",
+            "run are in [matrix.md](matrix.md)); a number names the rule below that refuses the pair before anything "
+            "starts.",
             "",
             *(line for table in tables() for line in _markdown(table)),
             "## Rules",
@@ -117,7 +119,8 @@ def markdown() -> str:
 def _comparisons() -> Iterable[str]:
     """By what trials of a method are compared, and in what they may not differ (`ftlib/config/evaluation.py`)."""
     yield from ("## What trials are compared by", "")
-    yield "The first metric is the default of `sweep.metric`; `sweep.mode` follows from it: ↓ is better low, ↑ better high."
+    yield "The first metric is the default of `sweep.metric`; `sweep.mode` follows from it: ↓ is better low, ↑ better"
+    yield "high."
     yield from ("", "| method | metrics | keys that change what some of them mean |", "|---|---|---|")
     for name, section in METHODS.items():
         method = _whole({"method": section}).method

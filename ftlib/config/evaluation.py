@@ -46,7 +46,8 @@ CHANGES: dict[str, str] = {
 
 
 def why_not_compared(experiment: Experiment, path: str) -> str | None:
-    """Why trials that differ in the key at `path` have no place on one leaderboard, and what to do; None where they have."""
+    """Why trials that differ in the key at `path` have no place on one leaderboard, and what to do; None where they
+    have."""
     a_run_each = f"make a run for each value ({path}=... on the command line)"
     reason = CHANGES.get(path) or CHANGES.get(path.rpartition(".")[0])
     if reason is not None:
@@ -78,7 +79,8 @@ def why_no_metric(experiment: Experiment) -> str | None:
         )
     if sweep.mode not in (None, known[metric]):
         better = "lower" if known[metric] == "min" else "higher"
-        return f"sweep.mode is '{sweep.mode}', but {metric} is better the {better} it is: use {known[metric]}, or drop mode"
+        wrong = f"sweep.mode is '{sweep.mode}', but {metric} is better the {better} it is"
+        return f"{wrong}: use {known[metric]}, or drop mode"
     return None
 
 

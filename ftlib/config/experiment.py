@@ -244,7 +244,7 @@ def why_not_stored(experiment: Experiment) -> str | None:
     if not is_url(place):
         return None
     if (why := why_no_place(place)) is not None:
-        return f"storage: {why.rstrip('.')}"
+        return f"storage: {why}"
     shared = "storage is a URL, but {}: set storage to a folder that all nodes share"
     if experiment.scale.strategy != "single":
         return shared.format(f"the workers of strategy '{experiment.scale.strategy}' write one checkpoint together")

@@ -14,8 +14,9 @@ from ftlib.config.foreign import answer, answers, instead
 from ftlib.config.loader import DIMENSION_KEYS
 from ftlib.errors import closest, nearest
 
-# How alike a key and its nearest name are at least, in its own section and elsewhere: a false neighbour is worse than none.
-# Words that say nothing of their section; and how many letters a word has at least to be like another by no chance.
+# How alike a key and its nearest name are at least, in its own section and elsewhere: a false neighbour is worse than
+# none. Words that say nothing of their section; and how many letters a word has at least to be like another by no
+# chance.
 COMMON, SHORT = {"type", "name", "path", "weight", "min", "max", "log", "q", "choices"}, 6
 CLOSE, CLOSER = 0.75, 0.85
 
@@ -123,7 +124,8 @@ def _better_name(parts: list[str], root: type[BaseModel]) -> str:
 
 
 def _nearest_anywhere(leaf: str, known: list[str]) -> str:
-    """A typing error in a key that stands in another section, or in a key of another tool. Short words are too alike."""
+    """A typing error in a key that stands in another section, or in a key of another tool. Short words are too
+    alike."""
     if len(leaf) < SHORT:
         return ""
     leaves = {path.rpartition(".")[2]: path for path in reversed(known)}

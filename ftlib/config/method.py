@@ -49,7 +49,8 @@ class Method(Section):
 
     @property
     def moves(self) -> dict[str, tuple[str, ...]]:
-        """Keys of the method's own that change what metrics mean: trials that differ in one cannot be compared by these."""
+        """Keys of the method's own that change what metrics mean: trials that differ in one cannot be compared by
+        these."""
         return {}
 
     @property
@@ -233,7 +234,8 @@ class DPO(Method):
 
 
 class KTO(Method):
-    """Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306): answers judged good or bad, unpaired."""
+    """Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306): answers judged good or bad,
+    unpaired."""
 
     type: Literal["kto"]
     """Kahneman-Tversky optimization (arXiv:2402.01306): the model learns from single answers that are judged good or
@@ -268,7 +270,8 @@ class KTO(Method):
 
 
 class ORPO(Method):
-    """Odds-ratio preference optimization (Hong et al. 2024, arXiv:2403.07691): SFT and preference in one, no reference."""
+    """Odds-ratio preference optimization (Hong et al. 2024, arXiv:2403.07691): SFT and preference in one, no
+    reference."""
 
     type: Literal["orpo"]
     """Odds-ratio preference optimization (arXiv:2403.07691): the model learns the answers and the preferences in one
@@ -291,10 +294,10 @@ class ORPO(Method):
 
 
 class SimPO(Method):
-    """Simple preference optimization (Meng et al. 2024, arXiv:2405.14734): the mean log-probability of an answer's tokens
-    is its reward, so no reference is needed. `simpo_gamma` is the margin by which the chosen answer must win; above 0,
-    `cpo_alpha` adds so much of the chosen answers' cross-entropy (CPO-SimPO). The names are TRL's CPO trainer's, the
-    default of `beta` the paper's."""
+    """Simple preference optimization (Meng et al. 2024, arXiv:2405.14734): the mean log-probability of an answer's
+    tokens is its reward, so no reference is needed. `simpo_gamma` is the margin by which the chosen answer must win;
+    above 0, `cpo_alpha` adds so much of the chosen answers' cross-entropy (CPO-SimPO). The names are TRL's CPO
+    trainer's, the default of `beta` the paper's."""
 
     type: Literal["simpo"]
     """Simple preference optimization (arXiv:2405.14734): the model learns from pairs which answer is preferred, without

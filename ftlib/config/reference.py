@@ -147,7 +147,8 @@ def _models(section: type[BaseModel], name: str) -> Models:
 
 
 def _stands_alone(section: type[BaseModel], name: str, prefix: str) -> bool:
-    """Whether the keys below a key have a heading of their own: the sections of the file, and what has several shapes."""
+    """Whether the keys below a key have a heading of their own: the sections of the file, and what has several
+    shapes."""
     return len(_models(section, name)) > (0 if not prefix else 1)
 
 

@@ -97,7 +97,8 @@ class RandomSearch(Section):
 
 
 class GridSearch(Section):
-    """Every combination, once; every dimension must be a list. No trial is stopped early unless a `scheduler` is named."""
+    """Every combination, once; every dimension must be a list. No trial is stopped early unless a `scheduler` is
+    named."""
 
     type: Literal["grid"]
     """Every combination of the listed values is one trial. Ranges are not allowed."""
@@ -107,12 +108,12 @@ SearchSection = Annotated[OptunaSearch | RandomSearch | GridSearch, Field(discri
 
 
 class Asha(Section):
-    """Asynchronous successive halving (Li et al. 2018, arXiv:1810.05934). The first of `rungs` stands at `first_rung`, a
-    share of the whole budget, and each next one `reduction_factor` times later; those at or past the end are left out.
-    They are counted in `unit`, so that trials of different batch sizes meet at the same point. Where
-    `first_rung` is null it is a twelfth, and no rung stands before every trial has made 20 steps, or an epoch where that is
-    shorter. A trial that the evaluation rows cannot tell from those that go on (their difference is within its standard
-    error) goes on too."""
+    """Asynchronous successive halving (Li et al. 2018, arXiv:1810.05934). The first of `rungs` stands at
+    `first_rung`, a share of the whole budget, and each next one `reduction_factor` times later; those at or past the
+    end are left out. They are counted in `unit`, so that trials of different batch sizes meet at the same point.
+    Where `first_rung` is null it is a twelfth, and no rung stands before every trial has made 20 steps, or an epoch
+    where that is shorter. A trial that the evaluation rows cannot tell from those that go on (their difference is
+    within its standard error) goes on too."""
 
     type: Literal["asha"]
     """ASHA (arXiv:1810.05934), asynchronous successive halving: trials are compared at rungs, and only the best go

@@ -118,15 +118,16 @@ def _one_verdict(train: Sequence[Gist], rows: str) -> str | None:
     if rows != "judged" or len(verdicts) > 1 or None in verdicts:
         return None
     verdict = "good" if "true" in verdicts else "bad"
-    return (f"all {len(train):,} training answers are judged {verdict}: KTO learns from the difference between good and "
-            "bad ones")  # fmt: skip
+    return (f"all {len(train):,} training answers are judged {verdict}: KTO learns from the difference between good "
+            "and bad ones")  # fmt: skip
 
 
 def _unanswered(train: Sequence[Gist], rows: str) -> str | None:
     without = sum(each.verdict == NOTHING for each in train)
     if rows != "prompts" or not without:
         return None
-    return f"{counted(without, 'training prompt')} {_come(without)} without an answer: rewards that compare give it nothing"
+    prompts = counted(without, "training prompt")
+    return f"{prompts} {_come(without)} without an answer: rewards that compare give it nothing"
 
 
 def _twice(train: Sequence[Gist]) -> str | None:

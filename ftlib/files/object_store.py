@@ -40,7 +40,7 @@ _patience: ContextVar[float | None] = ContextVar("patience", default=None)
 def check_url(key: str, url: str) -> None:
     """Raises ConfigError for a URL that cannot be used, or that shows a key."""
     if (why := why_no_place(url)) is not None:
-        raise ConfigError(f"{key}: {why}")
+        raise ConfigError(f"{key}: {why}" if why.endswith(".") else f"{key}: {why}.")
 
 
 @lru_cache(maxsize=8)

@@ -16,5 +16,5 @@ def why_no_place(url: str) -> str | None:
     if not url.startswith(SCHEMES) or not path.strip("/"):
         return f"'{url}' is no place that can be reached: use a path, s3://BUCKET/... or gs://BUCKET/..."
     if "@" in path.partition("/")[0]:
-        return "a URL must not hold a key, since it is written down in many places: use the environment."
+        return "a URL must not hold a key, since it is written down in many places: use the environment"
     return None

@@ -330,5 +330,6 @@ def _named(key: str, source: str) -> Iterator[None]:
             raise ConfigError(f"{key}: the folder '{source}' holds no usable model: {reason}") from error
         beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise ConfigError(
-            f"{key}: '{source}' is neither a folder nor a model that the Hub gives us: {reason}{nearest(folder.name, beside)}"
+            f"{key}: '{source}' is neither a folder nor a model that the Hub gives us: {reason}"
+            f"{nearest(folder.name, beside)}"
         ) from error

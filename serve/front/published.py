@@ -16,7 +16,8 @@ SHAPES: tuple[type[Request], ...] = (ChatRequest, CompletionRequest, ClassifyReq
 STATUSES = {
     400: "The request is wrong: `param` says where.",
     401: "The key is missing or wrong.",
-    403: "The key does not open this model; or, without a key, the request names another host or comes from another site.",
+    403: "The key does not open this model; or, without a key, the request names another host or comes from another "
+    "site.",
     404: "The model is not served.",
     408: "The deadline passed, or the body came too slowly.",
     413: "The body is too large.",

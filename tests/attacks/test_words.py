@@ -156,7 +156,7 @@ def test_a_long_tmpdir_is_no_defect(tmp_path: Path) -> None:
 
 
 def test_a_long_ray_tmpdir_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ftlib.sweeps.sweep import _short_folder
+    from ftlib.cluster.session import _short_folder
 
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 100)
     with pytest.raises(FtlibError, match="too long for Ray's sockets.*RAY_TMPDIR"):

@@ -44,7 +44,10 @@ DATA: dict[str, tuple[list[Any], str, str, dict[str, str]]] = {
         "classification", "classify", {"text": "review", "label": "sentiment"},
     ),
     "by_content": (
-        [{"who": f"person {n}", "what": f"a longer text of person {n}", "where": ["here", "there"][n % 2]} for n in range(40)],
+        [
+            {"who": f"person {n}", "what": f"a longer text of person {n}", "where": ["here", "there"][n % 2]}
+            for n in range(40)
+        ],
         "classification", "classify", {"text": "what", "label": "where"},
     ),
     "texts": ([{"content": f"a plain text {n}"} for n in range(10)], "text", "pretrain", {"text": "content"}),

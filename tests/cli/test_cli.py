@@ -29,21 +29,25 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "api",
         "config",
-        "runs",
-        "errors",
-        "leaderboard",
-        "tracking",
-        "registry.registry",
-        "registry.keys",
-        "registry.weights",
-        "registry.drift",
-        "registry.profile",
-        "registry.monitor",
         "data",
+        "driver.outcome",
+        "errors",
+        "files.object_store",
+        "models.adapter_files",
+        "registry.drift",
+        "registry.keys",
+        "registry.monitor",
+        "registry.profile",
+        "registry.registry",
+        "run.directory",
+        "run.leaderboard",
+        "run.remote_run",
+        "run.tracking",
     ],
 )
-def test_words_and_shelves_import_nothing_heavy(module: str) -> None:
+def test_what_reads_runs_and_versions_imports_nothing_heavy(module: str) -> None:
     assert not imported_by(f"import ftlib.{module}") & HEAVY
 
 

@@ -23,7 +23,8 @@ def rows_of(path, **settings: Any):
     ("name", "content", "places"),
     [
         ("x.jsonl", ROWS, ["x.jsonl:1", "x.jsonl:2"]),
-        ("x.jsonl", b'\xef\xbb\xbf{"prompt": "a", "completion": "b"}\n\n  \n{"prompt": "c", "completion": "d, \\"e\\"\\nf"}',
+        ("x.jsonl",
+         b'\xef\xbb\xbf{"prompt": "a", "completion": "b"}\n\n  \n{"prompt": "c", "completion": "d, \\"e\\"\\nf"}',
          ["x.jsonl:1", "x.jsonl:4"]),
         ("x.json", ROWS, ["x.json: item 1", "x.json: item 2"]),
         ("x.json", {"version": 2, "rows": ROWS}, ["x.json: item 1", "x.json: item 2"]),

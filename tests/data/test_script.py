@@ -17,13 +17,16 @@ from .conftest import make_tokenizer, section
 
 # As Qwen3's: thoughts are written after the last question alone, and tools, calls and results are.
 QWEN3 = (
-    "{%- set ns = namespace(last=0) -%}{%- for m in messages -%}{%- if m.role == 'user' -%}{%- set ns.last = loop.index0 -%}"
+    "{%- set ns = namespace(last=0) -%}{%- for m in messages -%}{%- if m.role == 'user' -%}"
+    "{%- set ns.last = loop.index0 -%}"
     "{%- endif -%}{%- endfor -%}"
     "{%- if tools -%}{{- '<|im_start|>system\\n' + (tools | tojson) + '<|im_end|>\\n' -}}{%- endif -%}"
     "{%- for m in messages -%}{%- set role = 'user' if m.role == 'tool' else m.role -%}"
-    "{{- '<|im_start|>' + role + '\\n' -}}{%- set content = m.content -%}{%- set thought = m.reasoning_content or '' -%}"
+    "{{- '<|im_start|>' + role + '\\n' -}}{%- set content = m.content -%}"
+    "{%- set thought = m.reasoning_content or '' -%}"
     "{%- if m.role == 'assistant' -%}"
-    "{%- if '</think>' in content -%}{%- set thought = content.split('</think>')[0].split('<think>')[-1].strip('\\n') -%}"
+    "{%- if '</think>' in content -%}"
+    "{%- set thought = content.split('</think>')[0].split('<think>')[-1].strip('\\n') -%}"
     "{%- set content = content.split('</think>')[-1].lstrip('\\n') -%}{%- endif -%}"
     "{%- if loop.index0 > ns.last and (loop.last or thought) -%}"
     "{{- '<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') -}}"
@@ -51,7 +54,8 @@ GENERATION = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 DEAF = CHATML.split("{%- set with_system")[0] + (
-    "{%- for m in messages -%}{%- if m.role != 'system' -%}{{- '<' + m.role + '>' + m.content + eos_token -}}{%- endif -%}"
+    "{%- for m in messages -%}"
+    "{%- if m.role != 'system' -%}{{- '<' + m.role + '>' + m.content + eos_token -}}{%- endif -%}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<assistant>' -}}{%- endif -%}"
 )
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|end|>", "<|user|>", "<|assistant|>")
@@ -131,7 +135,8 @@ def test_the_header_of_another_answer_is_not_taken_for_this_ones() -> None:
     template = (
         "{%- for m in messages -%}{{- '<' + m.role + '>' -}}"
         "{%- if m.role == 'assistant' and loop.index0 == 1 -%}{{- '<think>hm</think>' -}}{%- endif -%}"
-        "{{- m.content + eos_token -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<assistant><think>' -}}{%- endif -%}"
+        "{{- m.content + eos_token -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<assistant><think>' -}}{%- endif -%}"
     )
     turns = (user("a"), assistant("one"), user("b"), assistant("two"))
     assert trained(template, *turns) == ["hm</think>one</s>", "two</s>"]
@@ -145,7 +150,8 @@ def test_a_template_that_tells_its_answers_is_believed() -> None:
 def test_arguments_are_texts_for_a_template_that_writes_them_as_they_are() -> None:
     for how in ("call.function.arguments", "'' + call.function.arguments", "call.function.arguments | string"):
         template = (
-            "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for call in m.tool_calls or [] %}{{ call.function.name }}"
+            "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+            "{% for call in m.tool_calls or [] %}{{ call.function.name }}"
             "({{ HOW }}){% endfor %}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
         ).replace("HOW", how)
         assert trained(template, user("a"), assistant("", tool_calls=[CALL])) == ['weather({"city": "Oslo"})</s>']
@@ -188,7 +194,8 @@ def test_settings_that_the_template_does_not_read_are_refused_by_name() -> None:
 @pytest.mark.parametrize("name", ["enable_thinking", "keep"])
 def test_a_setting_is_read_wherever_a_template_reads_it(name) -> None:
     inner = f"{{% if {name} is defined and {name} is false %}}x{{% endif %}}"
-    for place in (inner, f"{{% macro write() %}}{inner}{{% endmacro %}}{{{{ write() }}}}", f"{{% for m in messages %}}{inner}"
+    macro = f"{{% macro write() %}}{inner}{{% endmacro %}}{{{{ write() }}}}"
+    for place in (inner, macro, f"{{% for m in messages %}}{inner}"
                   "{% if m.role == 'y' %}{% continue %}{% endif %}{% endfor %}"):  # fmt: skip
         assert name in variables(place)
     assert name not in variables(CHATML)

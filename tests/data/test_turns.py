@@ -95,7 +95,8 @@ def test_every_spelling_of_a_weight(key, value, weight) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["Weight", "TRAIN", "trainOnTurn", "isTrainable", "loss-weight", "Should Train", "trained", "Supervised", "sample_weight"],
+    ["Weight", "TRAIN", "trainOnTurn", "isTrainable", "loss-weight", "Should Train", "trained", "Supervised",
+     "sample_weight"],
 )  # fmt: skip
 def test_a_weight_is_known_in_any_case(key) -> None:
     assert read_turn(said("a") | {key: False}, "x")["weight"] == 0
@@ -149,7 +150,11 @@ def test_a_turn_of_weight_0_is_silent_and_a_row_of_weight_0_is_left_out() -> Non
         ("messages", {"messages": TURNS, "documents": [{"text": "x"}]}, "the row has 'documents', and no method here"),
         ("messages", {"messages": TURNS, "thinking": "hm"}, "the row has 'thinking', and a thought belongs to a turn"),
         ("prompt_completion", {"prompt": "q", "reasoning": "hm", "completion": "a"}, "the row has 'reasoning', and a"),
-        ("alpaca", {"instruction": "q", "reasoning_content": "hm", "output": "a"}, "the row has 'reasoning_content', and"),
+        (
+            "alpaca",
+            {"instruction": "q", "reasoning_content": "hm", "output": "a"},
+            "the row has 'reasoning_content', and",
+        ),
         ("messages", {"messages": [said("q", "user", train=True), said("a")]}, "turn 0 is a user turn that says that"),
         ("messages", {"messages": TURNS, "tools": "[{"}, "'tools' is not valid JSON"),
         ("messages", {"messages": TURNS, "tools": [{"description": "x"}]}, "'tools[0]' describes no function"),

@@ -1,4 +1,5 @@
-"""Axolotl's keys (its schemas of July 2026, and its 252 examples). `OURS`: key -> path here; the others: reason -> keys."""
+"""Axolotl's keys (its schemas of July 2026, and its 252 examples). `OURS`: key -> path here; the others: reason ->
+keys."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The keys of one data set, in Axolotl's `datasets:` and in LLaMA-Factory's `dataset_info.json`. They stand in `data`, in a
-member of `data.train`, or in `data.replay`. `OURS`: key -> key there; the others: reason -> keys."""
+"""The keys of one data set, in Axolotl's `datasets:` and in LLaMA-Factory's `dataset_info.json`. They stand in
+`data`, in a member of `data.train`, or in `data.replay`. `OURS`: key -> key there; the others: reason -> keys."""
 
 from __future__ import annotations
 

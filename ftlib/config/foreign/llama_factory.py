@@ -1,5 +1,5 @@
-"""LLaMA-Factory's keys (its hparams of August 2026, and its 95 examples). `OURS`: key -> path here; the others: reason ->
-keys. Those that it takes from transformers are in `trl`."""
+"""LLaMA-Factory's keys (its hparams of August 2026, and its 95 examples). `OURS`: key -> path here; the others:
+reason -> keys. Those that it takes from transformers are in `trl`."""
 
 from __future__ import annotations
 
@@ -131,9 +131,13 @@ REFUSED: dict[str, str] = {
         "ppo_buffer_size ppo_epochs ppo_score_norm ppo_target ppo_whiten_rewards reward_model_adapters "
         "reward_model_quantization_bit reward_model_type"
     ),
-    "the reference of a preference method is the base itself": "ref_model ref_model_adapters ref_model_quantization_bit",
+    "the reference of a preference method is the base itself": (
+        "ref_model ref_model_adapters ref_model_quantization_bit"
+    ),
     "DPO is computed as TRL does, with what method has": "pref_bco_weight ld_alpha",
-    "losses are those of method.type": "use_dft_loss use_asft_loss asft_alpha use_eaft_loss eaft_alpha moe_aux_loss_coef",
+    "losses are those of method.type": (
+        "use_dft_loss use_asft_loss asft_alpha use_eaft_loss eaft_alpha moe_aux_loss_coef"
+    ),
     "an adapter trains its own weights alone; use adapter: null where embeddings or heads must be trained": (
         "additional_target loraplus_lr_embedding"
     ),
@@ -145,7 +149,8 @@ REFUSED: dict[str, str] = {
         "badam_mask_mode badam_verbose use_adam_mini use_muon"
     ),
     "a model is split by parameters (scale.strategy: fsdp or deepspeed), not by tensors, sequences or experts": (
-        "use_mca use_megatron_bridge megatron_bridge_args use_hyper_parallel hyper_parallel_args hyper_parallel_cp_size "
+        "use_mca use_megatron_bridge megatron_bridge_args use_hyper_parallel hyper_parallel_args "
+        "hyper_parallel_cp_size "
         "pipeline_model_parallel_size tensor_model_parallel_size expert_model_parallel_size sequence_parallel cp_size "
         "cp_mode context_parallel_size use_distributed_optimizer overlap_grad_reduce overlap_param_gather "
         "apply_rope_fusion bias_activation_fusion moe_grouped_gemm moe_token_dispatcher_type recompute_granularity "

@@ -1,6 +1,6 @@
-"""The fields of TRL's configs (SFT, DPO, KTO, Reward, GRPO, RLOO, ORPO, CPO), of transformers' TrainingArguments, and of
-their command lines (TRL 1.16, transformers 5.23), as far as they are not keys here under the same name. Older names are
-here too, which many files still have. `OURS`: key -> path here; the others: reason -> keys."""
+"""The fields of TRL's configs (SFT, DPO, KTO, Reward, GRPO, RLOO, ORPO, CPO), of transformers' TrainingArguments,
+and of their command lines (TRL 1.16, transformers 5.23), as far as they are not keys here under the same name. Older
+names are here too, which many files still have. `OURS`: key -> path here; the others: reason -> keys."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ HARMLESS: dict[str, str] = {
         "dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
         "dataloader_multiprocessing_context dataloader_in_order group_by_length train_sampling_strategy use_cache "
         "padding_free pad_to_multiple_of torch_empty_cache_steps auto_find_batch_size skip_memory_metrics "
-        "eval_accumulation_steps eval_do_concat_batches eval_use_gather_object batch_eval_metrics precompute_ref_batch_size "
+        "eval_accumulation_steps eval_do_concat_batches eval_use_gather_object batch_eval_metrics "
+        "precompute_ref_batch_size "
         "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout "
         "accelerator_config ds3_gather_for_generation bf16_full_eval cache_implementation "
         "use_transformers_continuous_batching transformers_continuous_batching_config use_transformers_paged"
@@ -103,8 +104,12 @@ REFUSED: dict[str, str] = {
     "activations are recomputed or kept on the GPU, and never sent to the CPU; use train.activation_checkpointing": (
         "activation_offloading"
     ),
-    "float16 needs a scaler of gradients; use train.bf16, or model.dtype: float32": "fp16 fp16_full_eval half_precision_backend",
-    "a model is split by parameters (scale.strategy: fsdp or deepspeed), not by tensors or sequences": "parallelism_config",
+    "float16 needs a scaler of gradients; use train.bf16, or model.dtype: float32": (
+        "fp16 fp16_full_eval half_precision_backend"
+    ),
+    "a model is split by parameters (scale.strategy: fsdp or deepspeed), not by tensors or sequences": (
+        "parallelism_config"
+    ),
     "a schedule takes no further argument (train.lr_scheduler_type)": "lr_scheduler_kwargs",
     "an adapter trains its own weights alone; use adapter: null where embeddings or heads must be trained": (
         "lora_modules_to_save lora_target_parameters"
@@ -131,7 +136,9 @@ REFUSED: dict[str, str] = {
     ),
     "rows are read whole before training, so data sets must fit on the disk": "dataset_streaming",
     "the last batch of an epoch is trained on like the others": "dataloader_drop_last",
-    "a trial's numbers hang on train.seed alone on one machine, and no mode makes other machines agree": "full_determinism",
+    "a trial's numbers hang on train.seed alone on one machine, and no mode makes other machines agree": (
+        "full_determinism"
+    ),
     "trackers are W&B and TensorBoard (track.wandb, track.tensorboard), and metrics.jsonl": (
         "trackio_space_id trackio_bucket_id trackio_static_space_id"
     ),

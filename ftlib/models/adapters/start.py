@@ -98,7 +98,8 @@ def load_start(model: PeftModel, folder: Path) -> None:
         if here != there:
             raise ConfigError(
                 f"adapter.from: {folder} does not fit this base and adapter: {name} is "
-                f"{'missing' if there is None else tuple(there)} there, and {'missing' if here is None else tuple(here)} here."
+                f"{'missing' if there is None else tuple(there)} there, and "
+                f"{'missing' if here is None else tuple(here)} here."
             )
     set_peft_model_state_dict(model, found)
 
