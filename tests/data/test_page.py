@@ -22,7 +22,7 @@ from ftlib.data.read import READERS, columns_of, find_source, read_rows
 from ftlib.errors import DataError
 from tests.conftest import ROOT
 
-from .conftest import section
+from .conftest import make_tokenizer, section
 
 PAGE = (ROOT / "docs/data.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```(\S+)[ ]?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
@@ -54,7 +54,11 @@ def refused() -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(("ending", "marks", "text"), EXAMPLES)
 def test_an_example_is_read_as_the_format_that_it_is_marked_with(write, tokenizer, ending, marks, text) -> None:
     name, kind, columns = marked(marks)
-    data = section(write(f"x.{ending}", text), columns=columns, eval_split=0)
+    settings: dict[str, Any] = {"columns": columns, "eval_split": 0}
+    if "chat_template_kwargs" in text:  # which only some templates read
+        tokenizer = make_tokenizer(extra=("<|im_end|>",))
+        tokenizer.eos_token, settings["template"] = "<|im_end|>", "qwen3"
+    data = section(write(f"x.{ending}", text), **settings)
     rows = read_rows(find_source("train", data), data)
     assert [row.problem for row in rows] == [""] * len(rows)
     assert detect("auto", columns_of(rows), "x") == name
@@ -68,9 +72,17 @@ def test_an_example_is_read_as_the_format_that_it_is_marked_with(write, tokenize
     assert not any(note.startswith("not used") for note in report.odd)
 
 
+def test_the_parquet_file_that_python_writes_is_read(tmp_path, monkeypatch, tokenizer) -> None:
+    ((name, text),) = ((marks, text) for language, marks, text in BLOCKS if language == "python")
+    monkeypatch.chdir(tmp_path)
+    exec(text, {})
+    report = prepare(section("train.parquet", eval_split=0), "answers", tokenizer).report
+    assert (report.format, report.train_rows) == (name, 1)
+
+
 def test_every_format_and_every_kind_of_file_has_an_example() -> None:
     assert {marked(marks)[0] for _, marks, _ in EXAMPLES} == set(formats.COLUMNS)
-    assert {f".{ending}" for ending, _, _ in EXAMPLES} == set(READERS) - {".parquet"}  # which is no text
+    assert {f".{ending}" for ending, _, _ in EXAMPLES} == set(READERS) - {".parquet"}  # its example is in Python
 
 
 @pytest.mark.parametrize(("row", "reason", "kind"), refused())
