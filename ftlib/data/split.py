@@ -61,7 +61,10 @@ def _quotas(sizes: dict[str, int], wanted: int) -> dict[str, int]:
 def _taken(groups: list[list[int]], quota: int, drawn: random.Random) -> list[int]:
     """Whole groups, drawn one by one as far as they fit; one group at least stays behind."""
     rows: list[int] = []
-    for number in drawn.sample(range(len(groups)), min(quota, len(groups) - 1)):
+    first = drawn.sample(range(len(groups)), min(quota, len(groups) - 1))
+    others = [number for number in range(len(groups)) if number not in set(first)]
+    drawn.shuffle(others)
+    for number in [*first, *others][: len(groups) - 1]:
         if len(rows) + len(groups[number]) <= quota:
             rows += groups[number]
     return rows

@@ -153,6 +153,7 @@ def _fit(
     hosts: list[Any] | None = None,
 ) -> Outcome:
     """Runs or resumes, with whoever listens, the mirror and the trackers beside it."""
+    from ftlib.run.leaderboard import write_leaderboard
     from ftlib.run.mirror import mirrored
     from ftlib.run.places import url_of
     from ftlib.run.tracking import following
@@ -170,6 +171,7 @@ def _fit(
                 fit(experiment, run, data, resume=resumed, first=hosts, say=listener.say)
             except KeyboardInterrupt:
                 interrupted = True
+            write_leaderboard(run)  # before the last look of the mirror
             mirror()
     except KeyboardInterrupt:  # once more, while what was interrupted is brought to its end
         interrupted = True

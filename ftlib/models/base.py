@@ -30,7 +30,7 @@ from ftlib.files.json_files import read_json
 from ftlib.files.object_store import local_copy
 from ftlib.models import gguf
 from ftlib.models.adapter_files import tensors
-from ftlib.run.layout import MANIFEST
+from ftlib.run.layout import LINEAGE, MANIFEST
 
 CLASSES: dict[str, Any] = {
     "causal_lm": AutoModelForCausalLM,
@@ -38,7 +38,6 @@ CLASSES: dict[str, Any] = {
     "reward": AutoModelForSequenceClassification,
 }
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-LINEAGE = "lineage.json"  # in a folder that was made of a version: which it was, and its base
 HEADS = ["lm_head", "embed_out", "score", "classifier"]  # never quantized: they are small, or trained
 
 

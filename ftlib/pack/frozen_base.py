@@ -33,6 +33,7 @@ from ftlib.models.lora_bank import LoraBank, Route
 from ftlib.models.onednn import FrozenLinear, freeze_linears
 from ftlib.models.strategies import use_tf32
 from ftlib.pack.layout import ATTENTION, Block, Layout, laid_out, pick
+from ftlib.run.layout import TOKENIZER
 
 LOGITS_AT_ONCE = 2**27  # numbers; beyond, the vocabulary's logits are made a trial at a time, and again backward
 
@@ -141,7 +142,7 @@ class FrozenBase:
 
     def tokenizer_files(self, run: Path) -> Path:
         """The tokenizer as files, written once a host: every checkpoint links to them."""
-        folder = run / ".tokenizer" / str(os.getpid())
+        folder = run / TOKENIZER / str(os.getpid())
         if not folder.exists():
             self.tokenizer.save_pretrained(folder)
         return folder

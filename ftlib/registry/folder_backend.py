@@ -22,7 +22,7 @@ from ftlib.registry.stored import (
     manifest_in,
     next_number,
 )
-from ftlib.run.layout import MANIFEST
+from ftlib.run.layout import LOCK, MANIFEST
 
 
 class FolderBackend:
@@ -89,7 +89,7 @@ class FolderBackend:
             write_json(Path(self.alias_at(name)), state)
             to_disk(self.root / name)
 
-        with lock(self.root / name / ".lock"):
+        with lock(self.root / name / LOCK):
             yield move
 
     @contextlib.contextmanager

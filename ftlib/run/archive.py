@@ -17,13 +17,13 @@ from ftlib.files.atomic import link, replace_directory, write_text
 from ftlib.files.json_files import damaged, read_json
 from ftlib.files.paths import below
 from ftlib.run.directory import Run, Trial
-from ftlib.run.layout import ADAPTER, CHECKPOINT, MODEL, RESOLVED, TUNE
+from ftlib.run.layout import ADAPTER, CHECKPOINT, MODEL, NESTED, RESOLVED, TUNE, WANDB
 from ftlib.run.leaderboard import leaderboard, write_leaderboard
 from ftlib.run.remote_run import bring_weights, fetch, find
 
 READY = "ftlib: archive "  # how the line of a job's log begins that says where its archive lies
 WEIGHTS = (ADAPTER, MODEL)
-LEFT_OUT = (TUNE, "train", CHECKPOINT, "wandb", *WEIGHTS)  # to resume from, for W&B's own sync, or taken apart
+LEFT_OUT = (TUNE, NESTED, CHECKPOINT, WANDB, *WEIGHTS)  # to resume from, for W&B's own sync, or taken apart
 
 
 def write_archive(run: Run, target: Path, weights: str) -> dict[str, Any]:

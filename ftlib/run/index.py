@@ -24,8 +24,8 @@ from ftlib.files import object_store
 from ftlib.files.json_files import parse_json
 from ftlib.files.paths import why_no_name
 from ftlib.run import signature
+from ftlib.run.layout import INDEX
 
-INDEX = "index.json"
 KEPT = 4  # states of a file that count as signed
 ABSENT = ""  # the state of a file that is not there yet
 BYTES = 2**25

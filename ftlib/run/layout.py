@@ -9,6 +9,11 @@
       tracking.json      where W&B and TensorBoard have it
       tune/              Ray Tune's own state
       commands/          what people have asked of the running sweep
+      wandb/ tensorboard/  the trackers' own files         train/  what Ray Train keeps of jobs of several workers
+      signature.json     that the run is this user's: nobody else's is resumed
+      index.json         only at a URL: which state of each directory is meant
+      .tokenizer/        the tokenizer that packed trials link into their weights
+      pack-error-<pid>.txt  the traceback of a host that broke
       trials/<id>/       `base`: the untuned base; 000, 001, ...: in the order in which they were proposed
         params.json      the point of the space              status.json     where it stands, and why point.json
         the same, ratios unresolved         lineage.json    whose clone it is, and what a person changed metrics.jsonl
@@ -31,6 +36,13 @@ TRACKING = "tracking.json"
 TUNE = "tune"
 COMMANDS = "commands"
 LOCK = ".lock"
+SIGNATURE = "signature.json"
+INDEX = "index.json"
+TOKENIZER = ".tokenizer"
+NESTED = "train"
+WANDB = "wandb"
+TENSORBOARD = "tensorboard"
+PACK_ERROR = "pack-error-{pid}.txt"
 TRIALS = "trials"
 
 BASE = "base"  # the id under which the untuned base is evaluated
@@ -55,4 +67,4 @@ OF_RUN = (EXPERIMENT, RESOLVED, EVENTS, LEADERBOARD, PACK_FILE, TRACKING)  # the
 OF_CONDUCTOR = (PARAMS, STATUS, POINT, LINEAGE)  # the driver, for each trial
 OF_TRIAL = (METRICS, MANIFEST, ERROR, WAITS)  # the trial
 WHOLE = (CHECKPOINT, ADAPTER, MODEL)  # the trial: each is replaced as a whole
-STAYS = (LOCK, PLACE, LEAVE)  # of one machine alone
+STAYS = (LOCK, PLACE, LEAVE, SIGNATURE, TOKENIZER, NESTED, WANDB, TENSORBOARD, PACK_ERROR)  # of one machine alone

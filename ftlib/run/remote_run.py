@@ -20,6 +20,7 @@ from ftlib.run.layout import (
     OF_CONDUCTOR,
     OF_RUN,
     OF_TRIAL,
+    SIGNATURE,
     TRIALS,
     TUNE,
 )
@@ -77,7 +78,7 @@ def fetch(url: str, target: Path, whole: tuple[str, ...] = (ADAPTER, MODEL), tun
     It is this user's run where all of it is as this user has signed it; where it is not, `signature.check` says which
     file is not. Raises InputError, before anything is written, for names there that are no names of files.
     """
-    (target / signature.FILE).unlink(missing_ok=True)  # it was of what is replaced now
+    (target / SIGNATURE).unlink(missing_ok=True)  # it was of what is replaced now
     there = {name: below(target, name, url) for name in object_store.listing(url)}
     files = {name: file for name, file in there.items() if name in OF_RUN or is_of_trial(name)}
     trials = sorted({trial for name in there if (trial := trial_of(name)) and not trial.startswith(".")})

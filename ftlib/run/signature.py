@@ -22,12 +22,11 @@ from ftlib.files.atomic import to_disk, write_json
 from ftlib.files.home import home
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
-from ftlib.run.layout import RESOLVED
+from ftlib.run.layout import RESOLVED, SIGNATURE, TENSORBOARD, WANDB
 
-FILE = "signature.json"
 OTHERS_WRITE = 0o022
 KEY_BYTES = 32
-OF_TRACKERS = ("wandb", "tensorboard")  # nothing reads them, and W&B links from them to its own logs
+OF_TRACKERS = (WANDB, TENSORBOARD)  # nothing reads them, and W&B links from them to its own logs
 
 
 def _key() -> bytes:
@@ -117,29 +116,29 @@ def _identity(run: Run) -> tuple[str, str, str]:
 
 def sign(run: Run, trusted: bool = False) -> None:
     """Says that this run directory is ours; `trusted` where that is so because somebody said --trust."""
-    write_json(run.path / FILE, {"signature": mac(*_identity(run)), "trusted": trusted})
+    write_json(run.path / SIGNATURE, {"signature": mac(*_identity(run)), "trusted": trusted})
 
 
 def doubt(run: Run, why: str, url: str) -> None:
     """Says of a run directory, which came from a URL, what keeps it from being ours, for `check` to tell."""
-    write_json(run.path / FILE, {"signature": None, "why": why, "url": url})
+    write_json(run.path / SIGNATURE, {"signature": None, "why": why, "url": url})
 
 
 def came_from(run: Run) -> str | None:
     """The URL that a run which is not ours was brought from."""
-    url = (read_json(run.path / FILE, dict) or {}).get("url")
+    url = (read_json(run.path / SIGNATURE, dict) or {}).get("url")
     return url if isinstance(url, str) else None
 
 
 def was_trusted(run: Run) -> bool:
     """Whether a run is ours because somebody has said --trust: not all that it holds at its URL is signed."""
-    return bool((read_json(run.path / FILE, dict) or {}).get("trusted"))
+    return bool((read_json(run.path / SIGNATURE, dict) or {}).get("trusted"))
 
 
 def why_foreign(run: Run) -> str | None:
     """What speaks against a run being this user's, made on this machine, as a part of a sentence; None where nothing
     does."""
-    told = read_json(run.path / FILE, dict) or {}
+    told = read_json(run.path / SIGNATURE, dict) or {}
     if isinstance(told.get("why"), str):
         return str(told["why"])
     if not matches(told.get("signature"), *_identity(run)):

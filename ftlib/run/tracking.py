@@ -27,7 +27,7 @@ from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
 from ftlib.files.repeating import repeating
 from ftlib.run.directory import ENDED, Run, Trial
-from ftlib.run.layout import BASE, TRACKING
+from ftlib.run.layout import BASE, TENSORBOARD, TRACKING
 
 Mode = Literal["online", "offline", "disabled"]
 PRIVATE: tuple[Mode, ...] = ("online", "offline", "disabled")  # from the least to the most
@@ -131,7 +131,7 @@ class _TensorBoard:
         from tensorboardX import SummaryWriter
 
         if trial.id not in self.writers:
-            folder = self.run.path / "tensorboard" / trial.id
+            folder = self.run.path / TENSORBOARD / trial.id
             self.writers[trial.id] = SummaryWriter(str(folder), filename_suffix=f".{row['step']}")
         for name, value in row.items():
             if name not in SKIPPED and isinstance(value, int | float):

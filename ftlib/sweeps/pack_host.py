@@ -23,7 +23,7 @@ from ftlib.errors import FtlibError, StorageError
 from ftlib.files.atomic import write_text
 from ftlib.pack.mkl import ask_for_bits
 from ftlib.run.context import Setting
-from ftlib.run.layout import BASE
+from ftlib.run.layout import BASE, PACK_ERROR
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Host:
         except Exception as error:  # a defect: every trial here hears of it, none waits for ever
             self.broken = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
             with contextlib.suppress(StorageError):
-                write_text(Path(opening.setting.run) / f"pack-error-{os.getpid()}.txt", traceback.format_exc())
+                write_text(Path(opening.setting.run) / PACK_ERROR.format(pid=os.getpid()), traceback.format_exc())
             self._end_with({"broken": self.broken})
 
     def _end_with(self, report: dict[str, Any]) -> None:

@@ -25,10 +25,9 @@ from ftlib.files.json_files import read_json
 from ftlib.files.patience import given_up, storage_trouble
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run, Trial
-from ftlib.run.layout import ERROR
+from ftlib.run.layout import ERROR, NESTED
 from ftlib.sweeps.search import FAILED
 
-NESTED = "train"  # what Ray Train keeps of its jobs, in the run directory
 DONOR_FILE = "trial.json"  # all that a Tune checkpoint holds: whose checkpoint in the run directory it stands for
 
 

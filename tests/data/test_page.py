@@ -1,8 +1,8 @@
-"""docs/data.md is true: its examples are read as they are marked, its refusals are said in its words, its lists are whole.
+"""docs/data.md is true: its examples are read as they are marked, its refusals are said in its words.
 
 A block of examples is marked "```ENDING FORMAT [KIND] [COLUMNS]": the ending of the file that it is, the format that
-`data.format: auto` finds, the kind of rows where it is not the usual one, and `data.columns`. A block of "```text refused
-[KIND]" has rows, and below each the reason for which it is refused.
+`data.format: auto` finds, the kind of rows where it is not the usual one, and `data.columns`. A block of
+"```text refused [KIND]" has rows, and below each the reason for which it is refused.
 """
 
 from __future__ import annotations
