@@ -19,9 +19,9 @@ from ftlib.files.json_files import read_json
 from ftlib.models import base
 from ftlib.models.adapters.merge import check_mergeable, merge
 from ftlib.models.adapters.start import adapter_fingerprint, begun
-from ftlib.models.base import LINEAGE
 from ftlib.registry import registry
 from ftlib.registry.registry import Version
+from ftlib.run.layout import LINEAGE
 
 REGISTRY = "registry:"
 VERSION = 1  # raise it when the same adapter and base come to give other weights

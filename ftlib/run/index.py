@@ -2,7 +2,7 @@
 are.
 
     {"machine": ..., "directories": {"adapter": "adapter.1f-2e"}, "contents": {"adapter": DIGEST},
-     "files": {"metrics.jsonl": [DIGEST, ...]}, "signature": MAC}
+     "files": {NAME: [DIGEST, ...]}, "signature": MAC}
 
 It is one object, so it changes in one move, and it is signed: whoever can write to the bucket could choose what
 `resume` and other machines run. It is written before the files that it names, which go up one by one, and once more
