@@ -20,10 +20,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchGenerator
 
-from ftlib.cluster.fair_share import bounded
 from ftlib.errors import FtlibError
 from ftlib.files.json_files import read_json
 from ftlib.run.layout import POINT
+from ftlib.sweeps.bounded import bounded
 from ftlib.sweeps.conductor import Conductor
 from ftlib.sweeps.pack_slots import Slots
 from ftlib.sweeps.population import Population
@@ -90,7 +90,7 @@ class Controller(TuneController):
                 self.conductor.callback.forget(trial)
                 continue
             self.enroll(trial.id, point, proposed=True)
-            if isinstance(self._search_alg, SearchGenerator) and "cloned_from" not in trial.lineage:
+            if self.has_searcher and "cloned_from" not in trial.lineage:
                 self._search_alg._counter += 1
                 self._searcher().reseed()
 
@@ -107,7 +107,7 @@ class Controller(TuneController):
             max_failures=like.max_failures,
             storage=copy.copy(like.storage),
         )
-        if isinstance(self._search_alg, SearchGenerator):
+        if self.has_searcher:
             limiter = self._search_alg.searcher
             if isinstance(limiter, ConcurrencyLimiter):  # it passes on only what it has counted
                 limiter.live_trials.add(trial.trial_id)
@@ -115,6 +115,24 @@ class Controller(TuneController):
             self._searcher().adopt(trial.trial_id, point, proposed)
         self.add_trial(trial)
         return trial
+
+    def live(self) -> list[Trial]:
+        """The trials that have not ended."""
+        return list(self._live_trials)
+
+    @property
+    def has_searcher(self) -> bool:
+        """Whether points are proposed one by one; a population has all of its own."""
+        return isinstance(self._search_alg, SearchGenerator)
+
+    def propose_more(self, count: int) -> None:
+        """So many points besides those that the experiment asks for."""
+        self._search_alg._total_samples += count
+        self._search_alg._finished = False
+
+    def end_proposals(self) -> None:
+        """No point is proposed any more."""
+        self._search_alg.set_finished()
 
     def _searcher(self) -> StudySearch:
         searcher = self._search_alg.searcher

@@ -12,7 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import SearchGenerator
 
 from ftlib.config import Experiment, GridSearch, RatioOf
 from ftlib.config.evaluation import why_not_compared
@@ -95,8 +94,8 @@ class Steering:
     def end_all(self, why: str) -> None:
         """Ends the sweep: nothing is proposed any more, what trains is stopped where it stands."""
         self.run.log_event("budget_over", why=why)
-        self.controller._search_alg.set_finished()
-        for live in list(self.controller._live_trials):
+        self.controller.end_proposals()
+        for live in self.controller.live():
             if not live.is_finished() and str(live) not in self.leaving:
                 self.controller.conductor.live.ends[str(live)] = why
                 self._when_it_has_left(live, self.controller.stop_trial)
@@ -159,13 +158,11 @@ class Steering:
         )
 
     def _add(self, command: Command) -> str:
-        search = self.controller._search_alg
-        if not isinstance(search, SearchGenerator) or self.experiment.sweep is None:
+        if not self.controller.has_searcher or self.experiment.sweep is None:
             raise InputError("a population has the size that it began with: use scheduler: asha, median or none.")
         if isinstance(self.experiment.sweep.search, GridSearch):
             raise InputError("a grid has all its points: clone a trial, or use search: {type: optuna}.")
-        search._total_samples += command.count
-        search._finished = False
+        self.controller.propose_more(command.count)
         self.run.log_event("trials_added", count=command.count)
         return f"{command.count} trials more"
 
@@ -178,7 +175,7 @@ class Steering:
         return ours
 
     def _live(self, name: str | None) -> Any:
-        live = [trial for trial in self.controller._live_trials if str(trial) == name and not trial.is_finished()]
+        live = [trial for trial in self.controller.live() if str(trial) == name and not trial.is_finished()]
         return live[0] if live else None
 
     def _point(self, trial: Trial) -> dict[str, Any]:
