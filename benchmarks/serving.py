@@ -2,9 +2,8 @@
 
     python benchmarks/serving.py engines          in one process: the bank against PEFT's ways, same rows, same tokens
     python benchmarks/serving.py http             the endpoint over HTTP at concurrency 1 to 64 -> docs/serving.svg
-    python benchmarks/serving.py soak             5 minutes at twice what it can do: no 5xx, flat memory, promote,
-    rollback python benchmarks/serving.py cycle            200 adapters in turn through 16 slots, five times: flat
-    memory, same answers
+    python benchmarks/serving.py soak             5 minutes at twice what it can do: no 5xx, flat memory, a rollback
+    python benchmarks/serving.py cycle            200 adapters in turn through 16 slots: flat memory, same answers
 
 The base is a Llama of random weights (512 wide, 6 layers, 21M parameters), with 16 adapters of rank 16 on all its
 linear layers; every answer has 48 tokens to a prompt of about 24. `http` needs the extra `bench`.

@@ -1,1 +1,1 @@
-"""A Ray cluster from outside: its file, its jobs, what travels to it, and what must stay secret."""
+"""Inside a Ray cluster: Ray is started or joined, machines are watched and shared, secrets are kept."""

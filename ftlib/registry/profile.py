@@ -1,7 +1,6 @@
 """What a version's training data looks like, kept beside its weights: what `ftlib monitor` compares traffic with.
 
-    <version>/profile.json   of prompts and of answers: lengths in tokens, words, and what held-out rows give in the
-    measures
+    <version>/profile.json   of prompts and answers: lengths in tokens, words, what held-out rows give in the measures
 
 It is made at promotion from the prepared data of the run, as the model read it: templates and all. It holds the words
 of the data and how often each stands there, and no text.

@@ -15,14 +15,21 @@
       .tokenizer/        the tokenizer that packed trials link into their weights
       pack-error-<pid>.txt  the traceback of a host that broke
       trials/<id>/       `base`: the untuned base; 000, 001, ...: in the order in which they were proposed
-        params.json      the point of the space              status.json     where it stands, and why point.json
-        the same, ratios unresolved         lineage.json    whose clone it is, and what a person changed metrics.jsonl
-        a row for each log and evaluation   manifest.json   what the weights are error.txt        the traceback of a
-        failure          storage.jsonl   when it waited for the URL place.json       the machine that it is on
-        leave.json      that it should leave that machine, and why checkpoint/      the latest position
-        adapter/ or model/  the weights of the best evaluation
+        params.json      the point of the space
+        point.json       the same, ratios unresolved
+        status.json      where it stands, and why
+        lineage.json     whose clone it is, and what a person changed
+        metrics.jsonl    a row for each log and evaluation
+        manifest.json    what the weights are
+        error.txt        the traceback of a failure
+        storage.jsonl    when it waited for the URL
+        place.json       the machine that it is on
+        leave.json       that it should leave that machine, and why
+        checkpoint/      the latest position
+        adapter/         the weights of the best evaluation; model/ of a whole model
 
-docs/run_directory.md shows what is in them. Each file has one writer: the driver, or the trial itself.
+docs/run_directory.md shows what is in them. Each file has one writing process: the driver, or the
+trial itself. Of `base`, the process that evaluates it writes everything.
 """
 
 from __future__ import annotations
@@ -64,7 +71,7 @@ MODEL = "model"
 
 # What travels to a run's URL, by who carries it there. What is in none of these stays on its machine.
 OF_RUN = (EXPERIMENT, RESOLVED, EVENTS, LEADERBOARD, PACK_FILE, TRACKING)  # the driver
-OF_CONDUCTOR = (PARAMS, STATUS, POINT, LINEAGE)  # the driver, for each trial
+OF_TRIAL_BY_DRIVER = (PARAMS, STATUS, POINT, LINEAGE)  # the driver, for each trial
 OF_TRIAL = (METRICS, MANIFEST, ERROR, WAITS)  # the trial
 WHOLE = (CHECKPOINT, ADAPTER, MODEL)  # the trial: each is replaced as a whole
 STAYS = (LOCK, PLACE, LEAVE, SIGNATURE, TOKENIZER, NESTED, WANDB, TENSORBOARD, PACK_ERROR)  # of one machine alone

@@ -37,7 +37,7 @@ from ftlib.run.directory import Run
 from ftlib.run.index import Index, read_index
 from ftlib.run.layout import (
     BASE,
-    OF_CONDUCTOR,
+    OF_TRIAL_BY_DRIVER,
     OF_RUN,
     OF_TRIAL,
     TRIALS,
@@ -134,7 +134,7 @@ class Keeper:
 
     def _push(self) -> None:
         files = [self.run.path / name for name in OF_RUN]
-        files += [trial.path / name for trial in self.run.trials() for name in OF_CONDUCTOR]
+        files += [trial.path / name for trial in self.run.trials() for name in OF_TRIAL_BY_DRIVER]
         changed, marks = {}, {}
         for file in files:
             if not file.exists():
@@ -171,7 +171,7 @@ class Keeper:
         indexes: dict[str, Index] = {}
         for name, mark in sorted(found.items()):
             trial, _, rest = name.partition("/")
-            if rest not in (*OF_TRIAL, *(OF_CONDUCTOR if trial == BASE else ())) or self.pulled.get(name) == mark:
+            if rest not in (*OF_TRIAL, *(OF_TRIAL_BY_DRIVER if trial == BASE else ())) or self.pulled.get(name) == mark:
                 continue
             file = below(self.run.path / TRIALS, name, f"{self.url}/trials")
             if trial not in indexes:

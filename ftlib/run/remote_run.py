@@ -17,7 +17,7 @@ from ftlib.run.layout import (
     ADAPTER,
     BASE,
     MODEL,
-    OF_CONDUCTOR,
+    OF_TRIAL_BY_DRIVER,
     OF_RUN,
     OF_TRIAL,
     SIGNATURE,
@@ -114,13 +114,13 @@ def trial_of(name: str) -> str | None:
 def is_of_trial(name: str) -> bool:
     """Whether a name at a run's URL is that of a trial's file which comes alone."""
     parts = name.split("/")
-    return len(parts) == 3 and parts[0] == TRIALS and parts[2] in (*OF_TRIAL, *OF_CONDUCTOR)
+    return len(parts) == 3 and parts[0] == TRIALS and parts[2] in (*OF_TRIAL, *OF_TRIAL_BY_DRIVER)
 
 
 def _doubt(of_run: Index, of_trial: Index, name: str, file: Path) -> str | None:
     """The same of one file: the driver signs what its conductor writes, and a trial what it leaves itself."""
     _, trial, inside = name.split("/")
-    if inside in OF_CONDUCTOR and trial != BASE:
+    if inside in OF_TRIAL_BY_DRIVER and trial != BASE:
         return of_run.why_not_file(name, file)
     return of_trial.why_not_file(inside, file)
 

@@ -19,7 +19,7 @@ from ftlib.run.index import read_index
 from ftlib.run.layout import (
     BASE,
     CHECKPOINT,
-    OF_CONDUCTOR,
+    OF_TRIAL_BY_DRIVER,
     OF_TRIAL,
     WAITS,
     WHOLE,
@@ -99,7 +99,7 @@ def upload(setting: Setting, trial_id: str) -> None:
     there, began = f"{url}/trials/{trial_id}", time.time()
     away: list[str] = []
     with object_store.telling(away.append):
-        names = (*OF_TRIAL, *(OF_CONDUCTOR if trial_id == BASE else ()))
+        names = (*OF_TRIAL, *(OF_TRIAL_BY_DRIVER if trial_id == BASE else ()))
         push(trial.path, there, WHOLE, {n: trial.path / n for n in names if (trial.path / n).exists()}, setting.key)
     if away:  # the driver makes an event of it
         append_row(trial.path / WAITS, {"time": began, "seconds": round(time.time() - began, 1), "why": away[0]})

@@ -23,7 +23,7 @@ LEAVING_SECONDS = 2.0  # between the end of a trial and that of its actor
 
 
 class RunCallback(ray.tune.Callback):
-    """The one writer of `params.json`, `point.json` and `status.json`."""
+    """Writes `params.json`, `point.json` and `status.json` as Tune decides; all that write them are in the driver."""
 
     def __init__(self, run: Run, setting: Setting, live: Live) -> None:
         self.run, self.setting, self.live = run, setting, live

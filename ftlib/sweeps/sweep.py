@@ -1,4 +1,4 @@
-"""The conductor: one sweep, or one training, on Ray Tune, with the run directory as its truth.
+"""One sweep, or one training, on Ray Tune, with the run directory as its truth.
 
 Ray Tune asks the searcher for points, starts trials, lets the scheduler stop them and keeps its own state under
 `<run>/tune`. What people and later commands read is written by the `Conductor` and by the trials.

@@ -1,7 +1,7 @@
 """From names to a running endpoint: `build` for Serve's own tools, `start` and `stop` for the command line.
 
-    serve run serve.front.app:build names=support,sql        or, in a Serve config file: import_path:
-    serve.front.app:build
+    serve run serve.front.app:build names=support,sql
+    import_path: serve.front.app:build                       in a Serve config file
 
 Versions on the same base share one Engine deployment; a full model is its own base. Nothing else is exposed.
 """

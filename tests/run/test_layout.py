@@ -21,7 +21,7 @@ def test_a_name_stands_in_one_module() -> None:
 
 
 def test_it_is_said_of_each_whether_it_travels() -> None:
-    told = [*layout.OF_RUN, *layout.OF_CONDUCTOR, *layout.OF_TRIAL, *layout.WHOLE, *layout.STAYS]
+    told = [*layout.OF_RUN, *layout.OF_TRIAL_BY_DRIVER, *layout.OF_TRIAL, *layout.WHOLE, *layout.STAYS]
     assert len(told) == len(set(told))
     assert set(told) == set(NAMES.values()) - {NAMES[name] for name in (*HERE, "BASE", "FIRST")}
 

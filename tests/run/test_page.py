@@ -28,7 +28,7 @@ from tests.conftest import ROOT
 PAGE = (ROOT / "docs/run_directory.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```\S+ (\S+)\n((?:.*\n)*?)```$", re.MULTILINE)
 NAMES = {name: value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str)}
-GROUPS = ("OF_RUN", "OF_CONDUCTOR", "OF_TRIAL", "WHOLE", "STAYS")
+GROUPS = ("OF_RUN", "OF_TRIAL_BY_DRIVER", "OF_TRIAL", "WHOLE", "STAYS")
 # What stands in the place of an event's name in the sources, and is none.
 OTHERWISE = {
     "EVENT": ("steered",),
