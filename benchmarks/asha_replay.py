@@ -149,7 +149,7 @@ def replay(
     """Shares and ratios over all replays of a `sweep.scheduler` section."""
     from ftlib.config import Experiment
     from ftlib.sweeps.rungs import rungs_for
-    from ftlib.sweeps.search import make_scheduler
+    from ftlib.sweeps.schedulers import make_scheduler
     from ftlib.training.estimate import GRACE
 
     experiment = Experiment.parse(

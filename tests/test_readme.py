@@ -95,3 +95,13 @@ def test_every_environment_variable_is_told() -> None:
         name for file in (ROOT / "ftlib").rglob("*.py") for name in re.findall(r"FTLIB_[A-Z_]+[A-Z]", file.read_text())
     }
     assert found - inner <= set(re.findall(r"FTLIB_[A-Z_]+[A-Z]", COMMANDS))
+
+
+def test_lines_of_a_page_fit() -> None:
+    """At most 120 characters, but for tables and what a program has written."""
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
+        if page.name in ("keys.md", "compatibility.md", "matrix.md"):
+            continue
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        long = [line for line in text.splitlines() if len(line) > 120 and not line.lstrip().startswith("|")]
+        assert long == [], page.name

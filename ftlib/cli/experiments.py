@@ -54,18 +54,18 @@ def methods(markdown: bool) -> None:
     from rich import box
     from rich.table import Table
 
-    from ftlib.config import compatibility
+    from ftlib.config import compat_table
     from ftlib.config.compat import RULES
 
     if markdown:
-        echo(compatibility.markdown(), nl=False)
+        echo(compat_table.markdown(), nl=False)
         return
-    for each in compatibility.tables():
+    for each in compat_table.tables():
         table = Table(title=each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("method", *each.columns):
             table.add_column(heading, no_wrap=True)
         for name, cells in each.rows.items():
-            table.add_row(name, *map(compatibility.cell, cells))
+            table.add_row(name, *map(compat_table.cell, cells))
         print_table(table)
     for number, rule in enumerate(RULES, 1):
         echo(f"{number:3}  {rule.sentence}")

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_va
 
 from ftlib.config.adapter import AdapterSection
 from ftlib.config.budget import BudgetSection
+from ftlib.config.comparable import why_no_metric, why_not_compared
 from ftlib.config.compat import ANY_PARTS, refusals
 from ftlib.config.data import DataSection
-from ftlib.config.evaluation import why_no_metric, why_not_compared
 from ftlib.config.loader import parse_override, read_mapping, set_dotted
 from ftlib.config.messages import explain, unknown_key
 from ftlib.config.method import MethodSection

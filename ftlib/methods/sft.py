@@ -21,7 +21,7 @@ def trainer(
     instead."""
     from trl import SFTConfig
 
-    from ftlib.methods.answers import AnswerTrainer
+    from ftlib.methods.token_trainer import AnswerTrainer
 
     packing = experiment.data.packing
     config = SFTConfig(

@@ -26,8 +26,8 @@ from ftlib.methods.pack_losses.base import Split
 from ftlib.methods.table import Table, on_cpu
 from ftlib.models.lora_bank import Route
 from ftlib.pack.frozen_base import FrozenBase
-from ftlib.pack.layout import Block
 from ftlib.pack.member import Member
+from ftlib.pack.token_layout import Block
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run
 from ftlib.run.layout import BASE

@@ -32,7 +32,7 @@ from ftlib.models.base import count_parameters, identity, load_model, load_token
 from ftlib.models.lora_bank import LoraBank, Route
 from ftlib.models.onednn import FrozenLinear, freeze_linears
 from ftlib.models.strategies import use_tf32
-from ftlib.pack.layout import ATTENTION, Block, Layout, laid_out, pick
+from ftlib.pack.token_layout import ATTENTION, Block, Layout, laid_out, pick
 from ftlib.run.layout import TOKENIZER
 
 LOGITS_AT_ONCE = 2**27  # numbers; beyond, the vocabulary's logits are made a trial at a time, and again backward

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ftlib.models.lora_bank import LoraBank, Part, Route
 from ftlib.pack.frozen_base import FrozenBase
-from ftlib.pack.layout import BLOCK, rounded
+from ftlib.pack.token_layout import BLOCK, rounded
 
 PRODUCTS = (
     6e9  # multiplications of a probe: tenths of a second of a core. Two blocks of each shape are tried in any case

@@ -26,8 +26,8 @@ from ftlib.models.adapters.state import PEFT_WEIGHTS
 from ftlib.models.base import where
 from ftlib.models.lora_bank import Dropout
 from ftlib.pack.frozen_base import FrozenBase
-from ftlib.pack.layout import Block
 from ftlib.pack.order import Order
+from ftlib.pack.token_layout import Block
 from ftlib.run.directory import Trial
 from ftlib.training.recorder import EMPTY, POSITION, Record, Report, not_finite
 

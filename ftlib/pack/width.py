@@ -15,7 +15,7 @@ import torch
 
 from ftlib.pack.engine import Pack, out_of_memory
 from ftlib.pack.frozen_base import FrozenBase
-from ftlib.pack.layout import Block
+from ftlib.pack.token_layout import Block
 from ftlib.run.context import Rungs, Setting
 from ftlib.run.directory import Run
 

@@ -37,15 +37,15 @@ from ftlib.run.directory import Run
 from ftlib.run.index import Index, read_index
 from ftlib.run.layout import (
     BASE,
-    OF_TRIAL_BY_DRIVER,
     OF_RUN,
     OF_TRIAL,
+    OF_TRIAL_BY_DRIVER,
     TRIALS,
     TUNE,
     WAITS,
 )
 from ftlib.run.places import data_url, this_machine, url_of
-from ftlib.run.states import newest, push
+from ftlib.run.remote_folders import newest, push
 from ftlib.run.trial_transfer import made
 
 EVERY = 5.0  # seconds between two looks of the driver

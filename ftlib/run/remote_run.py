@@ -17,15 +17,15 @@ from ftlib.run.layout import (
     ADAPTER,
     BASE,
     MODEL,
-    OF_TRIAL_BY_DRIVER,
     OF_RUN,
     OF_TRIAL,
+    OF_TRIAL_BY_DRIVER,
     SIGNATURE,
     TRIALS,
     TUNE,
 )
 from ftlib.run.places import this_machine, url_of
-from ftlib.run.states import pull_directories
+from ftlib.run.remote_folders import pull_directories
 
 
 def open_run(place: str) -> Run:

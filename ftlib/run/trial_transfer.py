@@ -19,13 +19,13 @@ from ftlib.run.index import read_index
 from ftlib.run.layout import (
     BASE,
     CHECKPOINT,
-    OF_TRIAL_BY_DRIVER,
     OF_TRIAL,
+    OF_TRIAL_BY_DRIVER,
     WAITS,
     WHOLE,
 )
 from ftlib.run.places import data_url, this_machine, url_for
-from ftlib.run.states import pull_directories, push
+from ftlib.run.remote_folders import pull_directories, push
 
 
 def download(setting: Setting, trial_id: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """What a run's driver does besides Tune: it looks at machines, silence and money once a second, and shares the cluster.
 
-`callback` writes what Tune decides, `losses` notes what is lost, `budget` counts; `live` is what they know in common.
+`callback` writes what Tune decides, `lost_trials` notes what is lost, `budget` counts. `live` is what they have in
+common.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ftlib.run.directory import Run
 from ftlib.sweeps.budget import Budget
 from ftlib.sweeps.callback import RunCallback
 from ftlib.sweeps.live import Live
-from ftlib.sweeps.losses import Losses
+from ftlib.sweeps.lost_trials import LostTrials
 from ftlib.sweeps.pack_hosts import ANOTHER_WAITS, Hosts
 
 LOOK_SECONDS = 1.0  # between two looks at the cluster
@@ -36,7 +37,7 @@ class Conductor:
         self.run, self.setting, self.hosts, self.shares, self.say = run, setting, hosts, shares, say
         self.live = Live(run)
         self.callback = RunCallback(run, setting, self.live)
-        self.losses = Losses(run, self.live, hosts)
+        self.lost_trials = LostTrials(run, self.live, hosts)
         self.budget = Budget(run, setting.experiment())
         self.interrupt = Interrupt()
         self.looked = 0.0
@@ -47,7 +48,7 @@ class Conductor:
             return
         self.looked = time.monotonic()
         running = [trial for trial in trials if trial.status == "RUNNING"]
-        self.losses.look(running, self.setting.experiment().scale.report_timeout_s)
+        self.lost_trials.look(running, self.setting.experiment().scale.report_timeout_s)
         self.budget.look()
 
     def share(self, trials: Iterable[Any], to_go: int) -> None:

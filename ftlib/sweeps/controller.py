@@ -29,7 +29,7 @@ from ftlib.sweeps.pack_slots import Slots
 from ftlib.sweeps.population import Population
 from ftlib.sweeps.search import StudySearch
 from ftlib.sweeps.snapshot import keep, lay_out
-from ftlib.sweeps.solo_trial import moved
+from ftlib.sweeps.solo_trial import preempted_error
 from ftlib.sweeps.steering import Sparing, Steering, spared
 
 NAME = "TuneController"
@@ -142,7 +142,7 @@ class Controller(TuneController):
     def go_on_with(self, trial: Any, point: dict[str, Any]) -> None:
         """A trial that has left goes on from its checkpoint with other values."""
         trial.set_config(point)
-        super()._process_trial_failure(trial, moved("asked for by hand"))
+        super()._process_trial_failure(trial, preempted_error("asked for by hand"))
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
         """Saves Tune's state, whole. It grows with the sweep: a small share of the time is spent on it."""
@@ -215,7 +215,7 @@ class Controller(TuneController):
 
     def _process_trial_failure(self, trial: Any, exception: Exception) -> None:
         if not self.steering.has_left(trial):
-            super()._process_trial_failure(trial, self.conductor.losses.lost(trial, exception))
+            super()._process_trial_failure(trial, self.conductor.lost_trials.lost(trial, exception))
 
     def _cleanup_stopping_actors(self, force_all: bool = False) -> None:
         """Residents end with their hosts; Tune would kill what is no actor."""

@@ -19,7 +19,7 @@ from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run
 from ftlib.run.layout import ERROR
 from ftlib.sweeps.search import FAILED
-from ftlib.sweeps.solo_trial import DONOR_FILE, moved, reported_again
+from ftlib.sweeps.solo_trial import DONOR_FILE, preempted_error, reported_again
 
 if TYPE_CHECKING:
     from ftlib.sweeps.pack_host import Host
@@ -52,7 +52,7 @@ class Slot(ray.tune.Trainable):
         if "broken" in report:
             raise RuntimeError(report["broken"])
         if "preempted" in report:
-            raise moved(report["preempted"])
+            raise preempted_error(report["preempted"])
         if "failed" in report:
             write_text(trial.path / ERROR, report.get("traceback", report["failed"]))
             return {FAILED: report["failed"], "finished": False, "done": True}

@@ -1,25 +1,18 @@
-"""Who proposes and who stops: the experiment's `search` and `scheduler` as Ray Tune's objects."""
+"""Who proposes: the experiment's `search` as Ray Tune's object."""
 
 from __future__ import annotations
 
 import logging
 import math
-import random
-from collections.abc import Callable
 from typing import Any
 
 import optuna
-import ray.tune
-from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule
 from ray.tune.search.optuna import OptunaSearch
 
 from ftlib import config
 from ftlib.config import Experiment, SweepSection
 from ftlib.errors import ConfigError
 from ftlib.run import passwords
-from ftlib.run.context import Rungs
-from ftlib.sweeps.asha import SuccessiveHalving
-from ftlib.sweeps.population import Population
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +96,7 @@ class StudySearch(OptunaSearch):
 
 def make_search(experiment: Experiment, run: str) -> StudySearch:
     """The searcher. Grid search is a queue of all its points; random search is Optuna's random sampler."""
-    sweep = _sweep(experiment)
+    sweep = swept(experiment)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage, points = None, None
     metric, mode = experiment.objective
@@ -133,67 +126,8 @@ def make_search(experiment: Experiment, run: str) -> StudySearch:
         ) from error
 
 
-def make_scheduler(experiment: Experiment, rungs: Rungs, packed: bool = False) -> Any:
-    """The scheduler; its clock is the trial's `tokens` or `step`, and its marks are where trials evaluate.
-
-    A packed trial can be stopped at any time; one in an actor of its own hears of it at its next report.
-    """
-    sweep = _sweep(experiment)
-    scheduler = sweep.scheduler
-    clock = {"time_attr": "tokens" if rungs.unit == "tokens" else "step"}
-    if isinstance(scheduler, config.Asha):
-        return SuccessiveHalving(clock["time_attr"], rungs.marks, scheduler.reduction_factor, calls_back=packed)
-    if isinstance(scheduler, config.Median):
-        return MedianStoppingRule(
-            **clock,
-            grace_period=rungs.marks[0],
-            min_samples_required=scheduler.min_samples_required,
-            hard_stop=True,
-        )
-    if isinstance(scheduler, config.PBT):
-        return Population(
-            **clock,
-            perturbation_interval=rungs.marks[0],
-            hyperparam_mutations={
-                path: _mutation(experiment, path, scheduler.seed) for path in sweep.space if path.startswith("train.")
-            },
-            quantile_fraction=scheduler.quantile_fraction,
-            resample_probability=scheduler.resample_probability,
-            custom_explore_fn=_within(experiment),
-            synch=scheduler.synch,
-            log_config=False,
-        )
-    return FIFOScheduler()
-
-
-def draws(experiment: Experiment) -> dict[str, Any]:
-    """The space as Tune's own random draws, for population-based training."""
-    sweep = _sweep(experiment)
-    seed = sweep.scheduler.seed if isinstance(sweep.scheduler, config.PBT) else 0
-
-    def draw(path: str) -> Any:
-        values = _mutation(experiment, path, seed)
-        return ray.tune.choice(values) if isinstance(values, list) else ray.tune.sample_from(lambda _: values())
-
-    return {path: draw(path) for path in sweep.space}
-
-
-def _within(experiment: Experiment) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Keeps what PBT's multiplying made inside the ranges of the space."""
-    space = {path: each for path, each in _sweep(experiment).space.items() if isinstance(each, config.Range)}
-
-    def clip(point: dict[str, Any]) -> dict[str, Any]:
-        return {
-            path: min(max(value, type(value)(space[path].min)), type(value)(space[path].max))
-            if path in space
-            else value
-            for path, value in point.items()
-        }
-
-    return clip
-
-
-def _sweep(experiment: Experiment) -> SweepSection:
+def swept(experiment: Experiment) -> SweepSection:
+    """The sweep section, which is there."""
     assert experiment.sweep is not None
     return experiment.sweep
 
@@ -248,7 +182,7 @@ def _storage(url: str | None) -> optuna.storages.BaseStorage | None:
 
 
 def _distribution(experiment: Experiment, path: str) -> optuna.distributions.BaseDistribution:
-    dimension = _sweep(experiment).space[path]
+    dimension = swept(experiment).space[path]
     if not isinstance(dimension, config.Range):
         return optuna.distributions.CategoricalDistribution(dimension.choices)
     if experiment.is_integer(path):
@@ -256,23 +190,3 @@ def _distribution(experiment: Experiment, path: str) -> optuna.distributions.Bas
             int(dimension.min), int(dimension.max), log=dimension.log, step=int(dimension.q or 1)
         )
     return optuna.distributions.FloatDistribution(dimension.min, dimension.max, log=dimension.log, step=dimension.q)
-
-
-def _mutation(experiment: Experiment, path: str, seed: int) -> list[Any] | Callable[[], float]:
-    """What PBT draws from when it does not multiply by 0.8 or 1.2: the list, or a draw from the range."""
-    dimension = _sweep(experiment).space[path]
-    if not isinstance(dimension, config.Range):
-        return list(dimension.choices)
-    low, high, draw = dimension.min, dimension.max, random.Random(f"{seed}/{path}")
-    whole = experiment.is_integer(path)
-
-    def sample() -> float:
-        if dimension.log:
-            value = math.exp(draw.uniform(math.log(low), math.log(high)))
-        else:
-            value = draw.uniform(low, high)
-        if dimension.q:
-            value = low + round((value - low) / dimension.q) * dimension.q
-        return int(value) if whole else value
-
-    return sample

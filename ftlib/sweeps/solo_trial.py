@@ -54,10 +54,10 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
             _run_distributed(setting, trial_id, params)
     except Exception as error:
         if isinstance(error, Preempted | StorageError):
-            raise moved(str(error)) from None
+            raise preempted_error(str(error)) from None
         trouble = storage_trouble(error)
         if trouble is not None:
-            raise moved(given_up(trial.path, trouble)) from None
+            raise preempted_error(given_up(trial.path, trouble)) from None
         reason = _reason(error)
         if reason is None:
             raise
@@ -73,7 +73,7 @@ def reported_again(trial: Trial) -> dict[str, Any]:
     return {**row, **failure, "finished": trial.state == "finished"}
 
 
-def moved(why: str) -> Exception:
+def preempted_error(why: str) -> Exception:
     """What Tune hears of a trial that has left its machine: an actor that was preempted counts as no failure."""
     error: Exception = ray.exceptions.RayActorError(error_msg=why, preempted=True)
     return error

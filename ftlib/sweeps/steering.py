@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.schedulers import TrialScheduler
 
 from ftlib.config import Experiment, GridSearch, RatioOf
-from ftlib.config.evaluation import why_not_compared
+from ftlib.config.comparable import why_not_compared
 from ftlib.config.packs import largest_rank, why_not_packed
 from ftlib.errors import FtlibError, InputError
 from ftlib.files.atomic import write_json

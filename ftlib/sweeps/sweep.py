@@ -36,7 +36,8 @@ from ftlib.sweeps.pack_hosts import Hosts
 from ftlib.sweeps.pack_plan import dismiss, first_host, is_packed, open_packs
 from ftlib.sweeps.packed_trial import Slot
 from ftlib.sweeps.rungs import rungs_of, why_never_stopped
-from ftlib.sweeps.search import check_storage, draws, make_scheduler, make_search
+from ftlib.sweeps.schedulers import draws, make_scheduler
+from ftlib.sweeps.search import check_storage, make_search
 from ftlib.sweeps.snapshot import has_state, lay_out
 from ftlib.sweeps.solo_trial import run_tune_trial, workers_place
 

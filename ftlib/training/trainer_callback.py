@@ -38,7 +38,7 @@ STATE_FILES = (
 OURS = ("epoch", "num_input_tokens_seen", "num_tokens", "eval_num_tokens", "train_runtime", "train_tokens_per_second")
 
 
-class Journal(TrainerCallback):
+class TrialCallback(TrainerCallback):
     """Tells the record what the trainer does, and the trainer when to evaluate and save; reports."""
 
     def __init__(

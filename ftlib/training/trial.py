@@ -1,4 +1,4 @@
-"""One trial, without Ray: load, train from the last position, and let the journal write what comes of it."""
+"""One trial, without Ray: load, train from the last position, and let a callback write what comes of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ftlib.run.directory import ENDED, Run, Trial
 from ftlib.run.layout import BASE, FIRST
 from ftlib.run.trial_transfer import download, upload
 from ftlib.training.recorder import Report, closing_evaluation, copy_checkpoint
-from ftlib.training.trainer_callback import OURS, Journal
+from ftlib.training.trainer_callback import OURS, TrialCallback
 
 
 def run_trial(
@@ -56,7 +56,7 @@ def run_trial(
         download(setting, donor)
         copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
     trainer, data = _build(experiment, setting, trial)
-    journal = Journal(trainer, trial, data, experiment, setting, report)
+    journal = TrialCallback(trainer, trial, data, experiment, setting, report)
     trainer.add_callback(journal)
     checkpoint = trial.checkpoint
     if checkpoint is not None:

@@ -14,7 +14,7 @@ from ftlib.errors import FtlibError, InputError
 from ftlib.files import object_store
 from ftlib.files.paths import below
 from ftlib.registry import backend, registry
-from ftlib.run import mirror, remote_run, states
+from ftlib.run import mirror, remote_folders, remote_run
 from ftlib.run.archive import pull_run, read_archive
 
 from .conftest import made, put
@@ -97,14 +97,14 @@ def test_reading_a_run_at_a_url_writes_nowhere_else(url: str, home: Path, tmp_pa
 def test_an_index_names_directories_of_its_own(url: str, home: Path, marked: str) -> None:
     put(f"{url}/index.json", json.dumps({"machine": "m", "directories": {"adapter": marked}}))
     with pytest.raises(FtlibError, match="no directory of it|damaged"):
-        states.pull_directories(url, home / "trial", ("adapter",))
+        remote_folders.pull_directories(url, home / "trial", ("adapter",))
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0", b"[", b"[]", b'{"machine": 1}', b"[" * 10**5, b"\xff"])
 def test_a_damaged_index_is_said(url: str, home: Path, content: bytes) -> None:
     put(f"{url}/index.json", content)
     with pytest.raises(FtlibError, match=r"index.json is damaged"):
-        states.pull_directories(url, home / "trial", ("adapter",))
+        remote_folders.pull_directories(url, home / "trial", ("adapter",))
 
 
 def test_a_driver_takes_nothing_over_from_outside_of_its_trials(url: str, home: Path, tmp_path: Path) -> None:

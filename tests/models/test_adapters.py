@@ -20,7 +20,7 @@ from ftlib.models.adapters.build import BUILDERS, add_adapter, empty_model
 from ftlib.models.adapters.merge import merge
 from ftlib.models.base import count_parameters, load_model
 from ftlib.run.directory import Run
-from ftlib.training.trainer_callback import Journal
+from ftlib.training.trainer_callback import TrialCallback
 from ftlib.training.trial import run_trial
 from tests.conftest import ftlib, rows, write_jsonl
 from tests.support.reload_adapters import logits
@@ -97,14 +97,14 @@ def with_adapter(tree: dict[str, Any], name: str, quantization: str | None = Non
 def trained(tree: dict[str, Any], folder: Path) -> tuple[Path, torch.Tensor]:
     """(the trial's directory, what the trained model itself computes for IDS)."""
     kept: list[torch.Tensor] = []
-    finish = Journal.finish
+    finish = TrialCallback.finish
 
-    def listen(journal: Journal) -> None:
+    def listen(journal: TrialCallback) -> None:
         finish(journal)
         kept.append(logits(journal.trainer.model, IDS))
 
     done = setting(tree, folder)
-    with mock.patch.object(Journal, "finish", listen):
+    with mock.patch.object(TrialCallback, "finish", listen):
         train(done)
     return Run(Path(done.run)).trial("000").path, kept[0]
 
@@ -250,15 +250,15 @@ def test_loftq_makes_up_for_the_quantization(tree: dict[str, Any]) -> None:
 
 def test_lora_plus_gives_b_its_own_rate_also_after_a_resume(tree: dict[str, Any], tmp_path: Path) -> None:
     seen: list[list[float]] = []
-    finish = Journal.finish
+    finish = TrialCallback.finish
 
-    def listen(journal: Journal) -> None:
+    def listen(journal: TrialCallback) -> None:
         seen.append([group["initial_lr"] for group in journal.trainer.optimizer.param_groups if group["params"]])
         finish(journal)
 
     tree = with_adapter(tree, "lora+")
     tree["adapter"]["init_lora_weights"] = "pissa"  # whose base must be the same again
-    with mock.patch.object(Journal, "finish", listen):
+    with mock.patch.object(TrialCallback, "finish", listen):
         interrupted_is_uninterrupted(tree, tmp_path)
     assert seen == [[1e-3, 4e-3]] * 2
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftlib.data import load_prepared
 from ftlib.pack.frozen_base import CannotPack, FrozenBase
-from ftlib.pack.layout import Block
+from ftlib.pack.token_layout import Block
 from tests.training.test_trial import setting
 
 SHAPE = {

@@ -165,7 +165,7 @@ def test_trials_of_one_seed_share_their_batches_and_change_no_bit(made: Setting)
 
 def test_outside_the_conditions_the_drift_is_small(made: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """Places in blocks of 16 are what makes the bits the same. Without, what is left is rounding."""
-    monkeypatch.setattr("ftlib.pack.layout.BLOCK", 1)
+    monkeypatch.setattr("ftlib.pack.token_layout.BLOCK", 1)
     train(pack_of(made, slots=1), {"alone": WATCHED})
     train(pack_of(made), {**crowd(), "watched": WATCHED})
     assert losses(trial(made, "watched")) == pytest.approx(losses(trial(made, "alone")), rel=1e-4)

@@ -19,7 +19,8 @@ from ftlib.config import Experiment
 from ftlib.errors import ConfigError, FtlibError, TrialError
 from ftlib.files import object_store
 from ftlib.files.home import home
-from ftlib.run import states, trial_transfer
+from ftlib.run import remote_folders as states
+from ftlib.run import trial_transfer
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 from tests.conftest import write_experiment

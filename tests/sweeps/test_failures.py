@@ -229,12 +229,12 @@ def conductor(tree: dict[str, Any], tmp_path: Path) -> Conductor:
 
 def test_a_crash_is_a_failure_and_a_lost_machine_is_none(conductor: Conductor) -> None:
     crash = RayActorError()
-    assert conductor.losses.lost(Lost(), crash) is crash  # which Tune counts
+    assert conductor.lost_trials.lost(Lost(), crash) is crash  # which Tune counts
     (event,) = [each for each in conductor.run.events() if each["event"] == "trial_recovered"]
     assert event["failures"] == 1
     assert event["lost_s"] >= 0
     for _ in range(5):
-        told: Any = conductor.losses.lost(Lost(), RayActorError(error_msg="gone", preempted=True))
+        told: Any = conductor.lost_trials.lost(Lost(), RayActorError(error_msg="gone", preempted=True))
         assert told.preempted  # which it does not
         assert conductor.run.trial("000").state == "preempted"
     assert [each["event"] for each in conductor.run.events()].count("trial_preempted") == 5

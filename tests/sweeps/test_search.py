@@ -10,7 +10,8 @@ from ftlib.config import Experiment
 from ftlib.errors import ConfigError
 from ftlib.run.context import Rungs
 from ftlib.sweeps.rungs import rungs_for, why_never_stopped
-from ftlib.sweeps.search import FAILED, make_scheduler, make_search
+from ftlib.sweeps.schedulers import make_scheduler
+from ftlib.sweeps.search import FAILED, make_search
 
 SPACE: dict[str, Any] = {
     "adapter.r": [4, 8],

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ftlib.methods.answers import AnswerTrainer
 from ftlib.methods.classify import Classifier
 from ftlib.methods.distillation.objectives import TEACHERS, Projections
 from ftlib.methods.distillation.targets import Targets, Task
+from ftlib.methods.token_trainer import AnswerTrainer
 
 ROW = "row"  # the column of a training row's number
 PROJECTIONS = "projections.safetensors"  # in a checkpoint, beside the student's weights

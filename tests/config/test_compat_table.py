@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ftlib.config import compatibility, method
+from ftlib.config import compat_table, method
 from ftlib.config.compat import RULES
 from tests.conftest import ftlib
 
@@ -10,13 +10,13 @@ DOCS = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 
 def test_the_page_is_what_the_code_says() -> None:
-    assert DOCS.read_text(encoding="utf-8") == compatibility.markdown(), (
+    assert DOCS.read_text(encoding="utf-8") == compat_table.markdown(), (
         "run: ftlib methods --markdown > docs/compatibility.md"
     )
 
 
 def test_every_method_has_a_row() -> None:
-    named = {section["type"] for section in compatibility.METHODS.values()}
+    named = {section["type"] for section in compat_table.METHODS.values()}
     union = method.MethodSection.__args__[0].__args__  # type: ignore[attr-defined]
     assert named == {section.model_fields["type"].annotation.__args__[0] for section in union}
 
@@ -25,7 +25,7 @@ def test_every_adapter_has_a_column() -> None:
     from ftlib.config import adapter
 
     union = adapter.AdapterSection.__args__[0].__args__  # type: ignore[attr-defined]
-    named = {section["adapter"]["type"] for section in compatibility.ADAPTERS.values() if "adapter" in section}
+    named = {section["adapter"]["type"] for section in compat_table.ADAPTERS.values() if "adapter" in section}
     assert named == {section.model_fields["type"].annotation.__args__[0] for section in union}
 
 

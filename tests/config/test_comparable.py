@@ -9,12 +9,11 @@ import pytest
 from pydantic import BaseModel
 
 from ftlib.config import Experiment
-from ftlib.config.compatibility import METHODS
-from ftlib.config.evaluation import CHANGES
+from ftlib.config.comparable import CHANGES
+from ftlib.config.compat_table import METHODS
 from ftlib.config.messages import models_in
 from ftlib.errors import ConfigError
-
-from .test_compat import GRPO, LORA, whole
+from tests.config.test_compat import GRPO, LORA, whole
 
 # What leaves the rows, the tokens and the meaning of every metric as they are, and so can be swept. A new key of the
 # schema goes in here, or into `CHANGES`, or into its method's `moves`.

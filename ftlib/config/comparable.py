@@ -1,7 +1,7 @@
 """One leaderboard, one evaluation: what the trials of a sweep may not differ in, and what they can be compared by.
 
 A key changes what is evaluated (`CHANGES`), or it changes what some of a method's metrics mean (`moves` of the method,
-`method.py`), or it does neither; tests/config/test_evaluation.py classes every key of the schema. A clone by hand is
+`method.py`), or it does neither; tests/config/test_comparable.py classes every key of the schema. A clone by hand is
 held to the same.
 """
 

@@ -18,10 +18,10 @@ from ftlib.run.layout import CHECKPOINT
 from ftlib.sweeps.live import Live
 from ftlib.sweeps.pack_hosts import Hosts, OpenHost
 from ftlib.sweeps.pack_slots import kill
-from ftlib.sweeps.solo_trial import moved
+from ftlib.sweeps.solo_trial import preempted_error
 
 
-class Losses:
+class LostTrials:
     """Notes what is lost, and says what Tune should take it for."""
 
     def __init__(self, run: Run, live: Live, hosts: Hosts | None) -> None:
@@ -53,7 +53,7 @@ class Losses:
             return error
         ours.set_state("preempted", why)
         self.run.log_event("trial_preempted", trial=ours.id, reason=why, node=nodes.place_of(ours.path), lost_s=lost)
-        return moved(why)
+        return preempted_error(why)
 
     @staticmethod
     def _saved_at(trial: Trial) -> float:

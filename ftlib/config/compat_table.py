@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlib.config import Experiment
+from ftlib.config.comparable import CHANGES
 from ftlib.config.compat import ANY_PARTS, RULES, Rule, refusals
-from ftlib.config.evaluation import CHANGES
 
 REWARD = {"function": "length", "arguments": {"target": 64}}
 TEACHER = {"type": "distill", "teacher": "a-teacher"}
@@ -117,7 +117,7 @@ def markdown() -> str:
 
 
 def _comparisons() -> Iterable[str]:
-    """By what trials of a method are compared, and in what they may not differ (`ftlib/config/evaluation.py`)."""
+    """By what trials of a method are compared, and in what they may not differ (`ftlib/config/comparable.py`)."""
     yield from ("## What trials are compared by", "")
     yield "The first metric is the default of `sweep.metric`; `sweep.mode` follows from it: ↓ is better low, ↑ better"
     yield "high."
