@@ -21,7 +21,7 @@ from serve.engine.batch import Batch
 from serve.engine.model import Loaded
 from serve.engine.sampling import Sampling
 from serve.engine.sequence import Sequence
-from serve.engine.slots import Shelf, Slots
+from serve.engine.slots import AdapterCache, Slots
 from tests.training.test_trial import setting, train
 
 from .conftest import SMOLLM, write_jsonl
@@ -122,7 +122,7 @@ def test_served_is_generate(winner: Version) -> None:
     prompts = [tokenizer(text)["input_ids"] for text in texts]
     loaded = Loaded(winner)
     slots = Slots(loaded.model, 1, loaded.dtype)
-    adapter = Shelf(1).get(winner)
+    adapter = AdapterCache(1).get(winner)
     waiting = [Sequence(prompt, 10, frozenset(), Sampling(temperature=0), str, adapter=adapter) for prompt in prompts]
     assert all(slots.hold(each.adapter) for each in waiting)
     batch = Batch(loaded.model, slots)

@@ -214,7 +214,7 @@ def test_slots_go_to_those_who_use_them(base: Path, tmp_path: Path) -> None:
     assert set(slots.resident) == {"c@1", "d@1"}
 
 
-def test_a_shelf_reads_once_and_forgets_the_oldest(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_cache_reads_once_and_forgets_the_oldest(base: Path, tmp_path: Path) -> None:
     versions = [promoted(name, {"type": "lora", "r": 2}, base, tmp_path) for name in "abc"]
     reads: list[str] = []
 
