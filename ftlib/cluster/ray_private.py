@@ -94,3 +94,10 @@ def take_package(key: str) -> bytes | None:
     if found is not None:
         internal_kv._internal_kv_del(key.encode())
     return found
+
+
+def check_cluster_config(tree: dict[str, Any]) -> None:
+    """What `ray up` finds wrong in a cluster file. Raises jsonschema.ValidationError or ValueError; changes `tree`."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(tree))

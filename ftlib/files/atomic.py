@@ -7,6 +7,8 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,39 @@ def write_text(path: Path, text: str, mode: int = 0o666) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes a whole JSON file or nothing of it."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def write_first(file: Path, content: bytes, mode: int) -> None:
+    """Writes a whole file, on the disk, unless there is one: of several that write at once, the first one's stays."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    staged = staging_beside(file)
+    try:
+        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        try:
+            os.link(staged, file)  # fails where there is one, which a rename would replace
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            if not file.exists():
+                os.rename(staged, file)
+        to_disk(file.parent)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_beside(file: Path) -> Iterator[Path]:
+    """A name to write to within; what stands there afterwards replaces `file`, unless the block fails."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    staged = staging_beside(file)
+    try:
+        yield staged
+        os.replace(staged, file)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def to_disk(folder: Path) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ftlib.errors import ConfigError, FtlibError
-from ftlib.files.atomic import replace_directory, staging_beside
+from ftlib.files.atomic import replace_directory, written_beside
 from ftlib.files.home import home
 from ftlib.files.paths import below
 from ftlib.files.urls import is_url, why_no_place
@@ -172,19 +172,14 @@ def read(url: str) -> bytes | None:
 
 def get(url: str, file: Path) -> None:
     """Brings one object to a file, whole. Raises FileNotFoundError when there is none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    staged = staging_beside(file)
+    with written_beside(file) as staged:
 
-    def load(filesystem: Any, path: str) -> None:
-        with filesystem.open_input_stream(path) as source, staged.open("wb") as out:
-            while chunk := source.read(CHUNK):
-                out.write(chunk)
+        def load(filesystem: Any, path: str) -> None:
+            with filesystem.open_input_stream(path) as source, staged.open("wb") as out:
+                while chunk := source.read(CHUNK):
+                    out.write(chunk)
 
-    try:
         reach(url, load)
-        os.replace(staged, file)
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 def listing(url: str) -> dict[str, tuple[int, int]]:

@@ -48,13 +48,14 @@ class ClusterFile:
     def load(cls, path: str | Path) -> ClusterFile:
         """Raises ConfigError with what Ray, or we, find wrong in it."""
         import jsonschema
-        from ray.autoscaler._private.util import prepare_config, validate_config
+
+        from ftlib.cluster.ray_private import check_cluster_config
 
         tree = read_mapping(path, "a cluster file")
         logging.getLogger("ray.autoscaler").setLevel(logging.WARNING)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # it tells of file mounts, on which 'ray up' speaks again
-                validate_config(prepare_config(copy.deepcopy(tree)))
+                check_cluster_config(copy.deepcopy(tree))
         except jsonschema.ValidationError as error:
             where = ".".join(str(part) for part in error.absolute_path)
             raise ConfigError(f"{path}: {where + ': ' if where else ''}{error.message.splitlines()[0]}.") from None

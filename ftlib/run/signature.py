@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ftlib.errors import FtlibError, InputError
-from ftlib.files.atomic import to_disk, write_json
+from ftlib.files.atomic import write_first, write_json
 from ftlib.files.home import home
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
@@ -60,23 +60,7 @@ def _read(file: Path) -> bytes | None:
 
 def _make(file: Path) -> bytes:
     """A new key under its name, whole and on the disk, unless another process is first: then that one's."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    staged = file.with_name(f".key.{os.getpid()}.{secrets.token_hex(6)}")
-    try:
-        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-            opened.write(secrets.token_bytes(KEY_BYTES))
-            opened.flush()
-            os.fsync(opened.fileno())
-        try:
-            os.link(staged, file)  # fails where there is one, which a rename would replace
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            if not file.exists():
-                os.rename(staged, file)
-        to_disk(file.parent)
-    finally:
-        staged.unlink(missing_ok=True)
+    write_first(file, secrets.token_bytes(KEY_BYTES), 0o600)
     return _read(file) or b""
 
 
