@@ -51,7 +51,8 @@ def test_submit_follow_pull(cluster: TokenCluster, client: Client, tree: dict[st
     assert all((trial.path / "adapter" / "adapter_model.safetensors").exists() for trial in run.trials())
     assert run.trials()[0].manifest["base"]["name_or_path"] == str(base)  # serves here as it would there
     assert not list(run.path.glob("trials/*/checkpoint"))
-    assert not list(cluster.temp.rglob("ftlib-*.tar"))  # what was packed to be fetched is gone
+    # The job that packed it is stopped, and takes it away as it ends.
+    wait_until(lambda: not list(cluster.temp.rglob("ftlib-*.tar")), seconds=30)
     assert f"{job}-pull" not in client("jobs")[1]
 
 
