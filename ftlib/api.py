@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ftlib.driver.listener import SILENT
 from ftlib.errors import ConfigError, FtlibError, InputError
 
 if TYPE_CHECKING:
@@ -87,10 +88,16 @@ class Run:
 
     @classmethod
     def of(cls, outcome: Outcome) -> Run:
-        """Raises FtlibError where all trials have failed."""
+        """Raises FtlibError where all trials have failed; warns of what is not as it was asked for."""
         why = None if outcome.interrupted else outcome.why_no_winner()
         if why is not None:
             raise FtlibError(why)
+        if trouble := outcome.base_trouble:
+            SILENT.warn(f"the untuned base could not be evaluated, so nothing is compared with it: {trouble}")
+        for trial, reason in outcome.failed.items():
+            SILENT.warn(f"trial {trial} failed: {reason}")
+        if outcome.over is not None and outcome.left > 0:
+            SILENT.warn(f"the sweep ended early: {outcome.over}")
         return cls(outcome.run, outcome.interrupted)
 
     @property
@@ -164,7 +171,7 @@ class Trial:
             known = ", ".join(promotion.Conditions.__dataclass_fields__)
             raise InputError(f"promote takes {known}; not all of {', '.join(conditions)} are among them.") from None
         bring_weights(self.run.directory, self.directory)
-        return promotion.promote(self.run.directory, self.directory, name, given, lambda sentence: None)
+        return promotion.promote(self.run.directory, self.directory, name, given, _warn)
 
 
 @dataclass(frozen=True)
@@ -200,8 +207,13 @@ def _started(file: str | Path, overrides: Overrides, smoke: bool, verbose: bool,
     return Run.of(start(experiment, as_written(str(file), texts, smoke), _listener(verbose)))
 
 
+def _warn(sentence: str) -> None:
+    """Of what a promotion says, the warnings."""
+    if sentence.startswith("warning: "):
+        SILENT.warn(sentence.removeprefix("warning: "))
+
+
 def _listener(verbose: bool) -> Any:
-    from ftlib.driver.listener import SILENT
     from ftlib.driver.quiet import quiet_libraries
     from ftlib.driver.terminal_listener import TerminalListener
 

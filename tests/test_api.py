@@ -61,6 +61,16 @@ def test_a_training_is_silent_unless_asked(
     assert str(again.leaderboard()).splitlines()[1] in told
 
 
+def test_what_is_not_as_asked_is_said(file: Path, ray_local: None, capfd: pytest.CaptureFixture[str]) -> None:
+    """A rate that breaks one of two trials: the run has a winner, and the failure is not silent."""
+    sweep = {"space": {"train.learning_rate": [1e-3, 1e30]}, "search": {"type": "grid"}, "scheduler": {"type": "none"}}
+    run = ftlib.sweep(file, {"train.max_steps": 4, "sweep": sweep})
+    assert [trial.state for trial in run.trials] == ["finished", "failed"]
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("ftlib: warning: trial 001 failed: ")
+
+
 def test_what_is_wrong_is_raised_as_the_command_says_it(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no sweep section: add one, or use ftlib.train"):
         ftlib.sweep(file)

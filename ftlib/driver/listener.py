@@ -1,7 +1,8 @@
-"""Who hears what happens while a run is driven. This one keeps silent, as a call from Python does."""
+"""Who hears what happens while a run is driven. This one prints warnings alone, as a call from Python does."""
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ class Listener:
 
     def warn(self, sentence: str) -> None:
         """Something that a person should look at; the run goes on."""
+        print(f"ftlib: warning: {sentence}", file=sys.stderr)
 
     def busy(self, what: str) -> AbstractContextManager[object]:
         """While the block lasts, `what` is done."""
