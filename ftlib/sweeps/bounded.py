@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from ray.air.execution.resources.placement_group import PlacementGroupResourceManager
 from ray.air.execution.resources.request import ResourceRequest
 
+from ftlib.sweeps.tune_private import OpenPlacementGroups
 
-class Bounded(PlacementGroupResourceManager):
+
+class Bounded(OpenPlacementGroups):
     """Tune's placement groups, no more at once than `limit` says: the others are asked for when they may be."""
 
     limit: Callable[[], int | None]
@@ -36,10 +37,10 @@ class Bounded(PlacementGroupResourceManager):
     def _fit(self) -> None:
         limit = self.limit()
         for request in list(self.held_back):
-            while self.held_back[request] and (limit is None or len(self._pg_to_request) < limit):
+            while self.held_back[request] and (limit is None or self.asked_for < limit):
                 self.held_back[request] -= 1
                 super().request_resources(request)
-            while limit is not None and len(self._pg_to_request) > limit and self._request_to_staged_pgs[request]:
+            while limit is not None and self.asked_for > limit and self.is_waiting(request):
                 super().cancel_resource_request(request)
                 self.held_back[request] += 1
 

@@ -1,21 +1,13 @@
-"""Ray Tune's controller, with what it has no setting for: slots as resources, and what counts as a failure.
-
-`Tuner` makes a `TuneController` by that name (`ray.tune.tune.TuneController`): here it gets ours, a subclass. A version
-of Ray in which there is none fails with a sentence.
-"""
+"""Ray Tune's controller, with what it has no setting for: slots as resources, and what counts as a failure."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.tune import tune
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchGenerator
@@ -31,8 +23,8 @@ from ftlib.sweeps.search import StudySearch
 from ftlib.sweeps.snapshot import keep, lay_out
 from ftlib.sweeps.solo_trial import preempted_error
 from ftlib.sweeps.steering import Sparing, Steering, spared
+from ftlib.sweeps.tune_private import OpenController, controlled_by
 
-NAME = "TuneController"
 OURS = ("steering", "_next_snapshot", "_ending")  # attributes that Tune's controller does not have
 IDLE_SECONDS = 0.05
 SNAPSHOT_SHARE = 0.05  # of the driver's time
@@ -48,7 +40,7 @@ class Named:
         return self.name
 
 
-class Controller(TuneController):
+class Controller(OpenController):
     """Conducts with a `Conductor` beside it; with hosts, trials get slots of theirs."""
 
     conductor: Conductor
@@ -69,7 +61,7 @@ class Controller(TuneController):
         self._next_snapshot, self._ending = 0.0, False
         self.steering = Steering(self)
         if arguments.get("resume_config") is not None:
-            if not self._trials:  # Tune would begin the sweep again from nothing
+            if not self.get_trials():  # Tune would begin the sweep again from nothing
                 raise FtlibError(f"{self.conductor.run.path}: Tune's state cannot be read: run the experiment again.")
             self._adopt()
             self.steering.take_up()
@@ -81,7 +73,7 @@ class Controller(TuneController):
 
     def _adopt(self) -> None:
         """The run directory is the truth: a trial that Tune's state does not know yet, or not any more, goes on."""
-        known = {str(trial) for trial in self._trials}
+        known = {str(trial) for trial in self.get_trials()}
         for trial in self.conductor.run.trials():
             if trial.id in known:
                 continue
@@ -91,13 +83,14 @@ class Controller(TuneController):
                 continue
             self.enroll(trial.id, point, proposed=True)
             if self.has_searcher and "cloned_from" not in trial.lineage:
-                self._search_alg._counter += 1
+                state = self.search_alg.get_state()
+                self.search_alg.set_state({**state, "counter": state["counter"] + 1})
                 self._searcher().reseed()
 
     def enroll(self, name: str, point: dict[str, Any], proposed: bool = False) -> Trial:
         """A trial of a name and a point, besides what the searcher proposes next (`proposed`: it did, and has
         forgotten)."""
-        like = self._trials[0]
+        like = self.get_trials()[0]
         trial = Trial(
             like.trainable_name,
             config=point,
@@ -108,7 +101,7 @@ class Controller(TuneController):
             storage=copy.copy(like.storage),
         )
         if self.has_searcher:
-            limiter = self._search_alg.searcher
+            limiter = self.search_alg.searcher
             if isinstance(limiter, ConcurrencyLimiter):  # it passes on only what it has counted
                 limiter.live_trials.add(trial.trial_id)
                 limiter.num_unfinished_live_trials += 1
@@ -118,41 +111,42 @@ class Controller(TuneController):
 
     def live(self) -> list[Trial]:
         """The trials that have not ended."""
-        return list(self._live_trials)
+        return list(self.get_live_trials())
 
     @property
     def has_searcher(self) -> bool:
         """Whether points are proposed one by one; a population has all of its own."""
-        return isinstance(self._search_alg, SearchGenerator)
+        return isinstance(self.search_alg, SearchGenerator)
 
     def propose_more(self, count: int) -> None:
         """So many points besides those that the experiment asks for."""
-        self._search_alg._total_samples += count
-        self._search_alg._finished = False
+        state = self.search_alg.get_state()
+        more = {"total_samples": state["total_samples"] + count, "finished": False}
+        self.search_alg.set_state({**state, **more})
 
     def end_proposals(self) -> None:
         """No point is proposed any more."""
-        self._search_alg.set_finished()
+        self.search_alg.set_finished()
 
     def _searcher(self) -> StudySearch:
-        searcher = self._search_alg.searcher
+        searcher = self.search_alg.searcher
         found: StudySearch = searcher.searcher if isinstance(searcher, ConcurrencyLimiter) else searcher
         return found
 
     def go_on_with(self, trial: Any, point: dict[str, Any]) -> None:
         """A trial that has left goes on from its checkpoint with other values."""
         trial.set_config(point)
-        super()._process_trial_failure(trial, preempted_error("asked for by hand"))
+        self.fail(trial, preempted_error("asked for by hand"))
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
         """Saves Tune's state, whole. It grows with the sweep: a small share of the time is spent on it."""
         began = time.monotonic()
         if force or began >= self._next_snapshot:
             self.save_to_dir()
-            keep(Path(self._storage.experiment_driver_staging_path), Path(self.experiment_path))
+            keep(self.staging_path, Path(self.experiment_path))
             if force:  # the last one: Tune reads it again for its results, also of trials that have not begun
                 lay_out(Path(self.experiment_path))
-                for trial in self._trials:
+                for trial in self.get_trials():
                     trial.init_local_path()
             now = time.monotonic()
             self._next_snapshot = now + (now - began) / SNAPSHOT_SHARE
@@ -166,23 +160,19 @@ class Controller(TuneController):
     def _saving(self) -> list[Trial]:
         """Trials that can save at any step, and still train. Workers of one trial would have to agree on a step."""
         single = self.conductor.setting.experiment().scale.strategy == "single"
-        return [trial for trial in self._live_trials if trial.status == Trial.RUNNING] if single else []
+        return [trial for trial in self.get_live_trials() if trial.status == Trial.RUNNING] if single else []
 
-    def _maybe_update_trial_queue(self) -> None:
-        if self.conductor.interrupt.since is None:
-            super()._maybe_update_trial_queue()
-
-    def _maybe_add_actors(self) -> None:
-        if self.conductor.interrupt.since is None:
-            super()._maybe_add_actors()
+    def may_begin(self) -> bool:
+        """Not after an interrupt."""
+        return self.conductor.interrupt.since is None
 
     def on_step_begin(self) -> None:
         super().on_step_begin()
         if self.conductor.interrupt.since is not None:
             self.conductor.ask_to_save(self._saving())
             return
-        self.conductor.look(self._live_trials)
-        if self._trials:
+        self.conductor.look(self.get_live_trials())
+        if self.get_trials():
             self.steering.take_up()
         if self.conductor.budget.over is not None and not self._ending:
             self._ending = True
@@ -190,51 +180,39 @@ class Controller(TuneController):
         hosts = self.conductor.hosts
         if hosts is not None:
             hosts.look()
-        self.conductor.share(self._live_trials, self._to_go())
+        self.conductor.share(self.get_live_trials(), self._to_go())
         if hosts is None:
             return
         self._propose_for(hosts.slots)
-        if not self._actor_manager.num_live_actors and not hosts.futures:
+        if not self.num_live_actors and not hosts.futures:
             time.sleep(IDLE_SECONDS)
 
     def _to_go(self) -> int:
         """Trials that have not ended, those still to be proposed among them, as far as they may train at once."""
-        begun = len(self._live_trials)
-        total = self._search_alg.total_samples
-        to_go = begun + (0 if self._search_alg.is_finished() else max(0, total - len(self._trials)))
+        begun, proposed = len(self.get_live_trials()), len(self.get_trials())
+        to_come = 0 if self.search_alg.is_finished() else max(0, self.search_alg.total_samples - proposed)
+        to_go = begun + to_come
         return min(to_go, self.asked or to_go)
 
     def _propose_for(self, slots: int) -> None:
         """The searcher is asked for a point when a slot is there for it: later proposals know more."""
-        most = self._max_pending_trials = max(1, min(slots, self.asked or slots))
-        limiter = getattr(self._search_alg, "searcher", None)
+        most = max(1, min(slots, self.asked or slots))
+        self.update_max_pending_trials(most)
+        limiter = getattr(self.search_alg, "searcher", None)
         if isinstance(limiter, ConcurrencyLimiter):
             limiter.max_concurrent = most
-        elif isinstance(self._search_alg, BasicVariantGenerator):
-            self._search_alg.max_concurrent = most
+        elif isinstance(self.search_alg, BasicVariantGenerator):
+            self.search_alg.max_concurrent = most
 
-    def _process_trial_failure(self, trial: Any, exception: Exception) -> None:
-        if not self.steering.has_left(trial):
-            super()._process_trial_failure(trial, self.conductor.lost_trials.lost(trial, exception))
+    def failure_of(self, trial: Trial, exception: Exception) -> Exception | None:
+        """None for a trial that leaves because a person or the budget asked it to."""
+        return None if self.steering.has_left(trial) else self.conductor.lost_trials.lost(trial, exception)
 
-    def _cleanup_stopping_actors(self, force_all: bool = False) -> None:
-        """Residents end with their hosts; Tune would kill what is no actor."""
-        if self.conductor.hosts is None:
-            super()._cleanup_stopping_actors(force_all)
-
-    def _cleanup_trials(self) -> None:
-        with suppress(ValueError):  # the same, at the end
-            super()._cleanup_trials()
+    def has_actors(self) -> bool:
+        """Trials of a pack live in its host and end with it."""
+        return self.conductor.hosts is None
 
 
-@contextmanager
-def conducting(conductor: Conductor, asked: int | None) -> Iterator[None]:
+def conducting(conductor: Conductor, asked: int | None) -> AbstractContextManager[None]:
     """Within, `Tuner.fit` runs on our controller."""
-    if not hasattr(tune, NAME):
-        raise FtlibError(f"Ray {ray.__version__} conducts trials in another way than ftlib knows: install ray 2.60.")
-    theirs = getattr(tune, NAME)
-    setattr(tune, NAME, type(NAME, (Controller,), {"conductor": conductor, "asked": asked}))
-    try:
-        yield
-    finally:
-        setattr(tune, NAME, theirs)
+    return controlled_by(Controller, conductor=conductor, asked=asked)

@@ -12,17 +12,16 @@ from __future__ import annotations
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import PopulationBasedTraining
 
 from ftlib.run.directory import Run
+from ftlib.sweeps.tune_private import OpenPopulation
 from ftlib.training.recorder import put_aside
 
 
-class Population(PopulationBasedTraining):
+class Population(OpenPopulation):
     """`run` is the controller's to set: the directory in which the trials' checkpoints are."""
 
     run: Run
-    _next_perturbation_sync: float
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Tune's choice; where all wait for each other, they meet first."""
@@ -34,17 +33,13 @@ class Population(PopulationBasedTraining):
         return chosen
 
     def _meet(self, tune_controller: Any, waiting: list[Trial]) -> None:
-        states = {trial: self._trial_state[trial] for trial in waiting}
-        for trial, state in states.items():
-            if state.last_perturbation_time < state.last_train_time:  # whom they waited for has ended
-                self.on_trial_result(tune_controller, trial, state.last_result)
-                break
-        reached = max(state.last_train_time for state in states.values())
-        if self._next_perturbation_sync <= reached:
-            self._next_perturbation_sync = reached + self._perturbation_interval
+        left = next((trial for trial in waiting if self.has_waited(trial)), None)
+        if left is not None:  # the trial that they waited for has ended
+            self.on_trial_result(tune_controller, left, self.last_result(left))
+        self.move_meeting_past(waiting)
 
-    def _exploit(self, tune_controller: Any, trial: Trial, trial_to_clone: Trial) -> None:
-        donor, taker = self.run.trial(str(trial_to_clone)), self.run.trial(str(trial))
-        if not put_aside(donor, taker):
-            self.run.log_event("position_not_kept", trial=taker.id, donor=donor.id)
-        super()._exploit(tune_controller, trial, trial_to_clone)
+    def will_copy(self, taker: Trial, donor: Trial) -> None:
+        """Puts the donor's position aside for the taker."""
+        ours, theirs = self.run.trial(str(taker)), self.run.trial(str(donor))
+        if not put_aside(theirs, ours):
+            self.run.log_event("position_not_kept", trial=ours.id, donor=theirs.id)

@@ -7,12 +7,12 @@ import math
 from typing import Any
 
 import optuna
-from ray.tune.search.optuna import OptunaSearch
 
 from ftlib import config
 from ftlib.config import Experiment, SweepSection
 from ftlib.errors import ConfigError
 from ftlib.run import passwords
+from ftlib.sweeps.optuna_private import OpenSearch, holds
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ RUN_ATTRIBUTE = "ftlib_run"
 FAILED = "failure"  # the key under which a trial reports why it could not be trained
 
 
-class StudySearch(OptunaSearch):
+class StudySearch(OpenSearch):
     """Ray's OptunaSearch, made to survive what sweeps meet.
 
     A failed trial is told as FAIL and not left running for ever (Ray's tells it nothing after a NaN); results without
@@ -34,64 +34,49 @@ class StudySearch(OptunaSearch):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         params: dict[str, Any] | None = super().suggest(trial_id)
-        self._ot_trials[trial_id].set_user_attr(RUN_ATTRIBUTE, self._run)
+        self.asked[trial_id].set_user_attr(RUN_ATTRIBUTE, self._run)
         return params
 
     def adopt(self, trial_id: str, point: dict[str, Any], proposed: bool = False) -> None:
-        """A trial that this study does not know, for it to learn from. One that it has `proposed`, and forgotten as its
-        state lagged, is not proposed again where it is still in its queue."""
-        known = {path: value for path, value in point.items() if path in self._space}
-        if not all(_holds(self._space[path], value) for path, value in known.items()):
-            return  # outside of the space
-        study = self._ot_study
-        storage, waiting = study._storage, optuna.trial.TrialState.WAITING
-        queued = [
-            each
-            for each in study.get_trials(deepcopy=False, states=(waiting,))
-            if proposed and each.system_attrs.get("fixed_params") == known
-        ]
-        if queued:
-            number = queued[0]._trial_id
-            storage.set_trial_state_values(number, state=optuna.trial.TrialState.RUNNING)
-        else:
-            running, fixed = optuna.trial.TrialState.RUNNING, {"fixed_params": known}
-            like = optuna.trial.create_trial(state=running, params={}, distributions={}, system_attrs=fixed)
-            number = storage.create_new_trial(study._study_id, template_trial=like)
-        adopted = self._ot_trials[trial_id] = optuna.trial.Trial(study, number)
-        for path, distribution in self._space.items():
-            adopted._suggest(path, distribution)
-        adopted.set_user_attr(RUN_ATTRIBUTE, self._run)
+        """Tells the study of a trial that it does not know, so that it learns from it.
+
+        A point outside of the space is left out. A point that the study has `proposed` and forgotten leaves its queue:
+        it is not proposed twice.
+        """
+        known = {path: value for path, value in point.items() if path in self.space}
+        if all(holds(self.space[path], value) for path, value in known.items()):
+            self.take_over(trial_id, known, queued=proposed).set_user_attr(RUN_ATTRIBUTE, self._run)
 
     def reseed(self) -> None:
         """After a state that lagged: its random numbers have been drawn once already."""
-        self._ot_study.sampler.reseed_rng()
+        self.study.sampler.reseed_rng()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        new = not result.get("finished") and trial_id not in self._completed_trials
+        new = not result.get("finished") and trial_id not in self.completed
         if new and math.isfinite(result.get(self.metric, math.nan)):
             try:
-                self._ot_trials[trial_id].report(result[self.metric], result["step"])
+                self.asked[trial_id].report(result[self.metric], result["step"])
             except RuntimeError:  # optuna's UpdateFinishedTrialError among them: the study knows already
                 logger.debug("the study has already ended trial %s", trial_id)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if trial_id in self._completed_trials or trial_id not in self._ot_trials:
+        if trial_id in self.completed or trial_id not in self.asked:
             return
-        self._completed_trials.add(trial_id)
+        self.completed.add(trial_id)
         result = result or {}
         value = result.get(self.metric, math.nan)
         failed = error or FAILED in result or not math.isfinite(value)
         state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
-        self._ot_study.tell(self._ot_trials[trial_id], None if failed else value, state=state, skip_if_finished=True)
+        self.study.tell(self.asked[trial_id], None if failed else value, state=state, skip_if_finished=True)
 
     def restore(self, checkpoint_path: str) -> None:
         """Besides Ray's own: proposals of this run that the snapshot does not know will never be heard of again."""
         super().restore(checkpoint_path)
-        known = {trial.number for trial in self._ot_trials.values()}
+        known = {trial.number for trial in self.asked.values()}
         running = (optuna.trial.TrialState.RUNNING,)
-        for trial in self._ot_study.get_trials(deepcopy=False, states=running):
+        for trial in self.study.get_trials(deepcopy=False, states=running):
             if trial.user_attrs.get(RUN_ATTRIBUTE) == self._run and trial.number not in known:
-                self._ot_study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
 
 def make_search(experiment: Experiment, run: str) -> StudySearch:
@@ -130,12 +115,6 @@ def swept(experiment: Experiment) -> SweepSection:
     """The sweep section, which is there."""
     assert experiment.sweep is not None
     return experiment.sweep
-
-
-def _holds(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return value in distribution.choices
-    return bool(distribution._contains(distribution.to_internal_repr(value)))
 
 
 def _optuna_sampler(search: config.OptunaSearch) -> optuna.samplers.BaseSampler:

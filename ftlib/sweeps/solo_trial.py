@@ -27,6 +27,7 @@ from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run, Trial
 from ftlib.run.layout import ERROR, NESTED
 from ftlib.sweeps.search import FAILED
+from ftlib.sweeps.tune_private import without_cleaner
 
 DONOR_FILE = "trial.json"  # all that a Tune checkpoint holds: whose checkpoint in the run directory it stands for
 
@@ -104,19 +105,13 @@ def _run_distributed(setting: Setting, trial_id: str, params: dict[str, Any]) ->
     # Sharded weights are trained on GPUs and gathered on CPUs.
     backend = "cpu:gloo,cuda:nccl" if scale.use_gpu else "gloo"
 
-    class Job(TorchTrainer):
-        def _create_default_callbacks(self) -> list[Any]:
-            """Without Train's own cleaner of placement groups: where no dashboard runs, it finds nothing out, outlives
-            its trial and stays, a process for each stopped trial. The conductor does that work."""
-            return [each for each in super()._create_default_callbacks() if "Cleaner" not in type(each).__name__]
-
     def train_loop() -> None:
         vault.receive()
         _note_place(Path(setting.run), trial_id)
         _use_cores()
         run_trial(setting, trial_id, params, ray.train.report)
 
-    Job(
+    without_cleaner(TorchTrainer)(
         train_loop,
         torch_config=TorchConfig(backend=backend),
         scaling_config=ray.train.ScalingConfig(

@@ -439,17 +439,17 @@ class ClassifyRequest(Request):
 
 def parse(shape: type[Shape], body: bytes) -> Shape:
     """The request in a body. Raises Refused, with the path of what is no JSON, wrong, unknown, or not there yet."""
-    try:
-        with _uncollected():
+    with _uncollected():
+        try:
             content = from_json(body, allow_inf_nan=False)  # at most 200 deep, no number of more than 4,300 digits
-    except ValueError as error:
-        raise Refused(Refusal(f"body: it is no JSON: {error}.")) from None
-    if not isinstance(content, dict):
-        raise Refused(Refusal("body: give a JSON object."))
-    try:
-        return shape.model_validate(content)
-    except ValidationError as error:
-        raise Refused(_first(error)) from None
+        except ValueError as error:
+            raise Refused(Refusal(f"body: it is no JSON: {error}.")) from None
+        if not isinstance(content, dict):
+            raise Refused(Refusal("body: give a JSON object."))
+        try:
+            return shape.model_validate(content)
+        except ValidationError as error:
+            raise Refused(_first(error)) from None
 
 
 @contextmanager
