@@ -126,7 +126,7 @@ class Pack:
             for trial in self.running:
                 trial.at += 1
             self.spent += len(self.running)
-            for trial in [each for each in self.running if each.at in self.stops]:
+            for trial in [runner for runner in self.running if runner.at in self.stops]:
                 if trial in self.running:
                     self.report(trial)
 
@@ -172,11 +172,11 @@ def replay(
     totals = {"times fewer steps": 0.0, "kept": 0.0, "within 1 %": 0.0, "% worse": 0.0, "ended": 0.0}
     for number in range(replays):
         drawn = random.Random(number).sample(recorded["curves"], trials)
-        each = [Replayed(str(place), curve) for place, curve in enumerate(drawn)]
-        best = min(each, key=lambda trial: trial.curve[-1])
+        replayed = [Replayed(str(place), curve) for place, curve in enumerate(drawn)]
+        best = min(replayed, key=lambda trial: trial.curve[-1])
         scheduler = rays(rungs.marks, section) if rule == "ray" else make_scheduler(experiment, rungs, rule == "pack")
         scheduler.set_search_properties("eval_loss", "min")
-        pack = Pack(each, steps, rungs.marks, scheduler)
+        pack = Pack(replayed, steps, rungs.marks, scheduler)
         pack.run(width)
         worse = min((trial.curve[-1] for trial in pack.ended), default=float("inf")) / best.curve[-1] - 1
         totals["times fewer steps"] += trials * budget / pack.spent

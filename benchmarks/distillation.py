@@ -43,8 +43,10 @@ def main() -> None:
     for seed in options.seeds:
         for kind in options.kinds:
             more = [f"train.seed={seed}", f"train.max_steps={options.steps}", *KINDS[kind]]
-            method = [] if kind == "labels" else [each for each in options.overrides if each.startswith("method.")]
-            train = [each for each in options.overrides if not each.startswith("method.")]
+            method = (
+                [] if kind == "labels" else [change for change in options.overrides if change.startswith("method.")]
+            )
+            train = [change for change in options.overrides if not change.startswith("method.")]
             found[kind].append(trained(STUDENT, *more, *method, *train))
             print(f"seed {seed}  {kind:18s} eval_loss {loss(found[kind][-1]):.4f}", flush=True)
     show(found, options.seeds)

@@ -139,14 +139,14 @@ def _table(results: list[dict[str, Any]]) -> str:
         "| case | trained | peak GiB | `ftlib check` says | s a step | tokens/s | loss |",
         "|---|---|---|---|---|---|---|",
     ]
-    for each in results:
-        if "error" in each:
-            lines.append(f"| {each['case']} | {each['error']} | | | | | |")
+    for result in results:
+        if "error" in result:
+            lines.append(f"| {result['case']} | {result['error']} | | | | | |")
             continue
         lines.append(
-            f"| {each['case']} | {each['trained']:,} of {each['parameters']:,} | {each['peak_gib']:.2f} | "
-            f"{each['estimated_gib']:.2f} | {each['seconds_a_step']:.3f} | {each['tokens_a_second']:,.0f} | "
-            f"{each['losses'][0]:.3f} to {each['losses'][-1]:.3f} |"
+            f"| {result['case']} | {result['trained']:,} of {result['parameters']:,} | {result['peak_gib']:.2f} | "
+            f"{result['estimated_gib']:.2f} | {result['seconds_a_step']:.3f} | {result['tokens_a_second']:,.0f} | "
+            f"{result['losses'][0]:.3f} to {result['losses'][-1]:.3f} |"
         )
     return "\n".join(lines)
 

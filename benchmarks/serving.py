@@ -103,12 +103,12 @@ def engines(rows: int, repeats: int) -> None:
             Sequence(prompt, NEW, frozenset(), Sampling(temperature=0), lambda ids: "", adapter=adapters[which(row)])
             for row, prompt in enumerate(prompts)
         ]
-        for each in group:
-            assert slots.hold(each.adapter)
+        for sequence in group:
+            assert slots.hold(sequence.adapter)
         batch.admit(group)
         while len(batch):
             batch.step()
-        return [each.tokens for each in group]
+        return [sequence.tokens for sequence in group]
 
     ids = torch.tensor(prompts)
     greedy = {"do_sample": False, "max_new_tokens": NEW, "min_new_tokens": NEW, "pad_token_id": 1}
@@ -147,11 +147,11 @@ def engines(rows: int, repeats: int) -> None:
             said[name] = way()
             if turn:
                 seconds[name].append(time.perf_counter() - begin)
-    rate = {name: rows * NEW / statistics.median(each) for name, each in seconds.items()}
+    rate = {name: rows * NEW / statistics.median(times) for name, times in seconds.items()}
     mine = rate["bank, mixed"]
     print(f"{rows} rows, {min(rows, ADAPTERS)} adapters, {NEW} tokens each, {torch.get_num_threads()} threads")
-    for name, each in rate.items():
-        print(f"  {name:40} {each:8.0f} tokens/s    the mixed bank is {mine / each:5.2f} times that")
+    for name, speed in rate.items():
+        print(f"  {name:40} {speed:8.0f} tokens/s    the mixed bank is {mine / speed:5.2f} times that")
     same = sum(
         one == other
         for one, other in zip(said["bank, mixed"], said["generate, one adapter after the other"], strict=True)
@@ -220,7 +220,7 @@ def started(folder: Path, adapters: int = ADAPTERS, rank: int = RANK, **engine: 
 
 
 async def load(
-    url: str, names: list[str], clients: int, seconds: float, each: Callable[[Any], None] = lambda _: None
+    url: str, names: list[str], clients: int, seconds: float, answered: Callable[[Any], None] = lambda _: None
 ) -> dict[str, Any]:
     """`clients` that ask one after the other, each answer as a stream."""
     import openai
@@ -254,7 +254,7 @@ async def load(
             except openai.APIStatusError as error:
                 statuses[error.status_code] += 1
                 await asyncio.sleep(min(float(error.response.headers.get("retry-after", 1)), 1) * draw.random())
-            each(number)
+            answered(number)
 
     begin = time.monotonic()
     await asyncio.gather(*(one(number) for number in range(clients)))
@@ -407,7 +407,7 @@ def cycle(adapters: int, rounds: int) -> None:
     print(
         f"{len(set(said[0].values()))} different answers; memory {growth:+.1%} in all, {slope:.1%} in the second half"
     )
-    assert all(each == said[0] for each in said)
+    assert all(answers == said[0] for answers in said)
     assert slope < 0.05
 
 
@@ -416,7 +416,9 @@ def replicas_memory() -> int:
     import psutil
 
     found = psutil.process_iter(["cmdline"])
-    return sum(each.memory_info().rss for each in found if "ServeReplica" in " ".join(each.info["cmdline"] or []))
+    return sum(
+        process.memory_info().rss for process in found if "ServeReplica" in " ".join(process.info["cmdline"] or [])
+    )
 
 
 def _quantile(values: list[float], share: float) -> float:

@@ -95,7 +95,7 @@ class Outcome:
         if self.refused:
             return "–"
         return " / ".join(
-            "0" if not each else f"{each:.0e}" for each in (self.difference, self.merged) if each is not None
+            "0" if not value else f"{value:.0e}" for value in (self.difference, self.merged) if value is not None
         )
 
 
@@ -109,15 +109,15 @@ def run_all(
         trial_module, "_build", lambda *args, **kwargs: built.append(build(*args, **kwargs)) or built[-1]
     )
     outcomes = {(m, a): _train(m, a, tree, tmp_path / m / a, built) for m, a in pairs_to_run}
-    trained = [each for each in outcomes.values() if each.folder is not None]
-    command = [sys.executable, "-m", "tests.support.reload_adapters", *(str(each.folder) for each in trained)]
+    trained = [outcome for outcome in outcomes.values() if outcome.folder is not None]
+    command = [sys.executable, "-m", "tests.support.reload_adapters", *(str(outcome.folder) for outcome in trained)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    for each in trained:
-        assert each.folder is not None
-        found = load_file(each.folder / "reloaded.safetensors")
-        each.difference = float((found["reloaded"] - each.trained).abs().max())
-        each.merged = float((found["merged"] - each.trained).abs().max()) if "merged" in found else None
+    for outcome in trained:
+        assert outcome.folder is not None
+        found = load_file(outcome.folder / "reloaded.safetensors")
+        outcome.difference = float((found["reloaded"] - outcome.trained).abs().max())
+        outcome.merged = float((found["merged"] - outcome.trained).abs().max()) if "merged" in found else None
     return outcomes
 
 

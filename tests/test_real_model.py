@@ -124,7 +124,7 @@ def test_served_is_generate(winner: Version) -> None:
     slots = Slots(loaded.model, 1, loaded.dtype)
     adapter = AdapterCache(1).get(winner)
     waiting = [Sequence(prompt, 10, frozenset(), Sampling(temperature=0), str, adapter=adapter) for prompt in prompts]
-    assert all(slots.hold(each.adapter) for each in waiting)
+    assert all(slots.hold(sequence.adapter) for sequence in waiting)
     batch = Batch(loaded.model, slots)
     batch.admit(waiting)
     while len(batch):

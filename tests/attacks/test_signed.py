@@ -66,8 +66,8 @@ FILES = [
 
 def _spoiled(place: str, name: str) -> None:
     """One byte more in a file, or in a small file of a directory."""
-    inside = [each for each in object_store.listing(place) if each == name or each.startswith(f"{name}.")]
-    there = min(inside, key=lambda each: each.endswith(".safetensors"))
+    inside = [file for file in object_store.listing(place) if file == name or file.startswith(f"{name}.")]
+    there = min(inside, key=lambda file: file.endswith(".safetensors"))
     put(f"{place}/{there}", (object_store.read(f"{place}/{there}") or b"") + b" ")
 
 
@@ -192,7 +192,7 @@ def test_another_machine_takes_no_other_data(url: str, run: Run, home: Path, tmp
     trial_transfer.download(told)
     assert (data / "report.json").read_text() == "{}"
     shutil.rmtree(data)
-    (name,) = [each for each in object_store.listing(f"{url}/.data") if each.endswith("report.json")]
+    (name,) = [file for file in object_store.listing(f"{url}/.data") if file.endswith("report.json")]
     put(f"{url}/.data/{name}", "evil")
     with pytest.raises(TrialError, match="is not the data that the driver has prepared"):
         trial_transfer.download(told)

@@ -111,7 +111,7 @@ def test_experiment_files(name: str, tmp_path: Path) -> None:
     refused(write(content, tmp_path / "x.yaml"), says)
 
 
-@pytest.mark.parametrize(("path", "value", "says"), KEYS, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(("path", "value", "says"), KEYS, ids=lambda argument: str(argument)[:40])
 def test_keys(path: str, value: Any, says: list[str], tree: dict[str, Any], tmp_path: Path) -> None:
     set_dotted(tree, path, value)
     refused(write(yaml.safe_dump(tree), tmp_path / "x.yaml"), says)

@@ -9,7 +9,7 @@ from ftlib.cluster.ray_private import UNUSED, KeyValues, actor_row, draining_nod
 
 
 def test_a_local_node_has_no_processes_that_nobody_asks(ray_local: None) -> None:
-    started = [" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)]
+    started = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
     assert any("raylet" in command for command in started)
     assert not any(name in command for command in started for name in ("log_monitor", "monitor.py", "dashboard.py"))
     kept = {name: getattr(Node, name) for name in UNUSED}

@@ -15,7 +15,7 @@ BASE: dict[str, Any] = {
     "data": {"train": "d"},
     "method": {"type": "sft"},
 }
-TYPES = [get_args(each.model_fields["type"].annotation)[0] for each in get_args(get_args(AdapterSection)[0])]
+TYPES = [get_args(section.model_fields["type"].annotation)[0] for section in get_args(get_args(AdapterSection)[0])]
 
 
 def parsed(**parts: Any) -> Any:

@@ -60,8 +60,8 @@ def sections(name: str) -> list[type[BaseModel]]:
 @pytest.mark.parametrize("name", ["model", "data", "train"])
 def test_every_key_is_classed_once(name: str) -> None:
     (section,) = sections(name)
-    known = {each for each in keys(section, f"{name}.") if each.rpartition(".")[0] not in CHANGES}
-    kept, changing = ({each for each in names if each.startswith(f"{name}.")} for names in (KEEPS, set(CHANGES)))
+    known = {path for path in keys(section, f"{name}.") if path.rpartition(".")[0] not in CHANGES}
+    kept, changing = ({path for path in names if path.startswith(f"{name}.")} for names in (KEEPS, set(CHANGES)))
     assert not kept & changing
     assert known == kept | changing, "class the new key: see KEEPS"
 
@@ -71,11 +71,11 @@ def experiments() -> list[Experiment]:
 
 
 def test_every_key_of_a_method_is_classed_once() -> None:
-    methods = {type(each.method): each.method for each in experiments()}
+    methods = {type(experiment.method): experiment.method for experiment in experiments()}
     assert len(methods) == len(sections("method"))
     for kind, method in methods.items():
-        names = {each.removeprefix("method.") for each in keys(kind, "method.")}
-        kept = {each.partition(".")[2] for each in KEEPS if each.startswith(f"{kind.__name__}.")}
+        names = {path.removeprefix("method.") for path in keys(kind, "method.")}
+        kept = {path.partition(".")[2] for path in KEEPS if path.startswith(f"{kind.__name__}.")}
         changing = {path.partition(".")[2] for path in CHANGES if path.startswith("method.")} & names
         assert names == kept | changing | set(method.moves), f"class the new key of {kind.__name__}: see KEEPS"
         assert not kept & (changing | set(method.moves))

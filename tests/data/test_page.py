@@ -147,11 +147,13 @@ def names_in(text: str) -> list[str]:
 def test_the_table_of_methods_is_that_of_the_kinds() -> None:
     told = {method: names_in(read) for first, read in table("| `method.type` | formats that it reads |")
             for method in names_in(first)}  # fmt: skip
-    methods = {each.model_fields["type"].annotation.__args__[0]: each for each in get_args(get_args(MethodSection)[0])}
+    methods = {
+        model.model_fields["type"].annotation.__args__[0]: model for model in get_args(get_args(MethodSection)[0])
+    }
     assert set(methods) <= set(told)
-    for name, each in methods.items():
+    for name, model in methods.items():
         if name != "distill":
-            rows = each.model_construct(type=name).rows
+            rows = model.model_construct(type=name).rows
             assert set(told[name]) == set(kinds.KINDS[rows].formats), name
     both = set(kinds.KINDS["answers"].formats) & set(kinds.KINDS["prompts"].formats)
     last = table("| `method.type` | formats that it reads |")[-1]
@@ -165,7 +167,7 @@ def test_the_table_of_columns_is_that_of_the_formats() -> None:
         told[name] = f"{told.get(name, '')} {columns}"
     assert list(told) == list(formats.COLUMNS)
     for name, alternatives in formats.COLUMNS.items():
-        read = [tuple(names_in(each)) for each in re.split(r"\bor\b|,", told[name]) if names_in(each)]
+        read = [tuple(names_in(part)) for part in re.split(r"\bor\b|,", told[name]) if names_in(part)]
         assert read == list(alternatives), name
 
 

@@ -69,7 +69,7 @@ def test_the_split_is_seeded(write, tokenizer) -> None:
         for seed, share in ((1, 0.2), (1, 0.2), (2, 0.2), (1, 0.01), (1, 0.99))
     ]
     assert held_out[0] == held_out[1] != held_out[2]
-    assert [len(each) for each in held_out] == [6, 6, 6, 1, 29]
+    assert [len(part) for part in held_out] == [6, 6, 6, 1, 29]
     with pytest.raises(DataError, match="needs at least 2 rows"):
         prepare(section(write("one.jsonl", alpaca(1))), "answers", tokenizer)
 
@@ -119,7 +119,7 @@ def test_text_rows_and_template_none(write) -> None:
     ],
 )
 def test_a_bad_row_ends_it_or_is_skipped_and_counted(write, tokenizer, row, reason) -> None:
-    lines = [json.dumps(each) for each in alpaca(30)]
+    lines = [json.dumps(example) for example in alpaca(30)]
     lines[16] = row
     path = write("train.jsonl", "\n".join(lines))
     with pytest.raises(DataError, match=rf"^train.jsonl:17: {reason}.*data.on_bad_row: skip"):
@@ -266,7 +266,7 @@ def test_a_damaged_cache_is_made_again(write, tokenizer, damage, how) -> None:
     prepared = prepare(data, "answers", tokenizer)
     assert len(prepared.train) == 18
     assert path.read_bytes() == content
-    assert [each.name for each in prepared.path.parent.iterdir()] == [prepared.hash]
+    assert [entry.name for entry in prepared.path.parent.iterdir()] == [prepared.hash]
 
 
 def test_a_cache_with_the_rows_of_another_is_made_again(write, tokenizer) -> None:
@@ -293,7 +293,7 @@ def test_of_two_that_race_the_second_takes_the_firsts(write, tokenizer, monkeypa
     assert prepare(data, "answers", make_tokenizer()).hash == first.hash
     assert len(calls) == 1  # it was built a second time, and thrown away
     assert (first.path / "report.json").stat().st_ino == inode
-    assert [each.name for each in first.path.parent.iterdir()] == [first.hash]
+    assert [entry.name for entry in first.path.parent.iterdir()] == [first.hash]
 
 
 def test_a_cache_that_cannot_be_written_says_so(write, tokenizer, tmp_path) -> None:
@@ -464,10 +464,10 @@ def test_pairs_that_do_not_fit_go_before_rows_are_held_out(write, tokenizer, kin
     pairs = [{"prompt": prompt, "chosen": "a", "rejected": "b"} for prompt in asked]
     judged = [{"prompt": prompt, "completion": "a", "label": number % 2} for number, prompt in enumerate(asked)]
     for rows in (pairs, judged) if kind == "judged" else (pairs,):
-        each = 2 if kind == "judged" and rows is pairs else 1  # a pair makes two judged rows
+        factor = 2 if kind == "judged" and rows is pairs else 1  # a pair makes two judged rows
         path = write("x.jsonl", rows)
         report = prepare(section(path, max_length=128, eval_split=0.4), kind, tokenizer).report
-        assert (report.train_rows, report.eval_rows, report.dropped) == (3 * each, 2 * each, 8)
+        assert (report.train_rows, report.eval_rows, report.dropped) == (3 * factor, 2 * factor, 8)
         with pytest.raises(DataError, match=r"nothing to train on: the shortest prompt alone has"):
             prepare(section(write("y.jsonl", rows[:8]), max_length=128), kind, tokenizer)
 

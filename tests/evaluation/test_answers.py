@@ -20,7 +20,8 @@ def test_they_are_those_of_generate(before: list[dict[str, str]], base: Path, mo
     model, tokenizer = load_model(section).eval(), load_tokenizer(section)
     asked = ["a" * (n % 7) + " car " * (n % 3) + str(n) for n in range(19)]
     chats = [
-        [*before, {"role": "user" if n % 2 or before else "system", "content": each}] for n, each in enumerate(asked)
+        [*before, {"role": "user" if n % 2 or before else "system", "content": question}]
+        for n, question in enumerate(asked)
     ]
     found = answers(model, tokenizer, chats, 6)
     for chat, said in zip(chats, found, strict=True):

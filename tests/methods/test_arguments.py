@@ -40,7 +40,7 @@ def test_where_an_optimizer_comes_from(optim: str, package: str | None) -> None:
     assert package_of(optim) == package
 
 
-@pytest.mark.parametrize("optim", [str(each.value) for each in OptimizerNames])
+@pytest.mark.parametrize("optim", [str(optimizer.value) for optimizer in OptimizerNames])
 def test_every_optimizer_is_either_there_or_named_with_its_package(
     optim: str, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

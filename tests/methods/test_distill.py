@@ -189,7 +189,7 @@ def test_the_loss_is_the_formula_on_the_teachers_live_logits(
     with torch.no_grad():
         for example in examples:
             ids = torch.tensor([example["input_ids"]])
-            ours, theirs = (each(ids).logits[0].double().numpy() for each in (trainer.model.eval(), model))
+            ours, theirs = (network(ids).logits[0].double().numpy() for network in (trainer.model.eval(), model))
             for position, label in enumerate(example["labels"][1:]):
                 if label != -100:
                     hard = -torch.tensor(ours[position]).log_softmax(-1)[label].item()

@@ -181,7 +181,7 @@ def test_a_damaged_file_is_one_sentence(damage: Callable[[Path], None], file: Pa
     with pytest.raises(ConfigError, match=r"^model.name_or_path: '.*broken.gguf' is no whole GGUF file.*\.$") as said:
         load_model(ModelSection(name_or_path=str(broken)))
     assert "\n" not in str(said.value)
-    left = [each.name for each in (home() / "cache" / "gguf").iterdir() if each.is_dir()]
+    left = [entry.name for entry in (home() / "cache" / "gguf").iterdir() if entry.is_dir()]
     assert not [name for name in left if name.startswith(".")]
 
 

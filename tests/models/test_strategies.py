@@ -137,7 +137,7 @@ def test_a_strategy_computes_what_one_worker_does(trial: str, scale: str, traine
     torch.testing.assert_close(weights(spread), weights(alone), rtol=1e-3, atol=1e-4)
     shares = [note["held"] / note["whole"] for note in notes]
     assert shares == pytest.approx([0.5, 0.5] if scale in ("fsdp", "zero3", "zero3-offload") else [1, 1], abs=0.02)
-    manifests = [Run(Path(each.run)).trial("000").manifest for each in (alone, spread)]
+    manifests = [Run(Path(setting.run)).trial("000").manifest for setting in (alone, spread)]
     for key in ("total_parameters", "trainable_parameters", "kind"):
         assert manifests[0][key] == manifests[1][key]
 
@@ -284,7 +284,7 @@ def _kill_a_worker(storage: str, killed: list[int], over: threading.Event) -> No
     while not killed and not over.wait(0.2):
         if list(Path(storage).glob("*/trials/000/checkpoint")):
             ours = psutil.Process().children(recursive=True)
-            workers = [each for each in ours if any("RayTrainWorker" in part for part in each.cmdline())]
+            workers = [process for process in ours if any("RayTrainWorker" in part for part in process.cmdline())]
             if workers:
                 workers[0].kill()
                 killed.append(workers[0].pid)

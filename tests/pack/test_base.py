@@ -63,7 +63,10 @@ def test_the_forward_is_the_models_own(kind: str, tree: dict[str, Any], base: Pa
     tokens = objective(done.experiment(), data, ours).tokens("train", rows)
     with ours.computing([Block.of(tokens), Block.of(tokens[:2])], None) as outputs:
         for scored, sequences in zip(outputs, (tokens, tokens[:2]), strict=True):
-            expected = [theirs(input_ids=torch.from_numpy(each.ids)[None]).logits[0, each.picked] for each in sequences]
+            expected = [
+                theirs(input_ids=torch.from_numpy(sequence.ids)[None]).logits[0, sequence.picked]
+                for sequence in sequences
+            ]
             assert torch.allclose(scored.logits, torch.cat(expected), atol=2e-5)
 
 

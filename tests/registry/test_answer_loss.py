@@ -66,10 +66,10 @@ def test_classes_are_numbered_as_the_model_knows_them(tree, base, tmp_path):
     some = [{"text": f"a {COLOURS[n % 2 + 3]} car", "label": COLOURS[n % 2 + 3]} for n in range(6)]
     data = prepared(tree, "classify", write_jsonl(tmp_path / "labelled.jsonl", some))
     model, by_hand = classifier(base, 8), 0.0
-    for row, each in zip(data.eval, some, strict=True):
+    for row, example in zip(data.eval, some, strict=True):
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([row["input_ids"]])).logits
-        by_hand += float(cross_entropy(logits, torch.tensor([COLOURS.index(each["label"])])))
+        by_hand += float(cross_entropy(logits, torch.tensor([COLOURS.index(example["label"])])))
     assert loss_on(data, model, COLOURS, "x").total == pytest.approx(by_hand, rel=1e-5)
     with pytest.raises(InputError, match="the file has the label 'black', and version 3 knows red, green"):
         loss_on(data, model, COLOURS[:3], "version 3")

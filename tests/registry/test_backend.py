@@ -143,7 +143,7 @@ def test_threads_that_want_a_version_at_once_bring_it_once(
         thread.join()
     assert len(set(found)) == 1
     assert len(found) == 6
-    assert len([each for each in asked if each.startswith("get_folder")]) == 1
+    assert len([call for call in asked if call.startswith("get_folder")]) == 1
 
 
 def test_a_version_cut_short_on_its_way_here_is_not_there(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_files_that_are_gone_are_said_and_not_asked_for_again_at_once(
     for _ in range(2):
         with pytest.raises(FtlibError, match=r"the files of support@1 are gone from s3://"):
             _ = version.path
-    assert len([each for each in asked if each.startswith("get_folder")]) == 1
+    assert len([call for call in asked if call.startswith("get_folder")]) == 1
 
 
 def test_an_object_that_would_leave_its_folder_is_refused(url: str, run: Run, server: str) -> None:
@@ -341,8 +341,8 @@ def test_a_store_that_is_away_leaves_what_is_served(
     for _ in range(2):
         catalog.refresh()
     assert catalog.route("support").weights.is_dir()
-    assert [each.getMessage() for each in caplog.records if "served as it was" in each.getMessage()] == [
-        *[text for text in {each.getMessage() for each in caplog.records} if "has not answered" in text]
+    assert [record.getMessage() for record in caplog.records if "served as it was" in record.getMessage()] == [
+        *[text for text in {record.getMessage() for record in caplog.records} if "has not answered" in text]
     ]
     with pytest.raises(FtlibError, match="has not answered for 0 s"):
         Catalog([]).refresh()

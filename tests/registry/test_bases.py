@@ -80,7 +80,7 @@ def test_an_adapter_is_merged_once_with_its_tokenizer(first: Version, base: Path
     with torch.no_grad():
         ours, theirs = AutoModelForCausalLM.from_pretrained(folder)(ids).logits, beside(ids).logits
     assert torch.allclose(ours, theirs, atol=1e-5)
-    templates = [AutoTokenizer.from_pretrained(each).chat_template for each in (folder, first.weights)]
+    templates = [AutoTokenizer.from_pretrained(path).chat_template for path in (folder, first.weights)]
     assert templates[0] == templates[1] is not None
 
 
@@ -150,7 +150,7 @@ def test_training_goes_on_where_the_adapter_is(first: Version, tree: dict[str, A
     alone, packed = setting(tree, tmp_path / "alone"), setting(tree, tmp_path / "packed")
     train(alone)
     assert train_packed(pack_of(packed, rank=4), {"000": {}}) == {}
-    ours, theirs = ([loss for _, loss in losses(each)] for each in (alone, packed))
+    ours, theirs = ([loss for _, loss in losses(trial)] for trial in (alone, packed))
     assert ours == pytest.approx(theirs, rel=1e-4)
     assert ours[0] == pytest.approx(first.manifest["metrics"]["eval_loss"], abs=0.3)  # a fresh adapter's is ln 400 = 6
     version = promoted(packed, "forebear-sft")

@@ -33,7 +33,7 @@ def test_divergence_is_the_mean_of_two_kullback_leiblers():
     one, other = Counter(a=5, b=3, c=2), Counter(a=1, c=4, d=5)
     p, q = ([counts[word] / 10 for word in "abcd"] for counts in (one, other))
     middle = [(x + y) / 2 for x, y in zip(p, q, strict=True)]
-    by_hand = sum(x * math.log2(x / m) / 2 for each in (p, q) for x, m in zip(each, middle, strict=True) if x)
+    by_hand = sum(x * math.log2(x / m) / 2 for shares in (p, q) for x, m in zip(shares, middle, strict=True) if x)
     assert divergence(Texts(Counter(), one), Texts(Counter(), other)) == pytest.approx(by_hand)
 
 
@@ -61,7 +61,7 @@ def drawn(count: int, vocabulary: int, seed: int, letter: str = "w") -> list[Tex
     """Texts of 5 to 15 words, those of small number being the likelier."""
     random_ = random.Random(seed)
     some = [[int(random_.paretovariate(0.8)) % vocabulary for _ in range(random_.randint(5, 15))] for _ in range(count)]
-    return [Texts.of(len(each), " ".join(f"{letter}{number}" for number in each)) for each in some]
+    return [Texts.of(len(numbers), " ".join(f"{letter}{number}" for number in numbers)) for numbers in some]
 
 
 def test_chance_stays_below_what_is_expected_of_it_and_a_shift_does_not():
@@ -73,7 +73,7 @@ def test_chance_stays_below_what_is_expected_of_it_and_a_shift_does_not():
             reference, Texts.together(drawn(size, 3000, 3)[: size // 2] + drawn(size // 2, 3000, 4, "v"))
         )
         moved = Texts.together(
-            [Texts(Counter([each.lengths.most_common()[0][0] * 3]), each.words) for each in drawn(size, 3000, 3)]
+            [Texts(Counter([text.lengths.most_common()[0][0] * 3]), text.words) for text in drawn(size, 3000, 3)]
         )
         limits = expected(table, size)
         assert all(again[name] <= limits[name] + 0.02 for name in again), (size, again, limits)
@@ -83,8 +83,8 @@ def test_chance_stays_below_what_is_expected_of_it_and_a_shift_does_not():
 
 def test_the_fewer_texts_the_more_is_expected():
     table = expectations(Texts.together(drawn(500, 300, 1)), drawn(100, 300, 2))
-    assert [each["divergence"] for each in table.values()] == sorted(
-        (each["divergence"] for each in table.values()), reverse=True
+    assert [row["divergence"] for row in table.values()] == sorted(
+        (row["divergence"] for row in table.values()), reverse=True
     )
     assert expected(table, 3) == table[25]
     assert expected(table, 199) == table[100]

@@ -205,7 +205,7 @@ def test_the_limits_are_those_of_the_documentation():
     cells = [line.split("|") for line in page.splitlines() if line.startswith(("| float", "| bfloat"))]
     plain = {str(dtype).removeprefix("torch."): limit for dtype, limit in agreement.TOLERANCE.items()}
     quantized = {f"float32, {kind} base": limit for kind, limit in agreement.QUANTIZED.items() if kind}
-    assert {each[1].strip(): float(each[4]) for each in cells} == plain | quantized
+    assert {row[1].strip(): float(row[4]) for row in cells} == plain | quantized
     assert f"the last {agreement.LAST} positions" in " ".join(page.split())
 
 
@@ -244,7 +244,7 @@ def test_the_loss_is_the_mean_of_the_answers_tokens(run, file, base):
 def test_a_worse_version_is_held_back_and_both_losses_are_named(run, file):
     best, worst = best_and_worst(run)
     current = promoted(run, best, "gate-worse")
-    new, old = (pass_gate(staged(each), "x", Comparison(file)).beside(None)["loss"]["new"] for each in (worst, best))
+    new, old = (pass_gate(staged(trial), "x", Comparison(file)).beside(None)["loss"]["new"] for trial in (worst, best))
     assert new > old
     with pytest.raises(
         FtlibError, match=rf"is worse than gate-worse@1 on .*: its loss is {new:.4f}, .* has {old:.4f}"
@@ -286,7 +286,7 @@ def test_one_model_at_a_time(run, file, monkeypatch):
 
     def counted(*given: Any) -> Any:
         gc.collect()
-        assert not [each for each in alive if each() is not None]
+        assert not [reference for reference in alive if reference() is not None]
         model = load(*given)
         alive.append(weakref.ref(model))
         return model

@@ -55,7 +55,7 @@ def left_behind() -> list[str]:
         return sorted({path.name for path in (place.root / "support").iterdir()} - known)
     files = {name.split("/")[1] for name in object_store.listing(place.url) if name.startswith("files/")}
     staged = [path.name for path in place._cache.glob(".*")]
-    return sorted(files - {place.manifest("support", each)["files"] for each in place.numbers("support")}) + staged
+    return sorted(files - {place.manifest("support", number)["files"] for number in place.numbers("support")}) + staged
 
 
 def write_alias(text: str) -> None:
@@ -342,7 +342,7 @@ def test_what_examines_a_promotion_sees_the_copy_and_can_end_it(run):
     with pytest.raises(InputError, match="worse"):
         registry.promote(run, trial, "support", examine=refuse)
     assert left_behind() == []
-    assert [each.number for each in registry.versions("support")] == [1]
+    assert [left.number for left in registry.versions("support")] == [1]
 
 
 def test_what_compares_sees_the_version_that_it_replaces(run):

@@ -67,7 +67,7 @@ def test_stop_and_resume_with_a_secret(cluster: TokenCluster, client: Client, tr
     job = job_of(submitted)
     run = Run(cluster.runs / job)
     wait_until(lambda: run.path.exists() and any(trial.checkpoint for trial in run.trials()))
-    shown = "".join(" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"]))
+    shown = "".join(" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
     status, output = client("stop", job)
     assert status == 0, output
     assert [trial.state for trial in run.trials() if trial.state in ENDED] == []

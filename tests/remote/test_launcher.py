@@ -35,10 +35,10 @@ def test_a_file_is_what_ray_accepts(name: str) -> None:
     head, *workers = file.node_types
     assert head.resources == {"CPU": 0, "driver": 2}  # no trial fits there, a driver does
     assert not head.spot
-    assert [each.name for each in workers if each.spot] == ["gpu-spot"]
-    assert not any("driver" in each.resources for each in workers if each.spot)
-    assert any("driver" in each.resources for each in workers)
-    assert all(each.least == 0 for each in workers)
+    assert [worker.name for worker in workers if worker.spot] == ["gpu-spot"]
+    assert not any("driver" in worker.resources for worker in workers if worker.spot)
+    assert any("driver" in worker.resources for worker in workers)
+    assert all(worker.least == 0 for worker in workers)
     for local in file.tree["file_mounts"].values():
         assert local.startswith("~") or (ROOT / local).exists()
 

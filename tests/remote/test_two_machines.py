@@ -46,8 +46,8 @@ class Machines:
 
         family = psutil.Process(self.node.pid).children(recursive=True)
         self.node.kill()
-        for each in family:
-            each.kill()
+        for process in family:
+            process.kill()
         self.node.wait()
         self.node = start_machine(self.cluster, self.log)
 
@@ -143,10 +143,10 @@ def test_a_packed_sweep_is_resumed_by_its_url(machines: Machines, tree: dict[str
 def kill_driver(job: str) -> None:
     import psutil
 
-    for each in psutil.process_iter(["cmdline"]):
-        line = each.info["cmdline"] or []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
         if "ftlib.remote.entrypoint" in line and job in line:
-            os.kill(each.pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def local(client: Client, *args: Any) -> tuple[int, str]:

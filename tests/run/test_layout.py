@@ -38,5 +38,5 @@ def test_each_is_explained() -> None:
 def test_a_sweep_leaves_no_file_without_a_name(swept: tuple[Any, str]) -> None:
     run = swept[0]
     known = set(NAMES.values())
-    assert {each.name for each in run.path.iterdir()} <= known
-    assert {each.name for trial in run.trials() for each in trial.path.iterdir()} <= known
+    assert {entry.name for entry in run.path.iterdir()} <= known
+    assert {entry.name for trial in run.trials() for entry in trial.path.iterdir()} <= known

@@ -56,7 +56,7 @@ def test_a_whole_directory_is_there_or_the_one_before(store: str, tmp_path: Path
         states.push(folder, url, ("checkpoint", "adapter"), {})
         states.pull_directories(url, tmp_path / "pulled", ("checkpoint", "adapter"))
         assert sorted(file.name for file in (tmp_path / "pulled" / "checkpoint").iterdir()) == [
-            f"only-{each}" for each in range(generation + 1)
+            f"only-{number}" for number in range(generation + 1)
         ]
     assert len({name.partition("/")[0] for name in object_store.listing(url)}) == 2  # the index and one generation
 

@@ -85,7 +85,7 @@ def test_every_name_of_the_layout_is_on_the_page() -> None:
 
 def test_the_page_says_who_carries_each_file_as_the_layout_does() -> None:
     for name, _, _, group in rows_of("name", "what it is", "who writes it, and when", "group"):
-        travels = [each for each in GROUPS if names_in(name)[0] in getattr(layout, each)]
+        travels = [candidate for candidate in GROUPS if names_in(name)[0] in getattr(layout, candidate)]
         assert names_in(group) == travels, name
     assert [names_in(row[0])[0] for row in rows_of("group", "who carries it", "when")] == list(GROUPS)
 
@@ -99,7 +99,7 @@ def test_each_file_has_an_example(run: Run) -> None:
 
 def test_the_examples_are_a_run_directory(run: Run) -> None:
     run.check()
-    assert {each["event"] for each in run.events()} >= {"created", "started", "trial_started", "ended"}
+    assert {event["event"] for event in run.events()} >= {"created", "started", "trial_started", "ended"}
     assert [trial.state for trial in run.trials()] == ["finished", "stopped"]
     assert run.trial("001").asked_to_leave is not None
     assert read_rows(run.path / "trials" / "001" / layout.WAITS)[0].keys() == {"time", "seconds", "why"}
@@ -150,14 +150,14 @@ def test_the_metrics_of_every_method_are_on_the_page() -> None:
         methods = names_in(first.partition(", and")[0]) or methods  # a line without a name goes on with the one before
         for name in methods:
             table[name] = table.get(name, []) + names_in(keys)
-    for each in get_args(get_args(MethodSection)[0]):
-        (name,) = get_args(each.model_fields["type"].annotation)
+    for section in get_args(get_args(MethodSection)[0]):
+        (name,) = get_args(section.model_fields["type"].annotation)
         if name in ("grpo", "rloo"):  # each reward has a name of its own
             assert "eval_reward" in table[name]
             continue
         told = [key for key in table[name] if key.startswith("eval_")]
         told += table["dpo"] if "dpo" in table[name] else []
-        assert set(told) == set(each.model_construct(type=name, task="language").metrics), name
+        assert set(told) == set(section.model_construct(type=name, task="language").metrics), name
 
 
 # --- events --------------------------------------------------------------------------------------------------------
@@ -171,8 +171,8 @@ def logged() -> dict[str, set[str]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 if node.func.attr != "log_event" and ast.unparse(node.func) != "self.tell":
                     continue
-                fields = {each.arg for each in node.keywords if each.arg is not None}
-                if any(each.arg is None for each in node.keywords) and "host" in fields:
+                fields = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+                if any(keyword.arg is None for keyword in node.keywords) and "host" in fields:
                     fields |= {"width", "age_s", "isolation"}  # `host_opened` says them by a mapping
                 for name in names_of(node.args[0]):
                     found.setdefault(name, set()).update(fields)

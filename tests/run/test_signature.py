@@ -57,8 +57,10 @@ def hosts_are_gone(within: float = 20) -> bool:
     """Whether no host of a pack is left of this process's Ray."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        mine = [each for each in psutil.Process().children(recursive=True) if each.is_running()]
-        if not any("ray::Host" in " ".join(each.cmdline()) for each in mine if each.status() != psutil.STATUS_ZOMBIE):
+        mine = [process for process in psutil.Process().children(recursive=True) if process.is_running()]
+        if not any(
+            "ray::Host" in " ".join(process.cmdline()) for process in mine if process.status() != psutil.STATUS_ZOMBIE
+        ):
             return True
         time.sleep(0.2)
     return False

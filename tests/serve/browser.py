@@ -87,10 +87,10 @@ def _unpacked(archive: Path, folder: Path) -> Path:
         packed.extractall(folder, filter="data")
     found = folder / "package" / "bin"
     subprocess.run(["node", "-e", UNPACK], cwd=found, check=True, timeout=120)
-    for each in found.glob("*.tar"):
-        with tarfile.open(each) as packed:
+    for tar in found.glob("*.tar"):
+        with tarfile.open(tar) as packed:
             packed.extractall(found, filter="data")
-    for each in (*found.glob("*.br"), *found.glob("*.tar")):
-        each.unlink()
+    for file in (*found.glob("*.br"), *found.glob("*.tar")):
+        file.unlink()
     (found / "fonts.conf").write_text(FONTS)
     return found

@@ -168,7 +168,7 @@ def test_lora_shares_a_base_and_others_do_not(base: Path, tmp_path: Path) -> Non
     dora = promoted("dora", ADAPTERS["dora"], base, tmp_path)
     ia3, again = (promoted(name, ADAPTERS["ia3"], base, tmp_path) for name in ("ia3", "again"))
     assert engine_name(lora) == engine_name(other)
-    assert len({base_key(each) for each in (lora, dora, ia3, again)}) == 4
+    assert len({base_key(version) for version in (lora, dora, ia3, again)}) == 4
 
 
 def test_a_bank_grows_with_the_adapters_that_come(base: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def leaks(world: World, text: str) -> bool:
         ".py",
         "site-packages",
     )
-    return any(each in text for each in inside)
+    return any(hint in text for hint in inside)
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)

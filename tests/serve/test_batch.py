@@ -83,13 +83,13 @@ def test_every_adapter_in_any_company_is_what_peft_generates(versions: list[Vers
         prompt = tokens(draw, draw.choice([3, 5, 20, 30, 90, CHUNK + 50]))
         limit = draw.choice([1, 2, 8, 30, 60])
         asked.append((version, sequence(prompt, limit, cache.get(version), ends=frozenset({1}))))
-    run(Batch(loaded.model, slots), [each for _, each in asked], rows=8, slots=slots)
+    run(Batch(loaded.model, slots), [row for _, row in asked], rows=8, slots=slots)
     assert slots.evictions > 0
     for version in versions:
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), version.weights).eval()
-        for own, each in asked:
+        for own, row in asked:
             if own is version:
-                assert each.tokens == greedy(model, each.prompt, each.limit)
+                assert row.tokens == greedy(model, row.prompt, row.limit)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_rows_of_other_architectures(config: Any) -> None:
     draw = random.Random(1)
     asked = [sequence(tokens(draw, draw.choice([2, 7, 25])), draw.choice([3, 9, 20])) for _ in range(12)]
     run(Batch(model, Slots(model, 1, torch.float32)), asked, rows=4)
-    for each in asked:
-        assert each.tokens == greedy(model, each.prompt, each.limit, eos_token_id=None)
+    for row in asked:
+        assert row.tokens == greedy(model, row.prompt, row.limit, eos_token_id=None)
 
 
 def test_a_row_of_nan_leaves_no_trace(versions: list[Version]) -> None:
@@ -127,11 +127,11 @@ def test_a_row_of_nan_leaves_no_trace(versions: list[Version]) -> None:
     batch = Batch(loaded.model, slots)
     beside = [sequence(prompt, 20, good) for prompt in prompts]
     poison = [sequence(tokens(draw, 40), 20, broken) for _ in range(3)]
-    run(batch, [each for pair in zip(poison, beside, strict=True) for each in pair], 3, slots)
-    assert [each.tokens for each in beside] == [each.tokens for each in alone]
-    refused = [each.refusal for each in poison if each.refusal is not None]
-    assert [(each.code, each.status) for each in refused] == [("no_numbers", 422)] * 3
-    assert not any(each.tokens for each in poison)
+    run(batch, [row for pair in zip(poison, beside, strict=True) for row in pair], 3, slots)
+    assert [row.tokens for row in beside] == [row.tokens for row in alone]
+    refused = [row.refusal for row in poison if row.refusal is not None]
+    assert [(refusal.code, refusal.status) for refusal in refused] == [("no_numbers", 422)] * 3
+    assert not any(row.tokens for row in poison)
 
 
 def test_a_dropped_row_frees_its_adapter_and_its_place(versions: list[Version]) -> None:
@@ -144,8 +144,8 @@ def test_a_dropped_row_frees_its_adapter_and_its_place(versions: list[Version]) 
     batch.admit([first, long])
     batch.step()
     assert not slots.hold(cache.get(versions[1]))  # the one slot is in use
-    for each in (long, first):
-        batch.drop(each)
+    for row in (long, first):
+        batch.drop(row)
     assert len(batch) == 0
     assert slots.hold(cache.get(versions[1]))
 

@@ -31,8 +31,8 @@ def test_all_names_means_those_to_come_too(run: Run) -> None:
     registry.promote(run, run.trial("two"), "one")
     for catalog in (every, one):
         catalog.refresh()
-    assert [each.name for each in every.entries()] == ["one", "three", "two"]
-    assert [(each.name, each.version.id) for each in one.entries()] == [("one", "one@2")]
+    assert [entry.name for entry in every.entries()] == ["one", "three", "two"]
+    assert [(entry.name, entry.version.id) for entry in one.entries()] == [("one", "one@2")]
     assert [one.route(f"one@{number}").id for number in (1, 2)] == ["one@1", "one@2"]
     for wrong in ("one@3", "one@0", "one@01", "one@", "one@+1", "one@1@1", "one@../1", "two@1"):
         with pytest.raises(Refused, match="is not served here"):

@@ -75,7 +75,7 @@ def test_the_numbers_of_the_documentation_are_those_of_the_code() -> None:
         f"Below {monitor.ENOUGH} samples",
         f"for {drift.SIZES[0]} to {drift.SIZES[-1]:,} texts",
     ]
-    assert [each for each in numbers if each not in page] == []
+    assert [number for number in numbers if number not in page] == []
     # "once a second", "for a minute", "four full ones", "ten draws"
     assert (api.POLL, templates.QUARANTINE, logs.KEEP, drift.DRAWS) == (1, 60, 4, 10)
 

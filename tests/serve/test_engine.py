@@ -64,10 +64,10 @@ def test_a_full_queue_says_when_to_come_again(versions: list[Version]) -> None:
         return await asyncio.gather(*(answer(engine, ask(versions[0], 40)) for _ in range(6)))
 
     found = run(work())
-    refused = [each for each in found if isinstance(each, Refusal)]
+    refused = [outcome for outcome in found if isinstance(outcome, Refusal)]
     assert 1 <= len(refused) <= 3
-    assert all(each.status == 429 and each.retry_after and each.retry_after >= 1 for each in refused)
-    assert len({text(each) for each in found if isinstance(each, Tally)}) == 1
+    assert all(outcome.status == 429 and outcome.retry_after and outcome.retry_after >= 1 for outcome in refused)
+    assert len({text(outcome) for outcome in found if isinstance(outcome, Tally)}) == 1
 
 
 def test_a_flood_of_one_adapter_does_not_starve_another(versions: list[Version]) -> None:
@@ -86,9 +86,9 @@ def test_a_flood_of_one_adapter_does_not_starve_another(versions: list[Version])
         return [await asyncio.gather(*flood), await asyncio.gather(*other)]
 
     flood, other = run(work())
-    assert all(isinstance(each, Tally) for each in other)  # the flood's last gave way
-    assert any(isinstance(each, Refusal) for each in flood)
-    assert ended.index("other") <= len([each for each in flood if isinstance(each, Refusal)]) + 6
+    assert all(isinstance(outcome, Tally) for outcome in other)  # the flood's last gave way
+    assert any(isinstance(outcome, Refusal) for outcome in flood)
+    assert ended.index("other") <= len([outcome for outcome in flood if isinstance(outcome, Refusal)]) + 6
 
 
 def test_a_deadline_cuts_an_answer_off(versions: list[Version]) -> None:
@@ -135,9 +135,9 @@ def test_choices_and_prompts_have_their_order(versions: list[Version]) -> None:
         return [await answer(engine, both), *alone, await answer(engine, drawn), await answer(engine, drawn)]
 
     both, first, second, drawn, again = run(work())
-    assert [each.text for each in both.in_order] == [text(first)] * 2 + [text(second)] * 2
-    assert [each.text for each in drawn.in_order] == [each.text for each in again.in_order]
-    assert len({each.text for each in drawn.in_order}) == 3
+    assert [choice.text for choice in both.in_order] == [text(first)] * 2 + [text(second)] * 2
+    assert [choice.text for choice in drawn.in_order] == [choice.text for choice in again.in_order]
+    assert len({choice.text for choice in drawn.in_order}) == 3
     assert both.prompt_tokens == first.prompt_tokens + second.prompt_tokens
 
 
@@ -157,8 +157,8 @@ def test_a_step_that_fails_costs_its_rows_alone(versions: list[Version], monkeyp
         return [lost, await answer(engine, ask(versions[0])), await answer(engine, ask(versions[1]))]
 
     lost, *after = run(work())
-    assert any(isinstance(each, Refusal) and each.status == 500 for each in lost)
-    assert all(text(each) for each in after)
+    assert any(isinstance(outcome, Refusal) and outcome.status == 500 for outcome in lost)
+    assert all(text(outcome) for outcome in after)
 
 
 def test_more_than_the_cache_holds_is_refused_with_the_way_out(versions: list[Version]) -> None:

@@ -34,7 +34,9 @@ def test_choices_are_numbered_and_counted(client: openai.OpenAI) -> None:
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in answer.choices}) > 1
     assert answer.usage is not None
-    assert answer.usage.completion_tokens == sum(len(each.logprobs.content) for each in answer.choices if each.logprobs)
+    assert answer.usage.completion_tokens == sum(
+        len(choice.logprobs.content) for choice in answer.choices if choice.logprobs
+    )
     again = client.chat.completions.create(
         model="support", messages=TURN, n=3, max_tokens=5, temperature=1.5, seed=1, stream=True
     )
@@ -48,8 +50,8 @@ def test_many_prompts_at_once(client: openai.OpenAI) -> None:
     prompts = [PROMPT, "lazy dog", "select name"]
     both = client.completions.create(model="support", prompt=prompts, temperature=0, max_tokens=6)
     alone = [
-        client.completions.create(model="support", prompt=each, temperature=0, max_tokens=6).choices[0].text
-        for each in prompts
+        client.completions.create(model="support", prompt=prompt, temperature=0, max_tokens=6).choices[0].text
+        for prompt in prompts
     ]
     assert [choice.text for choice in both.choices] == alone
 
@@ -70,8 +72,8 @@ def test_logprobs_are_those_of_the_model(world: World, client: openai.OpenAI) ->
     wanted = [float(likely[len(prompt) - 1 + place, token]) for place, token in enumerate(ids)]
     assert told.token_logprobs == pytest.approx(wanted, abs=1e-4)
     assert all(
-        len(each) <= 3 and max(each.values()) == pytest.approx(own, abs=1e-6)
-        for each, own in zip(told.top_logprobs, told.token_logprobs, strict=True)
+        len(top) <= 3 and max(top.values()) == pytest.approx(own, abs=1e-6)
+        for top, own in zip(told.top_logprobs, told.token_logprobs, strict=True)
     )
     assert told.tokens == [tokenizer.decode([token]) for token in ids]
     chat = client.chat.completions.create(
@@ -79,7 +81,7 @@ def test_logprobs_are_those_of_the_model(world: World, client: openai.OpenAI) ->
     )
     assert chat.choices[0].logprobs is not None
     assert chat.choices[0].logprobs.content is not None
-    assert all(len(each.top_logprobs) == 2 for each in chat.choices[0].logprobs.content)
+    assert all(len(token.top_logprobs) == 2 for token in chat.choices[0].logprobs.content)
 
 
 def test_a_bias_forbids_and_a_penalty_varies(client: openai.OpenAI, world: World) -> None:
@@ -133,7 +135,7 @@ def test_prometheus_counts_what_was_answered(world: World, client: openai.OpenAI
     def value(name: str, **labels: str) -> float:
         text = httpx.get(f"{world.url}/metrics", headers=HEADERS).text
         found = [line for line in text.splitlines() if line.startswith(f"{name}{{")]
-        own = [line for line in found if all(f'{key}="{each}"' in line for key, each in labels.items())]
+        own = [line for line in found if all(f'{key}="{value}"' in line for key, value in labels.items())]
         return sum(float(line.rpartition(" ")[2]) for line in own)
 
     before = value("ftlib_tokens_total", version="bare@1", kind="completion")
@@ -155,12 +157,12 @@ def test_prometheus_counts_what_was_answered(world: World, client: openai.OpenAI
 def test_requests_are_in_the_books(world: World, client: openai.OpenAI) -> None:
     answer = client.completions.with_raw_response.create(model="bare", prompt="mail me@example.org", max_tokens=5)
     wanted = answer.headers["x-request-id"]
-    lines = {each["request_id"]: each for each in map(json.loads, (world.home / "logs/access.jsonl").open())}
+    lines = {entry["request_id"]: entry for entry in map(json.loads, (world.home / "logs/access.jsonl").open())}
     assert lines[wanted]["version"] == "bare@1"
     assert lines[wanted]["completion_tokens"] == 5
     assert lines[wanted]["key"] == "api-key"
     assert "example" not in json.dumps(lines[wanted])
-    samples = {each["request_id"]: each for each in map(json.loads, (world.home / "logs/samples.jsonl").open())}
+    samples = {entry["request_id"]: entry for entry in map(json.loads, (world.home / "logs/samples.jsonl").open())}
     assert samples[wanted]["prompt"] == "mail [email]"
     assert samples[wanted]["answer"] == answer.parse().choices[0].text
     assert samples[wanted]["mean_logprob"] < 0
@@ -179,20 +181,20 @@ def test_tokens_join_to_the_answer_and_carry_their_bytes(client: openai.OpenAI, 
         )
         choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
         said = [choice.delta.content or "" if stream else choice.message.content for choice in choices]
-        return "".join(said), [each for choice in choices if choice.logprobs for each in choice.logprobs.content]
+        return "".join(said), [token for choice in choices if choice.logprobs for token in choice.logprobs.content]
 
     text, tokens = told()
     assert len(tokens) == 40
-    assert "".join(each.token for each in tokens) == text
-    assert b"".join(bytes(each.bytes) for each in tokens).decode(errors="replace") == text
-    likely = [other for each in tokens for other in each.top_logprobs]
-    halves = [each for each in likely if each.token.startswith("bytes:")]
+    assert "".join(token.token for token in tokens) == text
+    assert b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace") == text
+    likely = [other for token in tokens for other in token.top_logprobs]
+    halves = [token for token in likely if token.token.startswith("bytes:")]
     assert halves
-    assert all(each.token == "bytes:" + "".join(f"\\x{byte:02x}" for byte in each.bytes) for each in halves)
-    assert all(bytes(each.bytes).decode() == each.token for each in likely if each not in halves)
+    assert all(half.token == "bytes:" + "".join(f"\\x{byte:02x}" for byte in half.bytes) for half in halves)
+    assert all(bytes(token.bytes).decode() == token.token for token in likely if token not in halves)
     cut, fewer = told(stop=text[7:10])
     assert cut == text[: text.index(text[7:10])]
-    assert "".join(each.token for each in fewer) == cut
+    assert "".join(token.token for token in fewer) == cut
     completion: Any = client.completions.create(
         model="support", prompt=PROMPT, max_tokens=40, temperature=1.5, seed=seed, logprobs=5
     )
@@ -219,7 +221,7 @@ def test_who_hangs_up_is_no_error_of_ours(world: World, client: openai.OpenAI) -
 
     def statuses() -> dict[str, int]:
         lines = [json.loads(line) for line in (world.home / "logs/access.jsonl").open()]
-        return {each["request_id"]: each["status"] for each in lines if each["request_id"].startswith("gone-")}
+        return {entry["request_id"]: entry["status"] for entry in lines if entry["request_id"].startswith("gone-")}
 
     until(lambda: len(statuses()) == 3)
     assert set(statuses().values()) == {499}

@@ -233,7 +233,7 @@ def test_a_thousand_broken_bodies_hurt_nobody(world: World, client: openai.OpenA
     asked = {"model": "support", "prompt": "the quick brown", "max_tokens": 24, "temperature": 0}
     before = client.completions.create(**asked).choices[0].text
     with httpx.Client(base_url=world.url, headers=HEADERS, timeout=PATIENCE) as http, ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda each: _answered(http, *each), broken(1000, seed=5)))
+        answers = list(pool.map(lambda request: _answered(http, *request), broken(1000, seed=5)))
     wrong = [(body[:300], answer.status_code, answer.text[:300]) for body, answer in answers if not _in_shape(answer)]
     assert wrong == []
     assert sum(answer.status_code == 400 for _, answer in answers) > 500

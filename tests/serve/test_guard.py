@@ -84,9 +84,9 @@ def test_a_key_of_one_name_sees_nothing_of_the_others(world: World) -> None:
             assert ask("/v1/completions", free, model=name, prompt="x", max_tokens=1).status_code == 200
         told = [ask(where, token) for where in ("/v1/models", "/v1/live", "/metrics", "/v1/models/support@99")]
         told += [ask("/v1/completions", token, model=name, prompt="x") for name in ("support@99", "support@x")]
-        assert [each.status_code for each in told] == [200, 200, 200, 404, 404, 404]
-        assert all("support" in each.text for each in told)
-        assert not [(each.url, other) for each in told for other in others if other in each.text]
+        assert [answer.status_code for answer in told] == [200, 200, 200, 404, 404, 404]
+        assert all("support" in answer.text for answer in told)
+        assert not [(answer.url, other) for answer in told for other in others if other in answer.text]
         assert "bare" in ask("/metrics", free).text
         assert "bare@1" in ask("/v1/live", free).json()["versions"]
         for where in ("/v1/models/{}", "/v1/completions"):

@@ -50,8 +50,8 @@ def traffic(world: World, name: str, clients: int = 6) -> Iterator[tuple[Counter
             yield versions, failures
         finally:
             over.set()
-    for each in asking:
-        each.result()
+    for future in asking:
+        future.result()
 
 
 def until(happens: Callable[[], bool], seconds: float = 20) -> None:
@@ -136,7 +136,7 @@ def test_what_comes_with_a_version_costs_nobody_else_an_answer(world: World) -> 
 
 def processes(name: str) -> list[psutil.Process]:
     mine = psutil.Process().children(recursive=True)
-    return [each for each in mine if name in " ".join(_command(each))]
+    return [process for process in mine if name in " ".join(_command(process))]
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -154,8 +154,8 @@ def test_a_killed_process_costs_a_clean_error_and_heals(world: World, victim: st
     next(iter(stream))
     killed = processes(victim)
     assert killed
-    for each in killed:
-        each.kill()
+    for process in killed:
+        process.kill()
     with pytest.raises((openai.APIError, httpx.HTTPError)) as caught:
         list(stream)
     assert "Traceback" not in str(caught.value)

@@ -139,7 +139,7 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.parametrize(("placeholder", "secret"), [(kind, each) for kind, some in SECRETS.items() for each in some])
+@pytest.mark.parametrize(("placeholder", "secret"), [(kind, text) for kind, some in SECRETS.items() for text in some])
 def test_secrets_are_redacted(placeholder, secret):
     assert Redaction()(f"write to {secret}, or (call) {secret}") == f"write to {placeholder}, or (call) {placeholder}"
 

@@ -59,6 +59,6 @@ def test_a_chat_like_training_shows_no_drift(world: World, monkeypatch: pytest.M
     finally:
         registry.rollback("support")
     assert report.samples == 60
-    about_prompts = {each.what: each for each in report.findings if each.what.startswith("prompt")}
+    about_prompts = {finding.what: finding for finding in report.findings if finding.what.startswith("prompt")}
     assert len(about_prompts) == 3
-    assert [what for what, each in about_prompts.items() if each.drifted] == []
+    assert [what for what, finding in about_prompts.items() if finding.drifted] == []

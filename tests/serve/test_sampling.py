@@ -16,7 +16,7 @@ VOCABULARY = 50
 def counts(logits: torch.Tensor, how: dict, draws: int = 4000) -> torch.Tensor:
     rows = [Sampling(seed=seed, **how) for seed in range(draws)]
     found = draw(logits.expand(draws, -1), rows)
-    return torch.bincount(torch.tensor([each.token for each in found]), minlength=VOCABULARY) / draws
+    return torch.bincount(torch.tensor([drawn.token for drawn in found]), minlength=VOCABULARY) / draws
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,8 @@ def test_promoted_here_and_served_there(base: Path, tmp_path: Path, monkeypatch:
             until(lambda: client.models.retrieve("one").root == "one@2")  # type: ignore[attr-defined]
             check()
             assert sorted(path.name for path in (home / "ftlib" / "cache" / "registry").glob("*/*/[0-9]*")) == [*"112"]
-            weights = [each.weights for each in served.values()]  # here, before the store is gone
-            assert all(each.is_dir() for each in weights)
+            weights = [version.weights for version in served.values()]  # here, before the store is gone
+            assert all(folder.is_dir() for folder in weights)
             os.kill(_server_of(variables), signal.SIGSTOP)
             time.sleep(3)
             check()
@@ -89,5 +89,5 @@ def _server_of(variables: dict[str, str]) -> int:
     import psutil
 
     port = variables["AWS_ENDPOINT_URL"].rpartition(":")[2]
-    (found,) = [each for each in psutil.Process().children() if port in each.cmdline()]
+    (found,) = [process for process in psutil.Process().children() if port in process.cmdline()]
     return int(found.pid)

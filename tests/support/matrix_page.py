@@ -29,7 +29,7 @@ def record(name: str, metric: str, rate: float, base: float, after: float, why: 
     """Writes one line of the second table, in its place."""
     rows = {line.split(" | ")[0][2:]: line for line in _after(SECOND) if line.startswith("| ")}
     rows[name] = f"| {name} | {metric} | {rate:g} | {base:.3f} | {after:.3f} | {why} |"
-    lines = [*HEAD, *(rows[each] for each in order if each in rows)]
+    lines = [*HEAD, *(rows[entry] for entry in order if entry in rows)]
     before = _text().split(SECOND)[0].rstrip()
     PAGE.write_text("\n".join([before, "", *lines, ""]), encoding="utf-8")
 

@@ -43,6 +43,6 @@ def recorded(name: str, values: dict[str, list[Any]]) -> None:
     for key, found in values.items():
         there = told["values"][key]
         assert len(found) == len(there)
-        if all(isinstance(each, int | float) for each in found):
+        if all(isinstance(value, int | float) for value in found):
             found, there = found[:FIRST], pytest.approx(there[:FIRST], rel=CLOSE, abs=CLOSE)
         assert found == there, key

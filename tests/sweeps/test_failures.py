@@ -81,11 +81,12 @@ def test_a_drained_machine_costs_no_step(
     run = run_in(tree["storage"], process)
     trial = run.trial("000")
     wait_until(lambda: 3 < step_of(trial) % INTERVAL < INTERVAL - 8, process, 180)
-    (node,) = [each for each in nodes.nodes if each.node_id == place_of(trial.path)]
+    (node,) = [machine for machine in nodes.nodes if machine.node_id == place_of(trial.path)]
     nodes.warn(node, 60)
-    wait_until(lambda: any(each["event"] == "trial_preempted" for each in run.events()), process)
+    wait_until(lambda: any(event["event"] == "trial_preempted" for event in run.events()), process)
     wait_until(
-        lambda: all(place_of(each.path) != node.node_id for each in run.trials() if each.state == "running"), process
+        lambda: all(place_of(drained.path) != node.node_id for drained in run.trials() if drained.state == "running"),
+        process,
     )
     nodes.kill(node)
     nodes.add()
@@ -103,15 +104,15 @@ def test_a_drained_machine_costs_no_step(
     preempted = [event for event in events if event["event"] == "trial_preempted"]
     assert {event["trial"] for event in preempted} == {event["trial"] for event in went_on}
     assert all(event["lost_s"] < 5 for event in preempted)
-    for each in run.trials():
-        assert each.state == "finished"
-        assert [row["step"] for row in each.metrics() if "loss" in row] == list(range(1, 8 * epochs + 1))
-        folders = list((run.path / "wandb").glob(f"offline-run-*-{wandb_id(run, each)}"))
+    for drained in run.trials():
+        assert drained.state == "finished"
+        assert [row["step"] for row in drained.metrics() if "loss" in row] == list(range(1, 8 * epochs + 1))
+        folders = list((run.path / "wandb").glob(f"offline-run-*-{wandb_id(run, drained)}"))
         assert folders
     ids = {folder.name.rpartition("-")[2] for folder in (run.path / "wandb").glob("offline-run-*")}
-    assert ids == {wandb_id(run, each) for each in run.trials()}
+    assert ids == {wandb_id(run, drained) for drained in run.trials()}
     study = optuna.load_study(study_name="colours", storage=f"sqlite:///{tmp_path}/study.db")
-    assert [each.state.name for each in study.trials] == ["COMPLETE"] * 2
+    assert [point.state.name for point in study.trials] == ["COMPLETE"] * 2
 
     alone = {**tree, "storage": str(tmp_path / "alone"), "track": {"wandb": None, "tensorboard": False}}
     alone["sweep"] = {**tree["sweep"], "search": {"type": "random"}, "space": {"adapter.r": [2, 4]}}
@@ -121,13 +122,13 @@ def test_a_drained_machine_costs_no_step(
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
     (path,) = Path(alone["storage"]).iterdir()
-    theirs = {each.params["adapter.r"]: each for each in Run(path).trials()}
-    for each in run.trials():
-        other = theirs[each.params["adapter.r"]]
+    theirs = {lone.params["adapter.r"]: lone for lone in Run(path).trials()}
+    for drained in run.trials():
+        other = theirs[drained.params["adapter.r"]]
         if pack != "off":
-            assert_same_bits(left_behind(each), left_behind(other))
+            assert_same_bits(left_behind(drained), left_behind(other))
         else:
-            ours = [row["eval_loss"] for row in each.metrics() if "eval_loss" in row]
+            ours = [row["eval_loss"] for row in drained.metrics() if "eval_loss" in row]
             assert ours == [row["eval_loss"] for row in other.metrics() if "eval_loss" in row]
 
 
@@ -230,14 +231,14 @@ def conductor(tree: dict[str, Any], tmp_path: Path) -> Conductor:
 def test_a_crash_is_a_failure_and_a_lost_machine_is_none(conductor: Conductor) -> None:
     crash = RayActorError()
     assert conductor.lost_trials.lost(Lost(), crash) is crash  # which Tune counts
-    (event,) = [each for each in conductor.run.events() if each["event"] == "trial_recovered"]
+    (event,) = [record for record in conductor.run.events() if record["event"] == "trial_recovered"]
     assert event["failures"] == 1
     assert event["lost_s"] >= 0
     for _ in range(5):
         told: Any = conductor.lost_trials.lost(Lost(), RayActorError(error_msg="gone", preempted=True))
         assert told.preempted  # which it does not
         assert conductor.run.trial("000").state == "preempted"
-    assert [each["event"] for each in conductor.run.events()].count("trial_preempted") == 5
+    assert [record["event"] for record in conductor.run.events()].count("trial_preempted") == 5
 
 
 def test_a_trial_that_crashes_again_and_again_is_failed(conductor: Conductor) -> None:
@@ -252,6 +253,6 @@ def test_what_killed_processes_left_half_written_goes(conductor: Conductor) -> N
     for folder in ("checkpoint", ".staging", ".checkpoint.old", ".adapter.old"):
         write_text(trial.path / folder / "weights", "12345")
     _sweep_up(run)
-    assert {each.name for each in trial.path.iterdir()} == {"checkpoint", ".adapter.old"}  # the only adapter there is
-    (event,) = [each for each in run.events() if each["event"] == "orphans_removed"]
+    assert {entry.name for entry in trial.path.iterdir()} == {"checkpoint", ".adapter.old"}  # the only adapter there is
+    (event,) = [record for record in run.events() if record["event"] == "orphans_removed"]
     assert event["bytes"] == 10

@@ -125,7 +125,7 @@ def test_a_killed_worker_costs_no_trial(tree: dict[str, Any], tmp_path: Path) ->
         while time.monotonic() < deadline and not killed:
             time.sleep(0.2)
             checkpoints = list(Path(tree["storage"]).glob("*/trials/000/checkpoint"))
-            workers = [each for each in psutil.process_iter(["cmdline"]) if _is_trial(each)]
+            workers = [process for process in psutil.process_iter(["cmdline"]) if _is_trial(process)]
             if checkpoints and workers:
                 workers[0].kill()
                 killed.append(workers[0].pid)
