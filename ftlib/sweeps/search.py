@@ -46,9 +46,9 @@ class StudySearch(OptunaSearch):
         study = self._ot_study
         storage, waiting = study._storage, optuna.trial.TrialState.WAITING
         queued = [
-            each
-            for each in study.get_trials(deepcopy=False, states=(waiting,))
-            if proposed and each.system_attrs.get("fixed_params") == known
+            trial
+            for trial in study.get_trials(deepcopy=False, states=(waiting,))
+            if proposed and trial.system_attrs.get("fixed_params") == known
         ]
         if queued:
             number = queued[0]._trial_id

@@ -108,7 +108,9 @@ def _run_distributed(setting: Setting, trial_id: str, params: dict[str, Any]) ->
         def _create_default_callbacks(self) -> list[Any]:
             """Without Train's own cleaner of placement groups: where no dashboard runs, it finds nothing out, outlives
             its trial and stays, a process for each stopped trial. The conductor does that work."""
-            return [each for each in super()._create_default_callbacks() if "Cleaner" not in type(each).__name__]
+            return [
+                callback for callback in super()._create_default_callbacks() if "Cleaner" not in type(callback).__name__
+            ]
 
     def train_loop() -> None:
         vault.receive()
@@ -183,8 +185,8 @@ def _reason(error: Exception) -> str | None:
 
     if isinstance(error, WorkerGroupError):
         errors = list(error.worker_failures.values())
-        known = [each for each in errors if not isinstance(each, ray.exceptions.RayError)]
-        known.sort(key=lambda each: not isinstance(each, FtlibError))  # one says why, the others only that it is gone
+        known = [fault for fault in errors if not isinstance(fault, ray.exceptions.RayError)]
+        known.sort(key=lambda fault: not isinstance(fault, FtlibError))  # one says why, the others only that it is gone
         return _reason(known[0]) if known else None
     if isinstance(error, ray.exceptions.RayTaskError):
         return _reason(error.cause) if isinstance(error.cause, Exception) else str(error.cause)
