@@ -107,7 +107,7 @@ class Run:
     @property
     def trials(self) -> list[Trial]:
         """All trials, in the order in which they were proposed."""
-        return [Trial(self, each.id) for each in self.directory.trials()]
+        return [Trial(self, trial.id) for trial in self.directory.trials()]
 
     @property
     def best(self) -> Trial:

@@ -75,7 +75,7 @@ def submit(
     echo(f"sending {len(parcel.inputs)} inputs, {parcel.input_bytes / 2**20:.1f} of {LIMIT // 2**20} MiB")
     if resumes is not None:
         resumes = there.job(resumes).run
-        job = f"{resumes}.r{sum(each.run == resumes for each in there.jobs())}"
+        job = f"{resumes}.r{sum(earlier.run == resumes for earlier in there.jobs())}"
     else:
         job = new_name(experiment.name)
     there.submit(
@@ -266,10 +266,10 @@ def price(file: str) -> None:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("node", "market", "an hour", "nodes", "at the least", "at the most"):
         table.add_column(heading, no_wrap=True, justify="left" if heading in ("node", "market") else "right")
-    for each in loaded.node_types:
-        count = str(each.least) if each.least == each.most else f"{each.least}–{each.most}"
-        amounts = [f"{number * each.price:.2f}" for number in (1, each.least, each.most)]
-        table.add_row(each.name, "spot" if each.spot else "on demand", amounts[0], count, *amounts[1:])
+    for node in loaded.node_types:
+        count = str(node.least) if node.least == node.most else f"{node.least}–{node.most}"
+        amounts = [f"{number * node.price:.2f}" for number in (1, node.least, node.most)]
+        table.add_row(node.name, "spot" if node.spot else "on demand", amounts[0], count, *amounts[1:])
     print_table(table)
     least, most = loaded.hourly
     bound = f"at most {loaded.tree['max_workers']} workers together"

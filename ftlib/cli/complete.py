@@ -33,7 +33,7 @@ def runs(context: click.Context, parameter: click.Parameter, begun: str) -> list
     typed = Path(begun)
     folder = typed if begun.endswith("/") else typed.parent if begun else Path(RUNS)
     found = sorted(folder.glob("*/resolved.json"), key=lambda file: -file.stat().st_mtime)
-    below = sorted(f"{each}/" for each in folder.iterdir() if each.is_dir() and any(each.glob("*/resolved.json")))
+    below = sorted(f"{entry}/" for entry in folder.iterdir() if entry.is_dir() and any(entry.glob("*/resolved.json")))
     return [str(file.parent) for file in found] + below
 
 

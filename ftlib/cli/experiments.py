@@ -60,11 +60,11 @@ def methods(markdown: bool) -> None:
     if markdown:
         echo(compat_table.markdown(), nl=False)
         return
-    for each in compat_table.tables():
-        table = Table(title=each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("method", *each.columns):
+    for matrix in compat_table.tables():
+        table = Table(title=matrix.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("method", *matrix.columns):
             table.add_column(heading, no_wrap=True)
-        for name, cells in each.rows.items():
+        for name, cells in matrix.rows.items():
             table.add_row(name, *map(compat_table.cell, cells))
         print_table(table)
     for number, rule in enumerate(RULES, 1):
@@ -182,7 +182,7 @@ def _command(run: Run, command: Command) -> None:
     from ftlib.errors import FtlibError, InputError, nearest
     from ftlib.run.commands import answer, send
 
-    known = [each.id for each in run.trials()]
+    known = [candidate.id for candidate in run.trials()]
     if command.trial is not None and command.trial not in known:
         raise InputError(f"{run.path} has no trial '{command.trial}'.{nearest(command.trial, known)}")
     if not run.conducted:

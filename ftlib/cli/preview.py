@@ -86,7 +86,7 @@ def _sweep(experiment: Experiment, data: DataReport) -> Iterator[str]:
     yield (
         f"a sweep:    {sweep.number_of_trials} trials, compared by {metric} ({better} is better), {_packed(experiment)}"
     )
-    dimensions = ", ".join(f"{path} {_dimension(each)}" for path, each in sweep.space.items())
+    dimensions = ", ".join(f"{path} {_dimension(dimension)}" for path, dimension in sweep.space.items())
     kind = sweep.scheduler.type
     never = why_never_stopped(experiment, data)
     stops = never or ("none is stopped" if kind == "none" else f"{kind} stops")

@@ -59,7 +59,7 @@ def promote(
     if trial is None and best is None:
         raise InputError(f"{opened.path} has no trial with an evaluation yet: nothing can be promoted.")
     chosen = trial or (best.trial if best else "")
-    known = [each.id for each in opened.trials()]
+    known = [candidate.id for candidate in opened.trials()]
     if chosen not in known:
         raise InputError(f"{opened.path} has no trial '{chosen}'.{nearest(chosen, known)}")
     bring_weights(opened, opened.trial(chosen))
@@ -152,10 +152,10 @@ def add_key(name: str, adapters: str, requests_per_minute: int | None) -> None:
     """Make a key called NAME and print it: it is kept nowhere, and cannot be shown again."""
     from ftlib.registry import keys, registry
 
-    allowed = [each.strip() for each in adapters.split(",") if each.strip()]
+    allowed = [adapter.strip() for adapter in adapters.split(",") if adapter.strip()]
     token = keys.add(name, allowed, requests_per_minute)
-    for each in sorted(set(allowed) - set(registry.names())):
-        echo(f"warning: '{each}' is not in the registry yet", fg="yellow", err=True)
+    for adapter in sorted(set(allowed) - set(registry.names())):
+        echo(f"warning: '{adapter}' is not in the registry yet", fg="yellow", err=True)
     echo(token)
 
 
@@ -238,18 +238,18 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
     from ftlib.registry.keys import default_path
 
     application = import_module("serve.front.app")  # the application imports ftlib, never the reverse
-    options = application.options([each for each in names if "=" in each])
+    options = application.options([name for name in names if "=" in name])
     if keys:
         options["keys"] = str(default_path())
     if trust:
         options["trust"] = True
     start_ray()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
-    url = application.start([each for each in names if "=" not in each], host, port, api_key=api_key, **options)
+    url = application.start([name for name in names if "=" not in name], host, port, api_key=api_key, **options)
     ending = _Ending()
     if not application.bounded(url):
         say(f"warning: headers of requests have no bounds, since Ray was started without {application.HOOKED}")
-    served = ", ".join(each for each in names if "=" not in each) or "all that is promoted"
+    served = ", ".join(name for name in names if "=" not in name) or "all that is promoted"
     echo(f"serving {served} at {url}/v1 (Ctrl-C stops)")
     ending.wait()
     echo("stopping: what was begun is finished (Ctrl-C again stops at once)")

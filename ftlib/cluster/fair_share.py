@@ -42,8 +42,8 @@ class Claim:
 
 def allowed(mine: Claim, others: Iterable[Claim], patience: float) -> float | None:
     """How much this sweep may have: less than it has, where another has waited with less; None where nobody does."""
-    waiting = [each for each in others if each.resource == mine.resource and each.waits > patience]
-    poorest = min(waiting, key=lambda each: each.has, default=None)
+    waiting = [claim for claim in others if claim.resource == mine.resource and claim.waits > patience]
+    poorest = min(waiting, key=lambda claim: claim.has, default=None)
     if poorest is None or mine.has <= poorest.has:
         return None
     fewer = mine.has - mine.unit
@@ -68,14 +68,14 @@ class Shares:
         """Says what this sweep has and wants, hears the others, and sets the limit."""
         mine = self._claim()
         CLAIMS.put(self.run.encode(), json.dumps(asdict(mine)).encode())
-        others = {name: each for name, each in self._others() if self._takes(name, each)}
+        others = {name: claim for name, claim in self._others() if self._takes(name, claim)}
         may = allowed(mine, others.values(), PATIENCE)
         now = time.monotonic()
         if may is not None and may < mine.has:
             if now - self._gave < PATIENCE:
                 may = mine.has
             else:
-                self._gave, self._gifts = now, {name: each.has for name, each in others.items()}
+                self._gave, self._gifts = now, {name: claim.has for name, claim in others.items()}
         self.limit = None if may is None else round(may / self.unit)
 
     def _claim(self) -> Claim:

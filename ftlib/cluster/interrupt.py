@@ -55,12 +55,12 @@ def interruptible(heard: Callable[[], None]) -> Iterator[None]:
         elif now - first[0] > SAME_SECONDS:
             raise KeyboardInterrupt
 
-    before = {each: signal.signal(each, handler) for each in SIGNALS}
+    before = {signum: signal.signal(signum, handler) for signum in SIGNALS}
     try:
         yield
     finally:
-        for each, theirs in before.items():
-            signal.signal(each, theirs)
+        for signum, theirs in before.items():
+            signal.signal(signum, theirs)
 
 
 def sigterm_is_ctrl_c() -> None:

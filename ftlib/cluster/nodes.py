@@ -39,7 +39,7 @@ def place_of(trial: Path) -> str | None:
 
 def answers(node: str | None) -> bool:
     """Whether a machine still stands: asked at its own door, since the cluster takes half a minute to miss it."""
-    known = {each["NodeID"]: each for each in ray.nodes() if each["Alive"]}
+    known = {machine["NodeID"]: machine for machine in ray.nodes() if machine["Alive"]}
     if node not in known:
         return False
     door = (known[node]["NodeManagerAddress"], known[node]["NodeManagerPort"])

@@ -125,7 +125,7 @@ def _comparisons() -> Iterable[str]:
     for name, section in METHODS.items():
         method = _whole({"method": section}).method
         arrows = (f"`{metric}` {'↓' if better == 'min' else '↑'}" for metric, better in method.metrics.items())
-        moved = (f"`{key}`: {', '.join(f'`{each}`' for each in metrics)}" for key, metrics in method.moves.items())
+        moved = (f"`{key}`: {', '.join(f'`{metric}`' for metric in metrics)}" for key, metrics in method.moves.items())
         yield f"| {name} | {', '.join(arrows)} | {'; '.join(moved)} |"
     yield from ("", "A sweep over such a key is refused where it is compared by such a metric.", "")
     yield from ("## What trials of a sweep may not differ in", "")

@@ -215,6 +215,6 @@ class DataSection(Section):
         if isinstance(self.train, str):
             return [("train", 1.0, self)]
         return [
-            (f"train[{number}].path", each.weight, self.model_copy(update=each.reading()))
-            for number, each in enumerate(self.train)
+            (f"train[{number}].path", member.weight, self.model_copy(update=member.reading()))
+            for number, member in enumerate(self.train)
         ]

@@ -267,9 +267,9 @@ def _sections(tree: Any, parents: list[str]) -> list[dict[str, Any]]:
     """The mappings at a path, as far as there are any."""
     found = [tree]
     for part in parents:
-        inner = [_members(each) if part == "*" else [each.get(part)] for each in found]
-        found = [each for each in itertools.chain(*inner) if each]
-    return [each for each in found if isinstance(each, dict)]
+        inner = [_members(node) if part == "*" else [node.get(part)] for node in found]
+        found = [node for node in itertools.chain(*inner) if node]
+    return [node for node in found if isinstance(node, dict)]
 
 
 def _members(value: Any) -> list[Any]:

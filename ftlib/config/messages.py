@@ -41,7 +41,7 @@ WORDS = {
 
 def explain(error: ValidationError, root: type[BaseModel], source: str) -> str:
     """Every finding of `error` as a sentence, the same finding once, `source` before each."""
-    found = [_sentence(dict(each), root) for each in error.errors(include_url=False)]
+    found = [_sentence(dict(finding), root) for finding in error.errors(include_url=False)]
     return "\n".join(f"{source}: {sentence}" for sentence in dict.fromkeys(found))
 
 
@@ -65,7 +65,7 @@ def _sentence(finding: dict[str, Any], root: type[BaseModel]) -> str:
             f"{path}.type", str(context["tag"]), tags
         )
     if kind == "literal_error":
-        allowed = [each.strip().strip("'") for each in context["expected"].replace(" or ", ", ").split(",")]
+        allowed = [choice.strip().strip("'") for choice in context["expected"].replace(" or ", ", ").split(",")]
         better = _better_value(path, str(value), allowed)
         return f"{path} is {value!r}, but must be one of: {', '.join(allowed)}.{better}"
     if kind == "value_error":
@@ -97,7 +97,7 @@ def _is_tag(part: Any, root: type[BaseModel], loc: tuple[Any, ...]) -> bool:
     position = loc.index(part)
     if position == 0 or not isinstance(part, str):
         return False
-    return part in _tag_names(root, ".".join(str(each) for each in loc[:position]))
+    return part in _tag_names(root, ".".join(str(key) for key in loc[:position]))
 
 
 def _better_name(parts: list[str], root: type[BaseModel]) -> str:

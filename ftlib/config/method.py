@@ -162,9 +162,9 @@ METHODS_NOT_LOSSES = {"simpo": "simpo", "orpo": "orpo", "kto": "kto", "kto_pair"
 
 def _losses(value: Any) -> Any:
     listed = [value] if isinstance(value, str) else value
-    for each in listed if isinstance(listed, list) else ():
-        if each in METHODS_NOT_LOSSES:
-            raise ValueError(f"'{each}' is a method of its own: use method: {{type: {METHODS_NOT_LOSSES[each]}}}")
+    for loss in listed if isinstance(listed, list) else ():
+        if loss in METHODS_NOT_LOSSES:
+            raise ValueError(f"'{loss}' is a method of its own: use method: {{type: {METHODS_NOT_LOSSES[loss]}}}")
     return listed
 
 
@@ -406,8 +406,8 @@ class _Online(Method):
     @property
     def metrics(self) -> dict[str, Better]:
         """Not the loss of a policy gradient, which says nothing of how good the policy is."""
-        each: dict[str, Better] = {f"eval_rewards/{reward.name}/mean": "max" for reward in self.rewards}
-        return {"eval_reward": "max", **each}
+        means: dict[str, Better] = {f"eval_rewards/{reward.name}/mean": "max" for reward in self.rewards}
+        return {"eval_reward": "max", **means}
 
     @property
     def moves(self) -> dict[str, tuple[str, ...]]:

@@ -100,7 +100,7 @@ def _rows(section: type[BaseModel], prefix: str, only: Iterable[str] | None = No
 
 
 def _row(path: str, *cells: str) -> str:
-    return "| " + " | ".join([f"`{path}`", *(_plain(each) for each in cells)]) + " |"
+    return "| " + " | ".join([f"`{path}`", *(_plain(cell) for cell in cells)]) + " |"
 
 
 def _plain(text: str) -> str:

@@ -64,5 +64,5 @@ def sections(root: type[BaseModel]) -> Iterator[type[BaseModel]]:
         section = waiting.pop()
         if section not in seen:
             seen[section] = None
-            waiting += [each for field in section.model_fields.values() for each in models_in(field.annotation)]
+            waiting += [model for field in section.model_fields.values() for model in models_in(field.annotation)]
     yield from seen

@@ -38,7 +38,7 @@ def _read(section: type[BaseModel], key: Any, value: Any) -> Any:
     if value is not True:
         return None
     sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    plain = len(sections) == 1 and not any(each.is_required() for each in sections[0].model_fields.values())
+    plain = len(sections) == 1 and not any(info.is_required() for info in sections[0].model_fields.values())
     return {} if plain else value
 
 
@@ -48,5 +48,5 @@ def _kinds(annotation: Any) -> list[Any]:
     if origin is Annotated:
         return _kinds(get_args(annotation)[0])
     if origin in (Union, UnionType):
-        return [kind for each in get_args(annotation) for kind in _kinds(each)]
+        return [kind for alternative in get_args(annotation) for kind in _kinds(alternative)]
     return [annotation]

@@ -221,7 +221,7 @@ class ScaleSection(Section):
         price = self.price_per_hour
         if not isinstance(price, dict):
             return price
-        return sum(self.resources_per_worker.get(name, 0.0) * each for name, each in price.items())
+        return sum(self.resources_per_worker.get(name, 0.0) * rate for name, rate in price.items())
 
     @property
     def use_gpu(self) -> bool:

@@ -32,7 +32,7 @@ def value_in_words(value: Any) -> str:
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_defaults=True)
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {value_in_words(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {value_in_words(entry)}' for key, entry in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(value_in_words, value))}]"
     if value is None or isinstance(value, bool):
@@ -42,9 +42,9 @@ def value_in_words(value: Any) -> str:
 
 def _kinds(node: Node) -> Iterator[Node]:
     """The alternatives of a node, each of one type."""
-    for each in node.get("anyOf") or node.get("oneOf") or [node]:
-        types = each.get("type", "object" if "$ref" in each or "oneOf" in each else None)
-        yield from ({**each, "type": one} for one in (types if isinstance(types, list) else [types]))
+    for alternative in node.get("anyOf") or node.get("oneOf") or [node]:
+        types = alternative.get("type", "object" if "$ref" in alternative or "oneOf" in alternative else None)
+        yield from ({**alternative, "type": one} for one in (types if isinstance(types, list) else [types]))
 
 
 def _values(kind: Node) -> list[Any]:
@@ -66,7 +66,7 @@ def _kind_in_words(kind: Node, one_of: list[str]) -> str:
 
 
 def _with(word: str, *more: str) -> str:
-    added = "; ".join(each for each in more if each)
+    added = "; ".join(note for note in more if note)
     return f"{word} ({added})" if added else word
 
 

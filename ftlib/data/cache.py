@@ -52,7 +52,7 @@ def cache_key(sources: Iterable[Source], data: DataSection, rows: Rows, tokenize
     """The SHA-256, in hex, of all that the tokens depend on: contents, settings, kind of rows and tokenizer."""
     settings = data.model_dump(mode="json", exclude={"packing", "train", "eval", "replay"})  # packing is the trainer's
     if isinstance(data.train, list):
-        settings["train"] = [each.model_dump(mode="json", exclude={"path"}) for each in data.train]
+        settings["train"] = [member.model_dump(mode="json", exclude={"path"}) for member in data.train]
     if data.replay is not None:
         settings["replay"] = data.replay.model_dump(mode="json", exclude={"train"})
     parts = {

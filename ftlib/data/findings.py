@@ -66,7 +66,7 @@ def gist(record: Record) -> Gist:
 
 def label_counts(train: Sequence[Gist], held_out: Sequence[Gist]) -> dict[str, tuple[int, int]]:
     """How many rows each label has for training and for evaluation."""
-    sides = [Counter(each.label for each in part if each.label is not None) for part in (train, held_out)]
+    sides = [Counter(row.label for row in part if row.label is not None) for part in (train, held_out)]
     return {label: (sides[0][label], sides[1][label]) for label in sorted({*sides[0], *sides[1]})}
 
 
@@ -88,7 +88,7 @@ def findings(train: Sequence[Gist], held_out: Sequence[Gist], rows: str) -> list
         sentence
         for sentence in (
             _one_verdict(train, rows),
-            alike(Counter(each.label for each in both if each.label)) if rows == "labelled" else None,
+            alike(Counter(row.label for row in both if row.label)) if rows == "labelled" else None,
             _unanswered(train, rows),
             _twice(train),
             _on_both_sides(train, held_out),
@@ -114,7 +114,7 @@ def same_answers(tally: Tally, rows: str, max_length: int) -> str | None:
 
 
 def _one_verdict(train: Sequence[Gist], rows: str) -> str | None:
-    verdicts = Counter(each.label for each in train)
+    verdicts = Counter(row.label for row in train)
     if rows != "judged" or len(verdicts) > 1 or None in verdicts:
         return None
     verdict = "good" if "true" in verdicts else "bad"
@@ -123,7 +123,7 @@ def _one_verdict(train: Sequence[Gist], rows: str) -> str | None:
 
 
 def _unanswered(train: Sequence[Gist], rows: str) -> str | None:
-    without = sum(each.verdict == NOTHING for each in train)
+    without = sum(row.verdict == NOTHING for row in train)
     if rows != "prompts" or not without:
         return None
     prompts = counted(without, "training prompt")
@@ -131,14 +131,14 @@ def _unanswered(train: Sequence[Gist], rows: str) -> str | None:
 
 
 def _twice(train: Sequence[Gist]) -> str | None:
-    again = len(train) - len({each.said for each in train})
+    again = len(train) - len({row.said for row in train})
     return f"{counted(again, 'training row')} {_repeat(again)} another (but for case and space)" if again else None
 
 
 def _on_both_sides(train: Sequence[Gist], held_out: Sequence[Gist]) -> str | None:
-    trained, asked = {each.said for each in train}, {each.asked for each in train}
-    same = sum(each.said in trained for each in held_out)
-    alike_rows = sum(each.asked in asked for each in held_out) - same
+    trained, asked = {row.said for row in train}, {row.asked for row in train}
+    same = sum(row.said in trained for row in held_out)
+    alike_rows = sum(row.asked in asked for row in held_out) - same
     said = [f"{same:,} of {len(held_out):,} evaluation rows are trained on too"] * bool(same)
     said += [f"{alike_rows:,} of {len(held_out):,} evaluation rows ask what a training row asks"] * bool(alike_rows)
     return f"{', '.join(said)}: the evaluation looks better than it is" if said else None
@@ -146,10 +146,10 @@ def _on_both_sides(train: Sequence[Gist], held_out: Sequence[Gist]) -> str | Non
 
 def _contradictions(both: Sequence[Gist], rows: str) -> str | None:
     verdicts: dict[int, set[int]] = defaultdict(set)
-    for each in both:
-        verdicts[each.judged].add(each.verdict)
+    for row in both:
+        verdicts[row.judged].add(row.verdict)
     found = {key for key, seen in verdicts.items() if len(seen) > 1}
-    concerned = sum(each.judged in found for each in both)
+    concerned = sum(row.judged in found for row in both)
     what = DIFFER.get(rows, "the same prompt has different answers")
     return f"{what} in {counted(concerned, 'row')} ({counted(len(found), 'case')})" if found else None
 

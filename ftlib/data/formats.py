@@ -72,7 +72,7 @@ def detect(wanted: str, columns: Iterable[str], name: str) -> str:
     for format_name, alternatives in candidates.items():
         if any(set(needed) <= set(there) for needed in alternatives):
             return format_name
-    needs = "; ".join(f"{each}: {_listed(alternatives)}" for each, alternatives in candidates.items())
+    needs = "; ".join(f"{candidate}: {_listed(alternatives)}" for candidate, alternatives in candidates.items())
     found = ", ".join(shorten(column) for column in there) or "none"
     fits = "fit no format" if wanted == "auto" else f"do not fit data.format: {wanted}"
     raise DataError(
@@ -126,7 +126,7 @@ def _refuse_lost(format_name: str, fields: dict[str, Any]) -> None:
 
 @cache
 def _columns(format_name: str, there: frozenset[str]) -> tuple[str, ...]:
-    return next((each for each in COLUMNS[format_name] if set(each) <= there), ())
+    return next((needed for needed in COLUMNS[format_name] if set(needed) <= there), ())
 
 
 @cache

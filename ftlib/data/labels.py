@@ -62,7 +62,7 @@ def alike(counts: Counter[str]) -> str | None:
         return None
     said = "; ".join(", ".join(f"'{label}' ({counts[label]:,})" for label in group) for group in same)
     by_case = all(len({label.lower() for label in group}) == 1 for group in same)
-    pairs = [(label, max(group, key=lambda each: counts[each])) for group in same for label in group]
+    pairs = [(label, max(group, key=lambda spelling: counts[spelling])) for group in same for label in group]
     mapped = ", ".join(f"'{label}': '{most}'" for label, most in pairs if label != most)
     how = "data.labels: {case: lower} makes one class of them" + f", and so does {{map: {{{mapped}}}}}" * (
         len(pairs) < 9
@@ -74,7 +74,7 @@ def alike(counts: Counter[str]) -> str | None:
 
 def mapping_to(label: str, labels: Iterable[str]) -> str:
     """How to map a label to the one of `labels` that differs from it in case or space only; '' where there is none."""
-    twin = next((each for each in labels if _folded(each) == _folded(label)), None)
+    twin = next((other for other in labels if _folded(other) == _folded(label)), None)
     if twin is None:
         return ""
     return f" data.labels: {{map: {{'{label}': '{twin}'}}}} makes one class of it and '{twin}'."

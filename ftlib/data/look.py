@@ -113,7 +113,7 @@ def look(name: str, formats: Sequence[str] = tuple(NAMES)) -> Look:
         if other:
             raise DataError(f"{name} holds {other} rows, and this goal learns from {' or '.join(formats)}.")
         listed = ", ".join(shorten(column) for column in columns_of(rows))
-        wanted = "; ".join(f"{each}: {', '.join(NAMES[each])}" for each in formats)
+        wanted = "; ".join(f"{kind}: {', '.join(NAMES[kind])}" for kind in formats)
         raise DataError(
             f"{name}: its columns ({listed}) do not say what is learned from them. Give columns these names "
             f"({wanted}), "
@@ -124,7 +124,7 @@ def look(name: str, formats: Sequence[str] = tuple(NAMES)) -> Look:
 
 def _is_row(header: Sequence[str]) -> bool:
     """Whether a first line is no header: it holds a number, or a whole text."""
-    return any(each.strip().isdecimal() or len(each) > LONGEST_NAME for each in header)
+    return any(cell.strip().isdecimal() or len(cell) > LONGEST_NAME for cell in header)
 
 
 def _format(rows: Sequence[Row], formats: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -148,14 +148,14 @@ def _fits(name: str, needed: Sequence[Sequence[str]], rows: Sequence[Row]) -> bo
     """Whether the columns have a format's own names, as `data.format: auto` looks for them."""
     there = set(columns_of(rows))
     fitting = next((names for names in needed if set(names) <= there), None)
-    return fitting is not None and _holds(name, {each: each for each in fitting}, rows)
+    return fitting is not None and _holds(name, {column: column for column in fitting}, rows)
 
 
 def _named(wanted: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> dict[str, str] | None:
     """Ours to theirs, each column once; None where one of them has no counterpart."""
     named: dict[str, str] = {}
     for ours, names in wanted.items():
-        theirs = next((there[each] for each in names if each in there and there[each] not in named.values()), None)
+        theirs = next((there[name] for name in names if name in there and there[name] not in named.values()), None)
         if theirs is None:
             return None
         named[ours] = theirs
@@ -180,7 +180,7 @@ def _by_content(rows: Sequence[Row]) -> dict[str, str] | None:
     columns = {column: _values(rows, column) for column in columns_of(rows)}
     labels = [column for column, values in columns.items() if _are_labels(values)]
     texts = [column for column, values in columns.items() if all(isinstance(value, str) for value in values)]
-    texts = sorted((column for column in texts if column not in labels), key=lambda each: -_mean(columns[each]))
+    texts = sorted((column for column in texts if column not in labels), key=lambda name: -_mean(columns[name]))
     return {"text": texts[0], "label": labels[-1]} if texts and labels else None
 
 
@@ -236,6 +236,6 @@ def _characters(value: Any) -> int:
         return len(value)
     if isinstance(value, Mapping):
         if "chosen" in value:
-            return _characters(value["prompt"]) + max(_characters(value[each]) for each in ("chosen", "rejected"))
-        return sum(_characters(each) for key, each in value.items() if key not in ("role", "label"))
+            return _characters(value["prompt"]) + max(_characters(value[side]) for side in ("chosen", "rejected"))
+        return sum(_characters(part) for key, part in value.items() if key not in ("role", "label"))
     return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0

@@ -51,7 +51,7 @@ def joined(parts: Sequence[Part]) -> Part:
         parts[0],
         format=" + ".join(dict.fromkeys(part.format for part in parts)),
         items=[items for part in parts for items in part.items],
-        gists=[each for part in parts for each in part.gists],
+        gists=[gist for part in parts for gist in part.gists],
         source=[number for number, part in enumerate(parts) for _ in part.items],
     )
 
@@ -118,10 +118,10 @@ def split(part: Part, data: DataSection) -> tuple[Part, Part]:
             "evaluate "
             "on, or a file of its own in data.eval."
         )
-    labels = [each.label for each in part.gists if each.label is not None]
+    labels = [gist.label for gist in part.gists if gist.label is not None]
     chosen = held_out_rows(
-        [each.asked for each in part.gists],
-        [each.said for each in part.gists],
+        [gist.asked for gist in part.gists],
+        [gist.said for gist in part.gists],
         labels if len(labels) == count else None,
         data.eval_split,
         data.split_seed,

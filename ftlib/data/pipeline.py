@@ -245,7 +245,7 @@ def _rendered(
     return Part(
         name,
         [items for _, (items, _) in rendered],
-        [each for _, (_, each) in rendered],
+        [summary for _, (_, summary) in rendered],
         whole=template is None or "text" in records[0][1],
     )
 

@@ -92,8 +92,8 @@ def find_source(key: str, data: DataSection, called: str = "") -> Source:
     key = called or key
     path = Path(local_copy(f"data.{key}", name)).expanduser()
     if path.is_dir():
-        inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in READERS and each.is_file())
-        files = tuple((str(each.relative_to(path)), each) for each in inside)
+        inside = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in READERS and entry.is_file())
+        files = tuple((str(entry.relative_to(path)), entry) for entry in inside)
         if not files:
             raise DataError(f"data.{key}: the folder {path} holds no {_known()} file.")
     elif path.exists():
@@ -142,8 +142,8 @@ def without_fillers(value: Any) -> Any:
     """What stands within the fields of a table's row, without the nulls by which Arrow gives all mappings of a column
     the same keys: as TRL reads tools and calls."""
     if not isinstance(value, dict):
-        return [_filled(each) for each in value] if isinstance(value, list) else value
-    return {key: _filled(each) for key, each in value.items()}
+        return [_filled(item) for item in value] if isinstance(value, list) else value
+    return {key: _filled(item) for key, item in value.items()}
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
@@ -158,9 +158,9 @@ def shorten(column: str) -> str:
 
 def _filled(value: Any) -> Any:
     if isinstance(value, list):
-        return [_filled(each) for each in value]
+        return [_filled(item) for item in value]
     if isinstance(value, dict):
-        return {key: _filled(each) for key, each in value.items() if each is not None}
+        return {key: _filled(item) for key, item in value.items() if item is not None}
     return value
 
 
@@ -177,7 +177,7 @@ def _known() -> str:
 
 def _from_hub(key: str, name: str, data: DataSection) -> Any:
     path = Path(name).expanduser()
-    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = nearest(path.name, beside)
     if path.suffix.lower() in READERS or not HUB_NAME.fullmatch(name):
         raise DataError(f"data.{key}: no such file or folder: '{name}'.{hint}")
@@ -224,11 +224,11 @@ def _json_list(label: str, path: Path, _header: bool) -> Iterator[Row]:
         raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.{hint}") from error
     except RecursionError as error:
         raise DataError(f"{path}: not usable JSON: it is nested too deeply.") from error
-    lists = [each for each in value.values() if isinstance(each, list)] if isinstance(value, dict) else [value]
+    lists = [member for member in value.values() if isinstance(member, list)] if isinstance(value, dict) else [value]
     if len(lists) != 1 or not isinstance(lists[0], list):
         raise DataError(f"{path}: a .json file must hold a list of rows, but this is a {type(value).__name__}.")
-    for number, each in enumerate(lists[0], 1):
-        yield _row(f"{label}: item {number}", each)
+    for number, item in enumerate(lists[0], 1):
+        yield _row(f"{label}: item {number}", item)
 
 
 def _encoding(path: Path) -> str:

@@ -42,7 +42,7 @@ def render(record: Record, tokenizer: Any, template: str | None) -> Passage:
 def script_of(turns: list[Turn], record: Record, tokenizer: Any, template: str) -> Script:
     """Turns of a record, and what the template gets besides them."""
     given = record.get("given", {})
-    turns = with_arguments(turns, lambda each: apply(each, tokenizer, template, given))
+    turns = with_arguments(turns, lambda chat: apply(chat, tokenizer, template, given))
     return Script(opened_once(turns, record, tokenizer, template), tokenizer, template, given)
 
 

@@ -53,7 +53,7 @@ class DataReport:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON; `from_json` is the way back."""
         lists = {name: list(getattr(self, name)) for name in ("skipped_rows", "labels", "odd")}
-        return asdict(self) | lists | {"label_counts": {name: list(each) for name, each in self.label_counts.items()}}
+        return asdict(self) | lists | {"label_counts": {name: list(pair) for name, pair in self.label_counts.items()}}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> DataReport:
@@ -87,7 +87,7 @@ class DataReport:
         return "\n".join([*lines, *(f"note: {sentence}" for sentence in self.odd)])
 
     def _counts(self) -> str:
-        most = sorted(self.label_counts.items(), key=lambda each: -sum(each[1]))
+        most = sorted(self.label_counts.items(), key=lambda item: -sum(item[1]))
         first = [f"{name} {train:,} + {held_out:,}" for name, (train, held_out) in most[:LISTED]]
         return ", ".join(first) + " ..." * (len(most) > LISTED)
 

@@ -244,7 +244,7 @@ def with_arguments(turns: list[Turn], write: Callable[[list[Turn]], str]) -> lis
         return turns
     try:
         text = write(turns)
-        if not any(str(each) in text for each in arguments if each):
+        if not any(str(argument) in text for argument in arguments if argument):
             return turns
     except BadRow:
         pass

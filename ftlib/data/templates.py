@@ -206,5 +206,5 @@ def stop_tokens(tokenizer: Any) -> set[str]:
         config = json.loads((Path(tokenizer.name_or_path) / "generation_config.json").read_text(encoding="utf-8"))
         listed = config.get("eos_token_id")
         ids |= set(listed if isinstance(listed, list) else [listed])
-    told = tokenizer.convert_ids_to_tokens([each for each in ids if isinstance(each, int)])
+    told = tokenizer.convert_ids_to_tokens([token_id for token_id in ids if isinstance(token_id, int)])
     return {token for token in told if token is not None}  # an id beyond the vocabulary is no token

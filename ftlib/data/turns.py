@@ -146,7 +146,7 @@ def _part(part: Any, name: str) -> tuple[str, str]:
         raise BadRow(f"{name} is of type {kind!r}: text alone is trained on")
     text = part.get(key, part.get("text"))
     if isinstance(text, list):  # Mistral's thoughts are lists of parts again
-        text = "".join(_part(each, name)[1] for each in text)
+        text = "".join(_part(inner, name)[1] for inner in text)
     if not isinstance(text, str):
         raise BadRow(f"{name} must have its '{key}' as text")
     return "thinking" if key == "thinking" else "text", text

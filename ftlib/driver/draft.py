@@ -101,7 +101,7 @@ def draft(
     if "teacher_name" in drawn.tree["method"]:
         drawn.comments["method"] = "teacher_name: how the model is called at that URL"
     if seen.labels:
-        least = min(seen.labels.items(), key=lambda each: each[1])
+        least = min(seen.labels.items(), key=lambda item: item[1])
         drawn.comments["method"] = f"{len(seen.labels)} labels; the rarest, {least[0]!r}, has {least[1]:,} rows"
     if seen.format == "text":
         drawn.comments["adapter"] = "all weights are trained"

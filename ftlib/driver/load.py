@@ -66,7 +66,7 @@ def check_files(experiment: Experiment) -> None:
         path = Path(value or ".").expanduser()
         if path.exists() or "://" in str(value) or not str(value).startswith(("/", "./", "../", "~")):
             continue  # there, or a name that the Hub or the registry may know
-        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ConfigError(f"{key}: there is no '{value}' here.{nearest(path.name, beside)}")
     data = experiment.data
     named = [(called, section.train, section) for called, _, section in data.sources]

@@ -61,4 +61,4 @@ def _written(model: Any, tokenizer: Any, shared: list[int], cache: Any, rows: li
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=pad,
     )
-    return [str(each) for each in tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)]
+    return [str(text) for text in tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)]

@@ -81,12 +81,12 @@ def to_disk(folder: Path) -> None:
 
 def all_to_disk(folder: Path) -> None:
     """Brings all files of a directory to the disk, and the directory itself."""
-    for each in folder.rglob("*"):
-        if each.is_file():
-            with each.open("rb") as file:
+    for entry in folder.rglob("*"):
+        if entry.is_file():
+            with entry.open("rb") as file:
                 os.fsync(file.fileno())
-        elif each.is_dir():
-            to_disk(each)
+        elif entry.is_dir():
+            to_disk(entry)
     to_disk(folder)
 
 

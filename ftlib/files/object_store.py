@@ -188,8 +188,8 @@ def listing(url: str) -> dict[str, tuple[int, int]]:
 
     def look(filesystem: Any, path: str) -> dict[str, tuple[int, int]]:
         found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-        files = [each for each in found if each.type == fs.FileType.File]
-        return {each.path[len(path) :].removeprefix("/"): (each.size, each.mtime_ns or 0) for each in files}
+        files = [entry for entry in found if entry.type == fs.FileType.File]
+        return {file.path[len(path) :].removeprefix("/"): (file.size, file.mtime_ns or 0) for file in files}
 
     return reach(url.rstrip("/"), look)
 
@@ -227,8 +227,8 @@ def get_folder(url: str, folder: Path) -> None:
     try:
         with ThreadPoolExecutor(TOGETHER) as pool:
             coming = [pool.submit(copy_context().run, get, f"{url}/{name}", file) for name, file in files.items()]
-            for each in coming:
-                each.result()
+            for future in coming:
+                future.result()
         replace_directory(staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)

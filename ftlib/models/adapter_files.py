@@ -72,7 +72,7 @@ def check_code(owner: str, folder: Path, trusted: bool) -> None:
 
 def why_code(folder: Path) -> str | None:
     """How a folder of weights would run code of its own, to be read after its name; None where it would not."""
-    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+    for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
         if file.suffix.lower() in PROGRAMS - PICKLED:
             return f"holds {file.name}"
         if file.suffix.lower() == ".json" and file.name not in DATA:
@@ -178,7 +178,7 @@ def _end_of(header: dict[str, Any]) -> int:
     one after the other: the library itself would find that out in its own words."""
     end = 0
     for begin, stop, entry in sorted(
-        ((*entry["data_offsets"], entry) for entry in header.values() if _is_tensor(entry)), key=lambda each: each[:2]
+        ((*entry["data_offsets"], entry) for entry in header.values() if _is_tensor(entry)), key=lambda span: span[:2]
     ):
         bits = math.prod(entry["shape"]) * DTYPES[entry["dtype"]]
         if begin != end or (stop - begin) * 8 != bits:
@@ -189,7 +189,7 @@ def _end_of(header: dict[str, Any]) -> int:
 
 def _is_tensor(entry: dict[str, Any]) -> bool:
     numbers = [*entry["shape"], *entry["data_offsets"]]
-    if len(entry["data_offsets"]) != 2 or not all(type(each) is int and each >= 0 for each in numbers):
+    if len(entry["data_offsets"]) != 2 or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(entry)
     return True
 
@@ -245,7 +245,7 @@ def _check_rank(owner: str, config: dict[str, Any], files: list[Path], limit: in
     real = [
         size for header in headers for key, entry in header.items() if ".lora_A" in key for size in entry["shape"][:1]
     ]
-    rank = max((each for each in (*told, *real) if isinstance(each, int)), default=0)
+    rank = max((number for number in (*told, *real) if isinstance(number, int)), default=0)
     if rank > limit:
         raise InputError(
             f"{owner} has rank {rank}, and this engine's maximum is {limit}: raise the maximum, or promote it "

@@ -212,7 +212,7 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """(all parameters, trainable parameters) of the whole model: tied weights once, four-bit weights unpacked, those
     that are spread over workers with all their parts."""
     parameters = list(model.parameters())
-    return sum(_count(each) for each in parameters), sum(_count(each) for each in parameters if each.requires_grad)
+    return sum(_count(param) for param in parameters), sum(_count(param) for param in parameters if param.requires_grad)
 
 
 def _count(parameter: torch.nn.Parameter) -> int:
@@ -293,9 +293,9 @@ def fingerprint(path: Path, gguf_named: str | None = None) -> str:
     if file is not None:
         return gguf.file_digest(file)
     digest = hashlib.sha256()
-    for each in sorted({path / "config.json", *(file for pattern in WEIGHTS for file in path.glob(pattern))}):
-        digest.update(each.name.encode())
-        digest.update(bytes.fromhex(gguf.file_digest(each)))
+    for entry in sorted({path / "config.json", *(file for pattern in WEIGHTS for file in path.glob(pattern))}):
+        digest.update(entry.name.encode())
+        digest.update(bytes.fromhex(gguf.file_digest(entry)))
     return digest.hexdigest()
 
 
@@ -327,7 +327,7 @@ def _named(key: str, source: str) -> Iterator[None]:
             ) from error
         if folder.is_dir():
             raise ConfigError(f"{key}: the folder '{source}' holds no usable model: {reason}") from error
-        beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise ConfigError(
             f"{key}: '{source}' is neither a folder nor a model that the Hub gives us: {reason}"
             f"{nearest(folder.name, beside)}"

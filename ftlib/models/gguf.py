@@ -47,7 +47,7 @@ def gguf_file(key: str, source: str, named: str | None) -> Path | None:
     ordinary = "tokenizer_config.json" if key == "model.tokenizer" else "config.json"
     if not path.is_dir() or (named is None and (path / ordinary).exists()):
         return None
-    found = sorted(each.name for each in path.glob("*.gguf"))
+    found = sorted(file.name for file in path.glob("*.gguf"))
     if named is not None:
         if not (path / named).is_file():
             raise ConfigError(f"model.gguf_file: there is no '{named}' in {path}.{nearest(named, found)}")
@@ -136,7 +136,7 @@ def _load(file: Path, architecture: str, sizes: dict[str, int]) -> Any:
         raise ValueError(f"it speaks of {layers} layers, and holds {len(sizes)} weights")
     with torch.device("meta"):
         shape = AutoModelForCausalLM.from_config(config)
-    wanted, there = sum(each.numel() for each in shape.parameters()), sum(sizes.values())
+    wanted, there = sum(parameter.numel() for parameter in shape.parameters()), sum(sizes.values())
     if wanted > there:  # transformers would draw the rest at random
         raise ValueError(f"it holds {there:,} numbers of weights, and its {architecture} model has {wanted:,}")
     model, found = AutoModelForCausalLM.from_pretrained(
@@ -183,8 +183,8 @@ def _as_told(tokenizer: Any, size: int, digits: bool) -> Any:
     told["added_tokens"] = [token for token in told["added_tokens"] if token["id"] < size]
     found = Tokenizer.from_str(json.dumps(told))
     if digits:
-        each = pre_tokenizers.Digits(individual_digits=True)
-        found.pre_tokenizer = pre_tokenizers.Sequence([each, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        splitter = pre_tokenizers.Digits(individual_digits=True)
+        found.pre_tokenizer = pre_tokenizers.Sequence([splitter, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     return found
 
 

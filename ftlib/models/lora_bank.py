@@ -55,7 +55,7 @@ class Route:
         first = self.slots[0]
         together = list(self.slots) == list(range(first, first + len(self.slots)))
         self.span = slice(first, first + len(self.slots)) if together else None
-        self.drops = any(each is not None for each in self.dropouts)
+        self.drops = any(dropout is not None for dropout in self.dropouts)
 
     def of(self, stack: Tensor) -> Tensor:
         """The rows of a stack [slots, ...], in the order of the route."""
@@ -67,8 +67,8 @@ class Route:
         if self.span is not None:
             stack[self.span].add_(products)
             return
-        for slot, each in zip(self.slots, products, strict=True):
-            stack[slot] += each
+        for slot, update in zip(self.slots, products, strict=True):
+            stack[slot] += update
 
 
 class Mix:
@@ -375,8 +375,8 @@ class LoraBank:
     def swap(self, one: int, other: int) -> None:
         """Exchanges two slots, with all that they hold."""
         pair, turned = [one, other], [other, one]
-        for each in (self.weights, self.scales, *([] if self.frozen else [self.grads])):
-            each[pair] = each[turned]
+        for stack in (self.weights, self.scales, *([] if self.frozen else [self.grads])):
+            stack[pair] = stack[turned]
         self.ranks[one], self.ranks[other] = self.ranks[other], self.ranks[one]
 
     def detach(self) -> None:

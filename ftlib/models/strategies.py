@@ -240,7 +240,7 @@ def _check_deepspeed(scale: ScaleSection) -> None:
     if scale.offload != "nvme":
         return
     _own_programs_are_found()
-    missing = [each for each in ("ninja", "c++") if shutil.which(each) is None]
+    missing = [program for program in ("ninja", "c++") if shutil.which(program) is None]
     if missing:
         raise TrialError(
             f"scale.offload is 'nvme', a part of deepspeed that is built at first use, but the worker has no "

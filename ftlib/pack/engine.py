@@ -150,7 +150,7 @@ class Pack:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         again = [(member, member.block()) for member in members]
-        return [each for part in (again[:half], again[half:]) for each in self._compute(part)]
+        return [due for part in (again[:half], again[half:]) for due in self._compute(part)]
 
     def _forward_backward(self, fused: list[tuple[Member, Block]]) -> list[Member]:
         members, blocks = [member for member, _ in fused], [block for _, block in fused]
@@ -211,11 +211,13 @@ class Pack:
         found: list[list[Table]] = [[] for _ in objectives]
         route = None if slots is None else Route(slots)
         for part in parts:
-            blocks = [self._block("eval", each, part) for each in objectives]
+            blocks = [self._block("eval", objective, part) for objective in objectives]
             with self.base.computing(blocks, route) as outputs:
-                for into, each, scored in zip(found, objectives, outputs, strict=True):
-                    into.append(on_cpu(each.evaluate(scored, "eval", part)))
-        return [each.finish(batches, self.setting.metric) for each, batches in zip(objectives, found, strict=True)]
+                for into, objective, scored in zip(found, objectives, outputs, strict=True):
+                    into.append(on_cpu(objective.evaluate(scored, "eval", part)))
+        return [
+            objective.finish(batches, self.setting.metric) for objective, batches in zip(objectives, found, strict=True)
+        ]
 
     def evaluate_base(self, make: Callable[[], Objective]) -> None:
         """Evaluates the untuned base as the trial `base`, once. That it cannot be evaluated is noted, not raised."""

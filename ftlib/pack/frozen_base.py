@@ -291,7 +291,9 @@ class _Outputs:
 
     @cached_property
     def logits(self) -> Sequence[Tensor]:
-        parts: Sequence[Tensor] = self.whole.unbind() if self.together else [self.head(each) for each in self.picked]
+        parts: Sequence[Tensor] = (
+            self.whole.unbind() if self.together else [self.head(hidden) for hidden in self.picked]
+        )
         return parts
 
     @cached_property
@@ -301,8 +303,8 @@ class _Outputs:
             parts = _log_probs(self.whole, self.targets).unbind()
             return parts
         return [
-            checkpoint(lambda h, t: _log_probs(self.head(h), t), each, target, use_reentrant=False)
-            for each, target in zip(self.picked.unbind(), self.targets, strict=True)
+            checkpoint(lambda h, t: _log_probs(self.head(h), t), hidden, target, use_reentrant=False)
+            for hidden, target in zip(self.picked.unbind(), self.targets, strict=True)
         ]
 
 
@@ -317,10 +319,10 @@ def _plain(name: str) -> str:
 def _padded(examples: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
     """A batch as transformers' models take it, padded on the right."""
     pad = nn.utils.rnn.pad_sequence
-    ids = [torch.tensor(each["input_ids"]) for each in examples]
-    labels = [torch.tensor(each["labels"]) for each in examples]
+    ids = [torch.tensor(example["input_ids"]) for example in examples]
+    labels = [torch.tensor(example["labels"]) for example in examples]
     return {
         "input_ids": pad(ids, batch_first=True, padding_value=pad_token_id),
-        "attention_mask": pad([torch.ones_like(each) for each in ids], batch_first=True),
+        "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
         "labels": pad(labels, batch_first=True, padding_value=-100),
     }

@@ -109,7 +109,7 @@ def _companies(base: FrozenBase, layer: _Layer, shapes: int) -> set[tuple[int, i
     """(rows of a trial, trials): the smallest, and those of a step, as far as PRODUCTS allows."""
     most = PRODUCTS / (4 * shapes * layer.inputs * layer.outputs)  # rows; forward and backward, two companies
     rows = min(_rows_of_a_step(base), max(BLOCK, int(most / 2) // BLOCK * BLOCK))
-    return {(each, max(2, min(base.bank.slots, int(most / each)))) for each in (BLOCK, rows)}
+    return {(size, max(2, min(base.bank.slots, int(most / size)))) for size in (BLOCK, rows)}
 
 
 def _rows_of_a_step(base: FrozenBase) -> int:

@@ -129,7 +129,7 @@ class Member:
                 self.objective.items(rows, len(block.picked))
                 for rows, block in zip(self.rows_of_step, blocks, strict=True)
             ]
-            self.items = None if None in counted else sum(each for each in counted if each is not None)
+            self.items = None if None in counted else sum(count for count in counted if count is not None)
             self.before = self.loss.clone(), self.tokens
         return self.blocks(self.objective, self.rows)
 

@@ -49,21 +49,23 @@ class Block:
 
     @classmethod
     def of(cls, sequences: Sequence[Tokens]) -> Block:
-        lengths = tuple(rounded(len(each.ids)) for each in sequences)
+        lengths = tuple(rounded(len(sequence.ids)) for sequence in sequences)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         ids = np.zeros(starts[-1], dtype=np.int64)
         positions = np.zeros(starts[-1], dtype=np.int64)
-        for each, start, length in zip(sequences, starts, lengths, strict=False):
-            ids[start : start + len(each.ids)] = each.ids
+        for sequence, start, length in zip(sequences, starts, lengths, strict=False):
+            ids[start : start + len(sequence.ids)] = sequence.ids
             positions[start : start + length] = np.arange(length)
         return cls(
             ids=ids,
             positions=positions,
             lengths=lengths,
-            picked=np.concatenate([each.picked + start for each, start in zip(sequences, starts, strict=False)]),
-            targets=np.concatenate([each.targets for each in sequences]),
-            owners=np.repeat(np.arange(len(sequences)), [len(each.picked) for each in sequences]),
-            tokens=sum(len(each.ids) for each in sequences),
+            picked=np.concatenate(
+                [sequence.picked + start for sequence, start in zip(sequences, starts, strict=False)]
+            ),
+            targets=np.concatenate([sequence.targets for sequence in sequences]),
+            owners=np.repeat(np.arange(len(sequences)), [len(sequence.picked) for sequence in sequences]),
+            tokens=sum(len(sequence.ids) for sequence in sequences),
         )
 
 
@@ -197,7 +199,7 @@ def _attention(
     layout = _CURRENT[-1]
     if n == 1 and layout.one is not None:
         layout = layout.one
-    parts = [_in_order(each, layout, n) for each in (query, key, value)]
+    parts = [_in_order(tensor, layout, n) for tensor in (query, key, value)]
     window = kwargs.pop("sliding_window", None)
     outputs, start = [], 0
     for count, length in layout.groups:

@@ -81,11 +81,11 @@ def measure(base: FrozenBase, setting: Setting, most: int, rank: int) -> Width:
             if not out_of_memory(error) or width == 1:
                 raise
             break
-        rates = [each / seconds for each, seconds in steps.items()]
+        rates = [tried / seconds for tried, seconds in steps.items()]
         if width >= most or (width > 1 and rates[-1] < LEVEL * max(rates[:-1])):
             break
         width = min(STRIDE * width, most)
-    best = min(each for each, seconds in steps.items() if each / seconds >= AS_GOOD * max(rates))
+    best = min(tried for tried, seconds in steps.items() if tried / seconds >= AS_GOOD * max(rates))
     bound = timed(lambda: frozen(base, blocks[best]), base.device)
     base.bank.resize(best)
     return Width(best, best / steps[best] * steps[1], min(1.0, bound / steps[best]), steps)

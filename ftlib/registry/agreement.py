@@ -137,7 +137,7 @@ def free() -> None:
 
 def check_finite(logits: Logits, owner: str) -> None:
     """Raises FtlibError for NaN and infinity."""
-    if not all(torch.isfinite(each).all() for each in logits):
+    if not all(torch.isfinite(tensor).all() for tensor in logits):
         raise FtlibError(f"{owner}: some of its logits are no numbers (NaN or infinite): choose another trial.")
 
 

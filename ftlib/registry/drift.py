@@ -49,7 +49,11 @@ class Texts:
     def quantiles(self) -> dict[str, int]:
         """Lengths at the 5th, 50th and 95th per cent, nearest-rank."""
         ordered = sorted(self.lengths.elements())
-        return {f"p{each}": ordered[-(-len(ordered) * each // 100) - 1] for each in (5, 50, 95)} if ordered else {}
+        return (
+            {f"p{percent}": ordered[-(-len(ordered) * percent // 100) - 1] for percent in (5, 50, 95)}
+            if ordered
+            else {}
+        )
 
 
 def words(text: str) -> list[str]:
@@ -102,13 +106,13 @@ def expectations(reference: Texts, held_out: Sequence[Texts]) -> dict[int, dict[
     for size in SIZES:
         draws = [measures(reference, Texts.together(drawing.choices(held_out, k=size))) for _ in range(DRAWS)]
         columns = {name: [draw[name] for draw in draws] for name in draws[0]}
-        found[size] = {name: statistics.mean(each) + 2 * statistics.stdev(each) for name, each in columns.items()}
+        found[size] = {name: statistics.mean(values) + 2 * statistics.stdev(values) for name, values in columns.items()}
     return found
 
 
 def expected(table: Mapping[int, Mapping[str, float]], size: int) -> Mapping[str, float]:
     """The row of the largest size that is not above `size`: fewer texts stray further, so none is judged too hard."""
-    return table[max((each for each in table if each <= size), default=min(table))]
+    return table[max((known for known in table if known <= size), default=min(table))]
 
 
 def _deciles(lengths: Counter[int]) -> list[int]:

@@ -120,7 +120,7 @@ def add(
     path = path or default_path()
     with _locked(path):
         keys = _read(path)
-        if name in {each.name for each in keys}:
+        if name in {known.name for known in keys}:
             raise InputError(f"there is a key '{name}' already: remove it first ('ftlib keys remove {name}').")
         _write(path, (*keys, key))
     return token

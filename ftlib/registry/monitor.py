@@ -229,9 +229,9 @@ def to_table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("", "in training", "in traffic", "measure", "value", "limit", ""):
         table.add_column(heading, justify="right" if heading in ("value", "limit") else "left", no_wrap=True)
-    for each in report.findings:
-        numbers = ["" if number is None else f"{number:.3f}" for number in (each.value, each.limit)]
-        verdict = "drifted" if each.drifted else "" if each.limit is None else "ok"
-        cells = (each.what, each.training, each.traffic, each.measure, *numbers, verdict)
-        table.add_row(*cells, style="bold red" if each.drifted else "")
+    for finding in report.findings:
+        numbers = ["" if number is None else f"{number:.3f}" for number in (finding.value, finding.limit)]
+        verdict = "drifted" if finding.drifted else "" if finding.limit is None else "ok"
+        cells = (finding.what, finding.training, finding.traffic, finding.measure, *numbers, verdict)
+        table.add_row(*cells, style="bold red" if finding.drifted else "")
     return table

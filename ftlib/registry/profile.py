@@ -112,6 +112,6 @@ def _part(tokens: Sequence[list[int]], tokenizer: Any) -> Part | None:
     if len(texts) < HELD_OUT:
         return None
     held_out = texts[::HELD_OUT]
-    kept = Texts.together([each for number, each in enumerate(texts) if number % HELD_OUT])
+    kept = Texts.together([text for number, text in enumerate(texts) if number % HELD_OUT])
     kept = Texts(kept.lengths, Counter(dict(kept.words.most_common(MOST_WORDS))))
     return Part(kept, expectations(kept, held_out))

@@ -351,9 +351,9 @@ def _meant(place: FolderBackend | StoreBackend, name: str) -> Version | None:
 def _whole(place: FolderBackend | StoreBackend, name: str, state: dict[str, Any]) -> Alias:
     """What a name will mean, looked at before it does. Raises FtlibError for a version that is gone or damaged."""
     told = _alias(place, name, json.dumps(state).encode())
-    for each in (told.version, told.canary):
-        if each is not None:
-            place.manifest(name, each.number)
+    for version in (told.version, told.canary):
+        if version is not None:
+            place.manifest(name, version.number)
     return told
 
 

@@ -108,7 +108,9 @@ class Cluster:
         """The jobs that are runs of ours, oldest first."""
         with self._asking():
             found = self._client.list_jobs()
-        ours = [_job(each) for each in found if OURS in (each.metadata or {}) and "storage" in each.metadata]
+        ours = [
+            _job(details) for details in found if OURS in (details.metadata or {}) and "storage" in details.metadata
+        ]
         return sorted(ours, key=lambda job: job.started or 0)
 
     def job(self, name: str) -> Job:

@@ -80,14 +80,14 @@ def _cluster(file: ClusterFile, extra: list[dict[str, Any]] | None = None) -> di
         },
         "workerGroupSpecs": [
             {
-                "groupName": each.name,
-                "replicas": each.least,
-                "minReplicas": each.least,
-                "maxReplicas": each.most,
-                "rayStartParams": _start(each),
-                "template": _pod(file, each, "ray-worker", extra or []),
+                "groupName": node.name,
+                "replicas": node.least,
+                "minReplicas": node.least,
+                "maxReplicas": node.most,
+                "rayStartParams": _start(node),
+                "template": _pod(file, node, "ray-worker", extra or []),
             }
-            for each in workers
+            for node in workers
         ],
     }
 
@@ -121,7 +121,10 @@ def _pod(file: ClusterFile, node: NodeType, container: str, extra: list[dict[str
                 "resources": {"requests": amounts, "limits": amounts},
                 "env": [{"name": "FTLIB_HOME", "value": HOME}],
                 "envFrom": [{"secretRef": {"name": SECRETS, "optional": True}}],
-                "volumeMounts": [*MOUNTS, *({"name": each["name"], "mountPath": f"/{each['name']}"} for each in extra)],
+                "volumeMounts": [
+                    *MOUNTS,
+                    *({"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in extra),
+                ],
             }
         ],
         "volumes": [*VOLUMES, *extra],

@@ -112,11 +112,11 @@ class ClusterFile:
     def hourly(self) -> tuple[float, float]:
         """What an hour costs at the least, and at the most that `max_workers` lets all types together be."""
         head, *workers = self.node_types
-        least = head.price + sum(each.least * each.price for each in workers)
-        most, room = least, self.tree["max_workers"] - sum(each.least for each in workers)
-        for each in sorted(workers, key=lambda each: -each.price):
-            more = min(each.most - each.least, room)
-            most, room = most + more * each.price, room - more
+        least = head.price + sum(node.least * node.price for node in workers)
+        most, room = least, self.tree["max_workers"] - sum(node.least for node in workers)
+        for node in sorted(workers, key=lambda node: -node.price):
+            more = min(node.most - node.least, room)
+            most, room = most + more * node.price, room - more
         return least, most
 
     def ray(self, command: str, *arguments: str) -> None:

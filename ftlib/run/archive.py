@@ -30,7 +30,7 @@ def write_archive(run: Run, target: Path, weights: str) -> dict[str, Any]:
     """Writes the tar, also of a run that is going on; says its size and its SHA-256."""
     best = write_leaderboard(run).best
     wanted = [
-        each for each in run.trials() if weights == "all" or (weights == "best" and best and each.id == best.trial)
+        trial for trial in run.trials() if weights == "all" or (weights == "best" and best and trial.id == best.trial)
     ]
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=run.path) as folder:
         held = {trial.id: _hold(trial, Path(folder) / trial.id) for trial in wanted}

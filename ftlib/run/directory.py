@@ -153,11 +153,11 @@ class Trial:
 
     def sweep_up(self) -> int:
         """Removes what killed processes have left half written; returns how many bytes that frees."""
-        orphans = [each for each in self.path.glob(".*") if settled(target_of(each)) != each]
+        orphans = [entry for entry in self.path.glob(".*") if settled(target_of(entry)) != entry]
         freed = 0
-        for each in orphans:
-            freed += sum(file.stat().st_size for file in (each, *each.rglob("*")) if file.is_file())
-            shutil.rmtree(each, ignore_errors=True) if each.is_dir() else each.unlink(missing_ok=True)
+        for orphan in orphans:
+            freed += sum(file.stat().st_size for file in (orphan, *orphan.rglob("*")) if file.is_file())
+            shutil.rmtree(orphan, ignore_errors=True) if orphan.is_dir() else orphan.unlink(missing_ok=True)
         return freed
 
     def forget_after(self, step: int) -> None:
@@ -209,7 +209,7 @@ class Run:
         path = Path(path).expanduser().absolute()
         if (path / RESOLVED).is_file():
             return cls(path)
-        beside = sorted(each.parent.name for each in path.parent.glob("*/resolved.json"))
+        beside = sorted(file.parent.name for file in path.parent.glob("*/resolved.json"))
         same = [name for name in beside if STAMP.sub("", name) == path.name]
         if same:
             return cls(path.parent / same[-1])
@@ -253,7 +253,7 @@ class Run:
 
     def new_trial(self) -> Trial:
         """The directory of one more trial: 000 (`FIRST`), 001, ... in the order in which they were proposed."""
-        names = [each.name for each in os.scandir(self.path / TRIALS) if each.name.isdigit()]
+        names = [entry.name for entry in os.scandir(self.path / TRIALS) if entry.name.isdigit()]
         for number in itertools.count(len(names)):
             trial = self.trial(f"{number:03d}")
             with contextlib.suppress(FileExistsError):

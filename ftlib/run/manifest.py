@@ -78,11 +78,11 @@ def _is_experiment(value: Any) -> bool:
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _are_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, int | float | None) for each in value.values())
+    return isinstance(value, dict) and all(isinstance(number, int | float | None) for number in value.values())
 
 
 def _is_time(value: Any) -> bool:

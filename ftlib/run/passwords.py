@@ -87,7 +87,7 @@ def _passwords(url: str) -> set[str]:
     end = _end_of_password(rest)
     found = {rest[rest.index(":") + 1 : end]} if end is not None else set()
     found |= {value for name, value in parse_qsl(query) if SECRET.search(name)}
-    return {each for password in found for each in (password, unquote(password)) if each}
+    return {form for password in found for form in (password, unquote(password)) if form}
 
 
 def _file() -> Path:

@@ -66,7 +66,7 @@ def find(url: str) -> str:
         return url
     above, _, name = url.rpartition("/")
     beside = sorted({path.partition("/")[0] for path in object_store.listing(above)} - {".data"})
-    same = [each for each in beside if STAMP.sub("", each) == name]
+    same = [candidate for candidate in beside if STAMP.sub("", candidate) == name]
     if not same:
         raise InputError(f"{url} is no run (it has no resolved.json).{nearest(name, beside)}")
     return f"{above}/{same[-1]}"

@@ -143,7 +143,9 @@ def check(run: Run, deed: str = "resuming it") -> None:
 
 def _open_to_others(folder: Path) -> Iterator[str]:
     """What of a run others can write, or have made, or leads out of it: the first is enough."""
-    inside = [path for each in folder.iterdir() if each.name not in OF_TRACKERS for path in (each, *each.rglob("*"))]
+    inside = [
+        path for entry in folder.iterdir() if entry.name not in OF_TRACKERS for path in (entry, *entry.rglob("*"))
+    ]
     for path in (folder, *inside):
         try:
             about = path.lstat()

@@ -273,7 +273,7 @@ def _has_key() -> bool:
         known = netrc.netrc(os.environ.get("NETRC") or None).hosts  # not its `default`, which is of any server
     except (OSError, netrc.NetrcParseError):
         return False
-    return any(known.get(each, ("", "", ""))[2] for each in (WANDB_HOSTS if host in WANDB_HOSTS else (host,)))
+    return any(known.get(server, ("", "", ""))[2] for server in (WANDB_HOSTS if host in WANDB_HOSTS else (host,)))
 
 
 def _trackers(run: Run, track: TrackSection, warn: Callable[[str], None]) -> list[Tracker]:

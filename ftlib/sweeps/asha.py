@@ -71,8 +71,8 @@ class SuccessiveHalving(FIFOScheduler):
         kept = math.ceil(len(scores) / self.reduction_factor) + self.calls_back
         order = sorted(scores, key=scores.__getitem__)
         last = order[min(kept, len(order)) - 1]
-        others = [each for each in order[kept:] if self.reached[each] == rung]
-        return {each for each in others if self._is_worse(rung, each, last)}
+        others = [trial for trial in order[kept:] if self.reached[trial] == rung]
+        return {trial for trial in others if self._is_worse(rung, trial, last)}
 
     def _is_worse(self, rung: int, trial: str, last: str) -> bool:
         """By more than the standard error of their difference over the parts of the rows, which are the same for

@@ -65,7 +65,9 @@ def draws(experiment: Experiment) -> dict[str, Any]:
 
 def _within(experiment: Experiment) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Keeps what PBT's multiplying made inside the ranges of the space."""
-    space = {path: each for path, each in swept(experiment).space.items() if isinstance(each, config.Range)}
+    space = {
+        path: dimension for path, dimension in swept(experiment).space.items() if isinstance(dimension, config.Range)
+    }
 
     def clip(point: dict[str, Any]) -> dict[str, Any]:
         return {

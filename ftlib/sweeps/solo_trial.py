@@ -178,8 +178,8 @@ def _reason(error: Exception) -> str | None:
 
     if isinstance(error, WorkerGroupError):
         errors = list(error.worker_failures.values())
-        known = [each for each in errors if not isinstance(each, ray.exceptions.RayError)]
-        known.sort(key=lambda each: not isinstance(each, FtlibError))  # one says why, the others only that it is gone
+        known = [fault for fault in errors if not isinstance(fault, ray.exceptions.RayError)]
+        known.sort(key=lambda fault: not isinstance(fault, FtlibError))  # one says why, the others only that it is gone
         return _reason(known[0]) if known else None
     if isinstance(error, ray.exceptions.RayTaskError):
         return _reason(error.cause) if isinstance(error.cause, Exception) else str(error.cause)

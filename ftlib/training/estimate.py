@@ -41,13 +41,13 @@ def _steps_an_epoch(experiment: Experiment, data: DataReport) -> int:
 
 def budget(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(tokens, steps) that every trial of the sweep reaches: those of its shortest trial."""
-    points = [steps_and_tokens(each, data) for each in _extremes(experiment)]
+    points = [steps_and_tokens(extreme, data) for extreme in _extremes(experiment)]
     return min(tokens for _, tokens in points), min(steps for steps, _ in points)
 
 
 def grace(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(tokens, steps) at which every trial of the sweep has made `GRACE` steps, or an epoch where that is shorter."""
-    epochs = [_steps_an_epoch(each, data) for each in _extremes(experiment)]
+    epochs = [_steps_an_epoch(extreme, data) for extreme in _extremes(experiment)]
     steps = [min(GRACE, epoch) for epoch in epochs]
     tokens = [math.ceil(step / epoch * data.train_tokens) for step, epoch in zip(steps, epochs, strict=True)]
     return max(tokens), max(steps)
@@ -65,7 +65,9 @@ def _extremes(experiment: Experiment) -> list[Experiment]:
             ends[path] = list({*([min(known), max(known)] if known else []), *(set(dimension.choices) - set(known))})
     keys = [path.removeprefix("train.") for path in ends]
     sections = (dict(zip(keys, values, strict=True)) for values in product(*ends.values()))
-    return [experiment.model_copy(update={"train": experiment.train.model_copy(update=each)}) for each in sections]
+    return [
+        experiment.model_copy(update={"train": experiment.train.model_copy(update=section)}) for section in sections
+    ]
 
 
 @dataclass(frozen=True)

@@ -148,10 +148,10 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
 def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
     """The run's prepared data; a point that changes what the tokens depend on prepares its own, once a content."""
 
-    def basis(each: Experiment) -> Any:
-        model = each.model
+    def basis(point: Experiment) -> Any:
+        model = point.model
         tokens = model.name_or_path, model.gguf_file, model.tokenizer, model.special_tokens
-        return each.data.model_dump(exclude={"packing"}), tokens
+        return point.data.model_dump(exclude={"packing"}), tokens
 
     shared = load_prepared(Path(setting.data))
     if basis(experiment) == basis(setting.experiment()):

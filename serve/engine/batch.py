@@ -57,10 +57,10 @@ class Batch:
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def admit(self, group: list[Sequence]) -> list[Sequence]:
         """Reads prompts, whose adapters are held, and draws the first token of each. Returns those that have one."""
-        short = [each for each in group if len(each.prompt) <= CHUNK or self._reads]
-        self._filling.extend(Filling(each, DynamicCache()) for each in group if each not in short)
+        short = [sequence for sequence in group if len(sequence.prompt) <= CHUNK or self._reads]
+        self._filling.extend(Filling(sequence, DynamicCache()) for sequence in group if sequence not in short)
         begun: list[Sequence] = []
-        for prompts in [[each] for each in short] if self._reads else _gathered(short):
+        for prompts in [[sequence] for sequence in short] if self._reads else _gathered(short):
             begun += self._read(prompts)
         return begun
 
@@ -75,7 +75,7 @@ class Batch:
             mask = self._cache.mask(self._device)
             if mask is not None and self._masks_are_4d:
                 mask = mask[:, None, None, :]
-            ids = torch.tensor([[each.tokens[-1]] for each in stepped], device=self._device)
+            ids = torch.tensor([[sequence.tokens[-1]] for sequence in stepped], device=self._device)
             with self._mixed(stepped):
                 logits = self._model(
                     input_ids=ids,
@@ -94,7 +94,7 @@ class Batch:
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def drop(self, sequence: Sequence) -> None:
         """Ends a sequence that nobody waits for any more."""
-        for filling in [each for each in self._filling if each.sequence is sequence]:
+        for filling in [entry for entry in self._filling if entry.sequence is sequence]:
             self._filling.remove(filling)
             self._free(sequence)
         if sequence in self.rows:
@@ -108,9 +108,9 @@ class Batch:
 
     def _read(self, group: list[Sequence]) -> list[Sequence]:
         """Short prompts in one pass. Shorter ones are filled up behind their end, which no token before it sees."""
-        lengths = [len(each.prompt) for each in group]
+        lengths = [len(sequence.prompt) for sequence in group]
         ids = torch.tensor(
-            [each.prompt + [0] * (max(lengths) - len(each.prompt)) for each in group], device=self._device
+            [sequence.prompt + [0] * (max(lengths) - len(sequence.prompt)) for sequence in group], device=self._device
         )
         if self._reads:
             out = self._reads(input_ids=ids, use_cache=True)
@@ -147,17 +147,17 @@ class Batch:
 
     def _begin(self, group: list[Sequence], filled: Any, lengths: list[int], logits: Any) -> list[Sequence]:
         self._take(group, logits)
-        for place, (each, length) in enumerate(zip(group, lengths, strict=True)):
-            if each.ended:
-                self._free(each)
+        for place, (sequence, length) in enumerate(zip(group, lengths, strict=True)):
+            if sequence.ended:
+                self._free(sequence)
             else:
                 self._cache.join(filled, place, length)
-                self.rows.append(each)
+                self.rows.append(sequence)
         return group
 
     def _take(self, rows: list[Sequence], logits: Any) -> None:
-        for each, drawn in zip(rows, draw(logits, [row.sampling for row in rows]), strict=True):
-            each.take(drawn)
+        for sequence, drawn in zip(rows, draw(logits, [row.sampling for row in rows]), strict=True):
+            sequence.take(drawn)
 
     def _leave(self, row: int) -> None:
         gone = self.rows[row]
@@ -171,18 +171,18 @@ class Batch:
             self._slots.free(sequence.adapter.id)
 
     def _mixed(self, rows: list[Sequence]) -> AbstractContextManager[None]:
-        ids = [each.adapter.id for each in rows if each.adapter is not None]
+        ids = [sequence.adapter.id for sequence in rows if sequence.adapter is not None]
         return self._slots.mixed(ids) if ids else nullcontext()
 
 
 def _gathered(group: list[Sequence]) -> list[list[Sequence]]:
     """Prompts that are read together: about equally long, and not too many tokens with what fills them up."""
     found: list[list[Sequence]] = []
-    for each in sorted(group, key=lambda each: len(each.prompt)):
-        if found and (len(found[-1]) + 1) * len(each.prompt) <= CHUNK:
-            found[-1].append(each)
+    for sequence in sorted(group, key=lambda sequence: len(sequence.prompt)):
+        if found and (len(found[-1]) + 1) * len(sequence.prompt) <= CHUNK:
+            found[-1].append(sequence)
         else:
-            found.append([each])
+            found.append([sequence])
     return found
 
 

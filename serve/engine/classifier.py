@@ -65,7 +65,7 @@ class Classifier:
 
     def _answers(self, requests: list[list[str]]) -> list[list[Label] | Refusal]:
         encoded = [[self._tokenizer(text)["input_ids"] for text in texts] for texts in requests]
-        refused = [self._refusal(each) for each in encoded]
+        refused = [self._refusal(request) for request in encoded]
         rows = [ids for texts, no in zip(encoded, refused, strict=True) if no is None for ids in texts]
         labels = iter(self._label(rows)) if rows else iter(())
         return [no or [next(labels) for _ in texts] for texts, no in zip(encoded, refused, strict=True)]

@@ -105,8 +105,8 @@ class Engine:
         except Refused as refused:
             yield refused.refusal
             return
-        waiting = [Waiting(each, ask.version.id, until, tell) for each in sequences]
-        prompt_tokens = sum(len(each.prompt) for each in sequences[:: ask.n])
+        waiting = [Waiting(sequence, ask.version.id, until, tell) for sequence in sequences]
+        prompt_tokens = sum(len(sequence.prompt) for sequence in sequences[:: ask.n])
         self._enter(waiting)
         left = len(waiting)
         try:
@@ -234,17 +234,17 @@ class Engine:
     def _enter(self, waiting: list[Waiting]) -> None:
         with self._work:
             self._queue.limit = self._options.max_waiting + max(0, self._options.max_rows - len(self._active))
-            for each in waiting:
-                dropped = self._queue.put(each.key, each)
+            for waiter in waiting:
+                dropped = self._queue.put(waiter.key, waiter)
                 if dropped is not None:
                     dropped.tell(self._busy())
             self._work.notify()
 
     def _abandon(self, waiting: list[Waiting]) -> None:
         with self._work:
-            for each in waiting:
-                each.gone = True
-                self._queue.remove(each.key, each)
+            for waiter in waiting:
+                waiter.gone = True
+                self._queue.remove(waiter.key, waiter)
 
     def _busy(self) -> Refusal:
         seconds = max(1, math.ceil(len(self._queue) * self._pace / 2))
@@ -268,7 +268,7 @@ class Engine:
                 self._work.wait()
             self._expire()
             group = self._next()
-        touched = self._batch.admit([each.sequence for each in group]) if group else []
+        touched = self._batch.admit([waiter.sequence for waiter in group]) if group else []
         touched += self._batch.step()
         self.steps += 1
         self.row_steps += len(touched)
@@ -278,47 +278,47 @@ class Engine:
     def _next(self) -> list[Waiting]:
         """Who becomes a row now: in fair order, while there are rows, slots and places in the cache."""
         group: list[Waiting] = []
-        users = Counter(each.key for each in self._active.values())
-        while len(group) < GROUP and (each := self._queue.take(users, self._fits)) is not None:
-            if each.lost is not None:
-                log.error("%s could not be put into a slot.", each.key, exc_info=each.lost)
-                each.tell(BROKEN)
+        users = Counter(waiter.key for waiter in self._active.values())
+        while len(group) < GROUP and (waiter := self._queue.take(users, self._fits)) is not None:
+            if waiter.lost is not None:
+                log.error("%s could not be put into a slot.", waiter.key, exc_info=waiter.lost)
+                waiter.tell(BROKEN)
                 continue
-            each.begun = time.monotonic()
-            self._active[each.sequence] = each
-            users[each.key] += 1
-            group.append(each)
+            waiter.begun = time.monotonic()
+            self._active[waiter.sequence] = waiter
+            users[waiter.key] += 1
+            group.append(waiter)
         return group
 
-    def _fits(self, each: Waiting) -> bool:
+    def _fits(self, waiter: Waiting) -> bool:
         """Whether there is a row, a place in the cache and a slot for it; the slot is taken."""
-        rows = [*self._active, each.sequence]
+        rows = [*self._active, waiter.sequence]
         longest = max(len(row.prompt) + row.limit for row in rows)
         if len(rows) > self._options.max_rows or len(rows) * longest > self._cells:
             return False
         try:
-            return each.sequence.adapter is None or self._slots.hold(each.sequence.adapter)
+            return waiter.sequence.adapter is None or self._slots.hold(waiter.sequence.adapter)
         except Exception as error:  # it must not stop the thread, nor stay at the head of its line
-            each.lost = error
+            waiter.lost = error
             return True
 
     def _expire(self) -> None:
         now = time.monotonic()
-        for each in [each for each in self._queue if now > each.until]:
-            self._queue.remove(each.key, each)
-            each.tell(self._busy())
+        for waiter in [waiter for waiter in self._queue if now > waiter.until]:
+            self._queue.remove(waiter.key, waiter)
+            waiter.tell(self._busy())
 
     def _report(self, touched: dict[Any, None]) -> None:
         now = time.monotonic()
         for sequence in touched:
-            each = self._active.get(sequence)
-            if each is None:
+            waiter = self._active.get(sequence)
+            if waiter is None:
                 continue
-            each.first = each.first or now
+            waiter.first = waiter.first or now
             if sequence.refusal is not None:
-                each.tell(sequence.refusal)
-            elif not each.gone and (piece := sequence.piece()) is not None:
-                each.tell(replace(piece, queued=each.begun - each.arrived, waited=each.first - each.arrived))
+                waiter.tell(sequence.refusal)
+            elif not waiter.gone and (piece := sequence.piece()) is not None:
+                waiter.tell(replace(piece, queued=waiter.begun - waiter.arrived, waited=waiter.first - waiter.arrived))
             if sequence.ended:
                 del self._active[sequence]
                 self._count_end()
@@ -330,17 +330,17 @@ class Engine:
     def _clear_away(self) -> None:
         """Rows that nobody waits for, and rows whose time is over."""
         now = time.monotonic()
-        for sequence, each in list(self._active.items()):
-            if each.gone or now > each.until:
+        for sequence, waiter in list(self._active.items()):
+            if waiter.gone or now > waiter.until:
                 self._batch.drop(sequence)
                 del self._active[sequence]
-                if not each.gone:
-                    each.tell(_too_late(each))
+                if not waiter.gone:
+                    waiter.tell(_too_late(waiter))
 
     def _fail(self) -> None:
         self._batch.clear()
-        for each in self._active.values():
-            each.tell(BROKEN)
+        for waiter in self._active.values():
+            waiter.tell(BROKEN)
         self._active.clear()
 
 
@@ -357,8 +357,8 @@ def _joined(first: Piece | Refusal, heard: asyncio.Queue[Piece | Refusal]) -> Se
     return list(joined.values())
 
 
-def _too_late(each: Waiting) -> Refusal:
-    seconds = each.until - each.arrived
+def _too_late(waiter: Waiting) -> Refusal:
+    seconds = waiter.until - waiter.arrived
     message = f"The answer was not finished within {seconds:.0f} s: ask for fewer tokens, or for more time."
     return Refusal(message, None, "deadline_exceeded", 408, "timeout_error")
 

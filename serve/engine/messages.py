@@ -131,7 +131,11 @@ class Reply:
 
     def whole(self, choices: list[Piece], usage: dict[str, int]) -> dict[str, Any]:
         """All choices, each joined into one piece."""
-        return {**self._head("chat.completion"), "choices": [self._choice(each) for each in choices], "usage": usage}
+        return {
+            **self._head("chat.completion"),
+            "choices": [self._choice(choice) for choice in choices],
+            "usage": usage,
+        }
 
     def opening(self, index: int) -> dict[str, Any]:
         """A chat's stream starts with who speaks."""
@@ -159,12 +163,19 @@ class Reply:
         if not piece.logprobs:
             return None
         if self.chat:
-            return {"content": [{**_told(each), "top_logprobs": [*map(_told, each.top)]} for each in piece.logprobs]}
+            return {
+                "content": [
+                    {**_told(likelihood), "top_logprobs": [*map(_told, likelihood.top)]}
+                    for likelihood in piece.logprobs
+                ]
+            }
         return {
-            "tokens": [each.token for each in piece.logprobs],
-            "token_logprobs": [each.logprob for each in piece.logprobs],
-            "top_logprobs": [{one.token: one.logprob for one in reversed(each.top)} for each in piece.logprobs],
-            "text_offset": _offsets(each.token for each in piece.logprobs),
+            "tokens": [likelihood.token for likelihood in piece.logprobs],
+            "token_logprobs": [likelihood.logprob for likelihood in piece.logprobs],
+            "top_logprobs": [
+                {one.token: one.logprob for one in reversed(likelihood.top)} for likelihood in piece.logprobs
+            ],
+            "text_offset": _offsets(likelihood.token for likelihood in piece.logprobs),
         }
 
     def _head(self, kind: str) -> dict[str, Any]:
@@ -208,12 +219,12 @@ class Tally:
 def printable(text: str, most: int = LONGEST_ECHO) -> str:
     """What a client wrote, as it may stand in a sentence or a log: short, and without what moves a terminal's
     cursor."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text[:most])
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:most])
 
 
-def _told(each: TokenLogprob) -> dict[str, Any]:
-    raw = each.token.encode() if each.raw is None else each.raw
-    return {"token": each.token, "logprob": each.logprob, "bytes": list(raw)}
+def _told(likelihood: TokenLogprob) -> dict[str, Any]:
+    raw = likelihood.token.encode() if likelihood.raw is None else likelihood.raw
+    return {"token": likelihood.token, "logprob": likelihood.logprob, "bytes": list(raw)}
 
 
 def _offsets(tokens: Iterable[str]) -> list[int]:

@@ -146,7 +146,7 @@ def encode(
         text = _templates.render(ask, tokenizer, until)
         found = [tokenizer(text, add_special_tokens=False)["input_ids"]]
     else:
-        found = [tokenizer(each)["input_ids"] if isinstance(each, str) else each for each in ask.prompts]
+        found = [tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt for prompt in ask.prompts]
     for ids in found:
         if not ids:
             raise Refused(Refusal(f"{param}: there is not one token in it: give some text.", param))
@@ -204,7 +204,7 @@ def room(model: Any) -> int | None:
         if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in POSITIONS:
             before = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
             rows.append(module.num_embeddings - before)
-    return min((each for each in rows if each is not None), default=None)
+    return min((count for count in rows if count is not None), default=None)
 
 
 def table(model: Any) -> int:

@@ -55,11 +55,11 @@ class LogOptions(Options):
     @field_validator("redact")
     @classmethod
     def _patterns(cls, value: list[str]) -> list[str]:
-        for each in value:
+        for pattern in value:
             try:
-                re.compile(each)
+                re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"'{each}' is no pattern: {error}") from None
+                raise ValueError(f"'{pattern}' is no pattern: {error}") from None
         return value
 
 

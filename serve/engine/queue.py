@@ -29,7 +29,7 @@ class FairQueue(Generic[Item]):
         self._lines.setdefault(key, deque()).append(item)
         if len(self) <= self.limit:
             return None
-        longest = max(self._lines, key=lambda each: (len(self._lines[each]), each == key))
+        longest = max(self._lines, key=lambda user: (len(self._lines[user]), user == key))
         dropped = self._lines[longest].pop()
         self._forget(longest)
         return dropped
@@ -37,7 +37,7 @@ class FairQueue(Generic[Item]):
     def take(self, active: Counter[str], fits: Callable[[Item], bool]) -> Item | None:
         """The next item that fits now: of the key with the fewest `active`, and among those of the longest without a
         turn. Each line keeps its order."""
-        for key in sorted(self._lines, key=lambda each: active[each]):
+        for key in sorted(self._lines, key=lambda user: active[user]):
             if fits(self._lines[key][0]):
                 item = self._lines[key].popleft()
                 self._lines.move_to_end(key)

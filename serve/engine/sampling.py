@@ -58,26 +58,26 @@ class Drawn:
 def draw(logits: Tensor, rows: Sequence[Sampling]) -> list[Drawn]:
     """One token a row of logits [n, vocabulary]."""
     logits = logits.float()
-    for row, each in enumerate(rows):
-        if each.penalized or each.logit_bias:
-            logits = _changed(logits, row, each)
+    for row, sampling in enumerate(rows):
+        if sampling.penalized or sampling.logit_bias:
+            logits = _changed(logits, row, sampling)
     best, tokens = logits.max(dim=-1)
     numbers = torch.isfinite(best).tolist()
     chosen: list[int] = tokens.tolist()
-    for row, each in enumerate(rows):
-        if numbers[row] and not each.greedy:
-            chosen[row] = _sample(logits[row], each)
-    told = [row for row, each in enumerate(rows) if each.logprobs is not None and numbers[row]]
+    for row, sampling in enumerate(rows):
+        if numbers[row] and not sampling.greedy:
+            chosen[row] = _sample(logits[row], sampling)
+    told = [row for row, sampling in enumerate(rows) if sampling.logprobs is not None and numbers[row]]
     likelihoods = dict(zip(told, logits[told].log_softmax(-1), strict=True)) if told else {}
     found = []
-    for row, each in enumerate(rows):
+    for row, sampling in enumerate(rows):
         if not numbers[row]:
             found.append(Drawn(None))
             continue
-        if each.penalized:
-            each.counts[chosen[row]] = each.counts.get(chosen[row], 0) + 1
+        if sampling.penalized:
+            sampling.counts[chosen[row]] = sampling.counts.get(chosen[row], 0) + 1
         found.append(
-            _told(chosen[row], likelihoods[row], each.logprobs or 0) if row in likelihoods else Drawn(chosen[row])
+            _told(chosen[row], likelihoods[row], sampling.logprobs or 0) if row in likelihoods else Drawn(chosen[row])
         )
     return found
 

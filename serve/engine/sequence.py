@@ -117,9 +117,9 @@ class Sequence:
         if not new and drawn:
             return
         group, self._unsettled = self._unsettled, []
-        own = [self.decode([each.token]) for each in group if each.token is not None]
+        own = [self.decode([draw.token]) for draw in group if draw.token is not None]
         texts = own if "".join(own) == new else [""] * (len(group) - 1) + [new]
-        self._told += [self._likelihood(each, text) for each, text in zip(group, texts, strict=False)]
+        self._told += [self._likelihood(draw, text) for draw, text in zip(group, texts, strict=False)]
 
     def _likelihood(self, drawn: Drawn, text: str) -> TokenLogprob:
         """What is told of a token that made `text` certain."""

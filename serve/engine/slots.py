@@ -120,16 +120,16 @@ class Slots:
         """Within, row i of a batch has the adapter ids[i], which is held."""
         from ftlib.models.lora_bank import Mix
 
-        places = {each.id: place for place, each in enumerate(self._held) if each}
+        places = {adapter.id: place for place, adapter in enumerate(self._held) if adapter}
         with self._bank.routed(Mix([places[id] for id in ids], self._bank.device)):
             yield
 
     @property
     def resident(self) -> list[str]:
-        return [each.id for each in self._held if each]
+        return [adapter.id for adapter in self._held if adapter]
 
     def _place(self, id: str) -> int | None:
-        return next((place for place, each in enumerate(self._held) if each and each.id == id), None)
+        return next((place for place, adapter in enumerate(self._held) if adapter and adapter.id == id), None)
 
     def _make_room(self) -> int | None:
         if None in self._held:
@@ -161,9 +161,9 @@ class Slots:
             targets, rank = targets | set(old.targets), max(rank, old.rank)
             old.detach()
         self._bank = serving_bank(self._model, targets, self._count, rank, self._dtype)
-        for place, each in enumerate(self._held):
-            if each is not None:
-                self._bank.load(place, each.state)
+        for place, held in enumerate(self._held):
+            if held is not None:
+                self._bank.load(place, held.state)
 
     def _swap(self, one: int, other: int) -> None:
         if one != other:

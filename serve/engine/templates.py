@@ -121,7 +121,7 @@ class Templates:
         except TooLong:
             if seconds < self._seconds:  # the request had no more time: that says nothing of the template
                 raise Refused(LATE) from None
-            if sum(len(each["content"]) for each in ask.messages or ()) < LITTLE:  # nor does a very long chat
+            if sum(len(message["content"]) for message in ask.messages or ()) < LITTLE:  # nor does a very long chat
                 self._endless[digest] = time.monotonic() + QUARANTINE
             raise self._does_not_end(ask) from None
         finally:
@@ -148,8 +148,8 @@ def _template(ask: Ask, tokenizer: Any, tools: list[dict[str, Any]] | None) -> s
 
 def _check_thoughts(ask: Ask, template: str) -> None:
     """Templates leave out the thoughts of earlier turns by design; one that knows of none would leave out all."""
-    for number, each in enumerate(ask.messages or ()):
-        if "reasoning_content" in each and not any(name in template for name in THOUGHTS):
+    for number, message in enumerate(ask.messages or ()):
+        if "reasoning_content" in message and not any(name in template for name in THOUGHTS):
             raise _dropped(ask, f"messages.{number}.reasoning_content")
 
 
@@ -170,19 +170,24 @@ def _renders(ask: Ask, tools: Any, special: dict[str, str]) -> dict[str, dict[st
     found = {"": with_(messages)}
     if tools:
         found["tools"] = with_(messages, None)
-    for role in dict.fromkeys(each["role"] for each in messages):
+    for role in dict.fromkeys(message["role"] for message in messages):
         if role not in PLAIN:
-            other = [{**each, "content": f"{each['content']}."} if each["role"] == role else each for each in messages]
-            found[f"messages.{_first(messages, lambda each, role=role: each['role'] == role)}"] = with_(other)
+            other = [
+                {**message, "content": f"{message['content']}."} if message["role"] == role else message
+                for message in messages
+            ]
+            found[f"messages.{_first(messages, lambda message, role=role: message['role'] == role)}"] = with_(other)
     for name in ("tool_calls", "name"):
-        if any(name in each and not (name == "name" and each["role"] == "tool") for each in messages):
-            at = _first(messages, lambda each, name=name: name in each)
-            found[f"messages.{at}.{name}"] = with_([{k: v for k, v in each.items() if k != name} for each in messages])
+        if any(name in message and not (name == "name" and message["role"] == "tool") for message in messages):
+            at = _first(messages, lambda message, name=name: name in message)
+            found[f"messages.{at}.{name}"] = with_(
+                [{k: v for k, v in message.items() if k != name} for message in messages]
+            )
     return found
 
 
 def _first(messages: list[dict[str, Any]], holds: Any) -> int:
-    return next(number for number, each in enumerate(messages) if holds(each))
+    return next(number for number, message in enumerate(messages) if holds(message))
 
 
 def _write(child: subprocess.Popen[bytes], line: bytes, until: float) -> None:

@@ -18,7 +18,7 @@ class TextStream:
 
     def __init__(self, decode: Callable[[list[int]], str], stop: Sequence[str] = ()) -> None:
         self._decode = decode
-        self._stop = [each for each in stop if each]
+        self._stop = [string for string in stop if string]
         self._ids: list[int] = []
         self._context = 0  # ids from here on are decoded
         self._shown = 0  # ids up to here have become text
@@ -51,11 +51,11 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._held + text
-        found = [place for each in self._stop if (place := text.find(each)) >= 0]
+        found = [place for string in self._stop if (place := text.find(string)) >= 0]
         if found:
             self.stopped, keep = True, len(text) - min(found)
         else:
-            keep = 0 if flush else max((_overlap(text, each) for each in self._stop), default=0)
+            keep = 0 if flush else max((_overlap(text, string) for string in self._stop), default=0)
         certain = text[: len(text) - keep]
         self._held = "" if self.stopped else text[len(certain) :]
         self.passed_on += len(certain)
@@ -98,8 +98,8 @@ class Spelling:
         fallback = re.fullmatch("<0x([0-9A-Fa-f]{2})>", piece)
         if fallback:
             return _part(bytes.fromhex(fallback[1]))
-        if self._alphabet is not None and all(each in self._alphabet for each in piece):
-            return _part(bytes(self._alphabet[each] for each in piece))
+        if self._alphabet is not None and all(character in self._alphabet for character in piece):
+            return _part(bytes(self._alphabet[character] for character in piece))
         return None, f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text
 
 
@@ -107,7 +107,7 @@ def _part(raw: bytes) -> tuple[bytes, str]:
     try:
         return raw, raw.decode()
     except UnicodeDecodeError:
-        return raw, "bytes:" + "".join(f"\\x{each:02x}" for each in raw)
+        return raw, "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 def _is_byte_level(tokenizer: Any) -> bool:
@@ -118,8 +118,8 @@ def _is_byte_level(tokenizer: Any) -> bool:
 def _alphabet() -> dict[str, int]:
     """The characters that byte-level tokenizers write for bytes, as GPT-2 chose them."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [each for each in range(256) if each not in plain]
-    return {chr(each): each for each in plain} | {chr(256 + number): each for number, each in enumerate(rest)}
+    rest = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + number): byte for number, byte in enumerate(rest)}
 
 
 def _overlap(text: str, stop: str) -> int:

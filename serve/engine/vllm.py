@@ -120,17 +120,18 @@ class VllmEngine:
             async for output in self._engine.generate(
                 {"prompt_token_ids": prompt}, self._sampling(ask, len(prompt)), uuid.uuid4().hex, lora_request=lora
             ):
-                for each in output.outputs:
-                    counts[each.index] = counts.get(each.index, 0) + len(each.token_ids)
+                for completion in output.outputs:
+                    counts[completion.index] = counts.get(completion.index, 0) + len(completion.token_ids)
                     await heard.put(
                         Piece(
-                            each.text,
-                            number * ask.n + each.index,
+                            completion.text,
+                            number * ask.n + completion.index,
                             tuple(
-                                _told(token, at) for token, at in zip(each.token_ids, each.logprobs or (), strict=False)
+                                _told(token, at)
+                                for token, at in zip(completion.token_ids, completion.logprobs or (), strict=False)
                             ),
-                            each.finish_reason,
-                            counts[each.index],
+                            completion.finish_reason,
+                            counts[completion.index],
                             total,
                         )
                     )
@@ -162,6 +163,6 @@ class VllmEngine:
 def _told(token: int, likely: Any) -> TokenLogprob:
     """vLLM's {id: Logprob} of one place."""
     own = likely[token]
-    others = sorted(likely.values(), key=lambda each: -each.logprob)
-    top = tuple(TokenLogprob(each.decoded_token or "", each.logprob) for each in others)
+    others = sorted(likely.values(), key=lambda candidate: -candidate.logprob)
+    top = tuple(TokenLogprob(candidate.decoded_token or "", candidate.logprob) for candidate in others)
     return TokenLogprob(own.decoded_token or "", own.logprob, top)

@@ -233,8 +233,8 @@ class Api:
             labels: list[Label] | Refusal = await self._engines.handle(version).classify.remote(asked.texts)
         if isinstance(labels, Refusal):
             raise Refused(labels)
-        visit.prompt_tokens = sum(each.tokens for each in labels)
-        data = [{"index": n, "label": each.label, "scores": each.scores} for n, each in enumerate(labels)]
+        visit.prompt_tokens = sum(label.tokens for label in labels)
+        data = [{"index": n, "label": label.label, "scores": label.scores} for n, label in enumerate(labels)]
         usage = {"prompt_tokens": visit.prompt_tokens, "total_tokens": visit.prompt_tokens}
         head = {"object": "list", "model": asked.model, "system_fingerprint": version.id}
         return JSONResponse({**head, "data": data, "usage": usage})

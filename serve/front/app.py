@@ -214,7 +214,7 @@ def _answering(host: str, port: int, patience: float = 30) -> str:
 def _deployment_messages() -> str:
     """What Serve knows of each deployment, tracebacks of failed replicas included."""
     application = serve.status().applications.get(APPLICATION)
-    return "\n".join(each.message for each in application.deployments.values()) if application else ""
+    return "\n".join(status.message for status in application.deployments.values()) if application else ""
 
 
 def _reason(message: str) -> str:

@@ -34,7 +34,7 @@ class Books:
         if self._samples is None or tally.prompt is None:
             return
         first = tally.in_order[0]
-        said = [each.logprob for each in first.logprobs]
+        said = [likelihood.logprob for likelihood in first.logprobs]
         self._samples.write(_line(visit), tally.prompt, first.text, sum(said) / len(said) if said else None)
 
 

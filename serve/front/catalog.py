@@ -89,7 +89,7 @@ class Catalog:
         found = self._numbered(name) if PINNED.fullmatch(name) and name.partition("@")[0] in entries else None
         if found is not None:
             return found
-        known = [each for each in entries if allows(each)]
+        known = [other for other in entries if allows(other)]
         message = f"model: '{printable(name)}' is not served here.{nearest(name, known)} There is {', '.join(known)}."
         raise Refused(Refusal(message, "model", "model_not_found", 404))
 

@@ -119,7 +119,7 @@ class Engines:
         answers first what it has begun."""
         with self._lock:
             extra = [name for name in self._started if name not in self.meant]
-            starting = sum(each.is_alive() for each in self._starting.values())
+            starting = sum(thread.is_alive() for thread in self._starting.values())
             if len(extra) + starting < self._endpoint.max_extra_engines:
                 return True
             idle = next((name for name in extra if self._started[name] < time.monotonic() - IDLE), None)

@@ -54,7 +54,7 @@ class Visit:
         """What is known of the answer by now."""
         self.prompt_tokens, self.completion_tokens = tally.prompt_tokens, tally.completion_tokens
         self.queued, self.waited = tally.queued, tally.waited
-        self.finish_reason = next((each.finish_reason for each in tally.in_order), None)
+        self.finish_reason = next((choice.finish_reason for choice in tally.in_order), None)
 
 
 class Allowed:
@@ -67,7 +67,7 @@ class Allowed:
         """What Prometheus' writer asks of a registry."""
         for family in self._registry.collect():
             told = Metric(family.name, family.documentation, family.type, family.unit)
-            told.samples = [each for each in family.samples if self._allows(each.labels.get("version", ""))]
+            told.samples = [sample for sample in family.samples if self._allows(sample.labels.get("version", ""))]
             if told.samples:
                 yield told
 

@@ -118,7 +118,7 @@ class Body(BaseModel):
             near = nearest(name[:MAX_WORD], [*cls.model_fields, *cls.NOT_YET, *cls.HARMLESS])
             raise _fault(name, f"There is no such field here.{near}", "unknown_field")
         harmless = cls.NOT_YET[name]
-        if value is not None and not any(type(value) is type(each) and value == each for each in harmless):
+        if value is not None and not any(type(value) is type(option) and value == option for option in harmless):
             message = f"This endpoint does not support it yet: leave '{name}' out"
             raise _fault(name, message, "unsupported_value")
 
@@ -140,22 +140,22 @@ def _prompt(value: Any) -> Any:
     if len(value) > MAX_PROMPTS:
         raise _fault("", f"Give at most {MAX_PROMPTS} prompts, not {len(value)}")
     first = type(value[0])
-    for number, each in enumerate(value):
-        if type(each) is not first or not (first in (str, int) or _is_ids(each)):
+    for number, prompt in enumerate(value):
+        if type(prompt) is not first or not (first in (str, int) or _is_ids(prompt)):
             raise _fault(str(number), "Give texts alone, or token ids alone, or lists of them alone")
     return value
 
 
 def _is_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(type(each) is int for each in value)
+    return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 def _texts(value: Any) -> list[str]:
     found = [value] if isinstance(value, str) else value
     if not isinstance(found, list) or len(found) > MAX_PROMPTS:
         raise _fault("", f"Give a text, or a list of at most {MAX_PROMPTS} texts")
-    for number, each in enumerate(found):
-        if not isinstance(each, str):
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
             raise _fault(str(number), "Give a text")
     return found
 
@@ -182,7 +182,7 @@ def _content(value: Any) -> str:
         return value or ""
     if not isinstance(value, list) or len(value) > MAX_PARTS:
         raise _fault("", f"Give a text, or a list of at most {MAX_PARTS} parts of text")
-    return "".join(_part(str(number), each) for number, each in enumerate(value))
+    return "".join(_part(str(number), part) for number, part in enumerate(value))
 
 
 def _part(number: str, part: Any) -> str:
@@ -223,7 +223,7 @@ class Tool(Body):
 def _tools(value: Any) -> list[Tool]:
     if not isinstance(value, list) or len(value) > MAX_TOOLS:
         raise _fault("", f"Give a list of at most {MAX_TOOLS} tools")
-    return [_tool(number, each) for number, each in enumerate(value)]
+    return [_tool(number, tool) for number, tool in enumerate(value)]
 
 
 def _tool(number: int, given: Any) -> Tool:
@@ -334,8 +334,8 @@ class GenerationRequest(Request):
     def _few(cls, value: Any) -> Any:
         given = [value] if isinstance(value, str) else value or []
         if isinstance(given, list):
-            texts = [each for each in given[: MAX_STOPS + 1] if isinstance(each, str)]
-            if len(given) > MAX_STOPS or any(len(each) > MAX_STOP for each in texts):
+            texts = [text for text in given[: MAX_STOPS + 1] if isinstance(text, str)]
+            if len(given) > MAX_STOPS or any(len(text) > MAX_STOP for text in texts):
                 raise _fault("", f"Give at most {MAX_STOPS} strings of at most {MAX_STOP} characters")
             if "" in texts:
                 raise _fault("", "An empty text stops nothing: leave it out")

@@ -83,9 +83,9 @@ def summary(table: Table, method: Any) -> dict[str, float]:
     `rewards/accuracies` is not TRL's: of each good answer beside each bad one, how often the good one has the higher
     reward (the area under the ROC curve; 0.5 is chance). No key of the method scales it.
     """
-    each, kl = losses(table, method)
+    loss, kl = losses(table, method)
     ratios, good = table["policy"] - table["reference"], table["good"].bool()
-    found = {"loss": mean(each), "kl": float(kl)}
+    found = {"loss": mean(loss), "kl": float(kl)}
     for name, which in (("chosen", good), ("rejected", ~good)):
         if which.any():
             found[f"rewards/{name}"] = mean(method.beta * ratios[which])

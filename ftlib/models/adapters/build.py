@@ -119,7 +119,7 @@ def calibration(rows: Any, pad_token_id: int, batch_size: int = 8) -> list[Batch
     for start in range(0, len(ids), batch_size):
         part = ids[start : start + batch_size]
         padded = nn.utils.rnn.pad_sequence(part, batch_first=True, padding_value=pad_token_id)
-        mask = nn.utils.rnn.pad_sequence([torch.ones_like(each) for each in part], batch_first=True)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(sequence) for sequence in part], batch_first=True)
         batches.append({"input_ids": padded, "attention_mask": mask})
     return batches
 
@@ -197,7 +197,7 @@ def _lora(model: Any, adapter: Lora, task: TaskType, batches: Sequence[Batch]) -
     if adapter.init_lora_weights == "eva":
         config.eva_config = EvaConfig(rho=1.0)  # every layer keeps r, so that a resume meets the same shapes
         adapted = get_peft_model(model, config)
-        on_device = [{key: each.to(model.device) for key, each in batch.items()} for batch in batches]
+        on_device = [{key: tensor.to(model.device) for key, tensor in batch.items()} for batch in batches]
         initialize_lora_eva_weights(adapted, on_device, show_progress_bar=False)
         return adapted
     return get_peft_model(model, config)
