@@ -16,6 +16,7 @@ from ftlib.config.adapter import (
     Vera,
 )
 from ftlib.config.data import DataSection, FormatName
+from ftlib.config.evaluation import EvaluationSection, MetricSection, TaskSection
 from ftlib.config.experiment import Experiment
 from ftlib.config.method import (
     DPO,
@@ -74,6 +75,7 @@ __all__ = [
     "DataSection",
     "Dimension",
     "Distill",
+    "EvaluationSection",
     "Experiment",
     "FormatName",
     "GridSearch",
@@ -82,6 +84,7 @@ __all__ = [
     "Lora",
     "Median",
     "MethodSection",
+    "MetricSection",
     "ModelSection",
     "NoScheduler",
     "Oft",
@@ -103,6 +106,7 @@ __all__ = [
     "SimPO",
     "SpecialTokens",
     "SweepSection",
+    "TaskSection",
     "TrackSection",
     "TrainSection",
     "Vera",

@@ -15,6 +15,7 @@ from ftlib.config.budget import BudgetSection
 from ftlib.config.comparable import why_no_metric, why_not_compared
 from ftlib.config.compat import ANY_PARTS, refusals
 from ftlib.config.data import DataSection
+from ftlib.config.evaluation import EvaluationSection
 from ftlib.config.loader import parse_override, read_mapping, set_dotted
 from ftlib.config.messages import explain, unknown_key
 from ftlib.config.method import MethodSection
@@ -38,8 +39,10 @@ PATHS = (
     "method.teacher",
     "method.rewards.*.function",
     "method.rewards.*.arguments.model",
+    "evaluation.tasks.*.data",
+    "evaluation.passages",
 )
-NOT_SWEPT = ("sweep", "scale", "budget", "track", "storage", "name", "smoke")  # the same for every trial
+NOT_SWEPT = ("evaluation", "sweep", "scale", "budget", "track", "storage", "name", "smoke")  # the same for every trial
 TRIED_TOGETHER = 1000  # points of a sweep's space; each takes about a millisecond
 
 
@@ -61,6 +64,8 @@ class Experiment(Section):
     """How long and how fast a trial trains, and when it is evaluated. The names are those of TrainingArguments."""
     scale: ScaleSection = Field(default_factory=ScaleSection)
     """How one trial is spread over workers, and what each worker takes of the Ray cluster."""
+    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    """Tasks that the trained models do, the metrics of their answers, and whom the winner is compared with."""
     sweep: SweepSection | None = None
     """Which points are tried, who proposes them and who stops trials early. null trains once."""
     budget: BudgetSection = Field(default_factory=BudgetSection)

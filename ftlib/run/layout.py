@@ -5,6 +5,9 @@
       resolved.json      the experiment with every default, its data's hash, its base, the versions of the libraries
       events.jsonl       who started, stopped or failed, and when
       leaderboard.csv    the trials, best first
+      evaluation.json    the tasks' results: base, few-shot, winner, and what is chance
+      answers.jsonl      each answer of those, beside the right one
+      report.html        all of it as a page
       pack.json          of a packed run: how wide its packs are, and what is promised of them
       tracking.json      where W&B and TensorBoard have it
       tune/              Ray Tune's own state
@@ -38,6 +41,9 @@ EXPERIMENT = "experiment.yaml"
 RESOLVED = "resolved.json"
 EVENTS = "events.jsonl"
 LEADERBOARD = "leaderboard.csv"
+EVALUATION = "evaluation.json"
+ANSWERS = "answers.jsonl"
+REPORT = "report.html"
 PACK_FILE = "pack.json"
 TRACKING = "tracking.json"
 TUNE = "tune"
@@ -70,7 +76,7 @@ ADAPTER = "adapter"
 MODEL = "model"
 
 # What travels to a run's URL, by who carries it there. What is in none of these stays on its machine.
-OF_RUN = (EXPERIMENT, RESOLVED, EVENTS, LEADERBOARD, PACK_FILE, TRACKING)  # the driver
+OF_RUN = (EXPERIMENT, RESOLVED, EVENTS, LEADERBOARD, EVALUATION, ANSWERS, REPORT, PACK_FILE, TRACKING)  # the driver
 OF_TRIAL_BY_DRIVER = (PARAMS, STATUS, POINT, LINEAGE)  # the driver, for each trial
 OF_TRIAL = (METRICS, MANIFEST, ERROR, WAITS)  # the trial
 WHOLE = (CHECKPOINT, ADAPTER, MODEL)  # the trial: each is replaced as a whole
