@@ -153,6 +153,7 @@ def _fit(
     hosts: list[Any] | None = None,
 ) -> Outcome:
     """Runs or resumes, with whoever listens, the mirror and the trackers beside it."""
+    from ftlib.driver.evaluate import evaluate_winner
     from ftlib.run.leaderboard import write_leaderboard
     from ftlib.run.mirror import mirrored
     from ftlib.run.places import url_of
@@ -172,6 +173,8 @@ def _fit(
             except KeyboardInterrupt:
                 interrupted = True
             write_leaderboard(run)  # before the last look of the mirror
+            if not interrupted:
+                evaluate_winner(experiment, run, listener, data.chat_template)
             mirror()
     except KeyboardInterrupt:  # once more, while what was interrupted is brought to its end
         interrupted = True

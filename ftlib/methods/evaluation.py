@@ -13,6 +13,16 @@ from torch.utils.data import DataLoader
 
 from ftlib.methods.table import PARTS_OF, Table, joined, numbers_of, on_cpu
 
+More = Callable[[Any], dict[str, Any]]
+
+
+def _more(trainer: Any) -> dict[str, Any]:
+    """What `trainer.more` says of its model, computed in the precision of its training."""
+    if trainer.more is None:
+        return {}
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        return dict(trainer.more(trainer.accelerator.unwrap_model(trainer.model)))
+
 
 class ByRows:
     """A trainer says of a batch what each of its rows says (`score`), and of the whole table what it means (`summary`).
@@ -26,6 +36,7 @@ class ByRows:
     eval_dataset: Any
     eval_collator: Callable[[list[Any]], Any] | None = None  # where it is another than in training
     metric: str | None = None  # what trials are compared by: it is reported in parts too
+    more: More | None = None  # numbers of the model besides those of its rows
     table: Table | None = None  # the latest evaluation's
 
     def score(self, model: Any, inputs: dict[str, Any]) -> Table:
@@ -59,6 +70,7 @@ class ByRows:
         output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
         self.table = self._whole()
         output.metrics.update(numbers_of(self.table, self.summary, self.metric))
+        output.metrics.update(_more(self))
         return output
 
     def _whole(self) -> Table:
@@ -84,6 +96,7 @@ class ByCompletions:
     accelerator: Any
     model: Any
     metric: str | None = None
+    more: More | None = None
     _metrics: Any
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -105,6 +118,7 @@ class ByCompletions:
             told.update({name: [value] for name, value in self._reward_numbers(rewards).items()})
             found = numbers_of({"rewards": rewards}, lambda part: self._reward_numbers(part["rewards"]), self.metric)
             output.metrics.update({name: value for name, value in found.items() if name.endswith(PARTS_OF)})
+        output.metrics.update(_more(self))
         return output
 
     def _reward_numbers(self, rewards: Tensor) -> dict[str, float]:
