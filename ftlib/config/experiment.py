@@ -18,7 +18,7 @@ from ftlib.config.data import DataSection
 from ftlib.config.evaluation import EvaluationSection
 from ftlib.config.loader import parse_override, read_mapping, set_dotted
 from ftlib.config.messages import explain, unknown_key
-from ftlib.config.method import MethodSection
+from ftlib.config.methods import MethodSection
 from ftlib.config.model import ModelSection
 from ftlib.config.section import Section
 from ftlib.config.sweep import Choice, Dimension, Range, RatioOf, SweepSection

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ftlib.config import compat_table, method
+from ftlib.config import compat_table, methods
 from ftlib.config.compat import RULES
 from tests.conftest import ftlib
 
@@ -17,7 +17,7 @@ def test_the_page_is_what_the_code_says() -> None:
 
 def test_every_method_has_a_row() -> None:
     named = {section["type"] for section in compat_table.METHODS.values()}
-    union = method.MethodSection.__args__[0].__args__  # type: ignore[attr-defined]
+    union = methods.MethodSection.__args__[0].__args__  # type: ignore[attr-defined]
     assert named == {section.model_fields["type"].annotation.__args__[0] for section in union}
 
 
