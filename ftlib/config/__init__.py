@@ -1,6 +1,6 @@
 """The experiment file. Imports neither torch nor ray: reading one takes milliseconds."""
 
-from ftlib.config.adapter import (
+from ftlib.config.adapters import (
     IA3,
     AdaLora,
     AdapterSection,

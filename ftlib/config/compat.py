@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftlib.config.adapter import Lora
+from ftlib.config.adapters import Lora
 from ftlib.config.data import Labels
 from ftlib.config.methods import DPO, GRPO, KTO, ORPO, RLOO, SFT, Classify, Distill, Pretrain, SimPO
 from ftlib.config.sweep import PBT

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
-from ftlib.config.adapter import AdapterSection
+from ftlib.config.adapters import AdapterSection
 from ftlib.config.budget import BudgetSection
 from ftlib.config.comparable import why_no_metric, why_not_compared
 from ftlib.config.compat import ANY_PARTS, refusals

@@ -22,9 +22,9 @@ def test_every_method_has_a_row() -> None:
 
 
 def test_every_adapter_has_a_column() -> None:
-    from ftlib.config import adapter
+    from ftlib.config import adapters
 
-    union = adapter.AdapterSection.__args__[0].__args__  # type: ignore[attr-defined]
+    union = adapters.AdapterSection.__args__[0].__args__  # type: ignore[attr-defined]
     named = {section["adapter"]["type"] for section in compat_table.ADAPTERS.values() if "adapter" in section}
     assert named == {section.model_fields["type"].annotation.__args__[0] for section in union}
 

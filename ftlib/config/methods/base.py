@@ -7,11 +7,7 @@ from typing import Literal
 from ftlib.config.section import Section
 
 Better = Literal["min", "max"]
-
-
 Rows = Literal["answers", "text", "pairs", "judged", "prompts", "labelled"]
-
-
 Head = Literal["causal_lm", "sequence_classification", "reward"]
 
 
@@ -56,11 +52,7 @@ class Method(Section):
 
 
 ANSWERS: dict[str, Better] = {"eval_loss": "min", "eval_mean_token_accuracy": "max"}
-
-
 CLASSES: dict[str, Better] = {"eval_loss": "min", "eval_accuracy": "max", "eval_f1_macro": "max"}
-
-
 PREFERENCES: dict[str, Better] = {
     "eval_loss": "min",
     "eval_rewards/accuracies": "max",  # the only one of the rewards that no beta scales
@@ -70,9 +62,5 @@ PREFERENCES: dict[str, Better] = {
     "eval_logps/chosen": "max",
     "eval_logps/rejected": "min",
 }
-
-
 SCALED = ("eval_loss", "eval_rewards/margins", "eval_rewards/chosen", "eval_rewards/rejected")  # by beta
-
-
 LOSS = ("eval_loss",)

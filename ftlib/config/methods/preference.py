@@ -26,7 +26,6 @@ DPOLoss = Literal[
     "sft",
 ]
 
-
 # What other tools call a loss of DPO, and is a method of its own here.
 METHODS_NOT_LOSSES = {"simpo": "simpo", "orpo": "orpo", "kto": "kto", "kto_pair": "kto"}
 
