@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ftlib.errors import FtlibError
 from ftlib.models.adapter_files import why_not_banked
 from ftlib.registry import registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 
 if TYPE_CHECKING:
     import torch

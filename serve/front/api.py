@@ -27,7 +27,8 @@ from starlette.requests import ClientDisconnect
 
 from ftlib.registry.backend import VARIABLE
 from ftlib.registry.keys import Key
-from ftlib.registry.registry import Version, trust_versions
+from ftlib.registry.registry import trust_versions
+from ftlib.registry.version import Version
 from serve.engine.classifier import MAX_TEXTS, Label
 from serve.engine.messages import Ask, Piece, Refusal, Refused, Reply, Tally, printable
 from serve.engine.options import Endpoint

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, PlainValidator, field_validator, model_validator
 
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine.messages import Ask
 from serve.front.body import Body, fault
 from serve.front.chat import MAX_MESSAGES, Message, Tools

@@ -23,7 +23,7 @@ from ftlib.models.bank_routes import Mix
 from ftlib.models.base import load_model
 from ftlib.registry import registry
 from ftlib.registry.agreement import ways_of
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from ftlib.run.directory import Run
 from serve.engine.batch import Batch
 from serve.engine.messages import Ask, Refused
