@@ -25,7 +25,7 @@ from ftlib.errors import ConfigError, FtlibError, InputError
 
 if TYPE_CHECKING:
     from ftlib.driver.outcome import Outcome
-    from ftlib.registry.registry import Version
+    from ftlib.registry.version import Version
     from ftlib.run import directory
     from ftlib.run.leaderboard import Leaderboard
 

@@ -15,7 +15,7 @@ from ftlib.evaluation.answers import answers
 from ftlib.files.home import home
 from ftlib.models.base import load_model, load_tokenizer
 from ftlib.registry import bases, registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from ftlib.run.directory import Run
 from serve.engine.batch import Batch
 from serve.engine.model import Loaded

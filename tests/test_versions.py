@@ -19,7 +19,11 @@ PINNED = {canonicalize_name(name): Version(version) for name, version in PINS.it
 
 def test_the_least_version_is_the_one_that_is_tested() -> None:
     """A private name of Ray, or a default of TRL's, may be another one release earlier."""
-    extras = [extra for name in ("qlora", "deepspeed", "metrics", "mlflow", "dashboards") for extra in PROJECT["optional-dependencies"][name]]
+    extras = [
+        extra
+        for name in ("qlora", "deepspeed", "metrics", "mlflow", "dashboards")
+        for extra in PROJECT["optional-dependencies"][name]
+    ]
     for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
         pinned = PINNED[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pinned), requirement

@@ -12,7 +12,7 @@ from ftlib.driver.terminal import echo, print_table, say
 
 if TYPE_CHECKING:
     from ftlib.models.adapter_files import Engine
-    from ftlib.registry.registry import Alias, Version
+    from ftlib.registry.version import Alias, Version
 
 
 TRUST = click.option("--trust", is_flag=True, help="Let code run that comes with weights which others have made.")

@@ -1,6 +1,6 @@
 """The experiment file. Imports neither torch nor ray: reading one takes milliseconds."""
 
-from ftlib.config.adapter import (
+from ftlib.config.adapters import (
     IA3,
     AdaLora,
     AdapterSection,
@@ -18,7 +18,7 @@ from ftlib.config.adapter import (
 from ftlib.config.data import DataSection, FormatName
 from ftlib.config.evaluation import EvaluationSection, MetricSection, TaskSection
 from ftlib.config.experiment import Experiment
-from ftlib.config.method import (
+from ftlib.config.methods import (
     DPO,
     GRPO,
     KTO,

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftlib.config.adapter import Lora
+from ftlib.config.adapters import Lora
 from ftlib.config.data import Labels
-from ftlib.config.method import DPO, GRPO, KTO, ORPO, RLOO, SFT, Classify, Distill, Pretrain, SimPO
+from ftlib.config.methods import DPO, GRPO, KTO, ORPO, RLOO, SFT, Classify, Distill, Pretrain, SimPO
 from ftlib.config.sweep import PBT
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
-from ftlib.config.adapter import AdapterSection
+from ftlib.config.adapters import AdapterSection
 from ftlib.config.budget import BudgetSection
 from ftlib.config.comparable import why_no_metric, why_no_tasks, why_not_compared
 from ftlib.config.compat import ANY_PARTS, refusals
@@ -18,7 +18,7 @@ from ftlib.config.data import DataSection
 from ftlib.config.evaluation import EvaluationSection
 from ftlib.config.loader import parse_override, read_mapping, set_dotted
 from ftlib.config.messages import explain, unknown_key
-from ftlib.config.method import MethodSection
+from ftlib.config.methods import MethodSection
 from ftlib.config.model import ModelSection
 from ftlib.config.section import Section
 from ftlib.config.sweep import Choice, Dimension, Range, RatioOf, SweepSection

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ftlib.config.adapter import Lora
-from ftlib.config.method import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, SimPO
+from ftlib.config.adapters import Lora
+from ftlib.config.methods import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, SimPO
 from ftlib.config.sweep import Choice, Range
 
 if TYPE_CHECKING:

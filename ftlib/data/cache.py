@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config.data import DataSection
-from ftlib.config.method import Rows
+from ftlib.config.methods import Rows
 from ftlib.data.read import Source
 from ftlib.data.report import DataReport
 from ftlib.data.templates import own_template

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from ftlib.config.method import Rows
+from ftlib.config.methods import Rows
 from ftlib.data import judged, labelled, pairs, prompts, render, tokenize
 from ftlib.data.formats import BadRow, Record, normalize
 from ftlib.data.tokenize import Encoding, Tally

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ftlib.config.data import DataSection
-from ftlib.config.method import Rows
+from ftlib.config.methods import Rows
 from ftlib.data.cache import Prepared, cache_key, kept, load_prepared, store
 from ftlib.data.fields import BadRow, Unweighted
 from ftlib.data.findings import findings, gist, label_counts, no_stop, not_used, same_answers

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ftlib.config.method import Distill
+from ftlib.config.methods import Distill
 from ftlib.data.look import NAMES, Look
 from ftlib.errors import InputError
 

@@ -21,7 +21,7 @@ def prepared(experiment: Experiment, listener: Listener, told: bool = True, begu
     from ftlib.methods import check as check_method
     from ftlib.models.adapters.build import empty_model
     from ftlib.models.base import load_tokenizer, parent_of
-    from ftlib.registry.registry import root_of
+    from ftlib.registry.version import root_of
 
     parent = parent_of(Path(experiment.model.name_or_path))
     if parent is not None:

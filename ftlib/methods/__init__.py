@@ -1,7 +1,7 @@
 """The methods, one short file each: the trainer of a method, and what it checks before anything starts.
 
 A method's module has `trainer(experiment, model, tokenizer, data, output_dir)`; its keys, and the rows and the head
-that it needs, are in `ftlib.config.method`. Modules are imported when they are asked for: TRL's take a second each.
+that it needs, are in `ftlib.config.methods`. Modules are imported when they are asked for: TRL's take a second each.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from and go to plain PEFT folders.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,91 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ftlib.models.bank_routes import Mix, Route, bmm
 from ftlib.models.onednn import gradient, is_plain, product
 
 ALIGN = 16  # floats: a part begins where vector instructions do
 PREFIX = "base_model.model."  # of PEFT's names
-
-
-@dataclass(frozen=True)
-class Dropout:
-    """The dropout of one slot in one forward pass. Its mask depends on the trial alone: seed, step, batch, layer."""
-
-    p: float
-    key: tuple[int, ...]  # (seed, step, batch of the step)
-    tokens: int  # how many of the M tokens are the trial's own
-
-    def mask(self, layer: int, width: int, like: Tensor) -> Tensor:
-        """[tokens, width]: 0 or 1 / (1 - p), drawn anew and alike whenever it is asked for."""
-        digest = hashlib.blake2b(repr((*self.key, layer)).encode(), digest_size=8).digest()
-        generator = torch.Generator(like.device).manual_seed(int.from_bytes(digest, "little") >> 1)
-        kept = torch.empty(self.tokens, width, device=like.device).bernoulli_(1 - self.p, generator=generator)
-        return (kept / (1 - self.p)).to(like.dtype)
-
-
-@dataclass
-class Route:
-    """Which slot each of the N rows belongs to. Slots that stand side by side need no copy."""
-
-    slots: Sequence[int]
-    dropouts: Sequence[Dropout | None] = ()
-
-    def __post_init__(self) -> None:
-        first = self.slots[0]
-        together = list(self.slots) == list(range(first, first + len(self.slots)))
-        self.span = slice(first, first + len(self.slots)) if together else None
-        self.drops = any(dropout is not None for dropout in self.dropouts)
-
-    def of(self, stack: Tensor) -> Tensor:
-        """The rows of a stack [slots, ...], in the order of the route."""
-        return stack[self.span] if self.span is not None else stack[list(self.slots)]
-
-    def add(self, stack: Tensor, left: Tensor, right: Tensor) -> None:
-        """Adds the products left @ right, one a slot, to the rows of a stack."""
-        products = bmm(left, right)  # not baddbmm_: into a strided result it multiplies one slot at a time
-        if self.span is not None:
-            stack[self.span].add_(products)
-            return
-        for slot, update in zip(self.slots, products, strict=True):
-            stack[slot] += update
-
-
-class Mix:
-    """Which slot each of n rows has, when a batch is served and nothing is trained: any slot any number of times.
-
-    The slots in use are the first ones, 0 to G - 1, so that their weights are one view and are read once, however many
-    rows share them. Rows go into a grid of G slots by the most rows that one of them has; its gaps hold row 0.
-    `weights` [G, D] stand in for the bank's own, with their scales in them: of a bank that trains (`scaled`).
-    """
-
-    def __init__(self, slots: Sequence[int], device: torch.device | None = None, weights: Tensor | None = None) -> None:
-        self.weights = weights
-        members: list[list[int]] = [[] for _ in range(max(slots) + 1)]
-        for row, slot in enumerate(slots):
-            members[slot].append(row)
-        self.rows, self.groups = len(slots), len(members)
-        width = max(map(len, members))
-        order = [row for group in members for row in [*group, *[0] * (width - len(group))]]
-        self.pick: Tensor | None = None
-        if order != list(range(self.rows)):
-            places = [0] * self.rows
-            for slot, group in enumerate(members):
-                for place, row in enumerate(group):
-                    places[row] = slot * width + place
-            self.pick, self.place = torch.tensor(order, device=device), torch.tensor(places, device=device)
-
-    def add(self, out: Tensor, x: Tensor, a: Tensor, b: Tensor) -> None:
-        """Adds each row's x A B, in place. x [n, M, in], out [n, M, out], A [G, in, R], B [G, R, out]."""
-        if self.groups == 1:
-            out.view(-1, out.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]) @ a[0], b[0])
-            return
-        grid = x if self.pick is None else x.index_select(0, self.pick)
-        low = torch.bmm(grid.reshape(self.groups, -1, x.shape[-1]), a)
-        if self.pick is None:
-            out.view(self.groups, -1, out.shape[-1]).baddbmm_(low, b)
-        else:
-            added = torch.bmm(low, b).view(-1, *out.shape[1:])
-            out += added.index_select(0, self.place)
 
 
 @dataclass
@@ -219,16 +138,6 @@ class _Stacked(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         ctx.route.add(ctx.part.of(ctx.bank.grads), x.transpose(1, 2), dy)
         return bmm(dy, weight.transpose(1, 2)), None, None, None, None
-
-
-def bmm(left: Tensor, right: Tensor) -> Tensor:
-    """The products of all slots, one slot's the same bits as among several.
-
-    A single product MKL may divide among threads along the sum, where of several each has a thread: then one is two.
-    """
-    if len(left) > 1 or left.device.type != "cpu" or torch.get_num_threads() == 1:
-        return torch.bmm(left, right)
-    return torch.bmm(left.expand(2, -1, -1), right.expand(2, -1, -1))[:1]
 
 
 def _masks(route: Route, layer: int, x: Tensor) -> Tensor:

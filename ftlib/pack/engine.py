@@ -24,7 +24,7 @@ from ftlib.files.json_files import append_row
 from ftlib.methods.pack_losses import Objective
 from ftlib.methods.pack_losses.base import Split
 from ftlib.methods.table import Table, on_cpu
-from ftlib.models.lora_bank import Route
+from ftlib.models.bank_routes import Route
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
 from ftlib.pack.task_answers import TaskAnswers

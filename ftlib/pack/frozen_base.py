@@ -28,8 +28,9 @@ from ftlib.methods.reference import reference_of
 from ftlib.methods.teacher import cached, check_tokenizers, teacher_of
 from ftlib.models.adapters.build import empty_model
 from ftlib.models.adapters.start import read_start
+from ftlib.models.bank_routes import Route
 from ftlib.models.base import count_parameters, identity, load_model, load_tokenizer
-from ftlib.models.lora_bank import LoraBank, Route
+from ftlib.models.lora_bank import LoraBank
 from ftlib.models.onednn import FrozenLinear, freeze_linears
 from ftlib.models.strategies import use_tf32
 from ftlib.pack.token_layout import ATTENTION, Block, Layout, laid_out, pick

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftlib.models.lora_bank import LoraBank, Part, Route
+from ftlib.models.bank_routes import Route
+from ftlib.models.lora_bank import LoraBank, Part
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.token_layout import BLOCK, rounded
 

@@ -23,8 +23,8 @@ from ftlib.methods.pack_losses import Objective, objective
 from ftlib.models.adapter_files import check_tensors
 from ftlib.models.adapters.build import TASKS
 from ftlib.models.adapters.state import PEFT_WEIGHTS
+from ftlib.models.bank_routes import Dropout
 from ftlib.models.base import where
-from ftlib.models.lora_bank import Dropout
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.order import Order
 from ftlib.pack.token_layout import Block

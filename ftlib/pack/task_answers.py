@@ -18,7 +18,7 @@ from ftlib.evaluation.answers import decoder_of, ends_of
 from ftlib.evaluation.greedy import Row
 from ftlib.evaluation.trial_tasks import TrialTask
 from ftlib.methods.pack_losses import Scored, Tokens
-from ftlib.models.lora_bank import Mix, Route
+from ftlib.models.bank_routes import Mix, Route
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.token_layout import ATTENTION, Block
 from ftlib.run.context import Setting

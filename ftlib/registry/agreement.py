@@ -21,7 +21,7 @@ from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
 from ftlib.models.adapter_files import adapter_config, why_not_banked
 from ftlib.models.adapters.merge import MERGEABLE
-from ftlib.models.lora_bank import Mix
+from ftlib.models.bank_routes import Mix
 from ftlib.models.plain_lora import read_lora, serving_bank
 
 # How far the same adapter's logits may be apart, as a share of their size (2-norm). Measured on Llamas of 2 to 12

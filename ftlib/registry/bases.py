@@ -20,7 +20,7 @@ from ftlib.models import base
 from ftlib.models.adapters.merge import check_mergeable, merge
 from ftlib.models.adapters.start import adapter_fingerprint, begun
 from ftlib.registry import registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version, root_of
 from ftlib.run.layout import LINEAGE
 
 REGISTRY = "registry:"
@@ -168,4 +168,4 @@ def found(base: Mapping[str, Any], owner: str = "it") -> Mapping[str, Any]:
 
 
 def _root(base: Mapping[str, Any]) -> str:
-    return registry.root_of(base)
+    return root_of(base)

@@ -26,7 +26,7 @@ from ftlib.registry.agreement import Probes, Ways, beside_base, check_finite, fr
 from ftlib.registry.answer_loss import Loss, loss_on, read_rows
 from ftlib.registry.bases import base_of
 from ftlib.registry.profile import prepared_of, turns
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 
 PROBES = 4  # prompts
 PROBE_TOKENS = 96  # of each

@@ -21,7 +21,7 @@ from ftlib.files.home import home
 from ftlib.registry import registry
 from ftlib.registry.drift import Texts, expected, measures
 from ftlib.registry.profile import Part, read_profile
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 
 if TYPE_CHECKING:
     from rich.table import Table

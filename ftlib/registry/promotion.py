@@ -14,7 +14,7 @@ from ftlib.models import adapter_files
 from ftlib.models.adapter_files import Engine
 from ftlib.registry import registry
 from ftlib.registry.profile import prepared_of, write_profile
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from ftlib.run import signature
 from ftlib.run.directory import Run, Trial
 

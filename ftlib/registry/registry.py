@@ -15,110 +15,28 @@ sees it before or after. A promotion cut short is never a version. `backend.py` 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ftlib.errors import FtlibError, InputError, nearest
-from ftlib.files.atomic import write_json
 from ftlib.files.json_files import parse_json
 from ftlib.models import adapter_files as weights
-from ftlib.models.adapter_files import Engine, moves_its_base, tensors
-from ftlib.registry.backend import backend, objects
+from ftlib.models.adapter_files import Engine
+from ftlib.registry.backend import backend
 from ftlib.registry.folder_backend import FolderBackend
 from ftlib.registry.names import NAME
+from ftlib.registry.promotable import copy_weights, promotable
 from ftlib.registry.staging import make_read_only
 from ftlib.registry.store_backend import StoreBackend
-from ftlib.registry.stored import Location, manifest_in
+from ftlib.registry.stored import manifest_in
+from ftlib.registry.version import Alias, Version, signed_parts
 from ftlib.run import manifest as manifests
 from ftlib.run import signature
 from ftlib.run.directory import Run, Trial
-from ftlib.run.layout import MANIFEST, RESOLVED
-
-Kind = Literal["adapter", "model"]
-
-
-@dataclass(frozen=True)
-class Version:
-    """One promoted winner, which is never written again. `place` is its folder, or the URL of the registry that has it:
-    then its files are brought to whichever machine asks for its `path` or its `weights`, once."""
-
-    name: str
-    number: int
-    place: Location
-    trusted: bool = field(default=False, compare=False)  # by --trust of whoever has found it
-
-    @property
-    def id(self) -> str:
-        return f"{self.name}@{self.number}"
-
-    @property
-    def path(self) -> Path:
-        """The folder with its weights and its manifest."""
-        return self.place if isinstance(self.place, Path) else objects(self.place).bring(self.name, self.number)
-
-    @property
-    def is_here(self) -> bool:
-        """Whether its files are on this machine."""
-        here = self.place if isinstance(self.place, Path) else objects(self.place).here(self.name, self.number)
-        return here.is_dir()
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What it says of code counts where `may_run_code`. Raises FtlibError for a damaged one."""
-        told = self._told
-        return told if not manifests.asks_for_code(told) or self.may_run_code else manifests.without_code(told)
-
-    @property
-    def _told(self) -> dict[str, Any]:
-        if isinstance(self.place, Path):
-            return manifest_in(self.place)
-        return objects(self.place).manifest(self.name, self.number)
-
-    @property
-    def may_run_code(self) -> bool:
-        """Whether code that comes with it may run: this user has promoted it, or trusts it."""
-        if self.trusted:
-            return True
-        told = self._told
-        return signature.matches(told.get("signature"), *_signed(told, self.path / self.kind))
-
-    @property
-    def kind(self) -> Kind:
-        if isinstance(self.place, Path):
-            return "adapter" if (self.place / "adapter").is_dir() else "model"
-        return "adapter" if self._told.get("kind") == "adapter" else "model"
-
-    @property
-    def weights(self) -> Path:
-        return self.path / self.kind
-
-    @property
-    def base(self) -> str:
-        """The name of the model that all of its training began with."""
-        base = self._told.get("base")
-        return root_of(base) if base else "?"
-
-    @property
-    def parent(self) -> str | None:
-        """The version that its training began with, as NAME@NUMBER; None where that was a model from elsewhere."""
-        told = self._told
-        found: str | None = told.get("parent") or ((told.get("base") or {}).get("parent") or {}).get("version")
-        return found
-
-
-@dataclass(frozen=True)
-class Alias:
-    """What a bare name means: `version`, and while `canary` is tried, that one for `share` of the requests."""
-
-    version: Version
-    canary: Version | None = None
-    share: float = 0.0
+from ftlib.run.layout import RESOLVED
 
 
 def promote(
@@ -147,11 +65,11 @@ def promote(
     if canary is not None:
         _check_share(canary)
         alias(name)  # a canary needs a version beside it
-    origin = _promotable(trial)
+    origin = promotable(trial)
     place = backend()
     trusted = trust or signature.why_foreign(run) is None
     with place.staging(name) as staged:
-        _copy(trial, origin, staged / origin.name.removeprefix(".").removesuffix(".old"), trusted)
+        copy_weights(trial, origin, staged / origin.name.removeprefix(".").removesuffix(".old"), trusted)
         copied = Version(name, 0, staged, trusted)
         weights.check_code(f"trial {trial.id} of {run.name}", copied.weights, trusted)
         found = dict(examine(copied))
@@ -260,7 +178,7 @@ def manifest_of(folder: Path, trust: bool = False) -> dict[str, Any]:
         raise InputError(f"{folder} has no manifest.json beside it, which would name its base.")
     run = Run(folder.parents[2])
     ours = (run.path / RESOLVED).is_file() and signature.why_foreign(run) is None
-    ours = ours or signature.matches(told.get("signature"), *_signed(told, folder))
+    ours = ours or signature.matches(told.get("signature"), *signed_parts(told, folder))
     weights.check_code(str(folder), folder, trust or ours)
     return told if trust or ours else manifests.without_code(told)
 
@@ -411,44 +329,6 @@ def _check_share(share: float, whole: bool = False) -> None:
         raise InputError(f"{share} is no share of the requests for a canary: give a number {ends}.")
 
 
-def root_of(base: Mapping[str, Any]) -> str:
-    """The name of the first base in a manifest's lineage."""
-    while base.get("parent"):
-        base = base["parent"]["base"]
-    return str(base["name_or_path"])
-
-
-def _promotable(trial: Trial) -> Path:
-    """The folder of the trial's weights, once they have been looked at. Raises InputError, saying what is wrong with
-    them."""
-    if trial.state == "failed":
-        reason = trial.status.get("reason") or "see its status.json"
-        raise InputError(f"{trial.id} failed ({reason}), so it cannot be promoted: choose another trial.")
-    folder = trial.weights
-    if folder is None:
-        raise InputError(f"{trial.id} has saved no weights (it is {trial.state}), so there is nothing to promote.")
-    if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
-        raise InputError(f"{folder} holds a symbolic link: put the file itself there, since a version must not change.")
-    files = sorted(folder.glob("*.safetensors"))
-    if not any(tensors(file)[0] for file in files):
-        raise InputError(f"{folder} holds no tensors in safetensors files, so there is nothing to promote.")
-    if (folder / "adapter_config.json").exists() and not any(moves_its_base(file) for file in files):
-        raise InputError(
-            f"{trial.id}'s adapter changes nothing (its lora_B matrices are all zero): it was never trained."
-        )
-    return folder
-
-
-def _copy(trial: Trial, origin: Path, target: Path, trusted: bool) -> None:
-    """Real copies, not links. A running trial may replace its weights meanwhile, which mixes two states: refused."""
-    before = origin.stat().st_ino
-    shutil.copytree(origin, target)
-    if trial.weights is None or trial.weights.stat().st_ino != before:
-        raise InputError(f"{trial.id} saved new weights while they were being copied: promote it again.")
-    manifest = trial.manifest if trusted else manifests.without_code(trial.manifest)
-    write_json(target.parent / MANIFEST, manifest)
-
-
 def _publish(place: FolderBackend | StoreBackend, name: str, staged: Path, facts: Mapping[str, Any]) -> Version:
     """What is staged and carried, under the next number."""
     told = manifest_in(staged)
@@ -456,16 +336,7 @@ def _publish(place: FolderBackend | StoreBackend, name: str, staged: Path, facts
 
     def manifest(number: int) -> dict[str, Any]:
         whole = {**told, **facts, "kind": kind, "name": name, "version": number, "promoted": promoted}
-        return {**whole, "signature": signature.mac(*_signed(whole, staged / kind))}
+        return {**whole, "signature": signature.mac(*signed_parts(whole, staged / kind))}
 
     number = place.publish(name, staged, manifest)
     return Version(name, number, place.at(name, number))
-
-
-def _signed(manifest: Mapping[str, Any], folder: Path) -> tuple[str, str, str]:
-    """What a version's signature is of: its manifest, and each file that is no tensors. Those run nothing."""
-    told = {key: value for key, value in manifest.items() if key not in ("signature", "files")}
-    sha = hashlib.sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".safetensors"):
-        sha.update(f"{file.relative_to(folder)}\0{signature.digest_of(file)}\0".encode())
-    return "version", json.dumps(told, sort_keys=True, default=str), sha.hexdigest()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ftlib.errors import FtlibError
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine.messages import Refusal, Refused
 
 AT_ONCE = 4  # versions

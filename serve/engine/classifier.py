@@ -9,7 +9,7 @@ from typing import Any
 from ray import serve
 
 from ftlib.registry import registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine.messages import Refusal
 from serve.engine.options import EngineOptions
 

@@ -22,7 +22,7 @@ from typing import Any
 from ray import serve
 
 from ftlib.models.adapter_files import why_not_banked
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine.arrivals import Arrivals
 from serve.engine.memory import SECONDS, bound_caches, give_back
 from serve.engine.messages import Ask, Piece, Refusal, Refused

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 
 FinishReason = Literal["stop", "length"]
 LONGEST_ECHO = 64  # characters of what a client wrote that stand in a sentence of ours

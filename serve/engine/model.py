@@ -24,7 +24,7 @@ from ftlib.models.base import load_model, load_tokenizer
 from ftlib.models.onednn import freeze_linears
 from ftlib.registry import registry
 from ftlib.registry.bases import base_of
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine.messages import Ask, Refusal, Refused
 from serve.engine.slots import Adapter
 from serve.engine.templates import Templates

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ftlib.errors import FtlibError
 from ftlib.models.adapter_files import why_not_banked
 from ftlib.registry import registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ class Slots:
     @contextmanager
     def mixed(self, ids: Sequence[str]) -> Iterator[None]:
         """Within, row i of a batch has the adapter ids[i], which is held."""
-        from ftlib.models.lora_bank import Mix
+        from ftlib.models.bank_routes import Mix
 
         places = {adapter.id: place for place, adapter in enumerate(self._held) if adapter}
         with self._bank.routed(Mix([places[id] for id in ids], self._bank.device)):

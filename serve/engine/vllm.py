@@ -15,7 +15,7 @@ from typing import Any
 
 from ftlib.errors import FtlibError
 from ftlib.models.adapter_files import why_not_banked
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine.arrivals import Arrivals
 from serve.engine.messages import Ask, Piece, Refusal, Refused, TokenLogprob
 from serve.engine.options import EngineOptions

@@ -27,17 +27,19 @@ from starlette.requests import ClientDisconnect
 
 from ftlib.registry.backend import VARIABLE
 from ftlib.registry.keys import Key
-from ftlib.registry.registry import Version, trust_versions
+from ftlib.registry.registry import trust_versions
+from ftlib.registry.version import Version
 from serve.engine.classifier import MAX_TEXTS, Label
 from serve.engine.messages import Ask, Piece, Refusal, Refused, Reply, Tally, printable
 from serve.engine.options import Endpoint
 from serve.engine.templates import LATE
+from serve.front.body import parse
 from serve.front.books import Books
 from serve.front.catalog import Catalog, Entry, labels_of
 from serve.front.engines import Engines
 from serve.front.guard import Guard
 from serve.front.metrics import Metrics, Visit
-from serve.front.openai import ChatRequest, ClassifyRequest, CompletionRequest, GenerationRequest, Shape, parse
+from serve.front.openai import ChatRequest, ClassifyRequest, CompletionRequest, GenerationRequest, Shape
 
 BROKEN = Refusal("The server failed to answer: its log says why.", None, "internal_error", 500, "server_error")
 BUSY = Refusal(

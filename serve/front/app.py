@@ -30,7 +30,7 @@ from ftlib.config.messages import explain
 from ftlib.errors import FtlibError, InputError
 from ftlib.files.home import home
 from ftlib.registry import backend, registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine.options import APPLICATION, Endpoint
 from serve.front.api import Api
 from serve.front.catalog import engine_name

@@ -16,7 +16,7 @@ from ftlib.errors import FtlibError, nearest
 from ftlib.files.json_files import read_json
 from ftlib.models.adapter_files import why_not_banked
 from ftlib.registry import registry
-from ftlib.registry.registry import Alias, Version
+from ftlib.registry.version import Alias, Version
 from serve.engine.messages import Refusal, Refused, printable
 
 log = logging.getLogger("ray.serve")

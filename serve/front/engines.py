@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from ftlib.registry import registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine.options import APPLICATION, Endpoint
 from serve.front.catalog import engine_name, labels_of
 

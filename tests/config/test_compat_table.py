@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ftlib.config import compat_table, method
+from ftlib.config import compat_table, methods
 from ftlib.config.compat import RULES
 from tests.conftest import ftlib
 
@@ -17,14 +17,14 @@ def test_the_page_is_what_the_code_says() -> None:
 
 def test_every_method_has_a_row() -> None:
     named = {section["type"] for section in compat_table.METHODS.values()}
-    union = method.MethodSection.__args__[0].__args__  # type: ignore[attr-defined]
+    union = methods.MethodSection.__args__[0].__args__  # type: ignore[attr-defined]
     assert named == {section.model_fields["type"].annotation.__args__[0] for section in union}
 
 
 def test_every_adapter_has_a_column() -> None:
-    from ftlib.config import adapter
+    from ftlib.config import adapters
 
-    union = adapter.AdapterSection.__args__[0].__args__  # type: ignore[attr-defined]
+    union = adapters.AdapterSection.__args__[0].__args__  # type: ignore[attr-defined]
     named = {section["adapter"]["type"] for section in compat_table.ADAPTERS.values() if "adapter" in section}
     assert named == {section.model_fields["type"].annotation.__args__[0] for section in union}
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from ftlib.config.data import DataSection, TemplateName
-from ftlib.config.method import MethodSection
+from ftlib.config.methods import MethodSection
 from ftlib.data import fields, formats, kinds, prepare, prompts, turns
 from ftlib.data.formats import detect
 from ftlib.data.read import READERS, columns_of, find_source, read_rows

@@ -227,7 +227,7 @@ def test_every_loss_that_trl_has_is_known() -> None:
 
     from trl import DPOTrainer
 
-    from ftlib.config.method import DPOLoss
+    from ftlib.config.methods import DPOLoss
 
     theirs = set(re.findall(r'loss_type == "(\w+)"', inspect.getsource(DPOTrainer)))
     assert theirs == set(DPOLoss.__args__)

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from ftlib.errors import InputError
 from ftlib.models import adapter_files
 from ftlib.registry import registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 
 PLAIN = {"peft_type": "LORA", "r": 8, "bias": "none", "modules_to_save": None, "use_dora": False, "rank_pattern": {}}
 

@@ -11,7 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ftlib.models.lora_bank import Dropout, LoraBank, Route
+from ftlib.models.bank_routes import Dropout, Route
+from ftlib.models.lora_bank import LoraBank
 
 TARGETS = ["first", "second"]
 

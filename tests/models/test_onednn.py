@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ftlib.models.lora_bank import LoraBank, Route
+from ftlib.models.bank_routes import Route
+from ftlib.models.lora_bank import LoraBank
 from ftlib.models.onednn import FrozenLinear, freeze_linears
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")

@@ -20,8 +20,8 @@ from ftlib.files import object_store
 from ftlib.registry import backend, lease, registry, store_backend
 from ftlib.registry.folder_backend import FolderBackend
 from ftlib.registry.lease import Lease
-from ftlib.registry.registry import Version
 from ftlib.registry.store_backend import StoreBackend
+from ftlib.registry.version import Version
 from ftlib.run.directory import Run
 from serve.front.catalog import Catalog
 from tests.remote.conftest import free_ports

@@ -17,7 +17,7 @@ from ftlib.errors import ConfigError, FtlibError
 from ftlib.files.home import home
 from ftlib.registry import bases, registry
 from ftlib.registry.gate import pass_gate
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from ftlib.run.directory import Run
 from tests.training.test_trial import losses, setting, train
 

@@ -22,7 +22,7 @@ from ftlib.models.plain_lora import PlainLora
 from ftlib.registry import agreement, gate, registry
 from ftlib.registry.answer_loss import Loss
 from ftlib.registry.gate import Comparison, pass_gate
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from ftlib.run.directory import Run, Trial
 from tests.models.test_adapters import ALL, with_adapter
 from tests.training.test_trial import setting, train

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from ftlib.errors import FtlibError, InputError
 from ftlib.files import locks, object_store
 from ftlib.files.atomic import write_json
-from ftlib.registry import backend, lease, registry
+from ftlib.registry import backend, lease, promotable, registry
 from ftlib.registry.folder_backend import FolderBackend
 from ftlib.run.directory import Run, Trial
 from tests.remote.conftest import free_ports
@@ -201,14 +201,14 @@ def test_a_bfloat16_adapter_is_read(run):
 
 def test_weights_replaced_while_they_are_copied_are_refused(run, monkeypatch):
     trial = trained(run)
-    copy = registry.shutil.copytree
+    copy = promotable.shutil.copytree
 
     def slow_copy(source, target):
         copy(source, target)
         (trial.path / "adapter").rename(trial.path / "gone")
         copy(trial.path / "gone", trial.path / "adapter")
 
-    monkeypatch.setattr(registry.shutil, "copytree", slow_copy)
+    monkeypatch.setattr(promotable.shutil, "copytree", slow_copy)
     with pytest.raises(InputError, match="promote it again"):
         registry.promote(run, trial, "support")
     assert left_behind() == []

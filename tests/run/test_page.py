@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from ftlib.config import Experiment
-from ftlib.config.method import MethodSection
+from ftlib.config.methods import MethodSection
 from ftlib.files.json_files import read_json, read_rows
 from ftlib.run import layout, manifest
 from ftlib.run.commands import Command, Deed, waiting

@@ -30,7 +30,7 @@ from ftlib.cluster.session import start_ray
 from ftlib.files.atomic import write_json
 from ftlib.models.base import fingerprint
 from ftlib.registry import registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from ftlib.run.directory import Run, Trial
 from serve.front import app
 

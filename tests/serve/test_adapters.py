@@ -19,11 +19,11 @@ from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
 from ftlib.models.adapter_files import why_not_banked
 from ftlib.models.adapters.build import add_adapter
+from ftlib.models.bank_routes import Mix
 from ftlib.models.base import load_model
-from ftlib.models.lora_bank import Mix
 from ftlib.registry import registry
 from ftlib.registry.agreement import ways_of
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from ftlib.run.directory import Run
 from serve.engine.batch import Batch
 from serve.engine.messages import Ask, Refused

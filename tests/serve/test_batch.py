@@ -21,7 +21,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine.batch import CHUNK, Batch
 from serve.engine.model import Loaded
 from serve.engine.sampling import Sampling

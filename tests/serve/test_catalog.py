@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ftlib.registry import registry
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from ftlib.run.directory import Run
 from serve.engine.messages import Refused
 from serve.engine.options import Endpoint

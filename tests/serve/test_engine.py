@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ftlib.errors import FtlibError
-from ftlib.registry.registry import Version
+from ftlib.registry.version import Version
 from serve.engine import arrivals
 from serve.engine.arrivals import Arrivals
 from serve.engine.engine import THREADS, Engine

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from serve.engine.messages import Refused
-from serve.front.openai import HARMLESS, NOT_YET, ChatRequest, ClassifyRequest, CompletionRequest, Request, parse
+from serve.front.body import parse
+from serve.front.openai import HARMLESS, NOT_YET, ChatRequest, ClassifyRequest, CompletionRequest, Request
 
 from .conftest import KEY, World
 

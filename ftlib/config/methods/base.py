@@ -1,0 +1,66 @@
+"""What every method says of itself, and the numbers that evaluations give."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ftlib.config.section import Section
+
+Better = Literal["min", "max"]
+Rows = Literal["answers", "text", "pairs", "judged", "prompts", "labelled"]
+Head = Literal["causal_lm", "sequence_classification", "reward"]
+
+
+class Method(Section):
+    """What every method says of itself."""
+
+    @property
+    def rows(self) -> Rows:
+        """The kind of rows it trains on, as `ftlib.data.prepare` knows them."""
+        return "answers"
+
+    @property
+    def head(self) -> Head:
+        """What stands on top of the model's body."""
+        return "causal_lm"
+
+    @property
+    def passes(self) -> int:
+        """How many rows of a batch one row of the data fills."""
+        return 1
+
+    @property
+    def metrics(self) -> dict[str, Better]:
+        """What an evaluation gives that trials can be compared by, and which way is better; the usual one first."""
+        return ANSWERS
+
+    @property
+    def metric(self) -> tuple[str, Better]:
+        """What a sweep compares trials by, unless it says otherwise."""
+        return next(iter(self.metrics.items()))
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        """Keys of the method's own that change what metrics mean: trials that differ in one cannot be compared by
+        these."""
+        return {}
+
+    @property
+    def has_zero_shot(self) -> bool:
+        """Whether the untuned base has an evaluation that says something: not of a random head, nor beside itself."""
+        return self.head == "causal_lm"
+
+
+ANSWERS: dict[str, Better] = {"eval_loss": "min", "eval_mean_token_accuracy": "max"}
+CLASSES: dict[str, Better] = {"eval_loss": "min", "eval_accuracy": "max", "eval_f1_macro": "max"}
+PREFERENCES: dict[str, Better] = {
+    "eval_loss": "min",
+    "eval_rewards/accuracies": "max",  # the only one of the rewards that no beta scales
+    "eval_rewards/margins": "max",
+    "eval_rewards/chosen": "max",
+    "eval_rewards/rejected": "min",
+    "eval_logps/chosen": "max",
+    "eval_logps/rejected": "min",
+}
+SCALED = ("eval_loss", "eval_rewards/margins", "eval_rewards/chosen", "eval_rewards/rejected")  # by beta
+LOSS = ("eval_loss",)

@@ -1,0 +1,73 @@
+"""The methods that learn from answers, texts or labels: SFT, pretraining, classification."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from ftlib.config.data import by_label
+from ftlib.config.methods.base import CLASSES, LOSS, Better, Head, Method, Rows
+
+
+class SFT(Method):
+    """Supervised fine-tuning on instructions, chats or plain text."""
+
+    type: Literal["sft"]
+    """Supervised fine-tuning: the model learns the answers in instructions and chats, or plain text."""
+
+
+class Pretrain(Method):
+    """Continued, or first, pretraining on raw text."""
+
+    type: Literal["pretrain"]
+    """Pretraining: the model learns raw text. It continues from its saved weights, or begins with random ones
+    (model.init: random)."""
+
+    @property
+    def rows(self) -> Rows:
+        return "text"
+
+
+def _kind_of_weights(value: Any) -> str:
+    """Names in brackets are left out of the path in a message."""
+    return "[labels]" if isinstance(value, dict) else "[word]"
+
+
+ClassWeights = Annotated[
+    Annotated[Literal["none", "balanced"], Tag("[word]")]
+    | Annotated[dict[str, float], BeforeValidator(by_label), Tag("[labels]")],
+    Discriminator(_kind_of_weights),
+]
+
+
+class Classify(Method):
+    """Sequence classification. `freeze: encoder` trains the head alone (feature extraction); `class_weights: balanced`
+    weighs each class by the inverse of its frequency."""
+
+    type: Literal["classify"]
+    """Classification: the model learns a label for each text."""
+    freeze: Literal["none", "encoder"] = "none"
+    """encoder trains only the classification head, and the rest of the model stays as it is. It needs adapter: null.
+    none freezes nothing."""
+    class_weights: ClassWeights = "none"
+    """How much each class counts in the loss. none counts all alike. balanced weighs a class by the inverse of its
+    frequency. A mapping gives weights to labels, {spam: 5}; labels that it does not name have 1."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """The share of each label that the loss spreads evenly over all classes."""
+
+    @property
+    def rows(self) -> Rows:
+        return "labelled"
+
+    @property
+    def head(self) -> Head:
+        return "sequence_classification"
+
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return CLASSES
+
+    @property
+    def moves(self) -> dict[str, tuple[str, ...]]:
+        return {"class_weights": LOSS, "label_smoothing": LOSS}
