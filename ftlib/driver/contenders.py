@@ -1,28 +1,34 @@
-"""Who does the tasks: the base, the base with a good prompt, the winner, versions of the registry, models elsewhere."""
+"""Who does tasks: a base, alone or with a good prompt, a trial, a version of the registry, a model behind a URL."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ftlib.config import EvaluationSection, Experiment, ModelSection, TaskSection
-from ftlib.errors import InputError, nearest
+from ftlib.config import DataSection, EvaluationSection, Experiment, ModelSection, TaskSection
+from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.evaluation.answers import Writer, answers
-from ftlib.evaluation.prompting import Prompting, as_it_is, few_shot, prompted, rag
+from ftlib.evaluation.chat_url import ChatUrl, NoReply
+from ftlib.evaluation.prompting import Prompting, as_it_is, few_shot, prompted, rag, told
 from ftlib.evaluation.results import Contender
 from ftlib.evaluation.task import Answer, Question
+from ftlib.files.urls import is_url
 from ftlib.models.base import base_of, load_model, load_tokenizer
 from ftlib.registry import registry
 from ftlib.registry.agreement import beside_base
 from ftlib.registry.bases import REGISTRY
-from ftlib.run.directory import Run
+from ftlib.run.directory import Trial
 
 WINNER = "winner"
+ASKED_AT_ONCE = 8  # requests to a URL
+KEY = "OPENAI_API_KEY"  # the environment variable with a URL's key
 
 
 @dataclass(frozen=True)
@@ -46,38 +52,37 @@ class Loaded:
 
 
 class Contenders:
-    """Those that an experiment names, each loaded when its turn comes; one base is in memory at a time."""
+    """Makes contenders, each loaded when its turn comes. One base is in memory at a time.
 
-    def __init__(self, experiment: Experiment, template: str | None = None) -> None:
-        self.experiment, self.template = experiment, template
+    `model` is the base of an experiment, `template` the chat template of its training, for a base without its own.
+    """
+
+    def __init__(self, data: DataSection, model: ModelSection, template: str | None = None) -> None:
+        self.data, self.model, self.template = data, model, template
         self._base: Loaded | None = None
-
-    def against(self, section: EvaluationSection) -> Iterator[Callable[[], Contender]]:
-        """Those of `evaluation.against`, in its order."""
-        for name in section.against:
-            yield lambda name=name: self.named(name, section)  # type: ignore[misc]
 
     def named(self, name: str, section: EvaluationSection) -> Contender:
         """One of `evaluation.against`. Raises FtlibError for what cannot be had."""
-        data, base = self.experiment.data, Path(self.experiment.model.name_or_path).name
+        base = Path(self.model.name_or_path).name
         if name == "base":
-            return self.base().contender(name, base)
+            return self.base().contender(name, base, lambda task: told(task.instructions, as_it_is))
         if name == "few_shot":
-            what = f"{base}, shown {section.few_shot} training rows"
-            return self.base().contender(name, what, lambda task: few_shot(task, data, section.few_shot, section.seed))
+            what, count, seed = f"{base}, shown {section.few_shot} training rows", section.few_shot, section.seed
+            return self.base().contender(
+                name, what, lambda task: told(task.instructions, few_shot(task, self.data, count, seed))
+            )
         if name == "rag":
             found = rag(Path(str(section.passages)))
-            return self.base().contender(name, f"{base}, given passages of {section.passages}", lambda task: found)
-        if name.startswith(REGISTRY):
-            return self.version(name)
-        return self.folder(name)
+            what = f"{base}, given passages of {section.passages}"
+            return self.base().contender(name, what, lambda task: told(task.instructions, found))
+        return self.version(name) if name.startswith(REGISTRY) else self.folder(name)
 
-    def winner(self, run: Run, trial: str) -> Contender:
+    def of_trial(self, trial: Trial, name: str = WINNER) -> Contender:
         """The weights that a trial has left."""
-        weights = run.trial(trial).weights
+        weights = trial.weights
         if weights is None:
-            raise InputError(f"trial {trial} of {run.name} has left no weights.")
-        return self._weights(weights, run.trial(trial).manifest, f"trial {trial}").contender(WINNER, f"trial {trial}")
+            raise InputError(f"trial {trial.id} of {trial.path.parents[1].name} has left no weights.")
+        return self._weights(weights, trial.manifest, f"trial {trial.id}").contender(name, f"trial {trial.id}")
 
     def version(self, name: str) -> Contender:
         """A version of the registry: registry:NAME or registry:NAME@N."""
@@ -88,37 +93,53 @@ class Contenders:
     def folder(self, name: str) -> Contender:
         """A whole model by its folder, or by its name on the Hub."""
         self._forget()
-        section = self.experiment.model.model_copy(update={"name_or_path": name, "gguf_file": None, "revision": None})
-        return self._loaded(section, self.template).contender(name, Path(name).name)
+        section = ModelSection(name_or_path=name, trust_remote_code=self.model.trust_remote_code)
+        return self._loaded(section).contender(name, Path(name).name)
 
     def base(self) -> Loaded:
         """The base of the experiment, with its own chat template where it has one."""
         if self._base is None:
-            self._base = self._loaded(self.experiment.model, self.template)
+            self._base = self._loaded(self.model)
         return self._base
 
     def _weights(self, weights: Path, manifest: dict[str, Any], owner: str) -> Loaded:
-        section = base_of(manifest, owner)
-        tokenizer = load_tokenizer(self.experiment.model.model_copy(
-            update={"name_or_path": str(weights), "gguf_file": None, "revision": None, "tokenizer": None}
-        ))  # fmt: skip
-        template = manifest.get("chat_template")
-        if manifest.get("kind") == "model" or weights.name == "model":
+        base, saved = base_of(manifest, owner), ModelSection(name_or_path=str(weights))
+        tokenizer, template = load_tokenizer(saved), manifest.get("chat_template")
+        if weights.name == "model":
             self._forget()
-            own = section.model_copy(update={"name_or_path": str(weights), "gguf_file": None, "revision": None})
+            own = base.model_copy(update={"name_or_path": str(weights), "gguf_file": None, "revision": None})
             return Loaded(_ready(load_model(own)), tokenizer, template)
-        base = self.base().model if section == self.experiment.model else None
+        there = self._base.model if self._base is not None and base == self.model else None
         self._forget()  # an adapter changes its base in place
-        return Loaded(_ready(beside_base(base if base is not None else load_model(section), weights, owner)), tokenizer,
-                      template)  # fmt: skip
+        return Loaded(_ready(beside_base(there or load_model(base), weights, owner)), tokenizer, template)
 
-    def _loaded(self, section: ModelSection, template: str | None) -> Loaded:
+    def _loaded(self, section: ModelSection) -> Loaded:
         tokenizer = load_tokenizer(section)
-        return Loaded(_ready(load_model(section)), tokenizer, tokenizer.chat_template or template)
+        return Loaded(_ready(load_model(section)), tokenizer, tokenizer.chat_template or self.template)
 
     def _forget(self) -> None:
         self._base = None
         gc.collect()
+
+
+def at_url(name: str) -> Contender:
+    """A model behind an OpenAI-compatible URL: https://HOST/v1#MODEL. Its key is in OPENAI_API_KEY.
+
+    Raises InputError for a URL that names no model.
+    """
+    url, _, model = name.partition("#")
+    if not model:
+        raise InputError(f"{url}: name the model that is asked there: {url}#MODEL.")
+
+    def answer(task: TaskSection, questions: Sequence[Question]) -> list[Answer]:
+        chat = ChatUrl(url, model, os.environ.get(KEY), task.max_new_tokens)
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+            try:
+                return list(pool.map(lambda question: chat.answer(list(question.prompt)), questions))
+            except NoReply as error:
+                raise FtlibError(f"{model} does not answer: {error}.") from None
+
+    return Contender(name, f"{model} at {url}", answer)
 
 
 def check_named(name: str, experiment: Experiment) -> None:
@@ -135,6 +156,11 @@ def check_named(name: str, experiment: Experiment) -> None:
         raise InputError(
             f"evaluation.against: '{name}' is none of {', '.join(known)}, and no folder.{nearest(name, known)}"
         )
+
+
+def is_served(name: str) -> bool:
+    """Whether a name is that of a model behind a URL."""
+    return is_url(name) and name.startswith(("http://", "https://"))
 
 
 def _ready(model: Any) -> Any:

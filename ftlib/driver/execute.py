@@ -68,12 +68,15 @@ def go_on(
 
     Raises InputError for one that was made elsewhere and is not trusted, and where its data has changed.
     """
+    from ftlib.driver.evaluate import evaluate_winner, is_due
     from ftlib.run import signature
     from ftlib.run.commands import send
 
     if not trust:
         signature.check(run)
     if command is None and has_ended(experiment, run):
+        if is_due(experiment, run):
+            evaluate_winner(experiment, run, listener, _template(run))
         return Outcome.of(experiment, run)
     run.check()  # a damaged file is said before Ray starts
     _closed_to_others()
@@ -89,6 +92,14 @@ def go_on(
     if command is not None:  # nothing is left in a run that cannot go on
         send(run, command)
     return _fit(experiment, run, data, listener, resumed=True)
+
+
+def _template(run: Run) -> str | None:
+    """The chat template that the trials of a run were trained with."""
+    for trial in run.trials():
+        if trial.manifest.get("chat_template"):
+            return str(trial.manifest["chat_template"])
+    return None
 
 
 def _closed_to_others() -> None:
@@ -173,7 +184,7 @@ def _fit(
             except KeyboardInterrupt:
                 interrupted = True
             write_leaderboard(run)  # before the last look of the mirror
-            if not interrupted:
+            if not interrupted and not run.unfinished():
                 evaluate_winner(experiment, run, listener, data.chat_template)
             mirror()
     except KeyboardInterrupt:  # once more, while what was interrupted is brought to its end

@@ -8,6 +8,8 @@ from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
+from ftlib.evaluation.task import Answer
+
 TRIES = 4
 PAUSE = 1.0  # seconds before the second try; each further one waits twice as long
 LONGEST_PAUSE = 30.0  # seconds, also where the server asks for more
@@ -37,8 +39,9 @@ class ChatUrl:
     asked any more: a server that is down costs seconds.
     """
 
-    def __init__(self, url: str, model: str, key: str | None) -> None:
+    def __init__(self, url: str, model: str, key: str | None, max_tokens: int | None = None) -> None:
         self.url, self.model, self.key = f"{url.rstrip('/')}/chat/completions", model, key
+        self.limit = {} if max_tokens is None else {"max_tokens": max_tokens}
         self.host = urlsplit(url).hostname or "the URL"
         self._lock, self._failures, self._is_there = Lock(), 0, False
 
@@ -55,6 +58,12 @@ class ChatUrl:
         self._is_there = True
         return reply
 
+    def answer(self, messages: Turns) -> Answer:
+        """The reply with the seconds that it took. Raises NoReply."""
+        began = time.perf_counter()
+        text = self(messages)
+        return Answer(text, seconds=time.perf_counter() - began)
+
     def _patiently(self, messages: Turns) -> str:
         for number in range(TRIES):
             try:
@@ -69,7 +78,7 @@ class ChatUrl:
         """Redirects are not followed: where one leads, the key was not meant for."""
         import requests
 
-        body = {"model": self.model, "messages": messages, "temperature": 0}
+        body = {"model": self.model, "messages": messages, "temperature": 0, **self.limit}
         try:
             with requests.post(
                 self.url,

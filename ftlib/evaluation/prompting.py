@@ -82,6 +82,21 @@ def _assistant(text: str) -> Turn:
     return {"role": "assistant", "content": text}
 
 
+def told(instructions: str | None, prompting: Prompting) -> Prompting:
+    """Tells a model what the task is, in a system message, before what `prompting` puts before a question."""
+
+    def with_instructions(question: Question) -> Question:
+        question = prompting(question)
+        if instructions is None:
+            return question
+        opening = [turn for turn in question.prompt if turn["role"] == "system"]
+        text = "\n\n".join([str(turn["content"]) for turn in opening] + [instructions])
+        rest = question.prompt[len(opening) :]
+        return replace(question, prompt=({"role": "system", "content": text}, *rest))
+
+    return with_instructions
+
+
 def as_it_is(question: Question) -> Question:
     """The question alone."""
     return question

@@ -25,8 +25,14 @@ def _of_task(name: str, task: Mapping[str, Any], ours: str) -> str:
     if task["role"] == "regression":
         rival = "base" if "base" in task["contenders"] else rival
         return f"{name}: {own}{_lost(task, metric, rival)}"
-    span = f" ({_bare(number['low'], metric, task)} to {_bare(number['high'], metric, task)})"
-    return f"{name}: {own}{span if number['low'] is not None else ''}{_gained(task, metric, rival)}"
+    return f"{name}: {written(number, metric, task)}{_gained(task, metric, rival)}"
+
+
+def written(number: Mapping[str, float | None], metric: str, task: Mapping[str, Any]) -> str:
+    """A number with its interval: `83.5 % (77.7 to 88.0)`."""
+    own, low, high = (number[key] for key in ("value", "low", "high"))
+    span = "" if low is None or high is None else f" ({_bare(low, metric, task)} to {_bare(high, metric, task)})"
+    return f"{_written(own, metric, task)}{span}"
 
 
 def _gained(task: Mapping[str, Any], metric: str, rival: str | None) -> str:
