@@ -8,13 +8,11 @@ hold a hash of it; and a reply that is no score of 0 to 10 is none.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
@@ -76,7 +74,7 @@ def key_of(metric: Judge) -> str | None:
         return None
     key = os.environ.get(metric.api_key_env)
     if not key:
-        raise ConfigError(f"metric judge: the environment has no {metric.api_key_env}, which api_key_env names: set it.")
+        raise ConfigError(f"metric judge: api_key_env names {metric.api_key_env}, which the environment does not have.")
     return key
 
 
