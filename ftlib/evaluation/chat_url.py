@@ -43,17 +43,17 @@ class ChatUrl:
         self.url, self.model, self.key = f"{url.rstrip('/')}/chat/completions", model, key
         self.limit = {} if max_tokens is None else {"max_tokens": max_tokens}
         self.host = urlsplit(url).hostname or "the URL"
-        self._lock, self._failures, self._is_there = Lock(), 0, False
+        self._lock, self._failures, self._reason, self._is_there = Lock(), 0, "", False
 
     def __call__(self, messages: Turns) -> str:
         """Raises NoReply."""
         if self._failures >= HOPELESS and not self._is_there:
-            raise NoReply(f"{self.host} has failed {HOPELESS} times and is not asked any more")
+            raise NoReply(self._reason)
         try:
             reply = self._patiently(messages)
-        except NoReply:
+        except NoReply as error:
             with self._lock:
-                self._failures += 1
+                self._failures, self._reason = self._failures + 1, str(error)
             raise
         self._is_there = True
         return reply

@@ -74,9 +74,7 @@ def key_of(metric: Judge) -> str | None:
         return None
     key = os.environ.get(metric.api_key_env)
     if not key:
-        raise ConfigError(
-            f"metric judge: the environment has no {metric.api_key_env}, which api_key_env names: set it."
-        )
+        raise ConfigError(f"metric judge: api_key_env names {metric.api_key_env}, which the environment does not have.")
     return key
 
 

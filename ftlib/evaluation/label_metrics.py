@@ -69,6 +69,7 @@ def _read(
 
 
 def labels_of(metric: Accuracy | F1Macro) -> list[str]:
+    """The labels of the section. Raises ConfigError where two differ in case alone, and for none."""
     labels = [_folded(label) for label in metric.labels or ()]
     twice = next((label for label in labels if labels.count(label) > 1 or not label), None)
     if twice is not None or not labels:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from ftlib.config import evaluation as config
 from ftlib.config.evaluation import MetricSection
+from ftlib.config.section import Section
 from ftlib.errors import ConfigError, InputError
 from ftlib.evaluation import (
     corpus_metrics,
@@ -20,7 +21,7 @@ from ftlib.evaluation import (
 from ftlib.evaluation.score import Score
 from ftlib.evaluation.task import Answer, Question
 
-METRICS: dict[type[config.Section], Callable[..., Score]] = {
+METRICS: dict[type[Section], Callable[..., Score]] = {
     config.ExactMatch: text_metrics.exact_match,
     config.Contains: text_metrics.contains,
     config.Regex: text_metrics.regex,

@@ -37,7 +37,7 @@ PLAIN = (
     (re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}\b)"), ""),  # narrow spaces between thousands
     (re.compile(r"(?<=\d)\\[dt]?frac"), r" \\frac"),  # 2\frac{1}{2}
     (re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}"), r"\1/\2"),
-    (re.compile(r"\d+(?:\s?/\s?\d+){2,}"), lambda date: date.group().replace("/", " ")),
+    (re.compile(r"(?<!\d)\d+(?:\s?/\s?\d+){2,}"), lambda date: date.group().replace("/", " ")),
 )
 
 

@@ -83,8 +83,8 @@ class _Search:
             return None
         answers = "1 answer" if self.endless == 1 else f"{self.endless} answers"
         return (
-            f"regex: the pattern '{self.pattern.pattern}' takes too long on {answers}, which count as no match: write a "
-            "pattern without a repetition inside a repetition."
+            f"metric regex: the pattern '{self.pattern.pattern}' takes too long on {answers}, which count as no match: "
+            "write a pattern without a repetition inside a repetition."
         )
 
 

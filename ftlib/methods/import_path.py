@@ -30,7 +30,8 @@ def load_function(path: str, where: str) -> Callable[..., Any]:
 
 def _module_of(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None  # of any .py file
+    assert spec is not None  # of any .py file
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
