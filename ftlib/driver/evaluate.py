@@ -44,15 +44,23 @@ def is_due(experiment: Experiment, run: Run) -> bool:
 
 
 def evaluate_winner(experiment: Experiment, run: Run, listener: Listener, template: str | None) -> None:
-    """Writes `evaluation.json` and `answers.jsonl`. What cannot be done is a warning: the sweep has its trials."""
+    """Writes `evaluation.json`, and with tasks `answers.jsonl`. What cannot be done is a warning: the sweep has its
+    trials."""
+    from ftlib.evaluation.trial_ties import tied_trials
+    from ftlib.files.atomic import write_json
+    from ftlib.run.layout import EVALUATION
     from ftlib.run.leaderboard import leaderboard
 
-    best = leaderboard(run).best
-    if best is None or not experiment.evaluation.tasks:
+    board = leaderboard(run)
+    if board.best is None:
+        return
+    tied = tied_trials(run)
+    if not experiment.evaluation.tasks:
+        write_json(run.path / EVALUATION, {"winner": board.best.trial, "ties": tied, "tasks": {}, "failed": []})
         return
     try:
         with listener.busy("the winner and the base do the tasks"):
-            found = _of_winner(experiment, run, best.trial, template)
+            found = _of_winner(experiment, run, board.best.trial, template, tied)
     except (FtlibError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         run.log_event(FAILED, why=reason)
@@ -62,7 +70,7 @@ def evaluate_winner(experiment: Experiment, run: Run, listener: Listener, templa
         listener.warn(sentence)
 
 
-def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | None) -> dict[str, Any]:
+def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | None, tied: list[str]) -> dict[str, Any]:
     from ftlib.driver.contenders import WINNER, Contenders
     from ftlib.evaluation.results import do_tasks
     from ftlib.evaluation.verdict import verdict
@@ -72,7 +80,7 @@ def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | Non
     bring_weights(run, run.trial(trial))
     against = [_later(made.named, name, section) for name in section.against]
     results = do_tasks(section, experiment.data, [*against, _later(made.of_trial, run.trial(trial))])
-    found = {"winner": trial, **results.to_dict(WINNER)}
+    found = {"winner": trial, "ties": tied, **results.to_dict(WINNER)}
     found["verdict"] = verdict(found)
     write(results, found, run.path)
     return found
@@ -126,7 +134,8 @@ def evaluate(
 def _shown(made: Any, name: str, section: Any) -> Contender:
     from dataclasses import replace
 
-    return replace(made.named("few_shot", section), name=f"{name} (few-shot)")
+    shown: Contender = made.named("few_shot", section)
+    return replace(shown, name=f"{name} (few-shot)")
 
 
 def _later(make: Callable[..., Contender], *given: Any) -> Callable[[], Contender]:

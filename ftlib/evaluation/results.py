@@ -84,7 +84,8 @@ class TaskResult:
 
     def _number(self, one: Score) -> Number:
         span = interval(one, self.groups, seed=self.seed)
-        return {"value": finite(one.number()), "low": finite(span.low), "high": finite(span.high)}
+        low, high = (None, None) if span is None else (span.low, span.high)
+        return {"value": finite(one.number()), "low": finite(low), "high": finite(high)}
 
     def _comparisons(self, ours: str | None) -> Iterator[dict[str, Any]]:
         for name in self.scores if ours in self.scores else ():
@@ -171,9 +172,9 @@ def do_tasks(section: EvaluationSection, data: DataSection, contenders: Iterable
     return results
 
 
-def finite(value: float) -> float | None:
+def finite(value: float | None) -> float | None:
     """JSON has no NaN."""
-    return float(value) if math.isfinite(value) else None
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def best_rival(task: Mapping[str, Any], metric: str, ours: str) -> str | None:
