@@ -108,7 +108,9 @@ def _question(
     ]
     sign = -1 if task.metrics.get(metric or "") == "min" else 1
     change = _change(score.get(ours), score.get(theirs or ""), sign)
-    return Question(row, _prompt(first), _short(first.reference) if first.reference is not None else None, shown, change)
+    return Question(
+        row, _prompt(first), _short(first.reference) if first.reference is not None else None, shown, change
+    )
 
 
 def _change(ours: float | None, theirs: float | None, sign: int) -> Change:
@@ -123,13 +125,20 @@ def _prompt(answer: AnswerRow) -> str:
     return _short("\n".join(f"{message.role}: {message.content}" for message in answer.prompt))
 
 
+def contender_name(contender: str, what: str) -> str:
+    """The winner by its trial, the others by their names."""
+    return what if what and contender == WINNER else contender.replace("_", "-")
+
+
 def _spoken(contender: str) -> str:
-    return {"base": "the base", "few_shot": "the base with examples", "rag": "the base with passages"}.get(contender, contender)
+    return {"base": "the base", "few_shot": "the base with examples", "rag": "the base with passages"}.get(
+        contender, contender
+    )
 
 
 def _named(contender: str, task: Task) -> str:
     what = task.contenders[contender].what if contender in task.contenders else ""
-    return f"{contender} ({what})" if what and contender == WINNER else contender.replace("_", "-")
+    return contender_name(contender, what)
 
 
 def _short(text: str) -> str:

@@ -30,7 +30,11 @@ def quality_against_cost(board: Leaderboard, points: Points) -> Section | None:
     front = sorted(trial.number for trial in study.best_trials)
     others = [number for number in names if number not in set(front)]
     for trace, numbers, colour in zip(traces, (others, front), (MUTED, ACCENT), strict=True):
-        trace["marker"] = {"color": colour, "size": 8 if colour == MUTED else 12, "opacity": 0.6 if colour == MUTED else 1}
+        trace["marker"] = {
+            "color": colour,
+            "size": 8 if colour == MUTED else 12,
+            "opacity": 0.6 if colour == MUTED else 1,
+        }
         trace["text"] = [inert(names[number]) for number in numbers]
         trace["hovertemplate"] = "trial %{text}: %{y:.4g} for %{x:.4g}<extra></extra>"
     traces.insert(0, _steps(points, costs, front))

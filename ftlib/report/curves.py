@@ -42,7 +42,7 @@ def _chart(run: Run, board: Leaderboard, name: str, key: str, base: float | None
     values = [value for _, _, of_trial in curves for value in of_trial] + ([] if base is None else [base])
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": axis}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": inert(title)}, **_scale(values)},
+        "yaxis": _scale(values),
         "showlegend": True,
     }
     best = board.best.trial if board.best else None
@@ -66,7 +66,7 @@ def _curves(run: Run, board: Leaderboard, key: str) -> tuple[str, list[Curve]]:
 
 def _scale(values: list[float]) -> dict[str, Any]:
     if min(values) > 0 and max(values) / min(values) > MAGNITUDES:
-        return {"type": "log"}
+        return {"type": "log", "dtick": "D2"}  # 1, 2 and 5 of each magnitude
     return {}
 
 
@@ -119,7 +119,7 @@ def _others(curves: list[Curve]) -> list[dict[str, Any]]:
             "y": y,
             "name": count(len(curves), "other trial"),
             "line": {"color": MUTED, "width": 1},
-            "opacity": 0.25,
+            "opacity": 0.35,
             "hoverinfo": "skip",
         }
     ]
@@ -131,7 +131,7 @@ def _base_line(base: float, places: list[float]) -> dict[str, Any]:
         "mode": "lines",
         "x": [0, max(places)],
         "y": [base, base],
-        "name": "the base, before any training",
+        "name": "the base",
         "line": {"color": TEXT, "width": 1.5, "dash": "dot"},
         "hovertemplate": "the base: %{y:.4g}<extra></extra>",
     }

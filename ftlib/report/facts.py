@@ -24,7 +24,12 @@ COUNTS = {
     "unweighted": "Rows of weight 0",
 }
 ALWAYS = ("rows_read", "train_rows", "eval_rows", "train_tokens", "trained_tokens")
-TEXTS = {"rows": "Kind of rows", "format": "Format", "template": "Chat template", "max_length": "Maximum tokens of a row"}
+TEXTS = {
+    "rows": "Kind of rows",
+    "format": "Format",
+    "template": "Chat template",
+    "max_length": "Maximum tokens of a row",
+}
 OVERRIDE, SMOKE = "# override: ", "# --smoke"
 
 
@@ -69,7 +74,9 @@ KINDS = {"method": "Method", "adapter": "Adapter"}
 
 
 def _hosts(run: Run) -> list[str]:
-    told = [str(event["host"]) for event in run.events() if event["event"] in ("started", "resumed") and "host" in event]
+    told = [
+        str(event["host"]) for event in run.events() if event["event"] in ("started", "resumed") and "host" in event
+    ]
     return list(dict.fromkeys(told))
 
 

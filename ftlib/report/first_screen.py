@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from ftlib.report.answers import WINNER, contender_name
 from ftlib.report.facts import took
 from ftlib.report.results import Evaluation, Number, Task
 from ftlib.report.shapes import Line, Table
-from ftlib.report.words import count, gain, last_parts, number, percent, setting
+from ftlib.report.words import NONE, count, gain, last_parts, number, percent, setting
 from ftlib.run.directory import Run
 from ftlib.run.leaderboard import Leaderboard, Row
 from ftlib.run.places import url_of
@@ -97,13 +98,13 @@ def _result(name: str, task: Task) -> Result | None:
     scale = percent if share else number
     bars = [
         Bar(
-            _contender(who, task.contenders[who].what),
+            contender_name(who, task.contenders[who].what),
             scale(told.value),
             f"{scale(told.low)} to {scale(told.high)}" if told.low is not None and told.high is not None else "",
             _of_scale(told.value, largest),
             _of_scale(told.low, largest),
             _of_scale(told.high, largest),
-            who == "winner",
+            who == WINNER,
         )
         for who, told in numbers.items()
         if told.value is not None
@@ -122,10 +123,6 @@ def _of_scale(value: float | None, largest: float) -> float:
     return round(min(100.0, max(0.0, 100 * (value or 0.0) / largest)), 2) if largest else 0.0
 
 
-def _contender(who: str, what: str) -> str:
-    return what if who == "winner" and what else who.replace("_", "-")
-
-
 def leaderboard_table(board: Leaderboard, evaluation: Evaluation | None) -> Table:
     """The base, then the trials, best first."""
     ties = set(evaluation.ties if evaluation else [])
@@ -134,24 +131,31 @@ def leaderboard_table(board: Leaderboard, evaluation: Evaluation | None) -> Tabl
     columns = ["Rank", "Trial", "State", board.metric, *(["vs base"] if compared else []), *names.values()]
     columns += ["Cost"] if priced else []
     rows = [*([board.base] if board.base else []), *board.rows]
-    lines = [_line(row, board, ties, compared, priced) for row in rows]
-    numeric = frozenset({0, *range(3, len(columns))})
+    lines = [_line(row, board, ties, evaluation.winner if evaluation else None) for row in rows]
+    texts = {place for place in range(4, len(columns)) if any(_is_text(line.cells[place]) for line in lines)}
+    numeric = frozenset({0, *range(3, len(columns))}) - texts
     return Table("The trials, best first", columns, lines, numeric, header=1)
 
 
-def _line(row: Row, board: Leaderboard, ties: set[str], compared: bool, priced: bool) -> Line:
+def _is_text(cell: str) -> bool:
+    return any(character.isalpha() for character in cell.replace("e-", "").replace("e+", ""))
+
+
+def _line(row: Row, board: Leaderboard, ties: set[str], winner: str | None) -> Line:
+    compared, priced = board.footer is not None, board.cost is not None
     is_base, is_best = row is board.base, row is board.best
-    tags = ("best",) if is_best else (CHANCE,) if row.trial in ties else ()
+    tags = ["best"] * is_best + [CHANCE] * (row.trial in ties and not is_best)
+    tags += ["winner"] * (row.trial == winner and not is_best)
     cells = [
         "–" if row.rank is None else str(row.rank),
         "untuned base" if is_base else row.name,
         row.state,
-        number(row.value),
+        NONE if row.value is None else f"{row.value:.4f}",
         *([gain(row.gain)] if compared else []),
         *(setting(row.params.get(path, "")) for path in board.parameters),
         *([number(row.cost) if row.cost is not None else ""] if priced else []),
     ]
-    return Line(cells, "base" if is_base else "best" if is_best else "", tags)
+    return Line(cells, "base" if is_base else "best" if is_best else "", tuple(tags))
 
 
 def tied(board: Leaderboard, evaluation: Evaluation | None) -> str:

@@ -21,6 +21,7 @@ class Pages {
     this.bar.append(this.back, this.next, this.said);
     (list.closest(".scroll") ?? list).after(this.bar);
     this.show();
+    list.classList.add("paged");
   }
 
   button(name, step) {
@@ -106,17 +107,17 @@ function coloured(value, isColour = false) {
 function layoutOf(layout) {
   const axis = { gridcolor: colour("line"), linecolor: colour("line"), zerolinecolor: colour("line"), automargin: true, fixedrange: true };
   const themed = coloured(layout);
-  for (const key of Object.keys(themed)) if (/^[xy]axis/.test(key)) themed[key] = { ...axis, ...themed[key] };
+  for (const key of Object.keys(themed)) if (/^[xy]axis/.test(key)) themed[key] = { ...axis, ...themed[key], title: { font: { size: 13 }, standoff: 10, ...themed[key].title } };
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     dragmode: false,
     hovermode: "closest",
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     xaxis: axis,
     yaxis: axis,
     ...themed,
     margin: { l: 48, r: 16, t: 16, b: 44, ...themed.margin },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", ...themed.legend },
     font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("soft") },
     hoverlabel: { bgcolor: colour("page"), bordercolor: colour("line"), font: { color: colour("text") } },
   };

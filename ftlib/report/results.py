@@ -120,5 +120,3 @@ def answers_of(run: Run) -> list[AnswerRow]:
 def _why(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-
-

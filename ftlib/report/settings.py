@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator
 
 from ftlib.report.shapes import ACCENT, MUTED, Chart, Line, Section, Table
@@ -27,7 +28,11 @@ def settings(board: Leaderboard, points: Points) -> list[Section]:
     if len(points.trials) < 2 or not points.distributions:
         return []
     importances = _importances(board, points)
-    names = [line.cells[0] for line in importances.table.lines] if importances and importances.table else list(points.distributions)
+    names = (
+        [line.cells[0] for line in importances.table.lines]
+        if importances and importances.table
+        else list(points.distributions)
+    )
     importance = _importance(importances, len(points.trials))
     return [_parallel(board, points), *([importance] if importance else []), _slices(board, points, names)]
 
@@ -65,9 +70,9 @@ def _parallel(board: Leaderboard, points: Points) -> Section:
         trace["line"] = {"color": ACCENT, "width": 3.5 if best else 1.2}
         trace["opacity"] = 1 if best else 0.08 + 0.5 * (place / len(lines)) ** 2
     values = ", ".join(f"{name} {setting(value)}" for name, value in points.params[0].items())
-    shown = f"the best {LINES} of {len(points.trials):,}" if len(points.trials) > LINES else "each"
+    drawn = f", and the best {LINES} of {len(points.trials):,} are drawn" if len(points.trials) > LINES else ""
     fact = f"The best trial, {points.trials[0].trial}, has {values}."
-    lead = f"A line is a trial ({shown}): the stronger, the better; the bold one is the best."
+    lead = f"A line is a trial{drawn}. The stronger it is, the better the trial; the bold one is the best."
     chart = Chart("parallel", fact, lines, layout, height=380)
     return Section("parallel", "Swept settings", f"{lead} All values are in the leaderboard.", [chart])
 
@@ -87,13 +92,15 @@ def _importances(board: Leaderboard, points: Points) -> Chart | None:
     trace["marker"] = {"color": [MUTED] * (len(names) - 1) + [ACCENT]}
     trace["text"] = [percent(share) for share in shares]
     trace["hovertemplate"] = "%{y}: %{x:.1%}<extra></extra>"
-    layout["xaxis"] = {"tickformat": ".0%", "range": [0, 1.15 * max(shares)]}
-    layout["yaxis"] = {"type": "category"}
+    layout["xaxis"] = {"visible": False, "range": [0, 1.3 * max(shares)]}  # room for the numbers beside the bars
+    layout["yaxis"] = {"type": "category", "showgrid": False}
     told = [(html.unescape(name), percent(share)) for name, share in zip(names, shares, strict=True)]
     lines = [Line([name, share]) for name, share in reversed(told)]
     table = Table("Importance of each setting", ["Setting", "Share"], lines, frozenset([1]))
     fact = f"{told[-1][0]} matters most: {told[-1][1]}."
-    return Chart("importances", fact, [trace], {**layout, "bargap": 0.4}, 90 + 38 * len(names), table)
+    return Chart(
+        "importances", fact, [trace], {**layout, "bargap": 0.4, "margin": {"t": 0, "b": 8}}, 16 + 38 * len(names), table
+    )
 
 
 def _importance(chart: Chart | None, trials: int) -> Section | None:
@@ -118,15 +125,20 @@ def _slice(study: optuna.Study, name: str, board: Leaderboard, points: Points) -
     figure = optuna.visualization.plot_slice(study, params=[name], target_name=board.metric)
     traces, layout = plain_figure(figure)
     best = points.params[0][name]
+    labels = _labels(points.distributions[name], layout)
     for trace in traces:
+        trace["x"] = [labels.get(value, value) for value in trace["x"]] if labels else trace["x"]
         trace["marker"] = {"color": MUTED, "size": 7, "opacity": 0.6}
         trace["hovertemplate"] = "%{x}: %{y:.4g}<extra></extra>"
-    shown = inert(str(best)) if layout["xaxis"].get("type") == "category" else best
+    layout["margin"] = {"b": 28}
+    layout["xaxis"]["exponentformat"] = "e"
+    for axis in ("xaxis", "yaxis"):
+        layout[axis].pop("title", None)  # the chart's heading and the section's first sentence say it
     traces.append(
         {
             "type": "scatter",
             "mode": "markers",
-            "x": [shown],
+            "x": [inert(str(best)) if labels else best],
             "y": [points.trials[0].value],
             "marker": {"color": ACCENT, "size": 13, "symbol": "diamond"},
             "hovertemplate": f"the best, {inert(points.trials[0].trial)}: %{{y:.4g}}<extra></extra>",
@@ -134,4 +146,14 @@ def _slice(study: optuna.Study, name: str, board: Leaderboard, points: Points) -
         }
     )
     fact = f"The best trial has {name} {setting(best)}."
-    return Chart(f"slice-{list(points.distributions).index(name)}", fact, traces, layout, 280, title=name)
+    return Chart(f"slice-{list(points.distributions).index(name)}", fact, traces, layout, 260, title=name)
+
+
+def _labels(distribution: BaseDistribution, layout: dict[str, Any]) -> dict[str, str]:
+    """Optuna writes a choice as Python does, in quotes: its label, and the one that a person reads. Empty for a
+    range."""
+    if not isinstance(distribution, CategoricalDistribution):
+        return {}
+    labels = {inert(repr(choice)): inert(str(choice)) for choice in distribution.choices}
+    layout["xaxis"]["categoryarray"] = [labels.get(label, label) for label in layout["xaxis"]["categoryarray"]]
+    return labels

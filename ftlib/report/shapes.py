@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-ACCENT, MUTED, TEXT, GOOD, BAD, WARN = "@accent", "@muted", "@text", "@good", "@bad", "@warn"  # the page's own colours
+# The page's own colours, which differ in light and dark: page.js puts them in.
+ACCENT, MUTED, TEXT, PAGE, BAD, WARN = "@accent", "@muted", "@text", "@page", "@bad", "@warn"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def points_of(board: Leaderboard, space: dict[str, Any]) -> Points:
     paths = board.parameters
     ranked = [row for row in board.rows if row.rank is not None and set(row.params) >= set(paths)]
     names = last_parts(paths)
-    distributions, params = {}, [{} for _ in ranked]  # type: list[dict[str, Any]]
+    distributions: dict[str, BaseDistribution] = {}
+    params: list[dict[str, Any]] = [{} for _ in ranked]
     for path, name in names.items():
         values, distribution = _spread([row.params[path] for row in ranked], space.get(path))
         if distribution is not None:

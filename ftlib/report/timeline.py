@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlib.files.json_files import read_json
-from ftlib.report.shapes import ACCENT, BAD, MUTED, TEXT, WARN, Chart, Line, Section, Table
+from ftlib.report.shapes import ACCENT, BAD, MUTED, PAGE, TEXT, WARN, Chart, Line, Section, Table
 from ftlib.report.words import count, duration, inert
 from ftlib.run.cost import LEFT, SESSION
 from ftlib.run.directory import Run
 from ftlib.run.layout import PLACE
 
 ENDS = {"finished": ACCENT, "stopped": MUTED, "failed": BAD, "preempted": WARN, "moved": WARN, "running": TEXT}
-NAMED = 40  # lanes whose trials are written beside them
+NAMED = 200  # stays whose trials are written into their bars
 UNITS = ((3 * 3600, 3600, "hours"), (180, 60, "minutes"), (0, 1, "seconds"))  # from so many seconds on
-Lane = tuple[str, str]  # a machine, a trial on it
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,19 @@ def timeline(run: Run) -> Section | None:
     trials = len({stay.trial for stay in stays})
     fact = f"{count(trials, 'trial')} ran on {count(len(machines), 'machine')} within {duration(last)}."
     divisor, unit = next((size, name) for least, size, name in UNITS if last >= least)
-    lanes = _lanes(stays, machines)
+    lanes, first = _lanes(stays, machines)
     layout = {
         "xaxis": {"title": {"text": f"{unit} since the run began"}, "rangemode": "tozero"},
-        "yaxis": _axis(lanes),
-        "annotations": _headings(lanes, machines),
+        "yaxis": {"autorange": "reversed", "visible": False},
+        "annotations": _headings(first),
         "barmode": "overlay",
-        "bargap": 0.35,
+        "uniformtext": {"mode": "hide", "minsize": 12},
+        "bargap": 0.15,
         "showlegend": True,
-        "margin": {"t": 30},
+        "legend": {"yref": "container", "y": 1, "yanchor": "top"},  # above the name of the first machine
+        "margin": {"t": 66},
     }
-    height = min(900, 120 + 22 * (max(lanes.values()) + 1))
+    height = min(900, 130 + 26 * (max(lanes) + 1))
     chart = Chart("stays", fact, _traces(stays, lanes, divisor), layout, height, _table(stays))
     return Section("timeline", "Timeline", "A bar is a trial on its machine; its colour says how that ended.", [chart])
 
@@ -99,59 +100,66 @@ def _place(run: Run, trial: str) -> str:
 def _machines(run: Run) -> dict[str, str]:
     """Node: the address that a trial on it has written down."""
     told = [read_json(trial.path / PLACE) for trial in run.trials()]
-    return {str(place["node"]): str(place["ip"]) for place in told if isinstance(place, dict) and place.keys() >= {"node", "ip"}}
+    return {
+        str(place["node"]): str(place["ip"])
+        for place in told
+        if isinstance(place, dict) and place.keys() >= {"node", "ip"}
+    }
 
 
-def _lanes(stays: list[Stay], machines: list[str]) -> dict[Lane, int]:
-    """The height of each lane: machine by machine, a lane a trial, an empty one between two machines."""
-    lanes: dict[Lane, int] = {}
-    at = 0
+def _lanes(stays: list[Stay], machines: list[str]) -> tuple[list[int], dict[str, int]]:
+    """The lane of each stay, the first of its machine that is free, and the first lane of each machine. An empty lane
+    stands between two machines."""
+    lanes, first, below = [0] * len(stays), {}, 0
     for machine in machines:
-        for stay in stays:
-            if stay.machine == machine and (machine, stay.trial) not in lanes:
-                lanes[machine, stay.trial] = at
-                at += 1
-        at += 1
-    return lanes
+        first[machine] = below
+        free_from: list[float] = []  # of each lane of the machine
+        for place, stay in enumerate(stays):
+            if stay.machine == machine:
+                lane = next((lane for lane, free in enumerate(free_from) if free <= stay.start), len(free_from))
+                free_from[lane : lane + 1] = [stay.end]
+                lanes[place] = below + lane
+        below += len(free_from) + 1
+    return lanes, first
 
 
-def _axis(lanes: dict[Lane, int]) -> dict[str, Any]:
-    axis: dict[str, Any] = {"autorange": "reversed", "showgrid": False, "zeroline": False}
-    if len(lanes) > NAMED:
-        return {**axis, "showticklabels": False}
-    return {**axis, "tickvals": list(lanes.values()), "ticktext": [inert(trial) for _, trial in lanes]}
-
-
-def _headings(lanes: dict[Lane, int], machines: list[str]) -> list[dict[str, Any]]:
+def _headings(first: dict[str, int]) -> list[dict[str, Any]]:
     """The name of each machine above its first lane."""
-    first = {machine: min(at for (where, _), at in lanes.items() if where == machine) for machine in machines}
-    place = {"xref": "paper", "x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 8, "showarrow": False}
+    place = {"xref": "paper", "x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 11, "showarrow": False}
     return [{**place, "y": at, "text": f"machine {inert(machine)}"} for machine, at in first.items()]
 
 
-def _traces(stays: list[Stay], lanes: dict[Lane, int], divisor: float) -> list[dict[str, Any]]:
+def _traces(stays: list[Stay], lanes: list[int], divisor: float) -> list[dict[str, Any]]:
     traces = []
     for how in ENDS:
-        these = [stay for stay in stays if stay.how == how]
+        these = [(stay, lane) for stay, lane in zip(stays, lanes, strict=True) if stay.how == how]
         if these:
             traces.append(
                 {
                     "type": "bar",
                     "orientation": "h",
                     "name": how,
-                    "base": [round(stay.start / divisor, 4) for stay in these],
-                    "x": [round((stay.end - stay.start) / divisor, 4) for stay in these],
-                    "y": [lanes[stay.machine, stay.trial] for stay in these],
-                    "text": [inert(f"{stay.trial} on {stay.machine}: {how}") for stay in these],
-                    "textposition": "none",
-                    "marker": {"color": ENDS[how]},
-                    "hovertemplate": "%{text}<extra></extra>",
+                    "base": [round(stay.start / divisor, 4) for stay, _ in these],
+                    "x": [round((stay.end - stay.start) / divisor, 4) for stay, _ in these],
+                    "y": [lane for _, lane in these],
+                    "text": [inert(stay.trial) for stay, _ in these] if len(stays) <= NAMED else None,
+                    "textposition": "inside",
+                    "insidetextanchor": "start",
+                    "constraintext": "none",
+                    "textangle": 0,
+                    "hovertext": [inert(f"{stay.trial} on {stay.machine}: {how}") for stay, _ in these],
+                    "hovertemplate": "%{hovertext}<extra></extra>",
+                    "marker": {"color": ENDS[how], "line": {"color": PAGE, "width": 1}},
+                    "textfont": {"color": PAGE, "size": 12},
                 }
             )
     return traces
 
 
 def _table(stays: list[Stay]) -> Table:
-    lines = [Line([stay.trial, stay.machine, duration(stay.start), duration(stay.end - stay.start), stay.how]) for stay in stays]
+    lines = [
+        Line([stay.trial, stay.machine, duration(stay.start), duration(stay.end - stay.start), stay.how])
+        for stay in stays
+    ]
     columns = ["Trial", "Machine", "Began after", "Took", "Ended"]
     return Table("Stays of trials on machines", columns, lines, frozenset([2, 3]))

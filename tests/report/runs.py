@@ -88,7 +88,9 @@ def add_drawn(run: Run, number: int, state: Any, evaluations: int, drawn: random
     end = start + 30 * length / evaluations
     told = [event(start, "trial_started", trial=trial, host=host, failures=0, waited_s=0.0)]
     if number == 2:
-        told += [event(start + 4, "trial_preempted", trial=trial, reason="its machine is gone", node=f"node{host}", lost_s=1)]
+        told += [
+            event(start + 4, "trial_preempted", trial=trial, reason="its machine is gone", node=f"node{host}", lost_s=1)
+        ]
         told += [event(start + 6, "trial_started", trial=trial, host=2, failures=0, waited_s=2.0)]
     return [*told, event(end, f"trial_{state}", trial=trial, reason=None)]
 
@@ -102,7 +104,9 @@ def add_trial(run: Run, name: str, params: dict[str, Any], losses: list[float], 
         of_row = {"step": 0 if name == layout.BASE else 5 * step, "tokens": 1700 * step, "seconds": 4.0 * step}
         rows += [{**of_row, "loss": 1.1 * loss}, {**of_row, "eval_loss": loss}]
     write_jsonl(trial.metrics_path, rows)
-    (trial.path / layout.STATUS).write_text(json.dumps({"state": state, "reason": "it diverged" if state == "failed" else None}))
+    (trial.path / layout.STATUS).write_text(
+        json.dumps({"state": state, "reason": "it diverged" if state == "failed" else None})
+    )
 
 
 def evaluate(run: Run, best: str, tie: str, rows: int = 60, evil: str = "") -> None:
@@ -126,9 +130,14 @@ def evaluate(run: Run, best: str, tie: str, rows: int = 60, evil: str = "") -> N
     })  # fmt: skip
 
 
-def _task(role: str, rows: int, metric: str, numbers: dict[str, tuple[float, float, float]], best: str) -> dict[str, Any]:
+def _task(
+    role: str, rows: int, metric: str, numbers: dict[str, tuple[float, float, float]], best: str
+) -> dict[str, Any]:
     contenders = {
-        who: {"numbers": {metric: dict(zip(("value", "low", "high"), told, strict=True))}, "what": f"trial {best}" if who == "winner" else "small-chat"}
+        who: {
+            "numbers": {metric: dict(zip(("value", "low", "high"), told, strict=True))},
+            "what": f"trial {best}" if who == "winner" else "small-chat",
+        }
         for who, told in numbers.items()
     }
     return {"role": role, "rows": rows, "units": rows, "data": "test.jsonl", "hash": "x", "metrics": {metric: "max"},
@@ -141,7 +150,9 @@ LABELS = ("billing", "shipping", "account")
 def _labels(row: int, drawn: random.Random, evil: str) -> list[dict[str, Any]]:
     right = LABELS[row % 3]
     wrote = {
-        "base": "I am sorry to hear that. Could you tell me more about your problem?" if drawn.random() > 0.12 else right,
+        "base": "I am sorry to hear that. Could you tell me more about your problem?"
+        if drawn.random() > 0.12
+        else right,
         "few_shot": right if drawn.random() < 0.48 else drawn.choice(LABELS),
         "winner": right if drawn.random() < 0.85 else drawn.choice(LABELS),
     }
