@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from ftlib.report.results import AnswerRow, Evaluation, Task
+from ftlib.report.results import WINNER, AnswerRow, Evaluation, Task
 from ftlib.report.shapes import Line, Table
 from ftlib.report.words import count, number
 from ftlib.run.directory import Run
@@ -19,8 +19,8 @@ ROWS_OF_ALL = 400  # of all tasks together
 TEXT = 1000  # characters of a text
 LABELS = 20  # of a confusion matrix; rarer ones are one
 NO_LABEL, RARE = "no label", "other labels"
+SPOKEN = {"base": "the base", "few_shot": "the base with examples", "rag": "the base with passages"}
 BY_LABEL = ("accuracy", "f1_macro")
-WINNER = "winner"
 Change = Literal["worse", "better", "same"]
 ORDER: tuple[Change, ...] = ("worse", "better", "same")
 
@@ -75,8 +75,8 @@ def _task(name: str, task: Task, answers: list[AnswerRow], most: int) -> Answers
     lead = f"{count(len(questions), 'row')}."
     if theirs is not None and metric is not None:
         lead = (
-            f"Against {_spoken(theirs)}, by {metric}: {counts['better']:,} of {count(len(questions), 'row')} got better, "
-            f"{counts['worse']:,} worse, {counts['same']:,} stayed the same."
+            f"Against {SPOKEN.get(theirs, theirs)}, by {metric}: {counts['better']:,} of "
+            f"{count(len(questions), 'row')} got better, {counts['worse']:,} worse, {counts['same']:,} stayed the same."
         )
     if len(questions) > most:
         lead += f" {most} rows are on this page; answers.jsonl has the other {len(questions) - most:,}."
@@ -103,7 +103,7 @@ def _question(
     first = next(iter(by.values()))
     score = {name: answer.scores.get(metric or "") for name, answer in by.items()}
     shown = [
-        Shown(_named(name, task), _short(answer.answer), "" if score[name] is None else number(score[name]))
+        Shown(task.name_of(name), _short(answer.answer), "" if score[name] is None else number(score[name]))
         for name, answer in by.items()
     ]
     sign = -1 if task.metrics.get(metric or "") == "min" else 1
@@ -123,22 +123,6 @@ def _prompt(answer: AnswerRow) -> str:
     if len(answer.prompt) == 1:
         return _short(answer.prompt[0].content)
     return _short("\n".join(f"{message.role}: {message.content}" for message in answer.prompt))
-
-
-def contender_name(contender: str, what: str) -> str:
-    """The winner by its trial, the others by their names."""
-    return what if what and contender == WINNER else contender.replace("_", "-")
-
-
-def _spoken(contender: str) -> str:
-    return {"base": "the base", "few_shot": "the base with examples", "rag": "the base with passages"}.get(
-        contender, contender
-    )
-
-
-def _named(contender: str, task: Task) -> str:
-    what = task.contenders[contender].what if contender in task.contenders else ""
-    return contender_name(contender, what)
 
 
 def _short(text: str) -> str:
@@ -168,7 +152,7 @@ def _confusions(task: Task, answers: list[AnswerRow]) -> Iterator[Table]:
             for answer in answers
             if answer.contender == contender and answer.reference
         )
-        yield confusion(f"What {_named(contender, task)} wrote for each right label", pairs)
+        yield confusion(f"What {task.name_of(contender)} wrote for each right label", pairs)
 
 
 def label_of(answer: str, labels: Iterable[str]) -> str:

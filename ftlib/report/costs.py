@@ -38,10 +38,17 @@ def quality_against_cost(board: Leaderboard, points: Points) -> Section | None:
         trace["text"] = [inert(names[number]) for number in numbers]
         trace["hovertemplate"] = "trial %{text}: %{y:.4g} for %{x:.4g}<extra></extra>"
     traces.insert(0, _steps(points, costs, front))
-    on_front = sorted((costs[at], points.trials[at]) for at in front)
+    cheapest_first = sorted(front, key=lambda place: costs[place])
     lead = "On the line no trial is both cheaper and better."
     fact = f"{count(len(front), 'trial')} of {len(names):,} on the front; the best is {points.trials[0].trial}."
-    chart = Chart("pareto", fact, traces, layout, 360, _front(on_front, board, priced))
+    chart = Chart(
+        "pareto",
+        fact,
+        traces,
+        layout,
+        360,
+        _front([(costs[at], points.trials[at]) for at in cheapest_first], board, priced),
+    )
     return Section("pareto", "Quality against cost" if priced else "Quality against time", lead, [chart])
 
 

@@ -59,15 +59,16 @@ def _labels(counts: Any) -> list[Table]:
     return [Table("Rows of each label", ["Label", "For training", "For evaluation"], lines, frozenset([1, 2]))]
 
 
-def environment(run: Run, board: Leaderboard) -> Section:
-    """Versions, commit, machine, seed, base."""
+def environment(run: Run, board: Leaderboard) -> Section | None:
+    """Versions, commit, machine, seed, base; None where the run says none of them."""
     resolved, experiment = run.resolved, run.resolved.get("experiment", {})
     facts = [(name, str(version)) for name, version in (resolved.get("versions") or {}).items()]
     facts += [("Base", str((resolved.get("base") or {}).get("name_or_path") or board.model or ""))]
     facts += [(told, str((experiment.get(key) or {}).get("type") or "")) for key, told in KINDS.items()]
     facts += [("Seed", str(resolved.get("seed", ""))), ("Git commit", resolved.get("git_commit") or "")]
     facts += [("Machine", ", ".join(_hosts(run))), ("Processor", _processor(run)), ("Packs", board.isolation or "")]
-    return Section("environment", "Environment", facts=[(name, value) for name, value in facts if value])
+    told = [(name, value) for name, value in facts if value]
+    return Section("environment", "Environment", facts=told) if told else None
 
 
 KINDS = {"method": "Method", "adapter": "Adapter"}

@@ -7,9 +7,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from ftlib.report.answers import WINNER, contender_name
 from ftlib.report.facts import took
-from ftlib.report.results import Evaluation, Number, Task
+from ftlib.report.results import WINNER, Evaluation, Number, Task
 from ftlib.report.shapes import Line, Table
 from ftlib.report.words import NONE, count, gain, last_parts, number, percent, setting
 from ftlib.run.directory import Run
@@ -98,7 +97,7 @@ def _result(name: str, task: Task) -> Result | None:
     scale = percent if share else number
     bars = [
         Bar(
-            contender_name(who, task.contenders[who].what),
+            task.name_of(who),
             scale(told.value),
             f"{scale(told.low)} to {scale(told.high)}" if told.low is not None and told.high is not None else "",
             _of_scale(told.value, largest),
@@ -126,12 +125,13 @@ def _of_scale(value: float | None, largest: float) -> float:
 def leaderboard_table(board: Leaderboard, evaluation: Evaluation | None) -> Table:
     """The base, then the trials, best first."""
     ties = set(evaluation.ties if evaluation else [])
-    names = last_parts(board.parameters)
+    paths = board.parameters
+    names = last_parts(paths)
     compared, priced = board.footer is not None, board.cost is not None
     columns = ["Rank", "Trial", "State", board.metric, *(["vs base"] if compared else []), *names.values()]
     columns += ["Cost"] if priced else []
     rows = [*([board.base] if board.base else []), *board.rows]
-    lines = [_line(row, board, ties, evaluation.winner if evaluation else None) for row in rows]
+    lines = [_line(row, board, paths, ties, evaluation.winner if evaluation else None) for row in rows]
     texts = {place for place in range(4, len(columns)) if any(_is_text(line.cells[place]) for line in lines)}
     numeric = frozenset({0, *range(3, len(columns))}) - texts
     return Table("The trials, best first", columns, lines, numeric, header=1)
@@ -141,7 +141,7 @@ def _is_text(cell: str) -> bool:
     return any(character.isalpha() for character in cell.replace("e-", "").replace("e+", ""))
 
 
-def _line(row: Row, board: Leaderboard, ties: set[str], winner: str | None) -> Line:
+def _line(row: Row, board: Leaderboard, paths: list[str], ties: set[str], winner: str | None) -> Line:
     compared, priced = board.footer is not None, board.cost is not None
     is_base, is_best = row is board.base, row is board.best
     tags = ["best"] * is_best + [CHANCE] * (row.trial in ties and not is_best)
@@ -152,7 +152,7 @@ def _line(row: Row, board: Leaderboard, ties: set[str], winner: str | None) -> L
         row.state,
         NONE if row.value is None else f"{row.value:.4f}",
         *([gain(row.gain)] if compared else []),
-        *(setting(row.params.get(path, "")) for path in board.parameters),
+        *(setting(row.params.get(path, "")) for path in paths),
         *([number(row.cost) if row.cost is not None else ""] if priced else []),
     ]
     return Line(cells, "base" if is_base else "best" if is_best else "", tuple(tags))

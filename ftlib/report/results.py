@@ -10,6 +10,8 @@ from ftlib.files.json_files import damaged, read_json, read_rows
 from ftlib.run.directory import Run
 from ftlib.run.layout import ANSWERS, EVALUATION
 
+WINNER = "winner"  # the contender
+
 
 class Number(BaseModel):
     """A metric of one contender, with its interval."""
@@ -50,6 +52,11 @@ class Task(BaseModel):
     metrics: dict[str, Literal["min", "max"]] = {}
     contenders: dict[str, Contender] = {}
     comparisons: list[Comparison] = []
+
+    def name_of(self, contender: str) -> str:
+        """The winner by its trial, the others by their names."""
+        what = self.contenders[contender].what if contender in self.contenders else ""
+        return what if what and contender == WINNER else contender.replace("_", "-")
 
 
 class Seeds(BaseModel):

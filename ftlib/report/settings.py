@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import warnings
 from typing import Any
@@ -94,7 +93,8 @@ def _importances(board: Leaderboard, points: Points) -> Chart | None:
     trace["hovertemplate"] = "%{y}: %{x:.1%}<extra></extra>"
     layout["xaxis"] = {"visible": False, "range": [0, 1.3 * max(shares)]}  # room for the numbers beside the bars
     layout["yaxis"] = {"type": "category", "showgrid": False}
-    told = [(html.unescape(name), percent(share)) for name, share in zip(names, shares, strict=True)]
+    spoken = {inert(name): name for name in points.distributions}
+    told = [(spoken[name], percent(share)) for name, share in zip(names, shares, strict=True)]
     lines = [Line([name, share]) for name, share in reversed(told)]
     table = Table("Importance of each setting", ["Setting", "Share"], lines, frozenset([1]))
     fact = f"{told[-1][0]} matters most: {told[-1][1]}."

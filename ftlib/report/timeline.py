@@ -48,7 +48,6 @@ def timeline(run: Run) -> Section | None:
         "annotations": _headings(first),
         "barmode": "overlay",
         "uniformtext": {"mode": "hide", "minsize": 12},
-        "bargap": 0.15,
         "showlegend": True,
         "legend": {"yref": "container", "y": 1, "yanchor": "top"},  # above the name of the first machine
         "margin": {"t": 66},
@@ -141,6 +140,7 @@ def _traces(stays: list[Stay], lanes: list[int], divisor: float) -> list[dict[st
                     "name": how,
                     "base": [round(stay.start / divisor, 4) for stay, _ in these],
                     "x": [round((stay.end - stay.start) / divisor, 4) for stay, _ in these],
+                    "width": 0.85,
                     "y": [lane for _, lane in these],
                     "text": [inert(stay.trial) for stay, _ in these] if len(stays) <= NAMED else None,
                     "textposition": "inside",
