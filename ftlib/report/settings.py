@@ -64,6 +64,7 @@ def _parallel(board: Leaderboard, points: Points) -> Section:
     figure = optuna.visualization.plot_parallel_coordinate(study, target_name=board.metric)
     traces, layout = plain_figure(figure)
     lines = [trace for trace in traces if trace["mode"] == "lines"]  # the other one is Optuna's bar of colours
+    lines.sort(key=lambda trace: trace["y"][0], reverse=board.mode == "min")  # Optuna has an order of its own
     for place, trace in enumerate(lines, 1):
         best = place == len(lines)
         trace["line"] = {"color": ACCENT, "width": 3.5 if best else 1.2}

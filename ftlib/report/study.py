@@ -73,6 +73,8 @@ def _spread(values: list[Any], dimension: Any) -> tuple[list[Any], BaseDistribut
         texts = [str(value) for value in values]
         return texts, CategoricalDistribution(sorted(set(texts)))
     if not isinstance(dimension, dict) or "min" not in dimension:
+        if all(float(value).is_integer() for value in values):
+            values = [int(value) for value in values]  # a rank times a ratio is 8.0
         return values, CategoricalDistribution(sorted(set(values)))
     low, high = min(values), max(values)
     log = dimension.get("log") is True and low > 0

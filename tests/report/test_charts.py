@@ -58,6 +58,10 @@ def test_the_setting_that_decides_is_the_most_important(run: Run) -> None:
     table = sections["importance"].charts[0].table
     assert table is not None
     assert table.lines[0].cells[0] == "learning_rate"
+    assert board.best is not None
+    *others, best = sections["parallel"].charts[0].traces
+    assert dict(best["customdata"])["learning_rate"] == f"{board.best.params['train.learning_rate']:.3g}"
+    assert best["line"]["width"] > max(trace["line"]["width"] for trace in others)
     assert sections["slices"].charts[0].title == "learning_rate"
 
 
