@@ -186,7 +186,18 @@ def _fit(
             write_leaderboard(run)  # before the last look of the mirror
             if not interrupted and not run.unfinished():
                 evaluate_winner(experiment, run, listener, data.chat_template)
+            _report(run, listener)
             mirror()
     except KeyboardInterrupt:  # once more, while what was interrupted is brought to its end
         interrupted = True
     return Outcome.of(experiment, run, interrupted)
+
+
+def _report(run: Run, listener: Listener) -> None:
+    """Writes the page of a run. A page that fails ends nothing: what was trained is there without it."""
+    try:
+        from ftlib.report.page import write_report
+
+        write_report(run)
+    except Exception as error:
+        listener.warn(f"the report is not written: {type(error).__name__}: {error}")
