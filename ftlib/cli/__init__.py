@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import click
 
-from ftlib.cli import begin, clusters, complete, experiments, winners
+from ftlib.cli import begin, clusters, complete, dashboards, experiments, winners
 from ftlib.driver.process import guarded
 from ftlib.driver.quiet import quiet_libraries
 
@@ -26,7 +26,8 @@ def cli(debug: bool) -> None:
         quiet_libraries()
 
 
-for command in (*begin.COMMANDS, *experiments.COMMANDS, *winners.COMMANDS, *clusters.COMMANDS, *complete.COMMANDS):
+ROOMS = (begin, experiments, winners, dashboards, clusters, complete)
+for command in (command for room in ROOMS for command in room.COMMANDS):
     cli.add_command(command)
 
 

@@ -97,7 +97,9 @@ def test_tensorboard_files_hold_the_same_numbers(swept: tuple[Run, str]) -> None
 
 @pytest.fixture
 def run(tmp_path: Path, tree: dict[str, Any]) -> Run:
-    run = Run.create(tmp_path, "x", "", {"experiment": Experiment.parse(tree).to_dict(), "objective": ["eval_loss", "min"]})
+    run = Run.create(
+        tmp_path, "x", "", {"experiment": Experiment.parse(tree).to_dict(), "objective": ["eval_loss", "min"]}
+    )
     trial = run.trial("000")
     trial.path.mkdir()
     append_row(trial.metrics_path, {"step": 1, "loss": 1.0})
