@@ -36,10 +36,9 @@ def start(
     from ftlib.run import signature
     from ftlib.run.directory import Run
     from ftlib.run.places import local_storage
-    from ftlib.run.tracking import wandb_mode
+    from ftlib.run.tracking import check
 
-    if experiment.track.wandb is not None:
-        wandb_mode(experiment.track.wandb)
+    check(experiment.track)
     _closed_to_others()
     _begin()
     check_resources(experiment)

@@ -23,6 +23,7 @@ from ftlib.run.context import Setting, versions
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import CHECKPOINT, MANIFEST
 from ftlib.run.trial_transfer import upload
+from ftlib.training.machine import Machine
 
 Report = Callable[[dict[str, Any]], None]
 POSITION = "position.json"  # in a pack's checkpoint: where it stands
@@ -48,6 +49,7 @@ class Record:
         self.bar, self.evaluations_waited = math.inf, 0  # of early stopping: the score to beat, and for how long
         self.seconds = 0.0
         self.started = time.perf_counter()
+        self.machine = Machine()
 
     def begin(self, step: int, count: int, epoch: float) -> None:
         """Goes on where a checkpoint ends: rows after it are forgotten. `count` is in the unit of the rungs."""
@@ -68,6 +70,7 @@ class Record:
         self.rungs_passed = self.setting.rungs.passed(count)
         self.parts_passed = self._parts(epoch)
         self.evaluated_at = step if step else -1
+        self.machine.begin(rows[-1]["tokens"] if rows else 0)
         self.started = time.perf_counter()
 
     def _parts(self, epoch: float) -> int:
@@ -108,6 +111,7 @@ class Record:
             "seconds": round(self.seconds + time.perf_counter() - self.started, 3),
             "progress": round(step / max(last_step, 1), 4),
             **values,
+            **self.machine.row(tokens, trained="loss" in values),
         }
         if not self.held_out and step == self.evaluated_at and "loss" in values:
             row["train_loss"] = values["loss"]
