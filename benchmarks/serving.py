@@ -16,7 +16,6 @@ import asyncio
 import json
 import os
 import random
-import statistics
 import tempfile
 import time
 from collections import Counter
@@ -24,199 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from serving_engines import engines
+from serving_world import ADAPTERS, NEW, PROMPT, replicas_memory, started
+
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-
-ADAPTERS, RANK, PROMPT, NEW = 16, 16, 24, 48
-SHAPE = {
-    "vocab_size": 8000,
-    "hidden_size": 512,
-    "intermediate_size": 1376,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 1024,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
-
-
-def model(seed: int = 0) -> Any:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    made = LlamaForCausalLM(LlamaConfig(**SHAPE)).eval()
-    made.lm_head.weight.data[1] = 0  # no answer ends by itself
-    return made
-
-
-def lora(seed: int, rank: int = RANK) -> Any:
-    """PEFT's adapter, with a B that says something."""
-    import torch
-    from peft import LoraConfig
-
-    torch.manual_seed(seed)
-    return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-
-
-# --- in one process ---------------------------------------------------------------------------------------------
-
-
-def engines(rows: int, repeats: int) -> None:
-    import torch
-    from peft import PeftModel, get_peft_model
-
-    from ftlib.models.onednn import freeze_linears
-    from serve.engine.batch import Batch
-    from serve.engine.sampling import Sampling
-    from serve.engine.sequence import Sequence
-    from serve.engine.slots import Adapter, Slots
-
-    torch.set_grad_enabled(False)
-    peft: PeftModel = get_peft_model(model(), lora(0), adapter_name="a0")
-    for number in range(1, ADAPTERS):
-        peft.add_adapter(f"a{number}", lora(number))
-    for name, part in peft.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(part, std=0.02)
-    peft.eval()
-
-    def banked(name: str) -> Adapter:
-        state = {}
-        for key, part in peft.state_dict().items():
-            if f".{name}.weight" in key:
-                scale = 2.0 if "lora_B" in key else 1.0
-                state[key.removeprefix("base_model.model.").replace(f".{name}.", ".")] = part * scale
-        return Adapter(name, RANK, frozenset(key.rpartition(".lora_")[0] for key in state), state)
-
-    base = model()
-    freeze_linears(base, gradients=False)  # as the endpoint does on a CPU
-    slots = Slots(base, ADAPTERS, torch.float32)
-    adapters = [banked(f"a{number}") for number in range(ADAPTERS)]
-    batch = Batch(base, slots)
-    draw = random.Random(0)
-    prompts = [[draw.randrange(2, 8000) for _ in range(PROMPT)] for _ in range(rows)]
-
-    def bank(which: Callable[[int], int]) -> list[list[int]]:
-        group = [
-            Sequence(prompt, NEW, frozenset(), Sampling(temperature=0), lambda ids: "", adapter=adapters[which(row)])
-            for row, prompt in enumerate(prompts)
-        ]
-        for sequence in group:
-            assert slots.hold(sequence.adapter)
-        batch.admit(group)
-        while len(batch):
-            batch.step()
-        return [sequence.tokens for sequence in group]
-
-    ids = torch.tensor(prompts)
-    greedy = {"do_sample": False, "max_new_tokens": NEW, "min_new_tokens": NEW, "pad_token_id": 1}
-
-    def generated(part: Any, **options: Any) -> list[list[int]]:
-        made = peft.generate(input_ids=part, attention_mask=torch.ones_like(part), **greedy, **options)
-        return [row[PROMPT:].tolist() for row in made]
-
-    def mixed_by_peft() -> list[list[int]]:
-        return generated(ids, adapter_names=[f"a{row % ADAPTERS}" for row in range(rows)])
-
-    def one_by_one() -> list[list[int]]:
-        found: dict[int, list[int]] = {}
-        for number in range(min(rows, ADAPTERS)):
-            peft.set_adapter(f"a{number}", inference_mode=True)
-            own = list(range(number, rows, ADAPTERS))
-            found |= dict(zip(own, generated(ids[own]), strict=True))
-        return [found[row] for row in range(rows)]
-
-    def single_by_peft() -> list[list[int]]:
-        peft.set_adapter("a0", inference_mode=True)
-        return generated(ids)
-
-    ways: dict[str, Callable[[], list[list[int]]]] = {
-        "bank, one adapter": lambda: bank(lambda _: 0),
-        "bank, mixed": lambda: bank(lambda row: row % ADAPTERS),
-        "generate, one adapter": single_by_peft,
-        "generate, adapter_names": mixed_by_peft,
-        "generate, one adapter after the other": one_by_one,
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    said: dict[str, list[list[int]]] = {}
-    for turn in range(repeats + 1):  # in turn, so that a slow moment of the machine is everyone's; the first warms up
-        for name, way in ways.items():
-            begin = time.perf_counter()
-            said[name] = way()
-            if turn:
-                seconds[name].append(time.perf_counter() - begin)
-    rate = {name: rows * NEW / statistics.median(times) for name, times in seconds.items()}
-    mine = rate["bank, mixed"]
-    print(f"{rows} rows, {min(rows, ADAPTERS)} adapters, {NEW} tokens each, {torch.get_num_threads()} threads")
-    for name, speed in rate.items():
-        print(f"  {name:40} {speed:8.0f} tokens/s    the mixed bank is {mine / speed:5.2f} times that")
-    same = sum(
-        one == other
-        for one, other in zip(said["bank, mixed"], said["generate, one adapter after the other"], strict=True)
-    )
-    print(f"  {same} of {rows} answers are the same as one adapter after the other gives")
-
-
-# --- over HTTP --------------------------------------------------------------------------------------------------
-
-
-def world(folder: Path, adapters: int = ADAPTERS, rank: int = RANK) -> list[str]:
-    """The base and its adapters in a registry; the names."""
-    import torch
-    from peft import get_peft_model
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    from ftlib.files.atomic import write_json
-    from ftlib.models.base import fingerprint
-    from ftlib.registry import registry
-    from ftlib.run.directory import Run
-
-    os.environ["FTLIB_HOME"] = str(folder / "home")
-    base = folder / "base"
-    plain = model()
-    plain.save_pretrained(base)
-    words = {f"w{number}": number for number in range(SHAPE["vocab_size"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w2"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="w0", eos_token="w1", pad_token="w1")
-    fast.save_pretrained(base)
-    run, names = Run.create(folder / "runs", "bench", "", {}), []
-    tuned = get_peft_model(plain, lora(0, rank))
-    for number in range(adapters):
-        trial = run.trial(f"{number:03d}")
-        torch.manual_seed(number)
-        for name, part in tuned.named_parameters():
-            if "lora_A" in name:
-                torch.nn.init.kaiming_uniform_(part, a=5**0.5)
-            elif "lora_B" in name:
-                torch.nn.init.normal_(part, std=0.02)
-        tuned.save_pretrained(trial.path / "adapter")
-        fast.save_pretrained(trial.path / "adapter")
-        identity = {"name_or_path": str(base), "revision": None, "fingerprint": fingerprint(base)}
-        section = {"model": {"name_or_path": str(base), "dtype": "float32"}}
-        write_json(trial.path / "manifest.json", {"kind": "adapter", "base": identity, "experiment": section})
-        trial.set_state("finished")
-        registry.promote(run, trial, f"a{number}")
-        names.append(f"a{number}")
-    return names
-
-
-def started(folder: Path, adapters: int = ADAPTERS, rank: int = RANK, **engine: Any) -> tuple[str, list[str]]:
-    import socket
-
-    import ray
-
-    from serve.front import app
-
-    names = world(folder, adapters, rank)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return app.start(names, port=port, replicas={"num_cpus": 2}, engine=engine), names
 
 
 async def load(
@@ -409,16 +219,6 @@ def cycle(adapters: int, rounds: int) -> None:
     )
     assert all(answers == said[0] for answers in said)
     assert slope < 0.05
-
-
-def replicas_memory() -> int:
-    """Bytes, of all processes of this machine's Serve that answer."""
-    import psutil
-
-    found = psutil.process_iter(["cmdline"])
-    return sum(
-        process.memory_info().rss for process in found if "ServeReplica" in " ".join(process.info["cmdline"] or [])
-    )
 
 
 def _quantile(values: list[float], share: float) -> float:

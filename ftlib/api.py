@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.driver.listener import SILENT
 from ftlib.errors import ConfigError, FtlibError, InputError
+from ftlib.run.layout import RESOLVED
 
 if TYPE_CHECKING:
     from ftlib.driver.outcome import Outcome
@@ -54,7 +55,7 @@ def resume(run: str | Path | Run, *, trust: bool = False, verbose: bool = False)
     from ftlib.driver.execute import go_on
 
     opened = (run if isinstance(run, Run) else open_run(run)).directory
-    experiment = Experiment.parse(opened.experiment, f"{opened.path}/resolved.json")
+    experiment = Experiment.parse(opened.experiment, f"{opened.path}/{RESOLVED}")
     return Run.of(go_on(experiment, opened, _listener(verbose), trust))
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from ftlib.run.layout import RESOLVED
+
 Words = Callable[[click.Context, click.Parameter, str], list[str]]
 RUNS = "runs"  # where runs are, unless a file says otherwise
 
@@ -32,8 +34,8 @@ def runs(context: click.Context, parameter: click.Parameter, begun: str) -> list
     """Folders that are runs, the newest first: below what is typed, or in `runs`."""
     typed = Path(begun)
     folder = typed if begun.endswith("/") else typed.parent if begun else Path(RUNS)
-    found = sorted(folder.glob("*/resolved.json"), key=lambda file: -file.stat().st_mtime)
-    below = sorted(f"{entry}/" for entry in folder.iterdir() if entry.is_dir() and any(entry.glob("*/resolved.json")))
+    found = sorted(folder.glob(f"*/{RESOLVED}"), key=lambda file: -file.stat().st_mtime)
+    below = sorted(f"{entry}/" for entry in folder.iterdir() if entry.is_dir() and any(entry.glob(f"*/{RESOLVED}")))
     return [str(file.parent) for file in found] + below
 
 

@@ -15,6 +15,7 @@ from ftlib.driver.load import as_written, load
 from ftlib.driver.prepare import prepared
 from ftlib.driver.terminal import console, echo, print_table, width
 from ftlib.driver.terminal_listener import TerminalListener, tell
+from ftlib.run.layout import RESOLVED
 
 if TYPE_CHECKING:
     from ftlib.run.commands import Command
@@ -124,7 +125,7 @@ def resume(run: str, trust: bool) -> int:
     from ftlib.run.remote_run import open_run
 
     opened = open_run(run)
-    experiment = Experiment.parse(opened.experiment, f"{opened.path}/resolved.json")
+    experiment = Experiment.parse(opened.experiment, f"{opened.path}/{RESOLVED}")
     return tell(go_on(experiment, opened, TerminalListener(), trust))
 
 
@@ -210,7 +211,7 @@ def _add_trials(path: str, count: int) -> int:
         _command(run, command)
         return 0
     signature.check(run)  # resuming loads what it holds
-    experiment = Experiment.parse(run.experiment, f"{run.path}/resolved.json")
+    experiment = Experiment.parse(run.experiment, f"{run.path}/{RESOLVED}")
     return tell(go_on(experiment, run, TerminalListener(), command=command))
 
 

@@ -47,7 +47,7 @@ def promote(
     trust: bool,
 ) -> None:
     """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME, once it is checked."""
-    from ftlib.driver.terminal_listener import promote_trial
+    from ftlib.driver.promote import promote_trial
     from ftlib.errors import InputError, nearest
     from ftlib.registry import promotion, registry
     from ftlib.run.leaderboard import leaderboard

@@ -1,4 +1,4 @@
-"""What Ray has no public name for, all of it here; read at Ray 2.60. (Of Ray Tune: `ftlib/sweeps/controller.py`.)
+"""What Ray has no public name for, all of it here; read at Ray 2.60. (Of Ray Tune: `ftlib/sweeps/tune_private.py`.)
 
 `pyproject.toml` allows the versions that these names were read at, and tests/cluster/test_ray_private.py asks for each.
 """
@@ -86,6 +86,13 @@ class KeyValues:
     def remove(self, key: bytes) -> None:
         """Harmless where there is none."""
         self._client.internal_kv_del(key, False, self._namespace)
+
+
+def put_package(client: Any, key: str, content: bytes) -> None:
+    """Puts a package into a cluster through a `JobSubmissionClient`, under a key `gcs://NAME`. Raises what `requests`
+    raises."""
+    path = f"/api/packages/gcs/{key.removeprefix('gcs://')}"
+    client._do_request("PUT", path, data=content).raise_for_status()
 
 
 def take_package(key: str) -> bytes | None:

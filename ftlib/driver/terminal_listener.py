@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from ftlib.driver.listener import Listener
+from ftlib.driver.promote import promote_trial
 from ftlib.driver.terminal import console, echo, print_table, say, width
 
 if TYPE_CHECKING:
     from ftlib.driver.outcome import Outcome
-    from ftlib.registry.promotion import Conditions
     from ftlib.run.directory import Run
 
 INTERRUPTED = 130  # the exit status of a run that can go on
@@ -72,14 +72,3 @@ def tell(outcome: Outcome, promoted_as: str | None = None) -> int:
     echo("promote the winner:")
     echo(f"  ftlib promote {place} {shlex.quote(board.best.trial)} --as {outcome.name}")
     return 0
-
-
-def promote_trial(run: Run, trial: str, name: str, conditions: Conditions | None = None) -> None:
-    """A trial of a run as the next version of a name, once it is checked; says what was found, and what comes next."""
-    from ftlib.registry import promotion
-
-    conditions = conditions or promotion.Conditions()
-    version = promotion.promote(run, run.trial(trial), name, conditions, say)
-    echo(f"trial {trial} of {run.name} is now {version.id}")
-    if conditions.canary is None:
-        echo(f"serve it:  ftlib serve {name}")

@@ -49,7 +49,7 @@ class _DPOTrainer(OneReference, ByRows, DPOTrainer):
         self.method = method
         super().__init__(**kwargs)
 
-    def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+    def ready_rows(self, dataset: Any, args: DPOConfig, name: str) -> Any:
         return dataset
 
     def score(self, model: Any, inputs: dict[str, Any]) -> Table:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ftlib.methods.table import PARTS_OF, Table, joined, numbers_of, on_cpu
+from ftlib.methods.trl_private import OpenOnline, OpenTrainer
 
 More = Callable[[Any], dict[str, Any]]
 
@@ -24,7 +25,7 @@ def _more(trainer: Any) -> dict[str, Any]:
         return dict(trainer.more(trainer.accelerator.unwrap_model(trainer.model)))
 
 
-class ByRows:
+class ByRows(OpenTrainer):
     """A trainer says of a batch what each of its rows says (`score`), and of the whole table what it means (`summary`).
 
     Each worker takes every n-th row. So that all make as many forward passes, the last ones may repeat a row, which is
@@ -48,7 +49,7 @@ class ByRows:
         raise NotImplementedError
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        rows = self._remove_unused_columns(self.eval_dataset if eval_dataset is None else eval_dataset, "Evaluation")
+        rows = self.used_columns(self.eval_dataset if eval_dataset is None else eval_dataset, "Evaluation")
         workers = self.args.world_size
         self._numbers = range(self.args.process_index, -(-len(rows) // workers) * workers, workers)
         self._rows = len(rows)
@@ -62,7 +63,7 @@ class ByRows:
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> tuple[None, None, None]:
         with torch.no_grad(), self.compute_loss_context_manager():
-            self._tables.append(on_cpu(self.score(model, self._prepare_inputs(inputs))))
+            self._tables.append(on_cpu(self.score(model, self.ready(inputs))))
         return None, None, None
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -81,12 +82,10 @@ class ByRows:
         return {name: column[order] for name, column in joined([table for _, table in shares]).items()}
 
     data_collator: Any
-    _prepare_inputs: Any
-    _remove_unused_columns: Any
     compute_loss_context_manager: Any
 
 
-class ByCompletions:
+class ByCompletions(OpenOnline):
     """Before TRL's online trainers: an evaluation's rewards are means over its completions, each counted once.
 
     TRL's are means of batches' means, with the rows that fill up the workers' last batches counted twice. Its other
@@ -97,19 +96,16 @@ class ByCompletions:
     model: Any
     metric: str | None = None
     more: More | None = None
-    _metrics: Any
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        rewards: Tensor = super()._calculate_rewards(*args, **kwargs)  # type: ignore[misc]
+    def has_rewarded(self, rewards: Tensor) -> None:
         if not self.model.training:
-            self._rewards.append(rewards.cpu())  # [completions of all workers, reward functions]
-        return rewards
+            self._rewards.append(rewards.cpu())
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._rewards: list[Tensor] = []
         output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
         if self._rewards:
-            told = self._metrics["eval"]
+            told: dict[str, Any] = self.eval_numbers
             sizes = [len(part) for part in self._rewards]
             for name, values in told.items():
                 if len(values) == len(sizes):

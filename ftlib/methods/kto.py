@@ -56,11 +56,11 @@ class _KTOTrainer(OneReference, ByRows, KTOTrainer):
         self.method = method
         super().__init__(**kwargs)
 
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: KTOConfig, dataset_name: str) -> Any:
+    def ready_rows(self, dataset: Any, args: KTOConfig, name: str) -> Any:
         """In training the mismatches are made within a batch; of evaluation rows over all, whatever the batch size."""
         if not self.calculate_KL:
             return dataset
-        size = args.per_device_train_batch_size if dataset_name == "train" else len(dataset)
+        size = args.per_device_train_batch_size if name == "train" else len(dataset)
         return dataset.map(_add_mismatched, batched=True, batch_size=size)
 
     def score(self, model: Any, inputs: dict[str, Any]) -> Table:
@@ -75,7 +75,7 @@ class _KTOTrainer(OneReference, ByRows, KTOTrainer):
         good = torch.as_tensor(inputs["label"], device=policy.device)
         found = {"good": good, "policy": policy, "reference": reference}
         if self.calculate_KL:
-            found["mismatched"] = self._compute_kl_logps(model, inputs) - mismatched_reference
+            found["mismatched"] = self.mismatched_log_probs(model, inputs) - mismatched_reference
         return found
 
     def summary(self, table: Table) -> dict[str, float]:

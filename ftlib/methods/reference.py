@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.config import Experiment, Lora
+from ftlib.methods.trl_private import OpenPreference
 from ftlib.models.adapters.start import adapter_fingerprint
 from ftlib.models.base import identity
 
@@ -47,15 +48,9 @@ def reference_of(experiment: Experiment, model: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class OneReference:
+class OneReference(OpenPreference):
     """Before a TRL trainer: keeps the reference's log-probabilities beside the rows, for every later trial."""
 
-    _precompute_model_hash: str
-
     def __init__(self, reference: str, **kwargs: Any) -> None:
-        self.reference = reference
+        self.reference_key = reference  # TRL's own key hashes the adapter too, which no two trials share
         super().__init__(**kwargs)
-
-    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        self._precompute_model_hash = self.reference  # TRL hashes the adapter too, which no two trials share
-        return super()._precompute_ref_logps(dataset, name, batch_size)  # type: ignore[misc]

@@ -18,7 +18,7 @@ class AnswerTrainer(ByRows, SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.eval_collator = DataCollatorForLanguageModeling(self._tokenizer.pad_token_id)
+        self.eval_collator = DataCollatorForLanguageModeling(self.processing_class.pad_token_id)
 
     def score(self, model: Any, inputs: dict[str, Any]) -> Table:
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)

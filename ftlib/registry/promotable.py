@@ -10,14 +10,14 @@ from ftlib.files.atomic import write_json
 from ftlib.models.adapter_files import moves_its_base, tensors
 from ftlib.run import manifest as manifests
 from ftlib.run.directory import Trial
-from ftlib.run.layout import MANIFEST
+from ftlib.run.layout import MANIFEST, STATUS
 
 
 def promotable(trial: Trial) -> Path:
     """The folder of the trial's weights, once they have been looked at. Raises InputError, saying what is wrong with
     them."""
     if trial.state == "failed":
-        reason = trial.status.get("reason") or "see its status.json"
+        reason = trial.status.get("reason") or f"see its {STATUS}"
         raise InputError(f"{trial.id} failed ({reason}), so it cannot be promoted: choose another trial.")
     folder = trial.weights
     if folder is None:

@@ -36,7 +36,7 @@ from ftlib.registry.version import Alias, Version, signed_parts
 from ftlib.run import manifest as manifests
 from ftlib.run import signature
 from ftlib.run.directory import Run, Trial
-from ftlib.run.layout import RESOLVED
+from ftlib.run.layout import MANIFEST, RESOLVED
 
 
 def promote(
@@ -175,7 +175,7 @@ def manifest_of(folder: Path, trust: bool = False) -> dict[str, Any]:
     """
     told = manifest_in(folder.parent)
     if not told:
-        raise InputError(f"{folder} has no manifest.json beside it, which would name its base.")
+        raise InputError(f"{folder} has no {MANIFEST} beside it, which would name its base.")
     run = Run(folder.parents[2])
     ours = (run.path / RESOLVED).is_file() and signature.why_foreign(run) is None
     ours = ours or signature.matches(told.get("signature"), *signed_parts(told, folder))

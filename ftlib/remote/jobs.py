@@ -25,6 +25,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from ftlib.cluster.ray_private import put_package
 from ftlib.cluster.token import find_token, headers, token_file
 from ftlib.cluster.vault import MARK
 from ftlib.errors import FtlibError, InputError, nearest
@@ -194,9 +195,8 @@ class Cluster:
 
     def _hand_over(self, job: str, secrets: Mapping[str, str]) -> None:
         sealed = seal(secrets, self._said(job, KEY))
-        name = box(job).removeprefix("gcs://")
         with self._asking():
-            self._client._do_request("PUT", f"/api/packages/gcs/{name}", data=sealed).raise_for_status()
+            put_package(self._client, box(job), sealed)
 
     def _said(self, job: str, beginning: str) -> str:
         """The rest of the first line of the job's log that begins so. Raises FtlibError where the job ends without."""

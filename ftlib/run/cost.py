@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ftlib.config import Experiment, ScaleSection
 from ftlib.run.directory import Run
+from ftlib.run.layout import RESOLVED
 
 LEFT = ("trial_finished", "trial_stopped", "trial_failed", "trial_preempted", "trial_recovered", "trial_moved")
 GONE = ("host_lost", "host_closed")
@@ -47,7 +48,7 @@ def expected(experiment: Experiment, tokens: int) -> str | None:
     if price is None:
         return None
     trials = experiment.sweep.number_of_trials if experiment.sweep else 1
-    for path in sorted(Path(experiment.storage).glob(f"{experiment.name}-*/resolved.json"), reverse=True):
+    for path in sorted(Path(experiment.storage).glob(f"{experiment.name}-*/{RESOLVED}"), reverse=True):
         run = Run(path.parent)
         trained = sum(rows[-1]["tokens"] for trial in run.trials() if (rows := trial.metrics()))
         if trained:

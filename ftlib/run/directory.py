@@ -209,11 +209,11 @@ class Run:
         path = Path(path).expanduser().absolute()
         if (path / RESOLVED).is_file():
             return cls(path)
-        beside = sorted(file.parent.name for file in path.parent.glob("*/resolved.json"))
+        beside = sorted(file.parent.name for file in path.parent.glob(f"*/{RESOLVED}"))
         same = [name for name in beside if STAMP.sub("", name) == path.name]
         if same:
             return cls(path.parent / same[-1])
-        raise InputError(f"{path} is no run directory (it has no resolved.json).{nearest(path.name, beside)}")
+        raise InputError(f"{path} is no run directory (it has no {RESOLVED}).{nearest(path.name, beside)}")
 
     @property
     def resolved(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ftlib.run.layout import (
     OF_RUN,
     OF_TRIAL,
     OF_TRIAL_BY_DRIVER,
+    RESOLVED,
     SIGNATURE,
     TRIALS,
     TUNE,
@@ -62,13 +63,13 @@ def _is_ours(run: Run, url: str) -> bool:
 
 def find(url: str) -> str:
     """The URL of a run, or of the newest run of an experiment's name. Raises InputError when there is none."""
-    if object_store.read(f"{url}/resolved.json") is not None:
+    if object_store.read(f"{url}/{RESOLVED}") is not None:
         return url
     above, _, name = url.rpartition("/")
     beside = sorted({path.partition("/")[0] for path in object_store.listing(above)} - {".data"})
     same = [candidate for candidate in beside if STAMP.sub("", candidate) == name]
     if not same:
-        raise InputError(f"{url} is no run (it has no resolved.json).{nearest(name, beside)}")
+        raise InputError(f"{url} is no run (it has no {RESOLVED}).{nearest(name, beside)}")
     return f"{above}/{same[-1]}"
 
 

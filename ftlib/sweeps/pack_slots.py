@@ -19,12 +19,13 @@ from ray.air.execution.resources.resource_manager import ResourceManager
 
 from ftlib.sweeps.pack_hosts import Hosts, OpenHost
 from ftlib.sweeps.packed_trial import Slot
+from ftlib.sweeps.tune_private import OpenResources
 
 KEYS = itertools.count()
 
 
 @dataclass
-class Rented(AcquiredResources):
+class Rented(OpenResources):
     """A slot of a host, and the key of who lives in it."""
 
     resource_request: ResourceRequest
@@ -34,9 +35,6 @@ class Rented(AcquiredResources):
     def annotate_remote_entities(self, entities: list[Any]) -> list[Any]:
         """What Tune calls in order to have an actor."""
         return [_Residence(self)]
-
-    def _annotate_remote_entity(self, entity: Any, bundle: dict[str, float], bundle_index: int) -> Any:
-        raise NotImplementedError
 
 
 class Slots(ResourceManager):

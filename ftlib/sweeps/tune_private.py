@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray.air.execution.resources.placement_group import PlacementGroupResourceManager
-from ray.air.execution.resources.request import ResourceRequest
+from ray.air.execution.resources.request import AcquiredResources, ResourceRequest
 from ray.tune import tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -132,6 +132,13 @@ class OpenPlacementGroups(PlacementGroupResourceManager):
     def is_waiting(self, request: ResourceRequest) -> bool:
         """Whether a placement group of this request is asked for and not there yet."""
         return bool(self._request_to_staged_pgs[request])
+
+
+class OpenResources(AcquiredResources):
+    """Resources that a subclass makes actors of, all at once, so that Tune asks for no single one."""
+
+    def _annotate_remote_entity(self, entity: Any, bundle: dict[str, float], bundle_index: int) -> Any:
+        raise NotImplementedError
 
 
 def without_cleaner(trainer: type[Any]) -> type[Any]:

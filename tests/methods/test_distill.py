@@ -21,9 +21,9 @@ from ftlib.methods.distillation import completions
 from ftlib.methods.distillation.losses import angle_loss, distance_loss, feature_distance, softened_kl, with_rest
 from ftlib.methods.teacher import Teacher, cached
 from ftlib.run.directory import Run, Trial
-from ftlib.training.trial import _build, run_trial
+from ftlib.training.trial import _build
 from tests.support import ranks
-from tests.training.test_trial import equal, losses, setting, train, weights
+from tests.training.test_trial import cut_at_the_second_report, equal, losses, setting, train, weights
 
 from .conftest import labelled
 
@@ -299,15 +299,7 @@ def test_interrupted_and_resumed_is_uninterrupted(distill: dict[str, Any], tmp_p
     distill["train"].update(eval_strategy="steps", eval_steps=2, max_steps=6)
     whole, cut = setting(distill, tmp_path / "whole"), setting(distill, tmp_path / "cut")
     train(whole)
-    heard: list[dict[str, Any]] = []
-
-    def stop_at_the_second(report: dict[str, Any]) -> None:
-        heard.append(report)
-        if len(heard) == 2:
-            raise SystemExit
-
-    with pytest.raises(SystemExit):
-        run_trial(cut, "000", {}, stop_at_the_second)
+    cut_at_the_second_report(cut)
     train(cut)
     assert losses(cut) == losses(whole)
     assert equal(weights(cut), weights(whole))

@@ -21,10 +21,9 @@ from ftlib.models.adapters.merge import merge
 from ftlib.models.base import count_parameters, load_model
 from ftlib.run.directory import Run
 from ftlib.training.trainer_callback import TrialCallback
-from ftlib.training.trial import run_trial
 from tests.conftest import ftlib, rows, write_jsonl
 from tests.support.reload_adapters import logits
-from tests.training.test_trial import equal, losses, setting, train, weights
+from tests.training.test_trial import cut_at_the_second_report, equal, losses, setting, train, weights
 
 IDS = torch.arange(5, 29).reshape(2, 12)
 BIASES = {"attention_bias": True}  # the tiny Llama gets some, for BitFit
@@ -162,15 +161,7 @@ def interrupted_is_uninterrupted(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["train"] |= {"max_steps": 9, "eval_strategy": "steps", "eval_steps": 3, "learning_rate": 1e-3}
     whole, cut = setting(tree, tmp_path / "whole"), setting(tree, tmp_path / "cut")
     train(whole)
-    heard: list[Any] = []
-
-    def stop_at_the_second(report: dict[str, Any]) -> None:
-        heard.append(report)
-        if len(heard) == 2:
-            raise SystemExit
-
-    with pytest.raises(SystemExit):
-        run_trial(cut, "000", {}, stop_at_the_second)
+    heard = cut_at_the_second_report(cut)
     reports = train(cut)
     assert reports[0]["step"] > heard[-1]["step"]
     assert losses(cut) == losses(whole)

@@ -37,6 +37,20 @@ def train(
     return reports
 
 
+def cut_at_the_second_report(setting: Setting) -> list[dict[str, Any]]:
+    """Trains until the second report, where Tune ends it, and returns what was reported."""
+    heard: list[dict[str, Any]] = []
+
+    def stop(report: dict[str, Any]) -> None:
+        heard.append(report)
+        if len(heard) == 2:
+            raise SystemExit  # how Tune ends a function that it has stopped
+
+    with pytest.raises(SystemExit):
+        run_trial(setting, "000", {}, stop)
+    return heard
+
+
 def losses(setting: Setting, trial: str = "000") -> list[tuple[int, float]]:
     return [(row["step"], row["loss"]) for row in Run(Path(setting.run)).trial(trial).metrics() if "loss" in row]
 
@@ -135,15 +149,7 @@ def test_interrupted_and_resumed_is_uninterrupted(adapter: Any, tree: dict[str, 
     whole = setting(tree, tmp_path / "whole")
     train(whole)
     cut = setting(tree, tmp_path / "cut")
-    heard: list[dict[str, Any]] = []
-
-    def stop_at_the_second(report: dict[str, Any]) -> None:
-        heard.append(report)
-        if len(heard) == 2:
-            raise SystemExit  # how Tune ends a function that it has stopped
-
-    with pytest.raises(SystemExit):
-        run_trial(cut, "000", {}, stop_at_the_second)
+    heard = cut_at_the_second_report(cut)
     trial = Run(Path(cut.run)).trial("000")
     with trial.metrics_path.open("a") as file:  # a step after the checkpoint, lost with the process
         file.write(json.dumps({"step": 9, "loss": 9.9, "tokens": 1, "seconds": 1.0}) + "\n")
@@ -293,15 +299,7 @@ def test_a_trial_that_no_longer_improves_is_finished(tree: dict[str, Any], tmp_p
 
 def test_patience_outlives_an_interruption(tree: dict[str, Any], tmp_path: Path) -> None:
     done = setting(stopping(tree), tmp_path)
-    heard: list[dict[str, Any]] = []
-
-    def stop_at_the_second(report: dict[str, Any]) -> None:
-        heard.append(report)
-        if len(heard) == 2:
-            raise SystemExit
-
-    with pytest.raises(SystemExit):
-        run_trial(done, "000", {}, stop_at_the_second)
+    cut_at_the_second_report(done)
     assert train(done)[-1]["step"] == 6
 
 

@@ -25,13 +25,13 @@ class OnPolicyDistiller(ByRows, DistillationTrainer):
         super().__init__(**kwargs)
         self.eval_collator = DataCollatorForLanguageModeling(self.processing_class.pad_token_id)
 
-    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
-        """TRL's wants the columns of prompts; the evaluation's rows have answers."""
-        return dataset if description == "Evaluation" else super()._remove_unused_columns(dataset, description)
+    def used_columns(self, dataset: Any, description: str | None) -> Any:
+        """TRL keeps the columns of prompts alone. The rows of an evaluation have answers, so they keep all columns."""
+        return dataset if description == "Evaluation" else super().used_columns(dataset, description)
 
-    def _prepare_inputs(self, inputs: Any) -> Any:
-        """TRL's writes completions; the evaluation's rows have theirs."""
-        return super()._prepare_inputs(inputs) if self.model.training else self._prepare_input(inputs)
+    def ready(self, inputs: Any) -> Any:
+        """TRL writes completions here. The rows of an evaluation have theirs."""
+        return super().ready(inputs) if self.model.training else self.on_device(inputs)
 
     def score(self, model: Any, inputs: dict[str, Any]) -> Table:
         labels = inputs["labels"][:, 1:]

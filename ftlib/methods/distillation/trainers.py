@@ -15,6 +15,7 @@ from ftlib.methods.classify import Classifier
 from ftlib.methods.distillation.objectives import TEACHERS, Projections
 from ftlib.methods.distillation.targets import Targets, Task
 from ftlib.methods.token_trainer import AnswerTrainer
+from ftlib.methods.trl_private import DistillCard, OpenTrainer
 
 ROW = "row"  # the column of a training row's number
 PROJECTIONS = "projections.safetensors"  # in a checkpoint, beside the student's weights
@@ -34,7 +35,7 @@ class Collator:
         return batch
 
 
-class _Distiller:
+class _Distiller(OpenTrainer):
     """What both trainers do differently from their parents. `learn_from` comes before the first step."""
 
     def learn_from(self, objective: Any, alpha: float, task: Task, targets: Targets | None) -> None:
@@ -70,30 +71,28 @@ class _Distiller:
 
     # --- a learned projection is saved to go on with, and not as a part of the student ----------------------------
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+    def save_weights(self, output_dir: str | None, state_dict: dict[str, Tensor] | None) -> None:
         if not hasattr(self.model, Projections.NAME):
-            super()._save(output_dir, state_dict)  # type: ignore[misc]
+            super().save_weights(output_dir, state_dict)
             return
         whole = self.model.state_dict() if state_dict is None else state_dict
         ours = {name: part for name, part in whole.items() if name.startswith(Projections.NAME)}
-        super()._save(output_dir, {name: part for name, part in whole.items() if name not in ours})  # type: ignore[misc]
+        super().save_weights(output_dir, {name: part for name, part in whole.items() if name not in ours})
         if self.args.should_save:
             save_file(ours, Path(output_dir or self.args.output_dir) / PROJECTIONS)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+    def load_weights(self, checkpoint: str, model: Any) -> None:
+        super().load_weights(checkpoint, model)
         if hasattr(self.model, Projections.NAME):
-            self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / PROJECTIONS), strict=False)
+            self.model.load_state_dict(load_file(Path(checkpoint) / PROJECTIONS), strict=False)
 
     model: Any
     args: Any
     accelerator: Any
 
 
-class LanguageDistiller(_Distiller, AnswerTrainer):
+class LanguageDistiller(DistillCard, _Distiller, AnswerTrainer):
     """A student that writes."""
-
-    _name = "Distill"
 
 
 class ClassifyDistiller(_Distiller, Classifier):
