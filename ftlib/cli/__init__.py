@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import click
 
-from ftlib.cli import begin, clusters, complete, experiments, winners
+from ftlib.cli import begin, clusters, compare, complete, experiments, winners
 from ftlib.driver.process import guarded
 from ftlib.driver.quiet import quiet_libraries
 
@@ -26,8 +26,9 @@ def cli(debug: bool) -> None:
         quiet_libraries()
 
 
-for command in (*begin.COMMANDS, *experiments.COMMANDS, *winners.COMMANDS, *clusters.COMMANDS, *complete.COMMANDS):
-    cli.add_command(command)
+for part in (begin, experiments, compare, winners, clusters, complete):
+    for command in part.COMMANDS:
+        cli.add_command(command)
 
 
 def program() -> None:
