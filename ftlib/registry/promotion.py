@@ -64,7 +64,7 @@ def promote(run: Run, trial: Trial, name: str, conditions: Conditions, say: Say)
     if why is not None and not conditions.trust:
         say(f"warning: {why}: nothing that it brings runs as code (--trust lets it)")
     with registry.trusting(conditions.trust):
-        return registry.promote(run, trial, name, conditions.canary, making.examine, compare, trust=conditions.trust)
+        return registry.register(run, trial, name, conditions.canary, making.examine, compare, trust=conditions.trust)
 
 
 class _Promotion:

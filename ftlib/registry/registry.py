@@ -39,7 +39,7 @@ from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import MANIFEST, RESOLVED
 
 
-def promote(
+def register(
     run: Run,
     trial: Trial,
     name: str,
