@@ -39,7 +39,7 @@ def _ids(tokenizer: Any, chat: Chat) -> list[int]:
 
 
 def _shared(prompts: Sequence[list[int]]) -> list[int]:
-    """The tokens that all begin with."""
+    """The tokens with which all chats begin."""
     alike = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
     return [tokens[0] for tokens in alike]
 
