@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -229,4 +230,20 @@ def show_leaderboard(run: str, as_csv: bool) -> None:
         print_table(to_table(board, width=width()))
 
 
-COMMANDS = (check, methods, train, sweep, resume, trial, show_leaderboard)
+@click.command("report")
+@RUN
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write it to FILE, not into the run directory.")  # fmt: skip
+@click.option("--open", "opened", is_flag=True, help="Open it in a browser.")
+def make_report(run: str, out: Path | None, opened: bool) -> None:
+    """Write what RUN came to as one HTML page, report.html in its directory, that opens without a network."""
+    from ftlib.report.page import write_report
+    from ftlib.run.remote_run import open_run
+
+    file = write_report(open_run(run), out)
+    echo(str(file))
+    if opened:
+        click.launch(file.absolute().as_uri())
+
+
+COMMANDS = (check, methods, train, sweep, resume, trial, show_leaderboard, make_report)

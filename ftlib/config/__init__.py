@@ -52,7 +52,7 @@ from ftlib.config.sweep import (
     SearchSection,
     SweepSection,
 )
-from ftlib.config.track import TrackSection, Wandb
+from ftlib.config.track import Mlflow, TrackSection, Wandb
 from ftlib.config.train import SAID_ELSEWHERE, ScaleSection, TrainSection
 
 __all__ = [
@@ -85,6 +85,7 @@ __all__ = [
     "Median",
     "MethodSection",
     "MetricSection",
+    "Mlflow",
     "ModelSection",
     "NoScheduler",
     "Oft",

@@ -66,10 +66,15 @@ def why_not_compared(experiment: Experiment, path: str) -> str | None:
 
 def why_no_metric(experiment: Experiment) -> str | None:
     """Why the sweep's metric and mode cannot decide between its trials, as a sentence. None where they can."""
-    sweep, known = experiment.sweep, experiment.method.metrics
-    if sweep is None or not experiment.data.held_out:
+    sweep, tasks = experiment.sweep, experiment.evaluation.metrics
+    if sweep is None:
         return None
     metric = sweep.metric or experiment.method.metric[0]
+    if metric in tasks and (why := _why_not_answered(experiment, metric)) is not None:
+        return why
+    if not experiment.data.held_out:
+        return None
+    known = {**experiment.method.metrics, **tasks}
     if metric not in known:
         prefixed = [name for name in known if name in (f"eval_{metric}", f"eval_rewards/{metric}")]
         near = f" Did you mean '{prefixed[0]}'?" if prefixed else nearest(metric, known)
@@ -84,4 +89,31 @@ def why_no_metric(experiment: Experiment) -> str | None:
     return None
 
 
-__all__ = ["CHANGES", "why_no_metric", "why_not_compared"]
+def why_no_tasks(experiment: Experiment) -> str | None:
+    """Why the models of an experiment cannot do its tasks, as a sentence; None where they can."""
+    if experiment.evaluation.tasks and experiment.method.head != "causal_lm":
+        return (
+            f"evaluation.tasks asks for answers, and a model of method.type '{experiment.method.type}' writes none: "
+            "leave the tasks out"
+        )
+    return None
+
+
+def _why_not_answered(experiment: Experiment, metric: str) -> str | None:
+    """Why trials cannot do a task at their evaluations."""
+    if not experiment.data.held_out:
+        return (
+            f"sweep.metric is '{metric}', which trials have at their evaluations, and there are no rows to evaluate "
+            "on: set data.eval or data.eval_split"
+        )
+    if experiment.scale.strategy in ("fsdp", "deepspeed"):
+        return (
+            f"sweep.metric is '{metric}', for which a trial writes answers, and a model that is spread over workers "
+            "(scale.strategy "
+            f"'{experiment.scale.strategy}') writes none while it trains: use {experiment.method.metric[0]}; the tasks "
+            "are done at the end of the sweep"
+        )
+    return None
+
+
+__all__ = ["CHANGES", "why_no_metric", "why_no_tasks", "why_not_compared"]

@@ -232,7 +232,10 @@ class TaskSection(Section):
     """The column whose value rows of one origin share (document_id). Such rows count as one for the statistics. null
     counts each row."""
     system: str | None = None
-    """A system message before each prompt. null adds none."""
+    """A system message before each prompt, for every model. null adds none."""
+    instructions: str | None = None
+    """What base, few_shot and rag are told of the task, as a system message. The winner has learned it and is not told.
+    null tells nothing."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> TaskSection:

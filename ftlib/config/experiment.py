@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_va
 
 from ftlib.config.adapters import AdapterSection
 from ftlib.config.budget import BudgetSection
-from ftlib.config.comparable import why_no_metric, why_not_compared
+from ftlib.config.comparable import why_no_metric, why_no_tasks, why_not_compared
 from ftlib.config.compat import ANY_PARTS, refusals
 from ftlib.config.data import DataSection
 from ftlib.config.evaluation import EvaluationSection
@@ -87,7 +87,7 @@ class Experiment(Section):
             raise ValueError("budget.max_cost needs a price: set scale.price_per_hour, what an hour of a worker costs")
         for rule in () if info.context == ANY_PARTS else refusals(self):
             raise ValueError(rule.sentence)
-        problem = why_no_metric(self)
+        problem = why_no_tasks(self) or why_no_metric(self)
         if problem:
             raise ValueError(problem.removesuffix("."))
         return self
@@ -141,7 +141,8 @@ class Experiment(Section):
             return "train_loss", "min"
         metric, better = self.method.metric
         if self.sweep is not None and self.sweep.metric is not None:
-            metric, better = self.sweep.metric, self.method.metrics[self.sweep.metric]
+            metric = self.sweep.metric
+            better = (self.method.metrics | self.evaluation.metrics)[metric]
         return metric, better
 
     def to_dict(self) -> dict[str, Any]:

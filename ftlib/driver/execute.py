@@ -36,10 +36,9 @@ def start(
     from ftlib.run import signature
     from ftlib.run.directory import Run
     from ftlib.run.places import local_storage
-    from ftlib.run.tracking import wandb_mode
+    from ftlib.run.tracking import check
 
-    if experiment.track.wandb is not None:
-        wandb_mode(experiment.track.wandb)
+    check(experiment.track)
     _closed_to_others()
     _begin()
     check_resources(experiment)
@@ -68,12 +67,15 @@ def go_on(
 
     Raises InputError for one that was made elsewhere and is not trusted, and where its data has changed.
     """
+    from ftlib.driver.evaluate import evaluate_winner, is_due
     from ftlib.run import signature
     from ftlib.run.commands import send
 
     if not trust:
         signature.check(run)
     if command is None and has_ended(experiment, run):
+        if is_due(experiment, run):
+            evaluate_winner(experiment, run, listener, _template(run))
         return Outcome.of(experiment, run)
     run.check()  # a damaged file is said before Ray starts
     _closed_to_others()
@@ -89,6 +91,14 @@ def go_on(
     if command is not None:  # nothing is left in a run that cannot go on
         send(run, command)
     return _fit(experiment, run, data, listener, resumed=True)
+
+
+def _template(run: Run) -> str | None:
+    """The chat template that the trials of a run were trained with."""
+    for trial in run.trials():
+        if trial.manifest.get("chat_template"):
+            return str(trial.manifest["chat_template"])
+    return None
 
 
 def _closed_to_others() -> None:
@@ -154,6 +164,7 @@ def _fit(
     hosts: list[Any] | None = None,
 ) -> Outcome:
     """Starts or resumes the training, with the listener, the mirror and the trackers beside it."""
+    from ftlib.driver.evaluate import evaluate_winner
     from ftlib.run.leaderboard import write_leaderboard
     from ftlib.run.mirror import mirrored
     from ftlib.run.places import url_of
@@ -173,7 +184,20 @@ def _fit(
             except KeyboardInterrupt:
                 interrupted = True
             write_leaderboard(run)  # before the last look of the mirror
+            if not interrupted and not run.unfinished():
+                evaluate_winner(experiment, run, listener, data.chat_template)
+            _report(run, listener)
             mirror()
     except KeyboardInterrupt:  # once more, while what was interrupted is brought to its end
         interrupted = True
     return Outcome.of(experiment, run, interrupted)
+
+
+def _report(run: Run, listener: Listener) -> None:
+    """Writes the page of a run. A page that fails ends nothing: what was trained is there without it."""
+    try:
+        from ftlib.report.page import write_report
+
+        write_report(run)
+    except Exception as error:
+        listener.warn(f"the report is not written: {type(error).__name__}: {error}")

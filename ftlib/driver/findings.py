@@ -66,4 +66,6 @@ def _of_tracking(experiment: Experiment) -> Iterator[str]:
 
     wandb = experiment.track.wandb
     if wandb is not None and wandb_mode(wandb) == "online":
-        yield f"the numbers go to W&B (project {wandb.project}); track.wandb: null keeps them here"
+        model = ", and the winner's adapter" if wandb.log_model else ""
+        answers = ", and answers with their prompts" if wandb.log_answers and experiment.evaluation.tasks else ""
+        yield f"the numbers go to W&B (project {wandb.project}){model}{answers}; track.wandb: null keeps them here"

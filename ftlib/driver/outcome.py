@@ -43,6 +43,14 @@ class Outcome:
         return url_of(self.run) or str(self.run.path)
 
     @property
+    def verdict(self) -> str | None:
+        """What the winner's evaluation says in a sentence; None where the experiment has no tasks."""
+        from ftlib.files.json_files import read_json
+        from ftlib.run.layout import EVALUATION
+
+        return str((read_json(self.run.path / EVALUATION, dict) or {}).get("verdict") or "") or None
+
+    @property
     def base_trouble(self) -> str | None:
         """Why the untuned base could not be evaluated; None where it could, or was not asked for."""
         from ftlib.run.layout import BASE

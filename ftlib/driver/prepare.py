@@ -17,6 +17,7 @@ def prepared(experiment: Experiment, listener: Listener, told: bool = True, begu
     with. Raises InputError for a method, a base or an adapter that cannot be, and DataError where the data has changed
     since and those rows are gone."""
     from ftlib.data import prepare, prepare_again
+    from ftlib.driver.evaluate import check_tasks
     from ftlib.methods import check as check_method
     from ftlib.models.adapters.build import empty_model
     from ftlib.models.base import load_tokenizer, parent_of
@@ -30,6 +31,7 @@ def prepared(experiment: Experiment, listener: Listener, told: bool = True, begu
         check_method(experiment)
         # A wrong config key or target module is said now.
         empty_model(experiment.model, experiment.adapter, experiment.method.head)
+        check_tasks(experiment)
         tokenizer = load_tokenizer(experiment.model, experiment.method.head)
         rows, changed = experiment.method.rows, None
         if begun is None:

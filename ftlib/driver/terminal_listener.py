@@ -64,6 +64,8 @@ def tell(outcome: Outcome, promoted_as: str | None = None) -> int:
         echo(f"the sweep ended early: {outcome.over}", fg="yellow")
     if board.cost is not None:
         echo(f"cost: {board.cost:.4g} in all, {board.best.cost or 0.0:.4g} of it the winner's")
+    if outcome.verdict is not None:
+        echo(outcome.verdict)
     if promoted_as is not None:
         promote_trial(outcome.run, board.best.trial, promoted_as)
         return 0

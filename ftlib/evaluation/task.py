@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ftlib.config import DataSection, TaskSection
+from ftlib.data.fields import BadRow, Unweighted, printed
+from ftlib.data.formats import COLUMNS, detect
+from ftlib.data.prompts import READ, prompt_record
+from ftlib.data.read import Row, columns_of, find_source, read_rows, shorten
+from ftlib.data.render import plain, script_of
+from ftlib.data.templates import without_opening
+from ftlib.errors import DataError, nearest
+
 Turn = dict[str, Any]  # {"role": ..., "content": ...}
+MOST_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -27,3 +40,79 @@ class Answer:
     seconds: float = 0.0
     nll: float | None = None
     nll_tokens: int = 0
+
+
+def read_questions(task: TaskSection, data: DataSection) -> list[Question]:
+    """The rows of a task's data, read by the keys of `data` (format, columns) where they fit, else by their own shape.
+
+    Raises DataError for what is not there, for a row without an answer, and for a column `group` that is not there.
+    """
+    key = f"evaluation.tasks.{task.name}.data"
+    section = data.model_copy(
+        update={"train": task.data, "eval": None, "ignore_columns": [], "max_rows": task.limit or MOST_ROWS}
+    )
+    try:
+        source = find_source("train", section)
+        rows = read_rows(source, _fitting(section, columns_of(source.rows(header=True))))
+    except DataError as error:
+        raise DataError(str(error).replace("data.train", key)) from None
+    columns = columns_of(rows)
+    if task.group is not None and task.group not in columns:
+        raise DataError(f"{key}: it has no column '{task.group}' for group.{nearest(task.group, columns)}")
+    name = _format(section.format, columns, f"{key}: {source.name}")
+    return [_question(row, name, task) for row in rows]
+
+
+def _fitting(section: DataSection, there: Sequence[str]) -> DataSection:
+    """Without the names of columns that this file does not have: another file than the training rows'."""
+    fits = {ours: theirs for ours, theirs in section.columns.items() if theirs in there or theirs.isdecimal()}
+    return section.model_copy(update={"columns": fits})
+
+
+def _format(wanted: str, columns: Sequence[str], name: str) -> str:
+    fits = wanted != "auto" and any(set(needed) <= set(columns) for needed in COLUMNS[wanted])
+    found = detect(wanted if fits else "auto", columns, name)
+    if found not in READ and found != "classification":
+        listed = ", ".join(map(shorten, columns))
+        raise DataError(f"{name} holds {found} rows, which have no question and answer. Its columns are {listed}.")
+    return found
+
+
+def _question(row: Row, name: str, task: TaskSection) -> Question:
+    try:
+        if row.problem:
+            raise BadRow(row.problem)
+        prompt, reference = _read(name, row.fields)
+    except (BadRow, Unweighted) as bad:
+        raise DataError(f"{row.where}: {bad or 'it says that it is not to be used'}. A task needs each row.") from None
+    if not reference:
+        raise DataError(f"{row.where}: it has no right answer, and a task needs one for each row.")
+    system = [{"role": "system", "content": task.system}] if task.system else []
+    group = None if task.group is None else printed(row.fields[task.group])
+    return Question((*system, *prompt), reference, group)
+
+
+def _read(name: str, fields: dict[str, Any]) -> tuple[list[Turn], str]:
+    if name == "classification":
+        return [{"role": "user", "content": str(fields["text"])}], printed(fields["label"])
+    record = prompt_record(name, fields)
+    return record["prompt"], record["answer"]
+
+
+def digest(questions: Sequence[Question]) -> str:
+    """A hash of the questions and answers, so that two results can be said to be of the same rows."""
+    rows = [[list(question.prompt), question.reference, question.group] for question in questions]
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def written(prompt: Sequence[Turn], tokenizer: Any, template: str | None) -> str:
+    """A prompt as a model reads it, as training writes it. Raises DataError where the template cannot take it."""
+    record: dict[str, Any] = {"prompt": list(prompt)}
+    try:
+        if template is None:
+            return without_opening(plain(list(prompt), record, ("user",))[0], tokenizer)
+        script = script_of(list(prompt), record, tokenizer, template)
+        script.check()
+        return script.write(script.turns, asks=True)
+    except BadRow as bad:
+        raise DataError(f"a question cannot be written for the model: {bad}.") from None

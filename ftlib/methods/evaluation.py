@@ -14,6 +14,16 @@ from torch.utils.data import DataLoader
 from ftlib.methods.table import PARTS_OF, Table, joined, numbers_of, on_cpu
 from ftlib.methods.trl_private import OpenOnline, OpenTrainer
 
+More = Callable[[Any], dict[str, Any]]
+
+
+def _more(trainer: Any) -> dict[str, Any]:
+    """What `trainer.more` says of its model, computed in the precision of its training."""
+    if trainer.more is None:
+        return {}
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        return dict(trainer.more(trainer.accelerator.unwrap_model(trainer.model)))
+
 
 class ByRows(OpenTrainer):
     """A trainer says of a batch what each of its rows says (`score`), and of the whole table what it means (`summary`).
@@ -27,6 +37,7 @@ class ByRows(OpenTrainer):
     eval_dataset: Any
     eval_collator: Callable[[list[Any]], Any] | None = None  # where it is another than in training
     metric: str | None = None  # what trials are compared by: it is reported in parts too
+    more: More | None = None  # numbers of the model besides those of its rows
     table: Table | None = None  # the latest evaluation's
 
     def score(self, model: Any, inputs: dict[str, Any]) -> Table:
@@ -60,6 +71,7 @@ class ByRows(OpenTrainer):
         output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
         self.table = self._whole()
         output.metrics.update(numbers_of(self.table, self.summary, self.metric))
+        output.metrics.update(_more(self))
         return output
 
     def _whole(self) -> Table:
@@ -83,6 +95,7 @@ class ByCompletions(OpenOnline):
     accelerator: Any
     model: Any
     metric: str | None = None
+    more: More | None = None
 
     def has_rewarded(self, rewards: Tensor) -> None:
         if not self.model.training:
@@ -101,6 +114,7 @@ class ByCompletions(OpenOnline):
             told.update({name: [value] for name, value in self._reward_numbers(rewards).items()})
             found = numbers_of({"rewards": rewards}, lambda part: self._reward_numbers(part["rewards"]), self.metric)
             output.metrics.update({name: value for name, value in found.items() if name.endswith(PARTS_OF)})
+        output.metrics.update(_more(self))
         return output
 
     def _reward_numbers(self, rewards: Tensor) -> dict[str, float]:

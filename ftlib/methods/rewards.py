@@ -6,8 +6,6 @@ keywords (`answer` among them), and a list of floats comes back.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 from collections.abc import Callable
 from functools import wraps
@@ -16,6 +14,7 @@ from typing import Any
 
 from ftlib.config import GRPO, RLOO, Experiment, RewardFunction
 from ftlib.errors import ConfigError, nearest
+from ftlib.methods.import_path import load_function
 
 REWARD_MODEL = "reward_model"
 Function = Callable[..., list[float]]
@@ -106,32 +105,13 @@ def _function(name: str, where: str) -> Function:
     """A built-in, or what `package.module:function` or `file.py:function` names."""
     if name in BUILT_IN:
         return BUILT_IN[name]
-    source, _, attribute = name.rpartition(":")
-    if not source:
+    if not name.rpartition(":")[0]:
         known = [*BUILT_IN, REWARD_MODEL]
         raise ConfigError(
             f"{where}: '{name}' is no reward: built in are {', '.join(known)}; your own is package.module:function or "
             f"file.py:function.{nearest(name, known)}"
         )
-    try:
-        module = _module(source)
-    except Exception as error:  # a user's module fails in its own way
-        raise ConfigError(f"{where}: {source} cannot be imported: {type(error).__name__}: {error}.") from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise ConfigError(f"{where}: {source} has no function '{attribute}'.{nearest(attribute, dir(module))}")
-    return function  # type: ignore[no-any-return]
-
-
-def _module(source: str) -> Any:
-    if not source.endswith(".py"):
-        return importlib.import_module(source)
-    spec = importlib.util.spec_from_file_location(Path(source).stem, Path(source).expanduser())
-    if spec is None or spec.loader is None or not Path(source).expanduser().is_file():
-        raise FileNotFoundError(source)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_function(name, where)
 
 
 def _reward_model(folder: Path) -> tuple[Any, Any]:

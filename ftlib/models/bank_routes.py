@@ -57,27 +57,37 @@ class Mix:
     """Which slot each of n rows has, when a batch is served and nothing is trained: any slot any number of times.
 
     The slots in use are the first ones, 0 to G - 1, so that their weights are one view and are read once, however many
-    rows share them. Rows go into a grid of G slots by the most rows that one of them has; its gaps hold row 0.
+    rows share them. Rows go into a grid of G slots by the most rows that one of them has; its gaps hold row 0. A row
+    without a slot (None) is in no grid: the base answers it alone. One row at least has a slot. `weights` [G, D] stand
+    in for the bank's own, with their scales in them: of a bank that trains (`scaled`).
     """
 
-    def __init__(self, slots: Sequence[int], device: torch.device | None = None) -> None:
-        members: list[list[int]] = [[] for _ in range(max(slots) + 1)]
-        for row, slot in enumerate(slots):
+    def __init__(
+        self, slots: Sequence[int | None], device: torch.device | None = None, weights: Tensor | None = None
+    ) -> None:
+        self.weights = weights
+        adapted = [(row, slot) for row, slot in enumerate(slots) if slot is not None]
+        members: list[list[int]] = [[] for _ in range(max(slot for _, slot in adapted) + 1)]
+        for row, slot in adapted:
             members[slot].append(row)
         self.rows, self.groups = len(slots), len(members)
         width = max(map(len, members))
         order = [row for group in members for row in [*group, *[0] * (width - len(group))]]
         self.pick: Tensor | None = None
+        self.adapted: Tensor | None = None  # the rows that have a slot, where some have none
+        if len(adapted) < self.rows:
+            self.adapted = torch.tensor([row for row, _ in adapted], device=device)
         if order != list(range(self.rows)):
             places = [0] * self.rows
             for slot, group in enumerate(members):
                 for place, row in enumerate(group):
                     places[row] = slot * width + place
-            self.pick, self.place = torch.tensor(order, device=device), torch.tensor(places, device=device)
+            self.pick = torch.tensor(order, device=device)
+            self.place = torch.tensor([places[row] for row, _ in adapted], device=device)
 
     def add(self, out: Tensor, x: Tensor, a: Tensor, b: Tensor) -> None:
         """Adds each row's x A B, in place. x [n, M, in], out [n, M, out], A [G, in, R], B [G, R, out]."""
-        if self.groups == 1:
+        if self.groups == 1 and self.adapted is None:
             out.view(-1, out.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]) @ a[0], b[0])
             return
         grid = x if self.pick is None else x.index_select(0, self.pick)
@@ -86,7 +96,11 @@ class Mix:
             out.view(self.groups, -1, out.shape[-1]).baddbmm_(low, b)
         else:
             added = torch.bmm(low, b).view(-1, *out.shape[1:])
-            out += added.index_select(0, self.place)
+            added = added.index_select(0, self.place)
+            if self.adapted is None:
+                out += added
+            else:
+                out.index_add_(0, self.adapted, added)
 
 
 def bmm(left: Tensor, right: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class BankLinear(nn.Module):
         """Without gradients, and without scales: a served bank has them in its B."""
         out: Tensor = self.base(x)
         rows = x.reshape(mix.rows, -1, x.shape[-1])  # some models flatten their batch
-        mix.add(out.view(mix.rows, -1, out.shape[-1]), rows, *bank.first(self.number, mix.groups))
+        mix.add(out.view(mix.rows, -1, out.shape[-1]), rows, *bank.first(self.number, mix.groups, mix.weights))
         return out
 
 
@@ -214,9 +214,17 @@ class LoraBank:
         a, b = self.parts[2 * layer], self.parts[2 * layer + 1]
         return route.of(a.of(self.weights)).to(dtype), route.of(b.of(self.weights)).to(dtype)
 
-    def first(self, layer: int, count: int) -> tuple[Tensor, Tensor]:
-        """A and B of a layer, of the first `count` slots: views."""
-        weights = self.weights[:count]
+    def scaled(self, slots: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """[len(slots), D] in `dtype`: the weights of these slots, their scales in B, for a `Mix`."""
+        weights = self.weights[list(slots)]
+        for part in self.parts:
+            if part.rank_dim == 0:
+                part.of(weights).mul_(self.scales[list(slots)].view(-1, 1, 1))
+        return weights.to(dtype)
+
+    def first(self, layer: int, count: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """A and B of a layer, of the first `count` slots of the bank, or of `weights`: views."""
+        weights = self.weights[:count] if weights is None else weights
         return self.parts[2 * layer].of(weights), self.parts[2 * layer + 1].of(weights)
 
     def gradients(self, layer: int) -> tuple[Tensor, Tensor]:

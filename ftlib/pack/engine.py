@@ -27,6 +27,7 @@ from ftlib.methods.table import Table, on_cpu
 from ftlib.models.bank_routes import Route
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
+from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
 from ftlib.run.context import Setting
 from ftlib.run.directory import ENDED, Run
@@ -48,6 +49,7 @@ class Pack:
         self.members: dict[str, Member] = {}
         self._failed: dict[str, Failed] = {}
         self._blocks: OrderedDict[Any, Block] = OrderedDict()
+        self.tasks = TaskAnswers(base, setting)
 
     @property
     def free(self) -> list[int]:
@@ -182,15 +184,17 @@ class Pack:
         """Out of memory makes two halves of them."""
         started = time.perf_counter()
         try:
-            found = self.evaluations([member.slot for member in members], [member.objective for member in members])
+            slots = [member.slot for member in members]
+            found = self.evaluations(slots, [member.objective for member in members])
+            tasks = self.tasks.numbers(slots)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
             self._evaluate_in_halves(members)
             return
         seconds = time.perf_counter() - started
-        for member, evaluation in zip(members, found, strict=True):
-            self._guarded(member, partial(member.evaluated, evaluation, seconds))
+        for member, evaluation, task in zip(members, found, tasks, strict=True):
+            self._guarded(member, partial(member.evaluated, evaluation | task, seconds))
 
     def _evaluate_in_halves(self, members: list[Member]) -> None:
         if torch.cuda.is_available():
@@ -227,9 +231,9 @@ class Pack:
         trial.path.mkdir(exist_ok=True)
         try:
             started = time.perf_counter()
-            (evaluation,) = self.evaluations(None, [make()])
+            (evaluation,), (task,) = self.evaluations(None, [make()]), self.tasks.numbers(None)
             seconds = round(time.perf_counter() - started, 3)
-            row = {"step": 0, "epoch": 0.0, "tokens": 0, "seconds": seconds, "progress": 1.0, **evaluation}
+            row = {"step": 0, "epoch": 0.0, "tokens": 0, "seconds": seconds, "progress": 1.0, **evaluation, **task}
             append_row(trial.metrics_path, {**row, "time": time.time()})
             trial.set_state("finished")
         except Exception as error:

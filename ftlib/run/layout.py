@@ -9,7 +9,7 @@
       answers.jsonl      each answer of those, beside the right one
       report.html        all of it as a page
       pack.json          of a packed run: how wide its packs are, and what is promised of them
-      tracking.json      where W&B and TensorBoard have it
+      tracking.json      what W&B, MLflow and TensorBoard have of it
       tune/              Ray Tune's own state
       commands/          what people have asked of the running sweep
       wandb/ tensorboard/  the trackers' own files         train/  what Ray Train keeps of jobs of several workers

@@ -13,7 +13,7 @@ from ftlib.files.atomic import write_text
 from ftlib.files.json_files import read_json
 from ftlib.run.cost import spent
 from ftlib.run.directory import Run, Trial
-from ftlib.run.layout import BASE, LEADERBOARD, PACK_FILE
+from ftlib.run.layout import BASE, EVALUATION, LEADERBOARD, PACK_FILE
 from ftlib.run.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Leaderboard:
     cost: float | None = None  # of the whole sweep
     model: str | None = None  # the base's name
     isolation: str | None = None  # of a packed run: what its trials were to each other
+    ties: tuple[str, ...] = ()  # the trials that cannot be told apart from the best, the best among them
+    eval_rows: int | None = None  # on which they were compared
 
     def __str__(self) -> str:
         """The table, for `print` in a notebook."""
@@ -83,6 +85,15 @@ class Leaderboard:
             return None
         name = f" ({self.model})" if self.model else ""
         return f"vs base: how much better than the base{name} before any training, on the same evaluation rows"
+
+    @property
+    def chance(self) -> str | None:
+        """Which trials may be as good as the best; None where it is known to be the best, or nobody has looked."""
+        if len(self.ties) < 2:
+            return None
+        names = f"{', '.join(self.ties[:-1])} and {self.ties[-1]}"
+        rows = f" on {self.eval_rows:,} rows" if self.eval_rows else ""
+        return f"~ within chance of each other{rows}: {names}"
 
     @property
     def best(self) -> Row | None:
@@ -104,7 +115,9 @@ def leaderboard(run: Run) -> Leaderboard:
     unranked = [row for row in rows if row not in scored]
     experiment = run.resolved.get("experiment", {})
     model = Path(experiment.get("model", {}).get("name_or_path", "")).name or None
-    board = Leaderboard(metric, mode, base, ranked + unranked, None, model, _isolation(run))
+    evaluated = [row.trial for row in ranked]
+    ties = tuple(trial for trial in _told(run).get("ties", ()) if trial in evaluated)
+    board = Leaderboard(metric, mode, base, ranked + unranked, None, model, _isolation(run), ties, _eval_rows(run))
     scale = ScaleSection.model_validate(experiment.get("scale", {}))
     if scale.worker_price is None:
         return board
@@ -120,6 +133,16 @@ def _isolation(run: Run) -> str | None:
         case {"isolation": {"sentence": str(sentence)}}:
             return one_line(sentence)
     return None
+
+
+def _told(run: Run) -> dict[str, Any]:
+    """What `evaluation.json` says of the trials."""
+    return read_json(run.path / EVALUATION, dict) or {}
+
+
+def _eval_rows(run: Run) -> int | None:
+    count = run.resolved.get("data", {}).get("eval_rows")
+    return count if isinstance(count, int) else None
 
 
 def _pareto(ranked: list[Row]) -> list[Row]:
@@ -238,7 +261,7 @@ def _table(board: Leaderboard, top: int | None, costs: tuple[str, ...]) -> Table
     from rich.text import Text
 
     pack = f"pack: {board.isolation}" if board.isolation else None
-    caption = Text("\n".join(line for line in (board.footer, pack) if line), style="dim") or None
+    caption = Text("\n".join(line for line in (board.footer, board.chance, pack) if line), style="dim") or None
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=caption, caption_justify="left")
     compared = ("vs base",) if board.footer else ()
     for heading in ("#", "trial", "state", board.metric, *compared):
@@ -264,7 +287,7 @@ def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
         "trainable": "" if trained is None else f"{trained:,}",
     }
     return [
-        "–" if row.rank is None else str(row.rank),
+        "–" if row.rank is None else f"{row.rank}{' ~' if len(board.ties) > 1 and row.trial in board.ties else ''}",
         "untuned base" if row is board.base else row.name,
         row.state,
         "–" if row.value is None else f"{row.value:.4f}",

@@ -23,6 +23,7 @@ from ftlib.run.context import Setting, versions
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import CHECKPOINT, MANIFEST
 from ftlib.run.trial_transfer import upload
+from ftlib.training.machine import Machine
 
 Report = Callable[[dict[str, Any]], None]
 POSITION = "position.json"  # in a pack's checkpoint: where it stands
@@ -48,6 +49,7 @@ class Record:
         self.bar, self.evaluations_waited = math.inf, 0  # of early stopping: the score to beat, and for how long
         self.seconds = 0.0
         self.started = time.perf_counter()
+        self.machine = Machine()
 
     def begin(self, step: int, count: int, epoch: float) -> None:
         """Goes on where a checkpoint ends: rows after it are forgotten. `count` is in the unit of the rungs."""
@@ -68,6 +70,7 @@ class Record:
         self.rungs_passed = self.setting.rungs.passed(count)
         self.parts_passed = self._parts(epoch)
         self.evaluated_at = step if step else -1
+        self.machine.begin(rows[-1]["tokens"] if rows else 0)
         self.started = time.perf_counter()
 
     def _parts(self, epoch: float) -> int:
@@ -108,6 +111,7 @@ class Record:
             "seconds": round(self.seconds + time.perf_counter() - self.started, 3),
             "progress": round(step / max(last_step, 1), 4),
             **values,
+            **self.machine.row(tokens, trained="loss" in values),
         }
         if not self.held_out and step == self.evaluated_at and "loss" in values:
             row["train_loss"] = values["loss"]
@@ -183,7 +187,7 @@ class Record:
             "step": row["step"],
             "tokens": row["tokens"],
             "seconds": row["seconds"],
-            "metrics": {k: v for k, v in row.items() if k.startswith("eval_") and not isinstance(v, list)},
+            "metrics": {k: v for k, v in row.items() if _is_evaluation(k) and not isinstance(v, list)},
             "versions": versions(),
             **facts,
         }
@@ -199,9 +203,14 @@ class Record:
         it."""
         value = self.evaluation.get(self.setting.metric)
         if value is None:
-            known = sorted(key for key in self.evaluation if key.startswith("eval_"))
+            known = sorted(key for key in self.evaluation if _is_evaluation(key))
             raise TrialError(f"sweep.metric is '{self.setting.metric}', but an evaluation gives: {', '.join(known)}.")
         return self.sign * float(value)
+
+
+def _is_evaluation(key: str) -> bool:
+    """Whether a row's number is an evaluation's: `eval_loss`, `tickets/exact_match`."""
+    return key.startswith("eval_") or "/" in key
 
 
 def closing_evaluation(trial: Trial, metric: str) -> dict[str, Any] | None:

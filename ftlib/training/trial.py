@@ -21,6 +21,7 @@ from ftlib import methods
 from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared, load_prepared, prepare
 from ftlib.errors import TrialError
+from ftlib.evaluation.trial_tasks import TrialTask
 from ftlib.files.json_files import append_row
 from ftlib.models.adapter_files import check_tensors
 from ftlib.models.adapters.build import add_adapter, calibration, kept_precision, make_optimizer
@@ -137,6 +138,8 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
     with kept_precision(model):
         trainer = method.trainer(experiment, model, tokenizer, data, staging)
     trainer.metric = setting.metric
+    task = TrialTask.of(experiment, setting.metric, tokenizer, data.chat_template)
+    trainer.more = task.numbers if task is not None else None
     trainer.optimizer = make_optimizer(experiment, model) or trainer.optimizer
     for callback in state_callbacks(experiment.adapter, model, trial.checkpoint):
         trainer.add_callback(callback)

@@ -171,8 +171,8 @@ class Batch:
             self._slots.free(sequence.adapter.id)
 
     def _mixed(self, rows: list[Sequence]) -> AbstractContextManager[None]:
-        ids = [sequence.adapter.id for sequence in rows if sequence.adapter is not None]
-        return self._slots.mixed(ids) if ids else nullcontext()
+        ids = [None if sequence.adapter is None else sequence.adapter.id for sequence in rows]
+        return self._slots.mixed(ids) if any(id is not None for id in ids) else nullcontext()
 
 
 def _gathered(group: list[Sequence]) -> list[list[Sequence]]:

@@ -105,7 +105,7 @@ class Engine:
         except Refused as refused:
             yield refused.refusal
             return
-        waiting = [Waiting(sequence, ask.version.id, until, tell) for sequence in sequences]
+        waiting = [Waiting(sequence, ask.writer, until, tell) for sequence in sequences]
         prompt_tokens = sum(len(sequence.prompt) for sequence in sequences[:: ask.n])
         self._enter(waiting)
         left = len(waiting)
@@ -193,9 +193,9 @@ class Engine:
         from serve.engine.sequence import Sequence as Row
 
         with sentences(ask.version):
-            tokenizer = self._tokenizers.get(ask.version)
+            tokenizer = self._tokenizers.get(ask.version, ask.bare)
             spelling = self._tokenizers.spelling(tokenizer) if ask.logprobs is not None else None
-            adapter = self._adapters_read.get(ask.version) if self._banked else None
+            adapter = self._adapters_read.get(ask.version) if self._banked and not ask.bare else None
             if adapter is not None:
                 self._loaded.check(adapter)
         found: list[Row] = []

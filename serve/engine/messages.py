@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ftlib.registry.version import Version
 
 FinishReason = Literal["stop", "length"]
+BASE = "@base"  # behind a name or a version: its base alone
 LONGEST_ECHO = 64  # characters of what a client wrote that stand in a sentence of ours
 
 
@@ -40,6 +41,12 @@ class Ask:
     seed: int | None = None
     logprobs: int | None = None  # how many alternatives are told beside each token; None: nothing is told
     tells_prompt: bool = False  # whether the first piece tells what the model read
+    bare: bool = False  # whether the base of the version answers, without the version's adapter
+
+    @property
+    def writer(self) -> str:
+        """Who writes the answer."""
+        return writer(self.version, self.bare)
 
     @property
     def answers(self) -> int:
@@ -214,6 +221,11 @@ class Tally:
         """Token counts; the token that ended an answer counts, as it was generated."""
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         return {**counts, "total_tokens": sum(counts.values())}
+
+
+def writer(version: Version, bare: bool) -> str:
+    """The id of a version, or with `bare` of its base: an answer's `system_fingerprint`."""
+    return f"{version.id}{BASE}" if bare else version.id
 
 
 def printable(text: str, most: int = LONGEST_ECHO) -> str:

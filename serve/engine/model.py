@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import threading
@@ -25,7 +26,7 @@ from ftlib.models.onednn import freeze_linears
 from ftlib.registry import registry
 from ftlib.registry.bases import base_of
 from ftlib.registry.version import Version
-from serve.engine.messages import Ask, Refusal, Refused
+from serve.engine.messages import Ask, Refusal, Refused, writer
 from serve.engine.slots import Adapter
 from serve.engine.templates import Templates
 from serve.engine.text import Spelling
@@ -98,7 +99,7 @@ class Tokenizers:
 
     def __init__(self, size: int = TOKENIZERS) -> None:
         self._size = size
-        self._contents: dict[str, str] = {}  # by version, which is never written again
+        self._contents: dict[str, str] = {}  # by who writes: a version is never written again
         self._loaded: OrderedDict[str, Any] = OrderedDict()  # by content
         self._spellings: WeakKeyDictionary[Any, Spelling] = WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -110,14 +111,16 @@ class Tokenizers:
                 self._spellings[tokenizer] = Spelling(tokenizer)
             return self._spellings[tokenizer]
 
-    def get(self, version: Version) -> Any:
-        content = self._contents.get(version.id) or _content(version)
+    def get(self, version: Version, bare: bool = False) -> Any:
+        """The version's own; with `bare`, its base's."""
+        name = writer(version, bare)
+        content = self._contents.get(name) or _content(version, bare)
         with self._lock:
-            self._contents[version.id] = content
+            self._contents[name] = content
             if content in self._loaded:
                 self._loaded.move_to_end(content)
                 return self._loaded[content]
-        tokenizer = load_tokenizer(in_folder(version))
+        tokenizer = _base_tokenizer(version) if bare else load_tokenizer(in_folder(version))
         with self._lock:
             self._loaded[content] = tokenizer
             while len(self._loaded) > self._size:
@@ -125,9 +128,22 @@ class Tokenizers:
         return tokenizer
 
 
-def _content(version: Version) -> str:
-    """A digest of all that a tokenizer is read from: what a version holds besides its weights and what they are."""
-    seen = hashlib.sha256(str(version.manifest["experiment"]["model"].get("trust_remote_code")).encode())
+def _base_tokenizer(version: Version) -> Any:
+    """The tokenizer of the base that a version was trained on, with the base's own chat template; where it has none,
+    with the version's, which training used."""
+    tokenizer = load_tokenizer(base_of(version.manifest, version.id))
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = load_tokenizer(in_folder(version)).chat_template
+    return tokenizer
+
+
+def _content(version: Version, bare: bool) -> str:
+    """A digest of all that a tokenizer is read from: what a version holds besides its weights and what they are; of a
+    base's, what names the base too."""
+    manifest = version.manifest
+    model = manifest["experiment"]["model"]
+    about = [model.get("trust_remote_code"), *([manifest["base"], model] if bare else [])]
+    seen = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for file in sorted(version.weights.glob("*")):
         if file.is_file() and file.suffix != ".safetensors" and file.name not in NO_TOKENIZER:
             seen.update(f"{file.name}:{file.stat().st_size}:".encode() + file.read_bytes())

@@ -67,6 +67,7 @@ class Endpoint(Options):
     """The arguments of `build`. No names means every name in the registry, those to come too."""
 
     names: list[str] = Field(default_factory=list)  # "support", "support@3"; or one text with commas
+    base: bool = False  # whether NAME@base is served too: the base of NAME, without its adapter
     api_key: str | None = Field(default=None, repr=False)
     keys: str | None = None  # the file of `ftlib keys`
     hosts: list[str] = Field(default_factory=list)  # names besides localhost that an endpoint without a key answers to

@@ -116,12 +116,12 @@ class Slots:
         self._users.clear()
 
     @contextmanager
-    def mixed(self, ids: Sequence[str]) -> Iterator[None]:
-        """Within, row i of a batch has the adapter ids[i], which is held."""
+    def mixed(self, ids: Sequence[str | None]) -> Iterator[None]:
+        """Within, row i of a batch has the adapter ids[i], which is held, or none."""
         from ftlib.models.bank_routes import Mix
 
         places = {adapter.id: place for place, adapter in enumerate(self._held) if adapter}
-        with self._bank.routed(Mix([places[id] for id in ids], self._bank.device)):
+        with self._bank.routed(Mix([None if id is None else places[id] for id in ids], self._bank.device)):
             yield
 
     @property

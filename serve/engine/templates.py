@@ -98,7 +98,7 @@ class Templates:
         _check_thoughts(ask, template)
         said, *others = self._rendered(ask, template, list(renders.values()), until)
         if "error" in said:
-            message = f"messages: the chat template of {ask.version.id} says: {printable(said['error'], 300)}"
+            message = f"messages: the chat template of {ask.writer} says: {printable(said['error'], 300)}"
             raise Refused(Refusal(message, "messages"))
         for part, other in zip(list(renders)[1:], others, strict=True):
             if other.get("text") == said["text"]:
@@ -129,19 +129,19 @@ class Templates:
 
     def _does_not_end(self, ask: Ask) -> Refused:
         seconds = f"{self._seconds:g} s"
-        message = f"The chat template of {ask.version.id} does not end within {seconds}: promote it with another."
+        message = f"The chat template of {ask.writer} does not end within {seconds}: promote it with another."
         return Refused(Refusal(message, "model", "template_failed", 422))
 
 
 def _template(ask: Ask, tokenizer: Any, tools: list[dict[str, Any]] | None) -> str:
     if tokenizer.chat_template is None:
-        raise Refused(Refusal(f"{ask.version.id} has no chat template: use /v1/completions.", "messages"))
+        raise Refused(Refusal(f"{ask.writer} has no chat template: use /v1/completions.", "messages"))
     try:
         template = str(tokenizer.get_chat_template(None, tools))
     except ValueError as error:  # several, and none of them is the default
-        raise Refused(Refusal(f"{ask.version.id}: {error}", "model", "template_failed", 422)) from None
+        raise Refused(Refusal(f"{ask.writer}: {error}", "model", "template_failed", 422)) from None
     if len(template) > LONGEST:
-        message = f"The chat template of {ask.version.id} has more than {LONGEST} characters: promote it with another."
+        message = f"The chat template of {ask.writer} has more than {LONGEST} characters: promote it with another."
         raise Refused(Refusal(message, "model", "template_failed", 422))
     return template
 
@@ -154,7 +154,7 @@ def _check_thoughts(ask: Ask, template: str) -> None:
 
 
 def _dropped(ask: Ask, part: str) -> Refused:
-    message = f"{part}: the chat template of {ask.version.id} does not write it: leave it out."
+    message = f"{part}: the chat template of {ask.writer} does not write it: leave it out."
     return Refused(Refusal(message, part, "unsupported_value"))
 
 

@@ -72,7 +72,7 @@ class VllmEngine:
             ask.check_count(self._options.max_rows)
             await self._arrivals.wait(ask.version, min(ask.seconds or math.inf, self._options.deadline))
             with sentences(ask.version):
-                tokenizer = self._tokenizers.get(ask.version)
+                tokenizer = self._tokenizers.get(ask.version, ask.bare)
                 prompts = await asyncio.to_thread(encode, ask, tokenizer, self._context)
                 read = decoding(tokenizer)(prompts[0]) if ask.tells_prompt else None
         except Refused as refused:
@@ -113,7 +113,8 @@ class VllmEngine:
         from vllm.lora.request import LoRARequest
 
         lora = None
-        if ask.version.kind == "adapter":  # the number is a cache's key there: versions are immutable, and so is theirs
+        # The number is a cache's key there: versions are immutable, and so is theirs.
+        if ask.version.kind == "adapter" and not ask.bare:
             lora = LoRARequest(ask.version.id, zlib.crc32(ask.version.id.encode()) or 1, str(ask.version.weights))
         counts: dict[int, int] = {}
         try:

@@ -30,7 +30,7 @@ from ftlib.registry.keys import Key
 from ftlib.registry.registry import trust_versions
 from ftlib.registry.version import Version
 from serve.engine.classifier import MAX_TEXTS, Label
-from serve.engine.messages import Ask, Piece, Refusal, Refused, Reply, Tally, printable
+from serve.engine.messages import BASE, Ask, Piece, Refusal, Refused, Reply, Tally, printable, writer
 from serve.engine.options import Endpoint
 from serve.engine.templates import LATE
 from serve.front.body import parse
@@ -70,7 +70,7 @@ class Api:
         self._body_seconds = min(endpoint.body_seconds, endpoint.engine.deadline)
         self._guard = Guard(endpoint.api_key, Path(endpoint.keys) if endpoint.keys else None, endpoint.hosts)
         self._engines = Engines(endpoint, engines)
-        self._catalog = Catalog(endpoint.names, self._engines.ready, self._engines.reach)
+        self._catalog = Catalog(endpoint.names, self._engines.ready, self._engines.reach, endpoint.base)
         self._catalog.refresh()
         self._metrics = Metrics()
         self._books = Books(endpoint.logs)
@@ -83,7 +83,8 @@ class Api:
     def cards(self, request: Request) -> list[dict[str, Any]]:
         """The names that the key opens."""
         key = self._admit(request, counted=False)
-        return [_card(entry) for entry in self._catalog.entries() if self._guard.allow(key, entry.name)]
+        served = [*self._catalog.entries(), *self._catalog.bases()]
+        return [_card(entry) for entry in served if self._guard.allow(key, entry.name)]
 
     async def card(self, name: str, request: Request) -> dict[str, Any]:
         key = self._admit(request, counted=False)
@@ -161,7 +162,7 @@ class Api:
         visit.model = asked.model
         self._guard.check(key, asked.model)
         version = await self._routed(asked.model, key, self._left(visit, asked.timeout))
-        visit.version = version.id
+        visit.version = writer(version, _bare(asked.model))
         return asked, version
 
     async def _body(self, request: Request) -> bytes:
@@ -180,7 +181,7 @@ class Api:
     async def _routed(self, name: str, key: Key, seconds: float) -> Version:
         """The version that a name means. One that is asked for by its number may have to be looked up, and its engine
         started: what is meant now never waits for that."""
-        if "@" not in name:
+        if "@" not in name.removesuffix(BASE):
             return self._catalog.route(name, key.allows)
         until = time.monotonic() + seconds
         loop = asyncio.get_running_loop()
@@ -211,12 +212,12 @@ class Api:
         if labels_of(version):
             raise Refused(Refusal(f"model: {version.id} sorts texts and writes none: use /v1/classify.", "model"))
         ask, sampled = asked.ask(version), self._books.wants_sample()
-        ask = replace(ask, seconds=self._left(visit, ask.seconds))
+        ask = replace(ask, seconds=self._left(visit, ask.seconds), bare=_bare(asked.model))
         visit.stream, hidden = ask.stream, sampled and ask.logprobs is None
         if sampled:  # what the model read belongs to it, and how sure it was
             ask = replace(ask, logprobs=ask.logprobs or 0, tells_prompt=True)
         first, rest = await self._begin(ask)
-        reply = Reply(asked.chat, asked.model, version.id)
+        reply = Reply(asked.chat, asked.model, ask.writer)
         answering = self._heard(visit, sampled, first, rest)
         if ask.stream:
             events = self._events(visit, reply, answering, asked.wants_usage, hidden)
@@ -340,9 +341,14 @@ def refused(refusal: Refusal) -> JSONResponse:
     return JSONResponse(refusal.body(), status_code=refusal.status, headers=headers)
 
 
+def _bare(name: str) -> bool:
+    """Whether the base alone is asked. A name of the registry has no @ in it."""
+    return name.endswith(BASE)
+
+
 def _card(entry: Entry) -> dict[str, Any]:
     """One entry of the list of models. `root` is the version that the name means."""
-    told = {"created": entry.created, "owned_by": "ftlib", "root": entry.version.id}
+    told = {"created": entry.created, "owned_by": "ftlib", "root": writer(entry.version, entry.bare)}
     if entry.canary is not None:
         told |= {"canary": entry.canary.id, "canary_share": entry.share}
     return {"id": entry.name, "object": "model", **told}

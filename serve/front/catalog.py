@@ -17,7 +17,7 @@ from ftlib.files.json_files import read_json
 from ftlib.models.adapter_files import why_not_banked
 from ftlib.registry import registry
 from ftlib.registry.version import Alias, Version
-from serve.engine.messages import Refusal, Refused, printable
+from serve.engine.messages import BASE, Refusal, Refused, printable
 
 log = logging.getLogger("ray.serve")
 PINNED = re.compile(r"[^@]{1,64}@[1-9][0-9]{0,8}")  # a name and a number, written as the registry writes it
@@ -36,22 +36,29 @@ class Entry:
     share: float = 0.0
 
     @property
+    def bare(self) -> bool:
+        """Whether the base of the version answers, without the version's adapter."""
+        return self.name.endswith(BASE)
+
+    @property
     def versions(self) -> list[Version]:
         return [self.version, *([self.canary] if self.canary else [])]
 
 
 class Catalog:
     """`names` are what is served ("support", "support@3"); none of them means every name in the registry, whenever it
-    gets there. `ready` says whether something answers for a version: until then its name means what it meant. `reach`
-    is told of a version that no name means, which somebody asks for: it starts what answers for it."""
+    gets there. With `base`, "@base" may stand behind each name and version. `ready` says whether something answers for
+    a version: until then its name means what it meant. `reach` is told of a version that no name means, which somebody
+    asks for: it starts what answers for it."""
 
     def __init__(
         self,
         names: Sequence[str],
         ready: Callable[[Version], bool] = lambda _: True,
         reach: Callable[[Version], bool] = lambda _: True,
+        base: bool = False,
     ) -> None:
-        self._names, self._ready, self._reach = tuple(names), ready, reach
+        self._names, self._ready, self._reach, self._base = tuple(names), ready, reach, base
         self._entries: dict[str, Entry] = {}
         self._pinned: dict[str, Entry] = {}  # by their numbers, which no name means now
         self._troubles: dict[str, str] = {}
@@ -84,14 +91,20 @@ class Catalog:
         """Raises Refused for a name that is not served, which names others that `allows` allows. A version of a served
         name is served too, for ever: where no name means it now, it is looked up, so this may wait for the registry."""
         entries = self._entries
-        if name in entries:
-            return entries[name]
-        found = self._numbered(name) if PINNED.fullmatch(name) and name.partition("@")[0] in entries else None
+        found = self._found(name)
         if found is not None:
             return found
+        if self._base and name.endswith(BASE) and (found := self._found(name.removesuffix(BASE))) is not None:
+            return _base(found)
         known = [other for other in entries if allows(other)]
         message = f"model: '{printable(name)}' is not served here.{nearest(name, known)} There is {', '.join(known)}."
         raise Refused(Refusal(message, "model", "model_not_found", 404))
+
+    def _found(self, name: str) -> Entry | None:
+        entries = self._entries
+        if name in entries:
+            return entries[name]
+        return self._numbered(name) if PINNED.fullmatch(name) and name.partition("@")[0] in entries else None
 
     def _numbered(self, name: str) -> Entry | None:
         """A version by its number, whatever its name means now. None where there is none that may be served."""
@@ -123,6 +136,10 @@ class Catalog:
 
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
+
+    def bases(self) -> list[Entry]:
+        """Those that are served without an adapter."""
+        return [_base(entry) for entry in self.entries() if self._base and has_base(entry.version)]
 
     def engines(self) -> set[str]:
         """Those that answer for what the names mean now."""
@@ -183,6 +200,22 @@ def labels_of(version: Version) -> bool:
     model = read_json(version.weights / "config.json", dict) or {}
     heads = [adapter.get("task_type") or "", *(model.get("architectures") or [])]
     return any(head == "SEQ_CLS" or head.endswith("ForSequenceClassification") for head in heads)
+
+
+@lru_cache(maxsize=4096)
+def has_base(version: Version) -> bool:
+    """Whether the engine of the version holds its base as it was before training: of adapters that stand side by
+    side. In the engine of every other version, base and training are one."""
+    return version.kind == "adapter" and not why_not_banked(version.id, version.weights) and not labels_of(version)
+
+
+def _base(entry: Entry) -> Entry:
+    """The base of what a name means now. A canary has no share of it. Raises Refused where the engine does not hold
+    it."""
+    if not has_base(entry.version):
+        message = f"model: {entry.version.id} has no '{BASE}' here: its engine holds the trained model alone."
+        raise Refused(Refusal(message, "model", "model_not_found", 404))
+    return Entry(f"{entry.name}{BASE}", entry.version, entry.created)
 
 
 def created(version: Version) -> int:

@@ -159,6 +159,7 @@ def test_leaderboard_of_a_run(swept: tuple[Run, str]) -> None:
     status, output = ftlib("leaderboard", run.path, "--csv")
     assert status == 0
     assert output.splitlines() == (run.path / "leaderboard.csv").read_text().splitlines()
+    assert "ftlib promote " in (run.path / "report.html").read_text(encoding="utf-8")  # written at the end of the sweep
 
 
 def test_a_defect_is_one_sentence_and_a_traceback_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

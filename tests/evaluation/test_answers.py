@@ -1,31 +1,96 @@
-"""Many chats answered at once say what each says alone."""
+"""Many questions answered at once, with drafts, get the answers that each gets alone without any."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from torch.nn.functional import cross_entropy
 
 from ftlib.config import ModelSection
-from ftlib.evaluation.answers import answers
+from ftlib.evaluation import greedy
+from ftlib.evaluation.answers import Writer, answers, why_not_drafted
+from ftlib.evaluation.task import Question
 from ftlib.models.base import load_model, load_tokenizer
 
-BEFORE = [{"role": "user", "content": "The apple is red."}, {"role": "assistant", "content": "It is red."}]
+BEFORE = ({"role": "user", "content": "The apple is red."}, {"role": "assistant", "content": "It is red."})
+MOST = 6
 
 
-@pytest.mark.parametrize("before", [BEFORE, []], ids=["a common beginning", "none"])
-def test_they_are_those_of_generate(before: list[dict[str, str]], base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of other lengths than their neighbours, several batches of them."""
-    monkeypatch.setattr("ftlib.evaluation.answers.ROWS", 8)
+@pytest.fixture(scope="module")
+def loaded(base: Path) -> tuple[Any, Any]:
     section = ModelSection(name_or_path=str(base))
-    model, tokenizer = load_model(section).eval(), load_tokenizer(section)
+    return load_model(section).eval(), load_tokenizer(section)
+
+
+def questions(before: tuple[dict[str, str], ...] = ()) -> list[Question]:
+    """Nineteen, of other lengths than their neighbours."""
     asked = ["a" * (n % 7) + " car " * (n % 3) + str(n) for n in range(19)]
-    chats = [
-        [*before, {"role": "user" if n % 2 or before else "system", "content": question}]
-        for n, question in enumerate(asked)
+    return [
+        Question((*before, {"role": "user", "content": text}), "red" * (n % 4) or "-") for n, text in enumerate(asked)
     ]
-    found = answers(model, tokenizer, chats, 6)
-    for chat, said in zip(chats, found, strict=True):
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
-        assert said == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def alone(model: Any, tokenizer: Any, question: Question) -> list[int]:
+    """The tokens that transformers' own loop writes."""
+    text = tokenizer.apply_chat_template(list(question.prompt), tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+    out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=MOST, do_sample=False)
+    return out[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("before", [BEFORE, ()], ids=["a common beginning", "none"])
+@pytest.mark.parametrize("places", [8192, 120], ids=["one pass", "several passes"])
+def test_they_are_those_of_generate(
+    before: Any, places: int, loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(greedy, "PLACES", places)
+    model, tokenizer = loaded
+    asked = questions(before)
+    writer = Writer(tokenizer, tokenizer.chat_template, MOST)
+    for question, answer in zip(asked, answers(model, writer, asked), strict=True):
+        expected = alone(model, tokenizer, question)
+        assert answer.text == tokenizer.decode(expected, skip_special_tokens=True)
+        assert answer.tokens == len(expected)
+
+
+@pytest.mark.parametrize("right", [0, 1, 3, MOST])
+def test_a_draft_that_is_right_for_a_while_changes_no_answer(right: int, loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    writer, asked = Writer(tokenizer, tokenizer.chat_template, MOST), questions()
+    rows, ends = writer.rows(asked), frozenset({tokenizer.eos_token_id})
+    expected = [alone(model, tokenizer, question) for question in asked]
+    for row, ids in zip(rows, expected, strict=True):
+        row.draft = [*ids[:right], *[7] * (MOST - right)]
+    passes: list[int] = []
+    decoder = greedy.Decoder(model, ends, tokenizer.pad_token_id, 400, torch.device("cpu"), routed=passes.append)
+    decoder.write(rows)
+    assert [row.written for row in rows] == expected
+    if right == MOST:
+        assert len(passes) <= 2  # what all begin with, and the drafts: no token was written alone
+
+
+def test_the_reference_has_its_likelihood(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    asked = questions()
+    writer = Writer(tokenizer, tokenizer.chat_template, 2, scores=True)
+    for question, answer, row in zip(asked, answers(model, writer, asked), writer.rows(asked), strict=True):
+        ids = torch.tensor([row.prompt + row.draft])
+        logits = model(ids).logits[0, len(row.prompt) - 1 : -1].float()
+        assert answer.nll == pytest.approx(float(cross_entropy(logits, torch.tensor(row.draft), reduction="sum")), 1e-4)
+        assert answer.nll_tokens == len(tokenizer(question.reference)["input_ids"]) + 1
+
+
+def test_an_adapter_with_tokens_of_its_own_answers_too(base: Path, loaded: tuple[Any, Any]) -> None:
+    _, tokenizer = loaded
+    section, asked = ModelSection(name_or_path=str(base)), questions()[:5]
+    lora = get_peft_model(load_model(section), LoraConfig(task_type="CAUSAL_LM"))
+    prefix = get_peft_model(load_model(section), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)).eval()
+    assert why_not_drafted(lora) is None
+    assert "before the prompt" in str(why_not_drafted(prefix))
+    writer = Writer(tokenizer, tokenizer.chat_template, MOST)
+    for question, answer in zip(asked, answers(prefix, writer, asked), strict=True):
+        assert answer.text == tokenizer.decode(alone(prefix, tokenizer, question), skip_special_tokens=True)

@@ -11,6 +11,7 @@ from ftlib.config import Experiment, TrackSection, Wandb
 from ftlib.errors import ConfigError
 from ftlib.files.json_files import append_row
 from ftlib.run.directory import Run
+from ftlib.run.leaderboard import leaderboard
 from ftlib.run.tracking import following, wandb_id, wandb_mode
 
 
@@ -49,22 +50,31 @@ def test_wandb_offline_files_agree_with_metrics_jsonl(swept: tuple[Run, str]) ->
             if record.HasField("summary"):
                 summary |= items(record.summary.update)
         seen[header.run_id] = (header, config, history, summary)
+    board = leaderboard(run)
+    best = {row.trial: row.value for row in board.rows}
     for trial in run.trials():
         header, config, history, summary = seen.pop(wandb_id(run, trial))
         assert (header.run_group, header.display_name) == ("colours", f"try-{trial.id}")
-        assert (list(header.tags), header.notes) == (["a", "b"], "a note")
+        assert (list(header.tags), header.notes, header.job_type) == (["a", "b"], "a note", "trial")
         assert header.project == "tests"
-        assert config["params"] == trial.params
+        point = {path.rpartition(".")[2]: value for path, value in trial.params.items()}
+        assert {key: value for key, value in config.items() if key in point} == point
         assert config["experiment"]["adapter"]["r"] == trial.params["adapter.r"]
         assert config["experiment"]["train"]["learning_rate"] == trial.params["train.learning_rate"]
         last = trial.evaluations("eval_loss")[-1]
-        assert [row["eval_loss"] for row in history if "eval_loss" in row][-1] == last["eval_loss"]
-        assert summary["eval_loss"] == last["eval_loss"]
+        assert [row["eval/loss"] for row in history if "eval/loss" in row][-1] == last["eval_loss"]
+        assert summary["eval/loss"] == {"min": best[trial.id]}  # W&B's best is the leaderboard's
+        assert summary["objective"] == best[trial.id]
         assert summary["state"] == "finished"
-        losses = [(row["_step"], row["loss"]) for row in history if "loss" in row]
+        losses = [(row["_step"], row["train/loss"]) for row in history if "train/loss" in row]
         assert losses == [(row["step"], row["loss"]) for row in trial.metrics() if "loss" in row]
+        assert all(row["train/global_step"] == row["_step"] for row in history)
+        assert all(row["system/memory_gib"] > 0.05 for row in history if "train/loss" in row)
+    header, _, _, summary = seen.pop(next(key for key, found in seen.items() if found[0].job_type == "sweep"))
+    assert header.display_name == "try-sweep"
+    assert (summary["winner"], summary["best"]) == (board.rows[0].trial, board.rows[0].value)
     base = run.trial("base")
-    assert set(seen) == {wandb_id(run, base)}
+    assert {key: found[0].job_type for key, found in seen.items()} == {wandb_id(run, base): "base"}
 
 
 def _config(record: Any) -> Any:
@@ -81,13 +91,15 @@ def test_tensorboard_files_hold_the_same_numbers(swept: tuple[Run, str]) -> None
     for trial in run.trials():
         events = EventAccumulator(str(run.path / "tensorboard" / trial.id))
         events.Reload()
-        held = [(event.step, event.value) for event in events.Scalars("eval_loss")]
+        held = [(event.step, event.value) for event in events.Scalars("eval/loss")]
         assert held == [(row["step"], pytest.approx(row["eval_loss"])) for row in trial.evaluations("eval_loss")]
 
 
 @pytest.fixture
 def run(tmp_path: Path, tree: dict[str, Any]) -> Run:
-    run = Run.create(tmp_path, "x", "", {"experiment": Experiment.parse(tree).to_dict()})
+    run = Run.create(
+        tmp_path, "x", "", {"experiment": Experiment.parse(tree).to_dict(), "objective": ["eval_loss", "min"]}
+    )
     trial = run.trial("000")
     trial.path.mkdir()
     append_row(trial.metrics_path, {"step": 1, "loss": 1.0})
@@ -122,7 +134,7 @@ def test_an_unreachable_wandb_is_kept_offline(run: Run, monkeypatch: pytest.Monk
     assert warnings[0].startswith("W&B cannot be reached")
     (kept,) = run.path.glob("wandb/offline-run-*/*.wandb")
     history = [items(record.history.item) for record in wandb_records(kept) if record.HasField("history")]
-    assert [(row["_step"], row["loss"]) for row in history] == [(1, 1.0)]
+    assert [(row["_step"], row["train/loss"]) for row in history] == [(1, 1.0)]
 
 
 def test_what_was_handed_over_is_not_handed_over_again(run: Run) -> None:
@@ -136,7 +148,7 @@ def test_what_was_handed_over_is_not_handed_over_again(run: Run) -> None:
         pass
     events = EventAccumulator(str(run.path / "tensorboard" / "000"))
     events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 2.0)]
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.0), (2, 2.0)]
 
 
 def test_the_mode_follows_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

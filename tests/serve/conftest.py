@@ -188,7 +188,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
             "sorter": registry.register(run, sorter_trial(run, base), "sorter"),
         }
         files = {"keys": str(folder / "home" / "keys.json"), "logs": {"sample": 1.0}}
-        url = app.start(list(served), port=free_port(), api_key=KEY, replicas=ENGINE, **files)
+        url = app.start(list(served), port=free_port(), api_key=KEY, replicas=ENGINE, base=True, **files)
     yield World(url, base, served, folder / "home", run)
     app.stop()
     if mine:

@@ -53,7 +53,7 @@ def run(batch: Batch, waiting: list[Sequence], rows: int, slots: Slots | None = 
     while waiting or len(batch):
         group: list[Sequence] = []
         while waiting and len(batch) + len(group) < rows and draw.random() < 0.6:
-            if slots is not None and not slots.hold(waiting[0].adapter):
+            if slots is not None and waiting[0].adapter is not None and not slots.hold(waiting[0].adapter):
                 break
             group.append(waiting.pop(0))
         batch.admit(group)
@@ -74,19 +74,23 @@ def versions(adapters: Callable[[int], list[Version]]) -> list[Version]:
 
 
 def test_every_adapter_in_any_company_is_what_peft_generates(versions: list[Version], base: Path) -> None:
-    """40 answers of 6 adapters through 4 slots and 8 rows; prompts from 3 tokens to more than a chunk."""
+    """40 answers of 6 adapters and of the base alone, through 4 slots and 8 rows; prompts from 3 tokens to more than a
+    chunk."""
     loaded, draw, cache = Loaded(versions[0]), random.Random(0), AdapterCache(8)
     slots = Slots(loaded.model, 4, loaded.dtype)
-    asked: list[tuple[Version, Sequence]] = []
+    asked: list[tuple[Version | None, Sequence]] = []
     for _ in range(40):
-        version = draw.choice(versions)
+        version = draw.choice([*versions, None])
         prompt = tokens(draw, draw.choice([3, 5, 20, 30, 90, CHUNK + 50]))
         limit = draw.choice([1, 2, 8, 30, 60])
-        asked.append((version, sequence(prompt, limit, cache.get(version), ends=frozenset({1}))))
+        adapter = None if version is None else cache.get(version)
+        asked.append((version, sequence(prompt, limit, adapter, ends=frozenset({1}))))
     run(Batch(loaded.model, slots), [row for _, row in asked], rows=8, slots=slots)
     assert slots.evictions > 0
-    for version in versions:
-        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), version.weights).eval()
+    for version in (*versions, None):
+        model = AutoModelForCausalLM.from_pretrained(base).eval()
+        if version is not None:
+            model = PeftModel.from_pretrained(model, version.weights).eval()
         for own, row in asked:
             if own is version:
                 assert row.tokens == greedy(model, row.prompt, row.limit)

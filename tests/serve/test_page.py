@@ -81,7 +81,7 @@ def texts(page: Page) -> list[str]:
 def test_the_page_lists_names_and_versions(opened: Page, world: World) -> None:
     rows = [row.split("\t")[:2] for row in opened.locator("#names").inner_text().strip().split("\n")]
     assert dict(rows) == {name: version.id for name, version in world.served.items()}
-    assert choice(opened, "Left").input_value() != choice(opened, "Right").input_value()
+    assert choice(opened, "Right").input_value() == f"{choice(opened, 'Left').input_value()}@base"
 
 
 def test_two_adapters_answer_side_by_side(opened: Page, client: openai.OpenAI) -> None:
@@ -98,6 +98,16 @@ def test_two_adapters_answer_side_by_side(opened: Page, client: openai.OpenAI) -
         client.chat.completions.create(model=name, **chat).choices[0].message.content
         for name in ("support@1", "full.model")
     ]
+
+
+def test_a_version_is_compared_with_its_base(opened: Page, client: openai.OpenAI) -> None:
+    ask(opened, "support", "support@base")
+    plain = {"prompt": PROMPT, "temperature": 0, "max_tokens": 24}
+    answers = [client.completions.create(model=name, **plain).choices[0].text for name in ("support", "support@base")]
+    assert texts(opened) == answers
+    assert answers[0] != answers[1]
+    pace = r"support@2@base: 24 tokens in [\d.]+ s \([\d.]+ a second, the first after [\d.]+ s\), ended by length\."
+    expect(opened.locator("#note-right")).to_have_text(re.compile(pace))
 
 
 def test_the_answers_come_in_pieces_and_stop_ends_them(opened: Page) -> None:
@@ -176,6 +186,9 @@ def test_an_answer_that_breaks_off_is_told(opened: Page) -> None:
 def test_the_page_fits_a_phone_and_every_field_has_a_label(opened: Page, tmp_path: Path) -> None:
     opened.set_viewport_size({"width": 360, "height": 740})
     assert opened.evaluate("document.documentElement.scrollWidth") <= 360
+    left, right = (opened.locator(f"#text-{side}").bounding_box() for side in SIDES)
+    assert left["x"] == right["x"]  # one column
+    assert left["y"] < right["y"]
     opened.screenshot(path=tmp_path / "phone.png", full_page=True)
     fields = opened.locator("input, select, textarea, button")
     assert all(

@@ -110,7 +110,7 @@ def test_a_drained_machine_costs_no_step(
         folders = list((run.path / "wandb").glob(f"offline-run-*-{wandb_id(run, drained)}"))
         assert folders
     ids = {folder.name.rpartition("-")[2] for folder in (run.path / "wandb").glob("offline-run-*")}
-    assert ids == {wandb_id(run, drained) for drained in run.trials()}
+    assert ids == {wandb_id(run, drained) for drained in [*run.trials(), run.trial("sweep")]}  # and the sweep's own
     study = optuna.load_study(study_name="colours", storage=f"sqlite:///{tmp_path}/study.db")
     assert [point.state.name for point in study.trials] == ["COMPLETE"] * 2
 

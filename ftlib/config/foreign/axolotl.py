@@ -126,8 +126,12 @@ OURS: dict[str, str] = {
     "wandb_entity": "track.wandb.entity",
     "wandb_name": "track.wandb.name",
     "wandb_mode": "track.wandb.mode",
+    "wandb_log_model": "track.wandb.log_model",
     "use_wandb": "track.wandb (null turns it off)",
     "use_tensorboard": "track.tensorboard",
+    "use_mlflow": "track.mlflow",
+    "mlflow_tracking_uri": "track.mlflow.uri",
+    "mlflow_experiment_name": "track.mlflow.experiment",
     "output_dir": "storage",
     "resume_from_checkpoint": "storage (each run has its folder there: 'ftlib resume RUN' goes on with it)",
 }
@@ -171,7 +175,9 @@ HARMLESS: dict[str, str] = {
         "dockerfile_commands timeout_preprocess volumes base_model_ignore_patterns"
     ),
     "plugins load Axolotl's own code; what ftlib has of them are keys": "plugins",
-    "a run of W&B's is made for each trial, and resumed with it": "wandb_run_id wandb_log_model wandb_watch",
+    "a tracker's run is made for each trial, and resumed with it": (
+        "wandb_run_id wandb_watch mlflow_run_name hf_mlflow_log_artifacts"
+    ),
     "conversations are cut at the end": "excess_length_strategy",
     "rows that cannot be used are named; data.on_bad_row: skip leaves them out": "min_sample_len",
     "the untuned base is evaluated before a sweep's trials (sweep.baseline)": "do_causal_lm_eval",
@@ -268,8 +274,8 @@ REFUSED: dict[str, str] = {
     "attention is computed as the model's code says (model.attn_implementation)": (
         "scaling_softmax scaling_softmax_factor scaling_softmax_bias fp32_norms fp32_norm_classes"
     ),
-    "trackers are W&B and TensorBoard (track.wandb, track.tensorboard), and metrics.jsonl": (
-        "use_mlflow mlflow_tracking_uri mlflow_experiment_name mlflow_run_name hf_mlflow_log_artifacts use_comet "
+    "trackers are W&B, MLflow and TensorBoard (track.wandb, track.mlflow, track.tensorboard)": (
+        "use_comet "
         "comet_api_key comet_workspace comet_project_name comet_experiment_key comet_mode comet_online "
         "comet_experiment_config use_trackio trackio_project_name trackio_run_name trackio_space_id use_swanlab "
         "swanlab_api_host swanlab_api_key swanlab_completion_log_interval swanlab_completion_max_buffer "

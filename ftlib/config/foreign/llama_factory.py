@@ -179,7 +179,7 @@ REFUSED: dict[str, str] = {
         "sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend"
     ),
     "weights stay where storage says; a winner is put into the registry with 'ftlib promote'": "export_hub_model_id",
-    "trackers are W&B and TensorBoard (track.wandb, track.tensorboard), and metrics.jsonl": (
+    "trackers are W&B, MLflow and TensorBoard (track.wandb, track.mlflow, track.tensorboard)": (
         "use_swanlab swanlab_project swanlab_workspace swanlab_run_name swanlab_mode swanlab_api_key swanlab_logdir "
         "swanlab_lark_webhook_url swanlab_lark_secret"
     ),

@@ -139,7 +139,7 @@ REFUSED: dict[str, str] = {
     "a trial's numbers hang on train.seed alone on one machine, and no mode makes other machines agree": (
         "full_determinism"
     ),
-    "trackers are W&B and TensorBoard (track.wandb, track.tensorboard), and metrics.jsonl": (
+    "trackers are W&B, MLflow and TensorBoard (track.wandb, track.mlflow, track.tensorboard)": (
         "trackio_space_id trackio_bucket_id trackio_static_space_id"
     ),
     "weights stay where storage says; a winner is put into the registry with 'ftlib promote'": (

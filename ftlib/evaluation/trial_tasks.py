@@ -1,0 +1,56 @@
+"""The task that trials are compared by: they do it at each of their evaluations.
+
+Where `sweep.metric` is a task's (`tickets/exact_match`), a trial answers the questions of that task whenever it is
+evaluated, and its row of metrics.jsonl has the task's numbers beside its loss. Other tasks wait for the end of the
+sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ftlib.config import Experiment, TaskSection
+from ftlib.evaluation.answers import Writer, answers
+from ftlib.evaluation.metrics import score
+from ftlib.evaluation.task import Answer, Question, read_questions
+from ftlib.methods.table import PARTS, PARTS_OF
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """A task, its questions, and how the trials of this run write."""
+
+    task: TaskSection
+    questions: list[Question]
+    writer: Writer
+    metric: str  # what trials are compared by: it is reported in parts too
+
+    @classmethod
+    def of(cls, experiment: Experiment, metric: str, tokenizer: Any, template: str | None) -> TrialTask | None:
+        """None where trials are compared by something else. Raises DataError for questions that cannot be read."""
+        task = experiment.evaluation.task(metric.rpartition("/")[0])
+        if task is None:
+            return None
+        scores = any(section.type == "perplexity" for section in task.metrics)
+        writer = Writer(tokenizer, template, task.max_new_tokens, scores)
+        return cls(task, read_questions(task, experiment.data), writer, metric)
+
+    def numbers(self, model: Any) -> dict[str, Any]:
+        """What a loaded model gets: {"tickets/exact_match": 0.83, "tickets/exact_match_parts": [...]}."""
+        return self.numbers_of(answers(model, self.writer, self.questions))
+
+    def numbers_of(self, written: Sequence[Answer]) -> dict[str, Any]:
+        """The same of answers that are there already, in the order of the questions."""
+        found: dict[str, Any] = {}
+        for section in self.task.metrics:
+            scored, name = score(section, self.questions, written), f"{self.task.name}/{section.name}"
+            found[name] = float(scored.number())
+            if name == self.metric:
+                parts = min(PARTS, len(written))
+                rows = [np.arange(part, len(written), parts) for part in range(parts)]
+                found[f"{name}{PARTS_OF}"] = [float(scored.number(some)) for some in rows]
+        return found
