@@ -150,7 +150,7 @@ def soak(seconds: float) -> None:
                 move = moves.pop(when)
                 if move == "promote":
                     run = Run.open(next((Path(folder) / "runs").iterdir()))
-                    registry.promote(run, run.trial("001"), "a0")
+                    registry.register(run, run.trial("001"), "a0")
                 else:
                     registry.rollback("a0")
                 print(f"{move} a0 after {at * seconds:.0f} s", flush=True)

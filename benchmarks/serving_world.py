@@ -81,7 +81,7 @@ def world(folder: Path, adapters: int = ADAPTERS, rank: int = RANK) -> list[str]
         section = {"model": {"name_or_path": str(base), "dtype": "float32"}}
         write_json(trial.path / "manifest.json", {"kind": "adapter", "base": identity, "experiment": section})
         trial.set_state("finished")
-        registry.promote(run, trial, f"a{number}")
+        registry.register(run, trial, f"a{number}")
         names.append(f"a{number}")
     return names
 

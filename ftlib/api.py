@@ -49,8 +49,8 @@ def train(file: str | Path, overrides: Overrides = NOTHING, *, smoke: bool = Fal
 
 
 def resume(run: str | Path | Run, *, trust: bool = False, verbose: bool = False) -> Run:
-    """Goes on with a run after a crash, a Ctrl-C or a preemption. `trust`: one that was made elsewhere, whose maker's
-    code may then run."""
+    """Continues a run after a crash, a Ctrl-C or a preemption. With `trust`, it also continues a run that was made
+    elsewhere, and code of that run's maker may then run."""
     from ftlib.config import Experiment
     from ftlib.driver.execute import go_on
 
@@ -60,7 +60,7 @@ def resume(run: str | Path | Run, *, trust: bool = False, verbose: bool = False)
 
 
 def open_run(place: str | Path) -> Run:
-    """A run that is there already, by its path or its URL; of a name, the newest."""
+    """Opens a run that exists, by its path or its URL. The name of an experiment opens its newest run."""
     from ftlib.run.remote_run import open_run
 
     return Run(open_run(str(place)))
@@ -82,14 +82,15 @@ def serve(
 
 @dataclass(frozen=True)
 class Run:
-    """A run. `directory` has all that was written; `interrupted`: trials are left."""
+    """A run. `directory` holds all that was written. `interrupted` says that some trials have not ended."""
 
     directory: directory.Run
     interrupted: bool = False
 
     @classmethod
     def of(cls, outcome: Outcome) -> Run:
-        """Raises FtlibError where all trials have failed; warns of what is not as it was asked for."""
+        """The run of an outcome. It warns of what is not as it was asked for. Raises FtlibError where all trials have
+        failed."""
         why = None if outcome.interrupted else outcome.why_no_winner()
         if why is not None:
             raise FtlibError(why)
@@ -107,12 +108,12 @@ class Run:
 
     @property
     def trials(self) -> list[Trial]:
-        """All trials, in the order in which they were proposed."""
+        """All trials, in the order in which the searcher proposed them."""
         return [Trial(self, trial.id) for trial in self.directory.trials()]
 
     @property
     def best(self) -> Trial:
-        """The trial that leads. Raises InputError where none was evaluated."""
+        """The first trial of the leaderboard. Raises InputError where no trial has an evaluation."""
         best = self.leaderboard().best
         if best is None:
             raise InputError(f"{self.path} has no trial with an evaluation yet.")
@@ -138,7 +139,7 @@ class Trial:
 
     @property
     def params(self) -> dict[str, Any]:
-        """Its point of the space, by dotted paths."""
+        """The trial's values of the sweep's space, by dotted paths."""
         return self.directory.params
 
     @property
@@ -154,7 +155,7 @@ class Trial:
         return self.directory.weights
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Its log: a mapping for each row, with its `step`."""
+        """The trial's log: a mapping for each row, with its `step`."""
         return self.directory.metrics()
 
     def promote(self, name: str, **conditions: Any) -> Version:
@@ -182,7 +183,8 @@ class Endpoint:
     url: str
 
     def stop(self) -> int:
-        """Takes nothing new, finishes what was begun, for up to 30 s, and ends; returns how many answers were cut."""
+        """Refuses new requests, finishes the answers that were begun, for up to 30 s, and ends the endpoint. Returns
+        how many answers were cut."""
         from serve.front import app
 
         try:
@@ -209,7 +211,7 @@ def _started(file: str | Path, overrides: Overrides, smoke: bool, verbose: bool,
 
 
 def _warn(sentence: str) -> None:
-    """Of what a promotion says, the warnings."""
+    """Passes on the sentences of a promotion that are warnings."""
     if sentence.startswith("warning: "):
         SILENT.warn(sentence.removeprefix("warning: "))
 

@@ -43,11 +43,11 @@ class TrialError(FtlibError):
 
 
 class StorageError(FtlibError):
-    """The run directory cannot be written. No trial's fault: nothing is marked failed for it."""
+    """The run directory cannot be written. This is the fault of no trial, so no trial is marked as failed."""
 
 
 class Preempted(FtlibError):
-    """A trial has saved where it stands and left its machine. Not a failure: it goes on elsewhere."""
+    """A trial has saved where it stands and has left its machine. This is no failure: the trial continues elsewhere."""
 
 
 def nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str:

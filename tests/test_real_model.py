@@ -111,7 +111,7 @@ def winner(smollm: ModelSection, tmp_path_factory: pytest.TempPathFactory) -> Ve
     train(done)
     run = Run(Path(done.run))
     run.trial("000").set_state("finished")
-    return registry.promote(run, run.trial("000"), "places")
+    return registry.register(run, run.trial("000"), "places")
 
 
 def test_served_is_generate(winner: Version) -> None:

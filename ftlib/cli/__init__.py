@@ -32,8 +32,8 @@ for command in (command for group in GROUPS for command in group.COMMANDS):
 
 
 def program() -> None:
-    """The console script: `main`, and out at once. Python would take torch and the others down piece by piece, which
-    takes it two seconds."""
+    """The console script: it runs `main` and ends the process at once. Python would take two seconds to take torch and
+    other libraries apart."""
     try:
         main()
     except SystemExit as ended:

@@ -95,7 +95,7 @@ def submit(
 
 
 def _of_study(experiment: Experiment) -> dict[str, str]:
-    """The whole URL of the study's database, which the job gets sealed as it gets other secrets."""
+    """The whole URL of the study's database. The job gets it sealed, like other secrets."""
     from ftlib.run import passwords
 
     url = getattr(experiment.sweep.search, "storage", None) if experiment.sweep else None
@@ -277,7 +277,7 @@ def price(file: str) -> None:
 
 
 def _follow(cluster: Cluster, job: Job) -> None:
-    """Exits as the job does: 0 where it succeeded, 1 where it failed."""
+    """Prints what the job prints, and exits with 0 where the job succeeded and with 1 where it failed."""
     try:
         state = cluster.follow(job.id, lambda text: echo(text, nl=False))
     except KeyboardInterrupt:

@@ -41,7 +41,7 @@ def runs(context: click.Context, parameter: click.Parameter, begun: str) -> list
 
 @_quietly
 def trials(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-    """The trials of the run that stands before."""
+    """The trials of the run that stands before this word on the command line."""
     from ftlib.run.directory import Run
 
     return [trial.id for trial in Run.open(context.params["run"]).trials()]
@@ -49,7 +49,7 @@ def trials(context: click.Context, parameter: click.Parameter, begun: str) -> li
 
 @_quietly
 def names(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-    """The registry's names."""
+    """The names in the registry."""
     from ftlib.registry import registry
 
     return registry.names()

@@ -109,7 +109,7 @@ def sweep(file: str, overrides: tuple[str, ...], smoke: bool, name: str | None, 
 
 
 def _check_name(name: str | None) -> None:
-    """Said before anything is trained. Raises InputError."""
+    """Raises InputError for a name that the registry does not take, before anything is trained."""
     from ftlib.registry import registry
 
     if name is not None:
@@ -200,7 +200,7 @@ def _command(run: Run, command: Command) -> None:
 
 
 def _add_trials(path: str, count: int) -> int:
-    """More trials for a run that is at work, or that is resumed with them."""
+    """Adds trials to a run: to one that a driver is working on, or to one that is resumed with them."""
     from ftlib.config import Experiment
     from ftlib.run import signature
     from ftlib.run.commands import Command

@@ -46,7 +46,7 @@ def _model(experiment: Experiment) -> str:
 
 
 def _of_all(experiment: Experiment, seconds: float) -> float:
-    """Seconds of all trials, where none is stopped."""
+    """Seconds that all trials take together, where none is stopped early."""
     return seconds * experiment.sweep.number_of_trials / _at_once(experiment) if experiment.sweep else seconds
 
 
@@ -60,7 +60,7 @@ def _times(experiment: Experiment, seconds: float | None, whole: float | None) -
 
 
 def _at_once(experiment: Experiment) -> int:
-    """Trials that this machine's CPUs hold; one where they take GPUs."""
+    """How many trials this machine's CPUs hold at once; one where trials take GPUs."""
     sweep, scale = experiment.sweep, experiment.scale
     assert sweep is not None
     if scale.use_gpu:

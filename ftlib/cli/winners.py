@@ -103,7 +103,7 @@ def show_registry() -> None:
 
 
 def _of_version(version: Version) -> tuple[str, ...]:
-    """Kind, base, parent, loss and origin. Raises FtlibError for a damaged manifest."""
+    """The kind, base, parent, loss and origin of a version. Raises FtlibError for a damaged manifest."""
     manifest = version.manifest
     loss = (manifest.get("metrics") or {}).get("eval_loss")
     return (
@@ -262,7 +262,7 @@ def serve(names: tuple[str, ...], host: str, port: int, api_key: str | None, key
 
 
 class _Ending:
-    """Ctrl-C or SIGTERM: the first is waited for, the second is a KeyboardInterrupt."""
+    """Listens for Ctrl-C and SIGTERM: `wait` waits for the first one, and the second one raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         import signal
@@ -273,7 +273,7 @@ class _Ending:
             signal.signal(number, self._tell)
 
     def wait(self) -> None:
-        """Returns after the first."""
+        """Returns after the first Ctrl-C or SIGTERM."""
         while not self._told.wait(3600):
             pass
 

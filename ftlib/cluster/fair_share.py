@@ -29,8 +29,8 @@ CLAIMS = KeyValues(b"ftlib-shares")  # by the names of runs
 
 @dataclass(frozen=True)
 class Claim:
-    """What a sweep has and wants of a resource; `unit` is a trial's or a host's, `waits` for how many seconds
-    it has had too little."""
+    """What a sweep has and wants of a resource. `unit` is what one trial or host takes. `waits` is for how many seconds
+    the sweep has had too little."""
 
     resource: str
     unit: float
@@ -41,7 +41,7 @@ class Claim:
 
 
 def allowed(mine: Claim, others: Iterable[Claim], patience: float) -> float | None:
-    """How much this sweep may have: less than it has, where another has waited with less; None where nobody does."""
+    """How much this sweep may have, where another sweep has less and waits. None where there is no limit."""
     waiting = [claim for claim in others if claim.resource == mine.resource and claim.waits > patience]
     poorest = min(waiting, key=lambda claim: claim.has, default=None)
     if poorest is None or mine.has <= poorest.has:
@@ -51,7 +51,7 @@ def allowed(mine: Claim, others: Iterable[Claim], patience: float) -> float | No
 
 
 class Shares:
-    """One sweep's part in it, in trials, or hosts of packs: `has` and `wants` are set by who conducts, who keeps to
+    """The share of one sweep, in trials or in hosts of packs. The driver sets `has` and `wants`, and keeps to
     `limit`."""
 
     def __init__(self, run: str, scale: ScaleSection) -> None:
@@ -65,7 +65,7 @@ class Shares:
         self._gifts: dict[str, float] = {}  # what others had when this sweep gave
 
     def exchange(self) -> None:
-        """Says what this sweep has and wants, hears the others, and sets the limit."""
+        """Writes what this sweep has and wants, reads the claims of the others, and sets the limit."""
         mine = self._claim()
         CLAIMS.put(self.run.encode(), json.dumps(asdict(mine)).encode())
         others = {name: claim for name, claim in self._others() if self._takes(name, claim)}
@@ -86,8 +86,8 @@ class Shares:
         return Claim(self.resource, self.unit, *amounts, waits=now - self._since, told=time.time())
 
     def _takes(self, name: str, claim: Claim) -> bool:
-        """Whether a gift is of use to another: not where it has had nothing of the last, as it waits for something
-        else."""
+        """Whether another sweep can use what is given. It cannot where it took nothing of the last gift: then it waits
+        for something else."""
         if self._gifts.get(name) != claim.has:
             self._gifts.pop(name, None)
             return True

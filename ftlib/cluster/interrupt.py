@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM as good as it: the first one asks trials to save where they stand, the next one ends at once."""
+"""Ctrl-C and SIGTERM. The first one asks trials to save where they stand, and the next one ends the process at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAME_SECONDS = 1.0  # a terminal and a wrapper may both hand on one Ctrl-C
 
 
 class Interrupt:
-    """Whether, and since when, a run is interrupted."""
+    """Whether a run is interrupted, and since when."""
 
     def __init__(self) -> None:
         self.since: float | None = None
@@ -27,11 +27,11 @@ class Interrupt:
 
     @property
     def over(self) -> bool:
-        """Whether trials had their time."""
+        """Whether the time that trials had for saving is over."""
         return self.since is not None and time.monotonic() - self.since > GRACE_SECONDS
 
     def asks_again(self) -> bool:
-        """Once a second while the run is interrupted: a trial that has just started has not heard of it."""
+        """True once a second while the run is interrupted. A trial that has just started has not been asked yet."""
         now = time.monotonic()
         if self.since is None or now - self.asked < 1.0:
             return False

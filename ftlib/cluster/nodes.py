@@ -21,13 +21,13 @@ DOOR_SECONDS = 2.0
 
 
 def here() -> str:
-    """The machine of this process."""
+    """The id of the machine on which this process runs."""
     node: str = ray.get_runtime_context().get_node_id()
     return node
 
 
 def note_place(trial: Path) -> None:
-    """Writes into a trial's directory where it runs, for whoever conducts and for a person."""
+    """Writes into a trial's directory on which machine it runs. The driver and people read it."""
     where = {"node": here(), "ip": ray.util.get_node_ip_address(), "pid": os.getpid(), "since": time.time()}
     write_json(trial / PLACE, where)
 
@@ -38,7 +38,8 @@ def place_of(trial: Path) -> str | None:
 
 
 def answers(node: str | None) -> bool:
-    """Whether a machine still stands: asked at its own door, since the cluster takes half a minute to miss it."""
+    """Whether a machine still runs. It is asked directly, because the cluster notices a lost machine only after half a
+    minute."""
     known = {machine["NodeID"]: machine for machine in ray.nodes() if machine["Alive"]}
     if node not in known:
         return False

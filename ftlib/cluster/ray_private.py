@@ -21,13 +21,14 @@ UNUSED = ("start_log_monitor", "start_monitor", "start_api_server")
 
 
 def silence_raylets() -> None:
-    """Raylets' complaints are in Ray's logs; a thread of the driver would print them whatever `log_to_driver` says."""
+    """Stops a thread of the driver that prints the raylets' complaints, whatever `log_to_driver` says. Ray's logs keep
+    them."""
     worker.print_to_stdstream = lambda *given, **more: None
 
 
 @contextmanager
 def lean_node() -> Iterator[None]:
-    """A node that is started within has no processes that nobody here asks."""
+    """Within, a node that starts leaves out the processes of `UNUSED`."""
     kept = {name: getattr(Node, name) for name in UNUSED}
     for name in UNUSED:
         setattr(Node, name, _nothing)
@@ -54,13 +55,13 @@ def actor_row(actor_id: str) -> dict[str, Any]:
 
 
 def logs_folder() -> Path:
-    """Of this machine, which Ray's log service streams from."""
+    """The folder of this machine that Ray's log service streams from."""
     return Path(worker.global_worker.node.get_logs_dir_path())
 
 
 class KeyValues:
-    """The cluster's key-value store, under a namespace. Ray's module for it forgets its client when any test cluster of
-    a process ends, so its worker's is asked."""
+    """The cluster's key-value store, under one namespace. It asks the client of this process's worker: Ray's own module
+    for the store forgets its client when any test cluster of the process ends."""
 
     def __init__(self, namespace: bytes) -> None:
         self._namespace = namespace
@@ -70,21 +71,21 @@ class KeyValues:
         return worker.global_worker.gcs_client
 
     def names(self) -> list[bytes]:
-        """All of them."""
+        """All keys of the namespace."""
         found: list[bytes] = self._client.internal_kv_keys(b"", self._namespace)
         return found
 
     def get(self, key: bytes) -> bytes | None:
-        """None where there is none."""
+        """The value of a key; None where there is none."""
         found: bytes | None = self._client.internal_kv_get(key, self._namespace)
         return found
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Over what was there."""
+        """Sets the value of a key, in the place of an earlier one."""
         self._client.internal_kv_put(key, value, True, self._namespace)
 
     def remove(self, key: bytes) -> None:
-        """Harmless where there is none."""
+        """Removes a key. It is no error where there is none."""
         self._client.internal_kv_del(key, False, self._namespace)
 
 
@@ -96,7 +97,7 @@ def put_package(client: Any, key: str, content: bytes) -> None:
 
 
 def take_package(key: str) -> bytes | None:
-    """What a client has put among the cluster's packages, which is gone then; None where there is none yet."""
+    """Reads a package that a client has put into the cluster, and removes it. None where there is none yet."""
     found: bytes | None = internal_kv._internal_kv_get(key.encode())
     if found is not None:
         internal_kv._internal_kv_del(key.encode())

@@ -41,10 +41,8 @@ def start_ray(cpus: int | None = None) -> None:
 
 
 def _short_folder() -> str | None:
-    """Where Ray's sockets fit: their path has at most 107 bytes, and TMPDIR may take them all. None: where Ray likes.
-
-    Raises FtlibError where no folder is short enough.
-    """
+    """A folder for Ray's sockets. Their paths have at most 107 bytes, and TMPDIR may be too long for that. None means
+    Ray's own choice. Raises FtlibError where no folder is short enough."""
     likes = os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
     if len(os.fsencode(os.path.abspath(likes))) <= LONGEST_FOLDER:
         return None
@@ -62,7 +60,8 @@ def wanted(experiment: Experiment) -> dict[str, float]:
 
 
 def check_resources(experiment: Experiment) -> None:
-    """A trial that fits nowhere would wait for ever: said now, unless a cluster may still grow."""
+    """Raises ConfigError where this machine is too small for one trial, which would wait for ever. A cluster
+    (RAY_ADDRESS) may still grow, so it is not checked."""
     if os.environ.get("RAY_ADDRESS"):
         return
     have = ray.cluster_resources()

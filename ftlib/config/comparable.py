@@ -1,7 +1,7 @@
 """One leaderboard, one evaluation: what the trials of a sweep may not differ in, and what they can be compared by.
 
 A key changes what is evaluated (`CHANGES`), or it changes what some of a method's metrics mean (`moves` of the method,
-`method.py`), or it does neither; tests/config/test_comparable.py classes every key of the schema. A clone by hand is
+`methods/`), or it does neither; tests/config/test_comparable.py classes every key of the schema. A clone by hand is
 held to the same.
 """
 
@@ -46,8 +46,8 @@ CHANGES: dict[str, str] = {
 
 
 def why_not_compared(experiment: Experiment, path: str) -> str | None:
-    """Why trials that differ in the key at `path` have no place on one leaderboard, and what to do; None where they
-    have."""
+    """Why trials that differ in the key at `path` cannot stand on one leaderboard, and what to do. None where they
+    can."""
     a_run_each = f"make a run for each value ({path}=... on the command line)"
     reason = CHANGES.get(path) or CHANGES.get(path.rpartition(".")[0])
     if reason is not None:
@@ -65,7 +65,7 @@ def why_not_compared(experiment: Experiment, path: str) -> str | None:
 
 
 def why_no_metric(experiment: Experiment) -> str | None:
-    """Why the sweep cannot be decided by its metric and mode, as a sentence; None where it can."""
+    """Why the sweep's metric and mode cannot decide between its trials, as a sentence. None where they can."""
     sweep, tasks = experiment.sweep, experiment.evaluation.metrics
     if sweep is None:
         return None

@@ -41,7 +41,7 @@ class Rule:
 
     @property
     def sentence(self) -> str:
-        """For a person."""
+        """The refusal that a person reads."""
         return f"{self.key}: {self.reason}: use {self.instead}"
 
 
@@ -60,7 +60,7 @@ def _batch(experiment: Experiment, accumulated: bool = False) -> int:
 
 
 def _has_reference(experiment: Experiment) -> bool:
-    """GRPO and RLOO have one where beta holds them to it."""
+    """Whether training compares with a reference model. GRPO and RLOO do so where beta is above 0."""
     return getattr(experiment.method, "beta", 0) > 0
 
 

@@ -55,7 +55,7 @@ BACKENDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """A cell is None where the pair works, else the rule that refuses it."""
+    """A table of pairs. A cell is None where the pair works, and otherwise the rule that refuses it."""
 
     title: str
     columns: tuple[str, ...]
@@ -86,7 +86,7 @@ def _table(title: str, methods: dict[str, dict[str, Any]], choices: dict[str, di
 
 
 def _refusal(tree: dict[str, Any]) -> Rule | None:
-    """The first rule that an experiment breaks which is otherwise whole."""
+    """The first rule that an experiment breaks, where the rest of the experiment is valid."""
     return next(refusals(_whole(tree)), None)
 
 
@@ -96,7 +96,7 @@ def _whole(tree: dict[str, Any]) -> Experiment:
 
 
 def markdown() -> str:
-    """docs/compatibility.md."""
+    """The text of docs/compatibility.md."""
     return "\n".join(
         [
             "# What goes with what",
@@ -117,7 +117,8 @@ def markdown() -> str:
 
 
 def _comparisons() -> Iterable[str]:
-    """By what trials of a method are compared, and in what they may not differ (`ftlib/config/comparable.py`)."""
+    """The metrics by which trials of a method are compared, and the keys in which they may not differ
+    (`comparable.py`)."""
     yield from ("## What trials are compared by", "")
     yield "The first metric is the default of `sweep.metric`; `sweep.mode` follows from it: ↓ is better low, ↑ better"
     yield "high."

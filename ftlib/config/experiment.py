@@ -199,7 +199,8 @@ class Experiment(Section):
         return type(section).model_fields[last].annotation
 
     def _check_space(self, source: str) -> None:
-        """Tries each value of each dimension alone, so that a point that cannot exist is named before it costs."""
+        """Tries each value of each dimension alone, so that a value that is not possible is named before anything is
+        trained."""
         for path, dimension in self._space().items():
             where = f"{source}: sweep.space.{path}"
             if path.split(".")[0] in NOT_SWEPT:
@@ -223,7 +224,8 @@ class Experiment(Section):
         self._check_pairs(source)
 
     def _check_pairs(self, source: str) -> None:
-        """Tries the listed values together, as far as they are few: each alone may be possible, and the pair not."""
+        """Tries the listed values together, where they are few. Each value alone may be possible, and the pair may not
+        be."""
         listed = {path: dimension.choices for path, dimension in self._space().items() if isinstance(dimension, Choice)}
         if len(listed) < 2 or math.prod(map(len, listed.values())) > TRIED_TOGETHER:
             return

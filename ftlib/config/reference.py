@@ -36,7 +36,7 @@ Written by `ftlib schema --markdown`, from the sections in `ftlib/config/`. A me
 
 
 def markdown() -> str:
-    """The page."""
+    """The text of docs/keys.md."""
     return "\n".join([INTRO, *_table(_rows(Experiment, "")), *_subsections(Experiment, "", depth=2)]) + "\n"
 
 

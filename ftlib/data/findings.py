@@ -31,7 +31,7 @@ DIFFER = {
 
 @dataclass(frozen=True, slots=True)
 class Gist:
-    """What a row asks, what it says in all, and what it holds true of what: equal numbers for equal texts."""
+    """What a row asks, what it says in all, and what it says is right, as hashes. Equal texts have equal hashes."""
 
     asked: int
     said: int
@@ -71,7 +71,7 @@ def label_counts(train: Sequence[Gist], held_out: Sequence[Gist]) -> dict[str, t
 
 
 def normal(text: str) -> str:
-    """A text without what makes no other text of it: case, space, and how its accents are put together."""
+    """A text in which case, space, and the way in which accents are written make no difference."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
@@ -180,7 +180,7 @@ def not_used(fields: Counter[str]) -> str | None:
 
 
 def counted(count: int, what: str) -> str:
-    """'1 row', '2 rows'."""
+    """A number with its noun: '1 row', '2 rows'."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 

@@ -80,7 +80,7 @@ class Look:
         return self.lengths[min(len(self.lengths) - 1, len(self.lengths) * percent // 100)]
 
     def sentences(self) -> list[str]:
-        """What was seen, for a person."""
+        """What was seen, as sentences for a person."""
         many = f"{self.rows:,}" if self.whole else f"more than {self.rows:,}"
         said = [f"{self.source}: {many} rows, {self.format}; about {self.length(50):,} characters each, the longest "
                 f"{self.lengths[-1]:,}"]  # fmt: skip
@@ -185,7 +185,7 @@ def _by_content(rows: Sequence[Row]) -> dict[str, str] | None:
 
 
 def _are_labels(values: Sequence[Any]) -> bool:
-    """Few different ones, each short, each again and again."""
+    """Whether texts look like labels: there are few different ones, they are short, and they repeat."""
     if not all(isinstance(value, str | int | bool) for value in values):
         return False
     distinct = {str(value) for value in values}

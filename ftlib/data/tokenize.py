@@ -145,7 +145,7 @@ def encode(texts: list[str], encoding: Encoding) -> list[list[int]]:
 
 
 def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """The items, some at a time."""
+    """The items in batches, one after another."""
     rest = iter(items)
     while batch := list(islice(rest, BATCH)):
         yield batch

@@ -164,7 +164,8 @@ def _train(seen: Look, drawn: Draft, length: int) -> dict[str, Any]:
 
 
 def _steps(seen: Look, drawn: Draft, epochs: int) -> dict[str, int]:
-    """A CPU takes a second and more a step: there a trial has so many as fit into the first hour."""
+    """How many steps a drafted trial makes. A CPU takes a second and more for a step, so there the number fits into the
+    first hour."""
     steps = seen.rows * epochs // (8 if seen.rows >= 64 else 4)
     if _has_gpu() or steps <= CPU_STEPS:
         return {}
@@ -173,7 +174,7 @@ def _steps(seen: Look, drawn: Draft, epochs: int) -> dict[str, int]:
 
 
 def _batch(seen: Look, length: int) -> dict[str, int]:
-    """Eight rows a step, four of few; long ones two at a time."""
+    """The rows of a step: eight, four where the data has few rows, and two where rows are long."""
     rows = 8 if seen.rows >= 64 else 4
     if length <= LONG:
         return {"per_device_train_batch_size": rows}
@@ -212,7 +213,7 @@ def _has_gpu() -> bool:
 
 
 def _flow(value: Any) -> str:
-    """On one line, as a person writes it."""
+    """A value as YAML on one line."""
     text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
     return text.removesuffix("...\n").strip()
 

@@ -102,7 +102,8 @@ def _template(run: Run) -> str | None:
 
 
 def _closed_to_others() -> None:
-    """What this process and Ray's make from here on: a run that a group can write to is not believed later."""
+    """Sets the umask of this process, which Ray's processes inherit: a run that a group can write to is not believed
+    later."""
     os.umask(os.umask(0o022) | 0o022)
 
 
@@ -136,7 +137,7 @@ def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Of the repository that the command is given in; None where there is none, or no git."""
+    """The git commit of the current folder's repository; None where there is no repository, or no git."""
     import shutil
     import subprocess
 
@@ -147,7 +148,7 @@ def _commit() -> str | None:
 
 
 def _base(experiment: Experiment) -> dict[str, Any]:
-    """The base by name, and which version of the registry it was made of, so that it can be made again."""
+    """The name of the base, and the version of the registry that it was made from. With both, it can be made again."""
     from ftlib.models.base import parent_of
 
     name = experiment.model.name_or_path
@@ -162,7 +163,7 @@ def _fit(
     resumed: bool = False,
     hosts: list[Any] | None = None,
 ) -> Outcome:
-    """Runs or resumes, with whoever listens, the mirror and the trackers beside it."""
+    """Starts or resumes the training, with the listener, the mirror and the trackers beside it."""
     from ftlib.driver.evaluate import evaluate_winner
     from ftlib.run.leaderboard import write_leaderboard
     from ftlib.run.mirror import mirrored

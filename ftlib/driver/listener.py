@@ -1,4 +1,4 @@
-"""Who hears what happens while a run is driven. This one prints warnings alone, as a call from Python does."""
+"""Who hears what happens while a run is driven. `SILENT`, for calls from Python, prints warnings alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Listener:
         print(f"ftlib: warning: {sentence}", file=sys.stderr)
 
     def busy(self, what: str) -> AbstractContextManager[object]:
-        """While the block lasts, `what` is done."""
+        """While the block lasts, ftlib does `what`."""
         return nullcontext()
 
     def follow(self, run: Run, total: int, at_most: bool) -> AbstractContextManager[object]:

@@ -73,12 +73,13 @@ class Outcome:
 
 
 def planned(experiment: Experiment) -> int:
-    """How many trials the experiment says."""
+    """How many trials the experiment asks for."""
     return experiment.sweep.number_of_trials if experiment.sweep else 1
 
 
 def has_ended(experiment: Experiment, run: Run) -> bool:
-    """Whether nothing is left to do: all trials have ended, or the time or the money has, and nobody asked for more."""
+    """Whether nothing is left to do: all trials have ended, or the time or the money is spent, and no person has asked
+    for more trials."""
     from ftlib.run.commands import waiting
 
     events = run.events()

@@ -47,6 +47,7 @@ def prepared(experiment: Experiment, listener: Listener, told: bool = True, begu
 
 
 def _reads_data_itself(experiment: Experiment) -> bool:
-    """Whether trials read the files again: a teacher's prompts, or points that change how rows are made."""
+    """Whether trials read the files of the data again: for the prompts of a teacher, or for points that change how rows
+    are made."""
     space = experiment.sweep.space if experiment.sweep else {}
     return experiment.method.type == "distill" or any(key.startswith(("data.", "model.")) for key in space)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def promote_trial(run: Run, trial: str, name: str, conditions: Conditions | None = None) -> None:
-    """A trial of a run as the next version of a name, once it is checked; says what was found, and what comes next."""
+    """Puts a trial of a run into the registry as the next version of a name, once it has passed the checks. Prints what
+    was found, and the command that comes next."""
     from ftlib.registry import promotion
 
     conditions = conditions or promotion.Conditions()

@@ -47,4 +47,4 @@ def _only_errors(record: logging.LogRecord) -> bool:
 
 
 def _nothing(*given: Any, **more: Any) -> None:
-    """Says nothing."""
+    """Does nothing, in the place of a function that prints."""

@@ -32,12 +32,12 @@ def _screen() -> type[Console]:
 
 
 def console(**options: Any) -> Console:
-    """Standard output."""
+    """rich's console for standard output."""
     return _screen()(markup=False, emoji=False, **options)
 
 
 def print_table(table: Table) -> None:
-    """Into a pipe or a file a table goes whole; on a terminal it is as wide as that."""
+    """Prints a table. On a terminal it is as wide as the terminal; into a pipe or a file it goes whole."""
     out = console()
     if not out.is_terminal:
         out = console(width=200)
@@ -45,16 +45,16 @@ def print_table(table: Table) -> None:
 
 
 def echo(text: str = "", nl: bool = True, err: bool = False, **style: Any) -> None:
-    """A line as it is, in click's colours."""
+    """Prints a line as it is, in a colour of click's."""
     click.secho(plain(text), nl=nl, err=err, **style)
 
 
 def width() -> int | None:
-    """Of the terminal; None where there is none."""
+    """The width of the terminal in characters; None where there is no terminal."""
     out = console()
     return out.width if out.is_terminal else None
 
 
 def say(sentence: str) -> None:
-    """A line, in yellow where it is a warning."""
+    """Prints a line, in yellow where it is a warning."""
     echo(sentence, fg="yellow" if sentence.startswith("warning") else None)

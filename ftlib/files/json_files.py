@@ -19,7 +19,7 @@ ROWS_BYTES = 4 * 2**30  # of a file of rows
 
 
 def damaged(path: Path, why: str) -> FtlibError:
-    """What is said of a file that cannot be what ftlib wrote: its trial, the file, and what is wrong."""
+    """The error for a file that ftlib cannot have written: it names the trial, the file, and what is wrong."""
     parts = path.parts
     at = max((place for place, part in enumerate(parts[:-1]) if part in OWNERS), default=None)
     owner = f"trial {parts[at + 1]}: " if at is not None and at + 2 < len(parts) else ""

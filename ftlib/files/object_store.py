@@ -139,7 +139,7 @@ def put(file: Path, url: str) -> None:
 
 
 def put_bytes(content: bytes, url: str) -> None:
-    """Writes one object."""
+    """Writes bytes as one object."""
 
     def write(filesystem: Any, path: str) -> None:
         with filesystem.open_output_stream(path) as out:

@@ -51,5 +51,5 @@ def patiently(write: Callable[[], Result], where: Path) -> Result:
 
 
 def given_up(where: Path, trouble: str) -> str:
-    """The sentence for a person."""
+    """The sentence of a StorageError."""
     return f"storage: {where} cannot be written ({trouble}): free space or bring it back, then resume the run."

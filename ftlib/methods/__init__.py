@@ -38,7 +38,7 @@ def load(name: str) -> ModuleType:
 
 
 def check(experiment: Experiment) -> None:
-    """Raises ConfigError for what only the method, or the libraries under it, can know. Starts nothing."""
+    """Raises ConfigError for what only the method, or the libraries that it uses, can know. Starts nothing."""
     from ftlib.methods.arguments import check_arguments
 
     check_arguments(experiment)

@@ -41,7 +41,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
 
 
 class Classifier(ByRows, Trainer):
-    """The mean of the rows' weighted cross-entropies."""
+    """transformers' Trainer with the mean of the rows' weighted cross-entropies as its loss."""
 
     def __init__(
         self, labels: tuple[str, ...], class_weights: torch.Tensor | None, label_smoothing: float, **kwargs: Any
@@ -67,5 +67,5 @@ class Classifier(ByRows, Trainer):
         return summary(table, len(self.labels))
 
     def facts(self) -> dict[str, Any]:
-        """For the manifest."""
+        """What the manifest says about the classifier."""
         return facts(self.table, self.labels)

@@ -43,7 +43,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
 
 
 class _DPOTrainer(OneReference, ByRows, DPOTrainer):
-    """Takes rows as they are."""
+    """TRL's DPOTrainer on rows that are token ids already."""
 
     def __init__(self, method: DPO, **kwargs: Any) -> None:
         self.method = method

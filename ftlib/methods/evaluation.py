@@ -41,7 +41,7 @@ class ByRows(OpenTrainer):
     table: Table | None = None  # the latest evaluation's
 
     def score(self, model: Any, inputs: dict[str, Any]) -> Table:
-        """A column a name, each [rows of the batch]."""
+        """What the rows of a batch say: a column for each name, each of shape [rows of the batch]."""
         raise NotImplementedError
 
     def summary(self, table: Table) -> dict[str, float]:
@@ -75,7 +75,7 @@ class ByRows(OpenTrainer):
         return output
 
     def _whole(self) -> Table:
-        """The lines of all workers, in the order of the data."""
+        """The lines of all workers in one table, in the order of the data."""
         shares = gather_object([(self._numbers, joined(self._tables))])
         numbers = torch.tensor([number for share, _ in shares for number in share])
         order = numbers.argsort()[: self._rows]  # the numbers of repeated rows are the highest
@@ -118,7 +118,7 @@ class ByCompletions(OpenOnline):
         return output
 
     def _reward_numbers(self, rewards: Tensor) -> dict[str, float]:
-        """By TRL's names; a function may leave a completion without a reward."""
+        """The means and deviations of rewards, by TRL's names. A function may give no reward to a completion."""
         weighed = (rewards * self.reward_weights.cpu()).nansum(1)[~rewards.isnan().all(1)]
         found = {"reward": float(weighed.mean()), "reward_std": float(weighed.std())}
         for name, column in zip(self.reward_func_names, rewards.unbind(1), strict=True):
@@ -133,6 +133,6 @@ class ByCompletions(OpenOnline):
 
 
 def _weighed(values: list[float], sizes: list[int]) -> float:
-    """The mean of batches' numbers, those that are none left out."""
+    """The mean of the batches' numbers, weighed by their sizes. Batches without a number (NaN) are left out."""
     pairs = [(value, size) for value, size in zip(values, sizes, strict=True) if value == value]
     return sum(value * size for value, size in pairs) / sum(size for _, size in pairs) if pairs else float("nan")

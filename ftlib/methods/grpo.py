@@ -42,4 +42,4 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
 
 
 class _GRPOTrainer(ByCompletions, GRPOTrainer):
-    """Evaluated by its rewards."""
+    """TRL's GRPOTrainer, evaluated by the rewards of completions."""

@@ -50,14 +50,15 @@ def _add_mismatched(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 class _KTOTrainer(OneReference, ByRows, KTOTrainer):
-    """Takes rows as they are."""
+    """TRL's KTOTrainer on rows that are token ids already."""
 
     def __init__(self, method: KTO, **kwargs: Any) -> None:
         self.method = method
         super().__init__(**kwargs)
 
     def ready_rows(self, dataset: Any, args: KTOConfig, name: str) -> Any:
-        """In training the mismatches are made within a batch; of evaluation rows over all, whatever the batch size."""
+        """Adds the mismatched answers. In training, they come from the same batch. In an evaluation, they come from all
+        rows, so that they do not depend on the batch size."""
         if not self.calculate_KL:
             return dataset
         size = args.per_device_train_batch_size if name == "train" else len(dataset)

@@ -36,7 +36,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
 
 
 class _ORPOTrainer(PairRows, ByRows, ORPOTrainer):
-    """Takes rows as they are."""
+    """TRL's ORPOTrainer on rows that are token ids already."""
 
     def summary(self, table: Table) -> dict[str, float]:
         return summary(table, self.beta)

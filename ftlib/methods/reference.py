@@ -25,7 +25,8 @@ def _starts_as_base(experiment: Experiment) -> bool:
 
 
 def _start(experiment: Experiment) -> Any:
-    """What else than the base the reference is: the adapter as training begins with it."""
+    """What the reference depends on besides the base: the adapter with which training begins. None where that adapter
+    changes nothing."""
     adapter = experiment.adapter
     if _starts_as_base(experiment):
         return None
@@ -35,7 +36,7 @@ def _start(experiment: Experiment) -> Any:
 
 
 def reference_of(experiment: Experiment, model: Any) -> str:
-    """The SHA-256, in hex, of all of the base that its log-probabilities depend on."""
+    """The key of the reference: the SHA-256, in hex, of all that its log-probabilities depend on besides the data."""
     base = experiment.model
     parts = {
         "base": identity(base, model),

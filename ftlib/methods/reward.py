@@ -40,14 +40,14 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
 
 
 class _RewardTrainer(ByRows, RewardTrainer):
-    """Evaluated pair by pair."""
+    """TRL's RewardTrainer, evaluated pair by pair."""
 
     def score(self, model: Any, inputs: dict[str, Any]) -> Table:
         chosen, rejected = model(**inputs, use_cache=False).logits.squeeze(-1).chunk(2)
         return {"chosen": chosen, "rejected": rejected}
 
     def summary(self, table: Table) -> dict[str, float]:
-        """By TRL's names."""
+        """The numbers of an evaluation, by TRL's names."""
         chosen, rejected = table["chosen"], table["rejected"]
         centre = self.args.center_rewards_coefficient or 0.0
         both = torch.cat([chosen, rejected])

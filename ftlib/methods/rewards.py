@@ -82,7 +82,7 @@ def _loaded(reward: RewardFunction) -> tuple[Any, Any]:
 
 
 def _bound(function: Function, reward: RewardFunction, where: str) -> Function:
-    """The function with its arguments, its name kept: TRL logs a reward by it."""
+    """The function with its arguments set. It keeps its name, because TRL logs a reward by it."""
     needed = {"regex": "pattern", "length": "target"}.get(reward.function)
     if needed and needed not in reward.arguments:
         raise ConfigError(f"{where}: {reward.function} needs arguments: {{{needed}: ...}}.")

@@ -41,4 +41,4 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
 
 
 class _RLOOTrainer(ByCompletions, RLOOTrainer):
-    """Evaluated by its rewards."""
+    """TRL's RLOOTrainer, evaluated by the rewards of completions."""

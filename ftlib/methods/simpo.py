@@ -44,7 +44,7 @@ def trainer(experiment: Experiment, model: Any, tokenizer: Any, data: Prepared, 
 
 
 class _SimPOTrainer(PairRows, ByRows, CPOTrainer):
-    """Takes rows as they are."""
+    """TRL's CPOTrainer on rows that are token ids already."""
 
     nll_on_prompt = False
 

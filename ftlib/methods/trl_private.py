@@ -19,7 +19,7 @@ class OpenTrainer:
         return super()._remove_unused_columns(dataset, description)  # type: ignore[misc]
 
     def ready(self, inputs: Any) -> Any:
-        """A batch as the model takes it, on its device. Some trainers write completions here."""
+        """A batch as the model takes it, on the model's device. Some trainers write completions here."""
         return super()._prepare_inputs(inputs)  # type: ignore[misc]
 
     def on_device(self, inputs: Any) -> Any:

@@ -64,6 +64,6 @@ def _out_of_sight() -> Iterator[None]:
 
 
 def install() -> None:
-    """From now on; nothing where PEFT is imported already."""
+    """Puts the finder in place. It does nothing where PEFT is imported already."""
     if "peft" not in sys.modules:
         sys.meta_path.insert(0, _Finder())

@@ -39,7 +39,7 @@ class FrozenLinear(nn.Module):
         return self.product(x)
 
     def product(self, x: Tensor) -> Tensor:
-        """x W^T + b."""
+        """The layer's output, x W^T + b."""
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._there, self.bias, "none", [], "")
         return out
 

@@ -79,7 +79,7 @@ class Pack:
             download(self.setting, donor)
             copy_checkpoint(run.trial(donor), trial)
         done = None if donor else closing_evaluation(trial, self.setting.metric)
-        if done:  # whoever conducts died between our last report and its own notes
+        if done:  # the driver died after the trial's last report and before it noted the end
             report({**done, "finished": True})
             return
         trial.path.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ class Pack:
     def tick(self, waits: Callable[[str], bool] = lambda trial_id: False) -> None:
         """Each member's next batch, forward and backward; then the steps and the evaluations that are due.
 
-        Members that `waits` names are left out: their conductor has not heard their last evaluations yet.
+        Members that `waits` names are left out: the driver has not heard their last evaluations yet.
         """
         stepped: list[Member] = []
         for fused in self._fused([member for name, member in self.members.items() if not waits(name)]):

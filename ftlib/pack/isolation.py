@@ -30,10 +30,9 @@ LANES = 16  # a layer's inputs come in multiples of it, or vector instructions m
 
 @dataclass(frozen=True)
 class Isolation:
-    """`off` is the largest difference that company made, over the largest number of that result; 0.0: the same bits.
-
-    `where` is the shape that it was found in, `why` what speaks against bits besides.
-    """
+    """Whether other trials change a trial's bits. `off` is the largest difference that they made, divided by the
+    largest number of that result; 0.0 means the same bits. `where` is the shape of the layer in which it was found.
+    `why` says what else speaks against equal bits."""
 
     off: float
     where: str | None
@@ -80,7 +79,7 @@ def probe(base: FrozenBase) -> Isolation:
 
 
 def _condition(base: FrozenBase) -> str | None:
-    """What the products do not tell."""
+    """What the products cannot show, as a sentence."""
     if base.device.type != "cpu" or _dtype(base) != torch.float32:
         return "bits are promised for float32 on a CPU alone"
     odd = [layer.inputs for layer in _layers(base) if layer.inputs % LANES]
@@ -158,6 +157,6 @@ def _results(base: FrozenBase, layer: _Layer, x: Tensor, dy: Tensor) -> list[Ten
 
 
 def _dtype(base: FrozenBase) -> torch.dtype:
-    """Of what the layers take."""
+    """The dtype of the layers' inputs."""
     dtype: torch.dtype = base.model.get_input_embeddings().weight.dtype
     return dtype

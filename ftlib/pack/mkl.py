@@ -15,7 +15,8 @@ PROCESSOR = Path("/proc/cpuinfo")
 
 
 def ask_for_bits() -> None:
-    """Before torch is imported. What a user has set stays: whether it holds is probed (`isolation`)."""
+    """Sets MKL's variables. Call it before torch is imported. A variable that the user has set stays as it is;
+    `isolation` then probes whether bits are equal."""
     if PROCESSOR.exists() and "GenuineIntel" in PROCESSOR.read_text():
         for name, value in STRICT.items():
             os.environ.setdefault(name, value)

@@ -31,7 +31,7 @@ ATTENTION = "ftlib_pack"  # our name among transformers' attention implementatio
 
 
 def rounded(count: int) -> int:
-    """The next multiple of BLOCK."""
+    """The next multiple of BLOCK that is not below the number."""
     return math.ceil(count / BLOCK) * BLOCK
 
 

@@ -33,7 +33,7 @@ VARIABLE = "FTLIB_REGISTRY"
 
 
 def given() -> str:
-    """`FTLIB_REGISTRY`: a path, a URL, or nothing. Raises ConfigError for a URL that is none."""
+    """The value of `FTLIB_REGISTRY`: a path, a URL, or nothing. Raises ConfigError for a URL that cannot be used."""
     where = os.environ.get(VARIABLE, "").strip()
     if is_url(where):
         object_store.check_url(VARIABLE, where)
@@ -42,12 +42,13 @@ def given() -> str:
 
 
 def backend() -> FolderBackend | StoreBackend:
-    """The registry's."""
+    """The backend of the registry that `FTLIB_REGISTRY` names."""
     where = given()
     return objects(where) if is_url(where) else FolderBackend(Path(where) if where else home() / "registry")
 
 
 @lru_cache(maxsize=8)
 def objects(url: str) -> StoreBackend:
-    """What lies below a URL: one for the whole process, since it remembers what it has read."""
+    """The backend of a registry at a URL. There is one object for the whole process, because it remembers what it has
+    read."""
     return StoreBackend(url)

@@ -122,7 +122,7 @@ def _deciles(lengths: Counter[int]) -> list[int]:
 
 
 def _binned(lengths: Counter[int], edges: Sequence[int]) -> list[float]:
-    """The share of each bin."""
+    """The share of the values that falls into each bin."""
     counts = [0.5] * (len(edges) + 1)
     for length, count in lengths.items():
         counts[sum(length > edge for edge in edges)] += count

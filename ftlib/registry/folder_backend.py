@@ -32,30 +32,30 @@ class FolderBackend:
         self.root = root
 
     def names(self) -> list[str]:
-        """Those that have an alias, in order."""
+        """The names that have an alias, in order."""
         return sorted(file.parent.name for file in self.root.glob("*/current.json") if NAME.fullmatch(file.parent.name))
 
     def numbers(self, name: str) -> list[int]:
-        """Of the versions of a name, in order."""
+        """The numbers of a name's versions, in order."""
         folder = self.root / name
         found = folder.iterdir() if folder.is_dir() else ()
         return sorted(int(path.name) for path in found if NUMBER.fullmatch(path.name) and path.is_dir())
 
     def at(self, name: str, number: int) -> Location:
-        """Where a version is, if it is."""
+        """The folder of a version."""
         return self.root / name / str(number)
 
     def check(self, name: str, number: int) -> None:
-        """Raises FtlibError for a version that is gone."""
+        """Raises FtlibError where a version's folder is gone."""
         if not (path := self.root / name / str(number)).is_dir():
             raise gone(name, number, path)
 
     def alias_at(self, name: str) -> str:
-        """Where a person finds it."""
+        """The path of a name's alias, for messages."""
         return str(self.root / name / "current.json")
 
     def alias(self, name: str) -> bytes | None:
-        """What is written there, or None."""
+        """The content of a name's alias; None where the name has none."""
         try:
             with Path(self.alias_at(name)).open("rb") as file:
                 return file.read(ALIAS_BYTES)
@@ -65,7 +65,7 @@ class FolderBackend:
             raise FtlibError(f"{self.alias_at(name)} cannot be read: {error.strerror}.") from None
 
     def aliases(self) -> dict[str, bytes]:
-        """All of them; what cannot be read is damaged."""
+        """The content of every alias. An alias that cannot be read is there as a damaged one."""
         found = {}
         for name in self.names():
             try:
@@ -77,7 +77,7 @@ class FolderBackend:
         return found
 
     def manifest(self, name: str, number: int) -> dict[str, Any]:
-        """Of a version. Raises FtlibError when it is gone, or damaged."""
+        """The manifest of a version. Raises FtlibError when it is gone, or damaged."""
         self.check(name, number)
         return manifest_in(self.root / name / str(number))
 
@@ -99,7 +99,7 @@ class FolderBackend:
             yield staged
 
     def carry(self, name: str, staged: Path) -> None:
-        """Takes the staged files to where they will be. They are there."""
+        """Does nothing: the staged files are on the disk of the registry already. A store uploads them here."""
 
     def publish(self, name: str, staged: Path, manifest: Manifest) -> int:
         """Renames `staged` to the next number. Renaming onto a version that exists fails, so none is given twice."""

@@ -222,7 +222,7 @@ def _most(texts: Texts) -> str:
 
 
 def to_table(report: Report) -> Table:
-    """The findings for a terminal."""
+    """The findings as a table for the terminal."""
     from rich import box
     from rich.table import Table
 

@@ -14,8 +14,8 @@ from ftlib.run.layout import MANIFEST, STATUS
 
 
 def promotable(trial: Trial) -> Path:
-    """The folder of the trial's weights, once they have been looked at. Raises InputError, saying what is wrong with
-    them."""
+    """The folder of the trial's weights, checked. Raises InputError, with what is wrong, for weights that cannot be
+    promoted."""
     if trial.state == "failed":
         reason = trial.status.get("reason") or f"see its {STATUS}"
         raise InputError(f"{trial.id} failed ({reason}), so it cannot be promoted: choose another trial.")
@@ -35,7 +35,8 @@ def promotable(trial: Trial) -> Path:
 
 
 def copy_weights(trial: Trial, origin: Path, target: Path, trusted: bool) -> None:
-    """Real copies, not links. A running trial may replace its weights meanwhile, which mixes two states: refused."""
+    """Copies the weights; hard links would change with the trial's files. Raises InputError where a running trial
+    replaces its weights meanwhile: the copy would mix two states."""
     before = origin.stat().st_ino
     shutil.copytree(origin, target)
     if trial.weights is None or trial.weights.stat().st_ino != before:

@@ -64,11 +64,11 @@ def promote(run: Run, trial: Trial, name: str, conditions: Conditions, say: Say)
     if why is not None and not conditions.trust:
         say(f"warning: {why}: nothing that it brings runs as code (--trust lets it)")
     with registry.trusting(conditions.trust):
-        return registry.promote(run, trial, name, conditions.canary, making.examine, compare, trust=conditions.trust)
+        return registry.register(run, trial, name, conditions.canary, making.examine, compare, trust=conditions.trust)
 
 
 class _Promotion:
-    """One, from its staged copy on."""
+    """One promotion, from the staged copy on."""
 
     def __init__(self, owner: str, conditions: Conditions, say: Say) -> None:
         self.owner, self.conditions, self.say = owner, conditions, say
@@ -92,7 +92,7 @@ class _Promotion:
         return facts
 
     def compare(self, reference: Version | None) -> dict[str, Any]:
-        """The same with the version that the name means."""
+        """What goes into the manifest of the comparison with the version that the name means."""
         assert self.passed is not None
         found = self.passed.beside(reference)
         self.say(_of_losses(found["loss"]))
@@ -122,7 +122,8 @@ class _Promotion:
         return self.passed.found
 
     def _profile(self, staged: Version) -> None:
-        """What `ftlib monitor` compares traffic with; a version without it is as good to serve."""
+        """Writes the profile with which `ftlib monitor` compares traffic. A version without a profile can be served
+        too."""
         try:
             data = prepared_of(staged.manifest)
             write_profile(staged.path, data, _tokenizer(staged, data))
@@ -142,7 +143,7 @@ def _tokenizer(staged: Version, data: Prepared) -> Any:
 
 
 def _sentences(found: dict[str, Any]) -> list[str]:
-    """What the gate found, for a person."""
+    """What the gate found, as sentences for a person."""
     lines = [f"gate: chat template {found['chat_template']}; {found['probes']} in {found['dtype']}, {_logits(found)}"]
     if found.get("effect") is not None and found["effect"] < found["tolerance"]:
         lines.append(
@@ -154,7 +155,7 @@ def _sentences(found: dict[str, Any]) -> list[str]:
 
 
 def _of_losses(loss: dict[str, Any]) -> str:
-    """How it compares with the version that the name means, for a person."""
+    """How the loss compares with that of the version that the name means, as a sentence."""
     against = (
         f"{loss['reference']} has {loss['old']:.4f}" if loss["reference"] else "there is no version to compare with"
     )

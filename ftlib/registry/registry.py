@@ -39,7 +39,7 @@ from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import MANIFEST, RESOLVED
 
 
-def promote(
+def register(
     run: Run,
     trial: Trial,
     name: str,
@@ -144,7 +144,7 @@ def alias(name: str) -> Alias:
 
 
 def aliases() -> dict[str, Alias | FtlibError]:
-    """What every name means, in one look; of a damaged one, what is wrong with it."""
+    """What every name means, all read at one time. For a damaged alias, the error."""
     place, found = backend(), dict[str, Alias | FtlibError]()
     for name, content in place.aliases().items():
         try:
@@ -198,7 +198,7 @@ def trusting(trust: bool = True) -> Iterator[None]:
 
 
 def trust_versions(trust: bool) -> None:
-    """The same for all of a process that serves nothing else."""
+    """As `trusting`, until the process ends. For processes that serve nothing else."""
     global _trusting
     _trusting = trust
 
@@ -242,7 +242,7 @@ def check_name(name: str) -> None:
 
 
 def _known(name: str) -> FolderBackend | StoreBackend:
-    """Where a name lies. Raises InputError when it does not."""
+    """The backend that holds a name. Raises InputError for an unknown name."""
     check_name(name)
     place = backend()
     if place.alias(name) is None:
@@ -261,13 +261,14 @@ def _unknown(place: FolderBackend | StoreBackend, name: str) -> InputError:
 
 
 def _meant(place: FolderBackend | StoreBackend, name: str) -> Version | None:
-    """The version that a name means, if it means one."""
+    """The version that a name means; None for a name that has no version yet."""
     content = place.alias(name)
     return None if content is None else _alias(place, name, content).version
 
 
 def _whole(place: FolderBackend | StoreBackend, name: str, state: dict[str, Any]) -> Alias:
-    """What a name will mean, looked at before it does. Raises FtlibError for a version that is gone or damaged."""
+    """What a name will mean with this state, checked before the state is written. Raises FtlibError for a version that
+    is gone or damaged."""
     told = _alias(place, name, json.dumps(state).encode())
     for version in (told.version, told.canary):
         if version is not None:
@@ -309,13 +310,14 @@ def _parsed(place: FolderBackend | StoreBackend, name: str, content: bytes) -> d
 
 
 def _state(history: list[int], tried: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What an alias holds."""
+    """The content of an alias."""
     state = {"version": history[-1], "history": history}
     return {**state, "canary": tried} if tried else state
 
 
 def _is_alias(state: dict[str, Any]) -> bool:
-    """Whether it is what `_state` makes. Raises LookupError, TypeError or AttributeError for what is none at all."""
+    """Whether a value is the content of an alias, as `_state` makes it. Raises LookupError, TypeError or AttributeError
+    for a value of another shape."""
     numbers, tried = [state["version"], *state["history"]], state.get("canary")
     if tried is not None:
         numbers.append(tried["version"])
@@ -330,7 +332,7 @@ def _check_share(share: float, whole: bool = False) -> None:
 
 
 def _publish(place: FolderBackend | StoreBackend, name: str, staged: Path, facts: Mapping[str, Any]) -> Version:
-    """What is staged and carried, under the next number."""
+    """Makes the staged files the version with the next number."""
     told = manifest_in(staged)
     kind, promoted = Version(name, 0, staged).kind, datetime.now(UTC).isoformat(timespec="seconds")
 

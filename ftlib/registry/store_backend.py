@@ -49,30 +49,30 @@ class StoreBackend:
         self._failed: dict[tuple[str, int], tuple[float, FtlibError]] = {}
 
     def names(self) -> list[str]:
-        """Those that have an alias, in order."""
+        """The names that have an alias, in order."""
         return sorted(self._listed())
 
     def numbers(self, name: str) -> list[int]:
-        """Of the versions of a name, in order."""
+        """The numbers of a name's versions, in order."""
         with object_store.within(PATIENCE):
             found = object_store.listing(f"{self.url}/versions/{name}")
         stems = [file.removesuffix(".json") for file in found if file.endswith(".json")]
         return sorted(int(stem) for stem in stems if NUMBER.fullmatch(stem))
 
     def at(self, name: str, number: int) -> Location:
-        """Where a version is, if it is."""
+        """The URL of the registry, by which a version finds its files."""
         return self.url
 
     def check(self, name: str, number: int) -> None:
-        """Raises FtlibError for a version that is gone."""
+        """Raises FtlibError where a version's object is gone."""
         self.manifest(name, number)
 
     def alias_at(self, name: str) -> str:
-        """Where a person finds it."""
+        """The URL of a name's alias, for messages."""
         return f"{self.url}/current/{name}.json"
 
     def alias(self, name: str) -> bytes | None:
-        """What is written there, or None."""
+        """The content of a name's alias; None where the name has none."""
         with object_store.within(PATIENCE):
             return object_store.read(self.alias_at(name))
 
@@ -115,7 +115,7 @@ class StoreBackend:
                         object_store.remove(self._files_at(_files(name, staged)))
 
     def carry(self, name: str, staged: Path) -> None:
-        """Takes the staged files to where they will be, which is no version yet."""
+        """Uploads the staged files into a folder of their own. They are no version yet."""
         self._carried.add(staged)
         object_store.put_folder(staged, self._files_at(_files(name, staged)))
 
@@ -136,7 +136,7 @@ class StoreBackend:
     # --- versions on this machine ------------------------------------------------------------------------------
 
     def manifest(self, name: str, number: int) -> dict[str, Any]:
-        """Of a version. Raises FtlibError when it is gone, or damaged."""
+        """The manifest of a version. Raises FtlibError when it is gone, or damaged."""
         if (name, number) not in self._manifests and self.here(name, number).is_dir():
             self._manifests[name, number] = manifest_in(self.here(name, number))
         if (name, number) not in self._manifests:
@@ -149,14 +149,12 @@ class StoreBackend:
         return self._manifests[name, number]
 
     def here(self, name: str, number: int) -> Path:
-        """Where the files of a version are on this machine, once they have been brought."""
+        """The folder of this machine in which a version's files are, or will be."""
         return self._cache / name / str(number)
 
     def bring(self, name: str, number: int) -> Path:
-        """The same, brought when they are not there: whole, and once, while other threads and processes wait for them.
-
-        Raises FtlibError when that is not possible, and for a while again without trying.
-        """
+        """The folder with a version's files, downloaded where they are not here: whole, and once, while other threads
+        and processes wait. Raises FtlibError where the download fails; for a while after that it raises at once."""
         target = self.here(name, number)
         if target.is_dir():
             return target
@@ -208,5 +206,5 @@ class StoreBackend:
 
 
 def _files(name: str, staged: Path) -> str:
-    """What the folder of the staged files is called at a store: nobody else calls one so."""
+    """The name of the folder of the staged files at the store. No other folder has it."""
     return f"{name}-{staged.name.removeprefix('.staged-')}"

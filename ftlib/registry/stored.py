@@ -45,12 +45,12 @@ def parsed(content: bytes, url: str, *required: str) -> dict[str, Any]:
 
 
 def as_json(value: dict[str, Any]) -> bytes:
-    """What is written at a store."""
+    """A mapping as the bytes that are written at a store."""
     return json.dumps(value, indent=2, default=str).encode() + b"\n"
 
 
 def next_number(there: list[int], given: dict[str, Any], where: Path | str) -> int:
-    """One above all that there are and all that were ever given. Raises FtlibError where nobody knows what was
+    """One above all numbers that exist and all that were ever given. Raises FtlibError where it is not known what was
     given."""
     highest = given.get("highest", 0)
     if type(highest) is not int or highest < 0:
@@ -59,5 +59,5 @@ def next_number(there: list[int], given: dict[str, Any], where: Path | str) -> i
 
 
 def gone(name: str, number: int, where: Location) -> FtlibError:
-    """What is said where a name means a version that is not there."""
+    """The error where a name means a version whose files are gone."""
     return FtlibError(f"{name}@{number} is what '{name}' means, but {where} is gone: put it back there.")

@@ -48,7 +48,8 @@ class Version:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What it says of code counts where `may_run_code`. Raises FtlibError for a damaged one."""
+        """The manifest. What it says of code is left out, unless `may_run_code`. Raises FtlibError for a damaged
+        one."""
         told = self._told
         return told if not manifests.asks_for_code(told) or self.may_run_code else manifests.without_code(told)
 
@@ -60,7 +61,7 @@ class Version:
 
     @property
     def may_run_code(self) -> bool:
-        """Whether code that comes with it may run: this user has promoted it, or trusts it."""
+        """Whether code that comes with the version may run: this user has promoted it, or trusts it."""
         if self.trusted:
             return True
         told = self._told
@@ -100,14 +101,14 @@ class Alias:
 
 
 def root_of(base: Mapping[str, Any]) -> str:
-    """The name of the first base in a manifest's lineage."""
+    """The name of the first base in a manifest's lineage: the model that is no version of the registry."""
     while base.get("parent"):
         base = base["parent"]["base"]
     return str(base["name_or_path"])
 
 
 def signed_parts(manifest: Mapping[str, Any], folder: Path) -> tuple[str, str, str]:
-    """What a version's signature is of: its manifest, and each file that is no tensors. Those run nothing."""
+    """What a version's signature covers: its manifest, and each file that is not tensors. Tensors run no code."""
     told = {key: value for key, value in manifest.items() if key not in ("signature", "files")}
     sha = hashlib.sha256()
     for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".safetensors"):

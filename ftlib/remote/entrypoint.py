@@ -37,7 +37,8 @@ def storage_of(storage: str) -> str:
 
 
 def run(name: str, job: str, secrets: bool) -> int:
-    """Conducts the parcel's experiment as the run `name`. Raises FtlibError where the cluster has other versions."""
+    """Runs the parcel's experiment as the run `name`. Raises FtlibError where the cluster has other versions of the
+    libraries."""
     from ftlib.config import Experiment
     from ftlib.driver.execute import start
     from ftlib.driver.terminal_listener import TerminalListener, tell
@@ -54,7 +55,7 @@ def run(name: str, job: str, secrets: bool) -> int:
 
 
 def resume(name: str, job: str, secrets: bool, trust: bool) -> int:
-    """Goes on with the run `name`; its inputs lie where this job's parcel has them."""
+    """Continues the run `name`. Its inputs are where this job's parcel has them."""
     from ftlib.config import Experiment
     from ftlib.driver.execute import go_on
     from ftlib.driver.terminal_listener import TerminalListener, tell

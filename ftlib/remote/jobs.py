@@ -45,7 +45,7 @@ WAITS = 600.0  # seconds for a job to begin: a node may have to come for its dri
 
 @dataclass(frozen=True)
 class Job:
-    """A job that is a run of ours."""
+    """A job of the cluster that is a run of ftlib."""
 
     id: str
     state: str
@@ -76,7 +76,7 @@ class Cluster:
     # --- what can be asked ------------------------------------------------------------------------------------
 
     def is_open(self) -> bool:
-        """Whether it answers without a token."""
+        """Whether the cluster answers without a token."""
         with self._asking():
             return bool(requests.get(f"{self.address}/api/jobs/", timeout=30).status_code == 200)
 
@@ -106,7 +106,7 @@ class Cluster:
             self._hand_over(job, secrets)
 
     def jobs(self) -> list[Job]:
-        """The jobs that are runs of ours, oldest first."""
+        """The jobs that are runs of ftlib, oldest first."""
         with self._asking():
             found = self._client.list_jobs()
         ours = [

@@ -46,7 +46,7 @@ class ClusterFile:
 
     @classmethod
     def load(cls, path: str | Path) -> ClusterFile:
-        """Raises ConfigError with what Ray, or we, find wrong in it."""
+        """Reads a cluster file. Raises ConfigError with what Ray or ftlib finds wrong in it."""
         import jsonschema
 
         from ftlib.cluster.ray_private import check_cluster_config

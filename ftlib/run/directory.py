@@ -59,7 +59,7 @@ def new_name(experiment: str) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial's directory. Each file has one writer: the conductor (params, status) or the trial (the rest)."""
+    """One trial's directory. Each file has one writer: the driver (params, status) or the trial (the rest)."""
 
     path: Path
 
@@ -121,11 +121,11 @@ class Trial:
         return str(asked.get("why")) if asked else None
 
     def ask_to_leave(self, why: str) -> None:
-        """Says so to a trial in a process of its own."""
+        """Asks a trial that runs in another process to leave its machine."""
         write_json(self.path / LEAVE, {"why": why})
 
     def stays(self) -> None:
-        """What was asked of the trial on another machine is over."""
+        """Withdraws what was asked of the trial on another machine."""
         (self.path / LEAVE).unlink(missing_ok=True)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -168,7 +168,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Run:
-    """One run's directory."""
+    """The directory of one run."""
 
     path: Path
 
@@ -268,7 +268,7 @@ class Run:
 
     @property
     def conducted(self) -> bool:
-        """Whether a driver is at work on it."""
+        """Whether a driver is working on the run."""
         try:
             with lock(self.path / LOCK, wait=False):
                 return False
@@ -297,7 +297,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one process conducts a run. The kernel frees the lock when its holder dies."""
+        """Within, this process is the run's only driver. The kernel frees the lock when the process dies."""
         try:
             held = contextlib.ExitStack()
             file = held.enter_context(lock(self.path / LOCK, wait=False))

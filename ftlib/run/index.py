@@ -48,7 +48,7 @@ class Index:
         return self.machine is not None
 
     def after(self, files: dict[str, str]) -> Index:
-        """The same, once these files have these digests."""
+        """The index with the digests of these files."""
         known = dict(self.files)
         for name, digest in files.items():
             states = known.get(name, [ABSENT])
@@ -61,22 +61,23 @@ class Index:
         return None if self.signed and digest in self.files.get(name, []) else self._changed(name)
 
     def why_not_directory(self, name: str, folder: Path) -> str | None:
-        """The same of a directory."""
+        """Why a directory that was brought from the place is not believed, as a part of a sentence."""
         whole = self.signed and signature.content_of(folder) == self.contents.get(name)
         return None if whole else self._changed(self.directories.get(name, name))
 
     def settled(self, names: Iterable[str]) -> Index:
-        """The same, once these files are there as it has them: states before do not count any more."""
+        """The index once these files are uploaded as it has them: their earlier states do not count any more."""
         return replace(self, files={**self.files, **{name: self.files[name][-1:] for name in names}})
 
     def why_gone(self, name: str) -> str:
-        """The same of a directory that it names and that is not there."""
+        """Why a directory that the index names and that is not there keeps the place from being believed."""
         return (
             self._changed(name) if not self.signed else f"{self.url}/{self.directories[name]} was removed by somebody"
         )
 
     def missing(self, there: Collection[str]) -> str | None:
-        """The same of files that it knows, and that are not among those there."""
+        """Which file that the index knows is not among those that are there, as a sentence. None where none is
+        missing."""
         gone = [name for name, states in sorted(self.files.items()) if ABSENT not in states and name not in there]
         return f"{self.url}/{gone[0]} was removed by somebody" if gone else None
 

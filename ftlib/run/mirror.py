@@ -1,7 +1,7 @@
 """A run whose storage is a URL: written on the disks of the machines that compute it, and kept at the URL as it goes.
 
 Each file has one writer, so each process carries its own files there and no two ever write one object. The driver
-carries what the conductor writes, every few seconds and at the end; a trial carries its own directory after each
+carries what it writes itself, every few seconds and at the end; a trial carries its own directory after each
 evaluation, before it reports it, so whoever stops the trial then, or takes over from a lost machine, finds all of it.
 
     <storage>/<run>/   the run directory, but for the directories that are replaced as wholes (`WHOLE`, `tune`):

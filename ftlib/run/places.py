@@ -27,7 +27,7 @@ def url_of(run: Run) -> str | None:
 
 @lru_cache(maxsize=1)
 def _machine(folder: Path) -> str:
-    """The name of this disk."""
+    """The name of the machine that a folder belongs to. It is drawn at first use and kept in that folder."""
     file = folder / "machine"
     if not file.exists():
         write_text(file, secrets.token_hex(8))

@@ -57,7 +57,7 @@ def _kept_at(run: Run) -> str | None:
 
 
 def _is_ours(run: Run, url: str) -> bool:
-    """Whether this machine has conducted the run last, and has it still."""
+    """Whether this machine's driver was the last one of the run, and the run is here."""
     return (run.path / TUNE).exists() and read_index(url).machine == this_machine()
 
 
@@ -119,7 +119,8 @@ def is_of_trial(name: str) -> bool:
 
 
 def _doubt(of_run: Index, of_trial: Index, name: str, file: Path) -> str | None:
-    """The same of one file: the driver signs what its conductor writes, and a trial what it leaves itself."""
+    """Why a file that was brought is not believed, as a part of a sentence. The driver signs what it writes, and a
+    trial signs what it leaves."""
     _, trial, inside = name.split("/")
     if inside in OF_TRIAL_BY_DRIVER and trial != BASE:
         return of_run.why_not_file(name, file)

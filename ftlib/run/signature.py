@@ -76,7 +76,7 @@ def key_for(url: str) -> str:
 
 
 def digest_of(file: Path) -> str:
-    """A digest of a file's bytes."""
+    """The digest of a file's bytes."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

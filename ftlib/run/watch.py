@@ -100,7 +100,7 @@ def _steps(trial: Trial) -> list[str]:
 
 
 def _to_go(watch: Watch, trials: list[Trial], left: int) -> str:
-    """The time left, from what was done since this driver began."""
+    """The time that is left, from what this driver has done since it began."""
     done, gone = _worked(trials) - watch.before, time.monotonic() - watch.started
     if left <= 0 or done < SOME:
         return ""
@@ -110,7 +110,7 @@ def _to_go(watch: Watch, trials: list[Trial], left: int) -> str:
 
 
 def _worked(trials: list[Trial]) -> float:
-    """In trials: those that have ended, and the part of each that trains."""
+    """How much is done, in trials: those that have ended, and the part of each running trial that is trained."""
     return sum(1.0 if trial.state in ENDED else _progress(trial) for trial in trials)
 
 

@@ -1,1 +1,1 @@
-"""A sweep on Ray Tune: who proposes, who conducts, who stops, and a trial as Tune sees it."""
+"""A sweep on Ray Tune: who proposes points, what the driver does, who stops trials, and a trial as Tune sees it."""

@@ -34,16 +34,16 @@ class SuccessiveHalving(FIFOScheduler):
         self.reached: dict[str, int] = {}  # each trial's last rung
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Tune says what is compared."""
+        """Tune calls it with the metric that is compared."""
         self.sign = -1 if mode == "max" else 1
         return bool(super().set_search_properties(metric, mode, **spec))
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """A resumed sweep brings its trials back, each with its last result."""
+        """Takes over the last results of trials that a resumed sweep brings back."""
         self._arrives(trial, trial.last_result or {})
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
-        """Stops whom this result shows to be beaten."""
+        """Stops the trials that this result shows to be beaten."""
         if not self._arrives(trial, result):
             return str(TrialScheduler.CONTINUE)
         beaten = self._beaten(self.reached[trial.trial_id])

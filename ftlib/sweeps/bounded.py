@@ -46,7 +46,7 @@ class Bounded(OpenPlacementGroups):
 
 
 def bounded(limit: Callable[[], int | None]) -> Bounded:
-    """A manager for Tune."""
+    """A `Bounded` for Tune, which makes it without arguments of ours."""
     manager = Bounded()
     manager.limit = limit
     return manager

@@ -19,7 +19,7 @@ class Budget:
         self._run, self._experiment, self._counted = run, experiment, 0.0
 
     def look(self) -> None:
-        """Sums up, now and then."""
+        """Adds up what the run has spent, every few seconds."""
         if self.over is None and time.monotonic() - self._counted > COUNT_SECONDS:
             self._counted = time.monotonic()
             self.over = self._which()

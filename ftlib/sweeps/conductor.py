@@ -1,4 +1,5 @@
-"""What a run's driver does besides Tune: it looks at machines, silence and money once a second, and shares the cluster.
+"""What a run's driver does besides Tune's controller: once a second it looks at machines, silent trials and money, and
+it shares the cluster with other sweeps.
 
 `callback` writes what Tune decides, `lost_trials` notes what is lost, `budget` counts. `live` is what they have in
 common.
@@ -24,7 +25,7 @@ LOOK_SECONDS = 1.0  # between two looks at the cluster
 
 
 class Conductor:
-    """What `Controller` asks. It is made anew by each driver."""
+    """The driver's own work beside Tune's controller, which calls it. Each driver makes a new one."""
 
     def __init__(
         self,
@@ -52,7 +53,8 @@ class Conductor:
         self.budget.look()
 
     def share(self, trials: Iterable[Any], to_go: int) -> None:
-        """Says what this sweep has and wants, and gives back what is above its share while another waits."""
+        """Tells other sweeps what this sweep has and wants, and gives back what is above its share while another one
+        waits."""
         shares, hosts = self.shares, self.hosts
         if hosts is not None:
             hosts.fit(to_go, shares.limit)
@@ -69,7 +71,8 @@ class Conductor:
                 self.live.ask_to_leave(trial, ANOTHER_WAITS)
 
     def ask_to_save(self, trials: list[Any]) -> None:
-        """The run is interrupted: all that train save where they stand, and go on from there when it is resumed."""
+        """Asks all running trials to save where they stand, because the run is interrupted. They continue from there
+        when it is resumed."""
         if not self.interrupt.asked and trials:
             self.say("interrupted: trials save where they stand, and the run ends (once more: at once)")
         if self.interrupt.asks_again():

@@ -31,7 +31,7 @@ SNAPSHOT_SHARE = 0.05  # of the driver's time
 
 
 class Named:
-    """Names one trial."""
+    """Names one trial. Tune calls it with the trial."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -41,7 +41,7 @@ class Named:
 
 
 class Controller(OpenController):
-    """Conducts with a `Conductor` beside it; with hosts, trials get slots of theirs."""
+    """Tune's controller with a `Conductor` beside it. With hosts, trials get slots of them."""
 
     conductor: Conductor
     asked: int | None  # sweep.max_concurrent_trials
@@ -67,12 +67,13 @@ class Controller(OpenController):
             self.steering.take_up()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune's own state alone: what is ours is made anew, and holds what cannot be written down."""
+        """Tune's own state alone. What is ftlib's is made anew by each driver, and holds things that cannot be
+        pickled."""
         state: dict[str, Any] = super().__getstate__()
         return {key: value for key, value in state.items() if key not in OURS}
 
     def _adopt(self) -> None:
-        """The run directory is the truth: a trial that Tune's state does not know yet, or not any more, goes on."""
+        """Makes Tune's state agree with the run directory. A trial that Tune's state does not know is added."""
         known = {str(trial) for trial in self.get_trials()}
         for trial in self.conductor.run.trials():
             if trial.id in known:
@@ -88,8 +89,8 @@ class Controller(OpenController):
                 self._searcher().reseed()
 
     def enroll(self, name: str, point: dict[str, Any], proposed: bool = False) -> Trial:
-        """A trial of a name and a point, besides what the searcher proposes next (`proposed`: it did, and has
-        forgotten)."""
+        """Adds a trial of this name and point, besides what the searcher proposes next. `proposed`: the searcher has
+        proposed this point and has forgotten it."""
         like = self.get_trials()[0]
         trial = Trial(
             like.trainable_name,
@@ -119,7 +120,7 @@ class Controller(OpenController):
         return isinstance(self.search_alg, SearchGenerator)
 
     def propose_more(self, count: int) -> None:
-        """So many points besides those that the experiment asks for."""
+        """Has the searcher propose so many points more than the experiment asks for."""
         state = self.search_alg.get_state()
         more = {"total_samples": state["total_samples"] + count, "finished": False}
         self.search_alg.set_state({**state, **more})
@@ -152,7 +153,8 @@ class Controller(OpenController):
             self._next_snapshot = now + (now - began) / SNAPSHOT_SHARE
 
     def is_finished(self) -> bool:
-        """Not while a trial is on its way to something else; of an interrupted run, when all have saved and left."""
+        """Whether Tune may end. Not while a trial is moving to another place. In an interrupted run, when all trials
+        have saved and left."""
         if self.conductor.interrupt.since is not None:
             return self.conductor.interrupt.over or not self._saving()
         return bool(super().is_finished()) and not self.steering.leaving
@@ -163,7 +165,7 @@ class Controller(OpenController):
         return [trial for trial in self.get_live_trials() if trial.status == Trial.RUNNING] if single else []
 
     def may_begin(self) -> bool:
-        """Not after an interrupt."""
+        """Whether trials may begin: not after an interrupt."""
         return self.conductor.interrupt.since is None
 
     def on_step_begin(self) -> None:
@@ -188,7 +190,7 @@ class Controller(OpenController):
             time.sleep(IDLE_SECONDS)
 
     def _to_go(self) -> int:
-        """Trials that have not ended, those still to be proposed among them, as far as they may train at once."""
+        """Trials that have not ended, and those that are still to be proposed, as far as they may train at once."""
         begun, proposed = len(self.get_live_trials()), len(self.get_trials())
         to_come = 0 if self.search_alg.is_finished() else max(0, self.search_alg.total_samples - proposed)
         to_go = begun + to_come
@@ -214,5 +216,5 @@ class Controller(OpenController):
 
 
 def conducting(conductor: Conductor, asked: int | None) -> AbstractContextManager[None]:
-    """Within, `Tuner.fit` runs on our controller."""
+    """Within, `Tuner.fit` runs on ftlib's controller."""
     return controlled_by(Controller, conductor=conductor, asked=asked)

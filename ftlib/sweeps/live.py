@@ -10,7 +10,7 @@ from ftlib.sweeps.pack_hosts import OpenHost
 
 @dataclass
 class Live:
-    """Made anew by each driver. All maps go by a trial's id."""
+    """What the driver knows of trials. Each driver makes a new one. All maps have trials' ids as keys."""
 
     run: Run
     homes: dict[str, OpenHost] = field(default_factory=dict)  # of trials in packs

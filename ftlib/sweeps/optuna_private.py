@@ -18,7 +18,7 @@ class OpenSearch(OptunaSearch):
 
     @property
     def study(self) -> optuna.Study:
-        """The study that proposes."""
+        """The Optuna study that proposes points."""
         return self._ot_study
 
     @property

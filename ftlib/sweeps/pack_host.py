@@ -247,7 +247,7 @@ class Host:
         return reports.get() if reports is not None else {"left": True}
 
     def leave(self, trial_id: str) -> None:
-        """The trial's slot is free."""
+        """Frees the trial's slot."""
         reports = self.reports.pop(trial_id, None)
         if reports is not None:
             reports.put({"left": True})
@@ -273,6 +273,6 @@ class _NoSlotYet(Exception):
 
 
 def _import() -> None:
-    """What a pack needs, imported ahead."""
+    """Imports ahead of time what a pack needs."""
     import ftlib.pack.engine
     import ftlib.pack.width  # noqa: F401

@@ -91,7 +91,7 @@ class Hosts:
 
     @property
     def futures(self) -> list[Any]:
-        """What is worth waking up for."""
+        """The Ray futures for which Tune should wake up."""
         return [host.ends if host.width else host.opened for host in self.open_hosts if not host.leaving]
 
     def take(self) -> OpenHost:
@@ -153,8 +153,8 @@ class Hosts:
             raise FtlibError(f"sweep.pack: {why}: use sweep.pack: off.")
 
     def lose(self, host: OpenHost, why: str = "") -> None:
-        """The process is gone, or its machine. Raises FtlibError where that happens to one after another as they
-        load."""
+        """Notes that the process of a host, or its machine, is gone. Raises FtlibError where one host after another is
+        lost while it loads."""
         if host not in self.open_hosts:
             return
         host.machine_gone = host.node is not None and not nodes.answers(host.node)
@@ -190,7 +190,7 @@ class Hosts:
         ray.kill(host.handle)
 
     def close(self) -> None:
-        """Ends all hosts."""
+        """Ends all hosts of the run."""
         for host in list(self.open_hosts):
             self._end(host, "the sweep is over")
 

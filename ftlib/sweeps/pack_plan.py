@@ -66,7 +66,7 @@ def _new_host(experiment: Experiment) -> Any:
 
 
 def _fits(experiment: Experiment) -> int:
-    """How many hosts the cluster holds now."""
+    """How many hosts the cluster has room for now."""
     have = ray.cluster_resources()
     wanted = {name: amount for name, amount in experiment.scale.resources_per_worker.items() if amount}
     return max(1, min((int(have.get(name, 0) // amount) for name, amount in wanted.items()), default=1))
@@ -148,7 +148,8 @@ def open_packs(
 
 
 def _tell(run: Run, event: str, **details: Any) -> None:
-    """Into the run's events; and what a run promises of isolation is what the weakest of its hosts does."""
+    """Writes what a host measured into the run's events. What the run promises of isolation is what its weakest host
+    gives."""
     run.log_event(event, **details)
     if event == "host_opened":
         known, isolation = read_json(run.path / PACK_FILE, dict) or {}, details["isolation"]

@@ -34,7 +34,8 @@ class Slot(ray.tune.Trainable):
         self.point, self.donor, self.rented = config, None, False
 
     def step(self) -> dict[str, Any]:
-        """The next evaluation. A trial that cannot be trained reports why, and ends; a broken pack is an exception."""
+        """Waits for the next evaluation and returns it. A trial that cannot be trained reports why and ends. A broken
+        pack raises an exception."""
         setting: Setting = self.host.pack.setting
         trial = Run(Path(setting.run)).trial(self.trial_name)
         if not self.rented and trial.state in ENDED:
@@ -59,12 +60,13 @@ class Slot(ray.tune.Trainable):
         return {**report, "done": bool(report.get("finished") or report.get("left"))}
 
     def save_checkpoint(self, checkpoint_dir: str) -> str:
-        """One line: whose checkpoint in the run directory this stands for (population-based training)."""
+        """Writes one line: the id of the trial whose checkpoint in the run directory is meant (population-based
+        training)."""
         write_json(Path(checkpoint_dir) / DONOR_FILE, {"trial": self.trial_name})
         return checkpoint_dir
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Goes on from the trial that a checkpoint stands for."""
+        """Continues from the trial that a checkpoint names."""
         self.donor = read_json(Path(checkpoint) / DONOR_FILE)["trial"]
 
     def cleanup(self) -> None:

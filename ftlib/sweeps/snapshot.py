@@ -28,7 +28,7 @@ def keep(written: Path, tune: Path) -> None:
 
 
 def has_state(tune: Path) -> bool:
-    """Whether Tune has written any."""
+    """Whether Tune has written a state of the run."""
     return settled(tune / STATE) is not None
 
 

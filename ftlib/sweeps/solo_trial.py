@@ -2,7 +2,7 @@
 
 A trial of one worker runs in its Tune actor itself (Ray Train's local mode), so an actor that has imported torch and
 TRL once serves one trial after another. A trial of any other strategy is a nested TorchTrainer: its workers have a
-placement group that Tune does not know, so each notes its own (`_note_place`) for the conductor to give back.
+placement group that Tune does not know, so each notes its own (`_note_place`), and `callback` gives it back.
 """
 
 from __future__ import annotations

@@ -41,14 +41,15 @@ class Sparing:
         return getattr(self._scheduler, name)
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """The scheduler's word, except that a spared trial goes on; it does not see the others that are spared."""
+        """The scheduler's decision, but a spared trial continues. The scheduler does not see other spared trials."""
         decision: str = self._scheduler.on_trial_result(_Unspared(controller, self._spared), trial, result)
         stops = decision == TrialScheduler.STOP and self._spared(str(trial))
         return TrialScheduler.CONTINUE if stops else decision
 
 
 class _Unspared:
-    """The controller as a scheduler may see it, that calls trials back at another's result (`asha`)."""
+    """The controller as the scheduler sees it, without the spared trials. `asha` can stop a trial at the result of
+    another one."""
 
     def __init__(self, controller: Any, spared: Callable[[str], bool]) -> None:
         self._controller, self._spared = controller, spared
@@ -71,7 +72,7 @@ class Steering:
         self.too_late: dict[str, Callable[[], None]] = {}  # what is done where they end before they hear of it
 
     def take_up(self) -> None:
-        """Does what is waiting. A command that cannot be done is answered with the reason."""
+        """Does the commands that are waiting. The answer to a command that cannot be done says why."""
         self._see_who_ended()
         for name, command in waiting(self.run):
             try:
@@ -218,7 +219,7 @@ class Steering:
                 act()
 
     def _again(self, ours: Trial, point: dict[str, Any], spared: bool) -> None:
-        """A trial that has ended is on again, from its checkpoint."""
+        """Starts a trial that has ended again, from its checkpoint."""
         ours.set_state("pending")
         self._note(ours, spared=spared)
         write_json(ours.path / POINT, point)
@@ -233,5 +234,5 @@ class Steering:
 
 
 def spared(run: Run) -> Callable[[str], bool]:
-    """Whether a person has spoken for a trial."""
+    """Whether a person has asked to keep a trial, so that no scheduler stops it."""
     return lambda name: bool(run.trial(name).lineage.get("spared"))

@@ -134,14 +134,14 @@ def _begun(run: Run) -> bool:
 
 
 def _sweep_up(run: Run) -> None:
-    """Nobody writes now: what killed processes have left half written goes."""
+    """Removes what killed processes have left half written. No process writes at this moment."""
     freed = sum(trial.sweep_up() for trial in run.trials())
     if freed:
         run.log_event("orphans_removed", bytes=freed)
 
 
 def _why_it_ended(line: str) -> FtlibError:
-    """Tune hands on the last line of a traceback."""
+    """The error for the last line of a traceback, which is all that Tune hands on."""
     kind, _, sentence = line.partition(": ")
     if kind.endswith(StorageError.__name__):
         return StorageError(sentence)
@@ -234,7 +234,7 @@ class _Names:
 
 
 def _quiet_tune() -> None:
-    """Tune's own tables and warnings stand aside for ours."""
+    """Turns off Tune's own tables and warnings: ftlib prints its own."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours lets trials save first
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's report has no metric

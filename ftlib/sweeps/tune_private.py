@@ -45,7 +45,7 @@ class OpenController(TuneController):
 
     @property
     def num_live_actors(self) -> int:
-        """Trials that hold resources."""
+        """How many trials hold resources."""
         return int(self._actor_manager.num_live_actors)
 
     @property
@@ -145,7 +145,7 @@ def without_cleaner(trainer: type[Any]) -> type[Any]:
     """A trainer of Ray Train without Train's own cleaner of placement groups.
 
     Where no dashboard runs, the cleaner finds nothing out, outlives its trial and stays: a process for each stopped
-    trial. `conductor.py` does that work.
+    trial. `callback.py` does that work.
     """
 
     class Job(trainer):

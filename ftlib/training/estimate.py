@@ -145,7 +145,7 @@ def seconds_of(experiment: Experiment, found: Estimate) -> float | None:
 
 
 def _operations_a_second(device: str, threads: int, size: int = 1024, times: int = 8) -> float:
-    """Of a product of float32 matrices."""
+    """Operations in a second, measured on a product of float32 matrices."""
     import torch
 
     before = torch.get_num_threads()
@@ -163,7 +163,7 @@ def _operations_a_second(device: str, threads: int, size: int = 1024, times: int
 
 
 def _sharded(experiment: Experiment) -> tuple[str, ...]:
-    """What each worker holds only its part of."""
+    """What is spread over the workers, so that each holds only its part: moments, gradients, weights."""
     scale = experiment.scale
     stage = {"fsdp": 3, "deepspeed": scale.stage or 0}.get(scale.strategy, 0)
     return ("moments", "gradients", "weights")[:stage]

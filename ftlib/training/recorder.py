@@ -74,7 +74,7 @@ class Record:
         self.started = time.perf_counter()
 
     def _parts(self, epoch: float) -> int:
-        """How many evaluations `train.evals_per_epoch` asks for in so many epochs."""
+        """How many evaluations `train.evals_per_epoch` asks for in this number of epochs."""
         return math.floor(epoch * (self.experiment.train.evals_per_epoch or 0) + 1e-6)
 
     def saves(self, step: int) -> bool:
@@ -117,7 +117,7 @@ class Record:
             row["train_loss"] = values["loss"]
         in_vain = self._waits_in_vain(row)
         if in_vain:
-            row["progress"] = 1.0  # whoever resumes, or conducts, sees a trial at its end
+            row["progress"] = 1.0  # the driver, and a later resume, see a trial at its end
         if self.writes:
             append_row(self.trial.metrics_path, {**row, "time": time.time()})
         for name in ("loss", "eval_loss", "grad_norm"):
@@ -268,7 +268,7 @@ def _copy(checkpoint: Path | None, staged: Path) -> None:
 
 
 def not_finite(name: str, value: float, step: int, experiment: Experiment) -> str:
-    """Why a trial with such a number ends, for a person."""
+    """The reason of a trial that ends because a number is not finite."""
     rate = experiment.train.learning_rate
     return (
         f"{name} became {value} by step {step}: train.learning_rate {rate:g} is too high here, or a data row is broken."

@@ -145,7 +145,8 @@ class TrialCallback(TrainerCallback):
         }
 
     def finish(self) -> None:
-        """After the last step: the adapter must have learned something, and the conductor hears that it is over."""
+        """After the last step: checks that the adapter has learned something, and reports that the trial is over. The
+        driver hears this."""
         self.trainer.accelerator.wait_for_everyone()  # a worker still at its end looks into the folder that goes below
         spread = [row["reward_std"] for row in self.trial.metrics() if "reward_std" in row]
         if spread and not any(spread):

@@ -50,7 +50,7 @@ def run_trial(
     if setting.baseline and trial_id == FIRST:
         run_baseline(setting)
     done = closing_evaluation(trial, setting.metric)
-    if done and not donor:  # the conductor died between our last report and its own notes
+    if done and not donor:  # the driver died after the trial's last report and before it noted the end
         report({**done, "finished": True})
         return
     if donor and donor != trial_id:

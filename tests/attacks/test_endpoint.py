@@ -61,7 +61,7 @@ def promoted(folder: Path) -> None:
     tiny_model(seed=0).save_pretrained(base)
     tiny_tokenizer(TEMPLATE).save_pretrained(base)
     run = Run.create(folder / "runs", "tiny", "", {})
-    registry.promote(run, adapter_trial(run, "one", base, seed=1), "one")
+    registry.register(run, adapter_trial(run, "one", base, seed=1), "one")
 
 
 def served(folder: Path) -> Live:

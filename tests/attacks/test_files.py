@@ -228,7 +228,7 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
 
 def promoted(run: Run, name: str, b: float = 0.5) -> registry.Version:
     weights(run.trial("000"), b)
-    return registry.promote(run, run.trial("000"), name)
+    return registry.register(run, run.trial("000"), name)
 
 
 @pytest.mark.parametrize("why", [*DAMAGE, "kind"])

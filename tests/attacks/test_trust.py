@@ -102,7 +102,7 @@ def test_a_version_of_others_is_not_believed(run: Run, home: Path) -> None:
     """Somebody who can write to the registry says that code may run, or brings some."""
     signature.sign(run)
     lora(run.trial("000"), **ASKS)
-    ours = registry.promote(run, run.trial("000"), "x")
+    ours = registry.register(run, run.trial("000"), "x")
     assert manifest.asks_for_code(ours.manifest)  # our own run, our own word
     file = ours.path / "manifest.json"
     told = read_json(file)
@@ -122,7 +122,7 @@ def test_a_version_of_others_is_not_believed(run: Run, home: Path) -> None:
 
 def test_no_section_is_made_of_a_foreign_manifest_with_its_trust(run: Run) -> None:
     lora(run.trial("000"), **ASKS, base={"name_or_path": "x", "revision": None, "fingerprint": None})
-    version = registry.promote(run, run.trial("000"), "x")  # the run is not signed
+    version = registry.register(run, run.trial("000"), "x")  # the run is not signed
     assert base_of(version.manifest, "x").trust_remote_code is False
 
 
@@ -167,10 +167,10 @@ def test_code_beside_weights_is_refused(
 ) -> None:
     CODE[what](lora(run.trial("000")))
     with pytest.raises(InputError, match=rf"trial 000 of .*{what}.*--trust"):
-        registry.promote(run, run.trial("000"), "x")
+        registry.register(run, run.trial("000"), "x")
     assert registry.names() == []
     signature.sign(run)  # our own: a model that was trained with code of its own is saved with it
-    version = registry.promote(run, run.trial("000"), "x")
+    version = registry.register(run, run.trial("000"), "x")
     registry.check_loadable(version)
     monkeypatch.setenv(backend.VARIABLE, url)  # the same, written there by others
     put(f"{url}/current/x.json", '{"version": 1, "history": [1]}')
@@ -194,7 +194,7 @@ def test_names_in_an_experiment_bring_no_code(run: Run, home: Path, tree: dict[s
 
     signature.sign(run)
     _python(lora(run.trial("000")))
-    version = registry.promote(run, run.trial("000"), "x")
+    version = registry.register(run, run.trial("000"), "x")
     file = version.path / "manifest.json"
     file.chmod(0o644)
     write_json(file, read_json(file) | {"signature": "0" * 64})

@@ -355,7 +355,7 @@ def test_the_command_merges_a_trial_and_a_name(tree: dict[str, Any], tmp_path: P
 
     trial, computed = trained(with_adapter(tree, "dora"), tmp_path)
     run = Run(trial.parent.parent)
-    registry.promote(run, run.trial("000"), "merge-me")
+    registry.register(run, run.trial("000"), "merge-me")
     for reference, out in ((str(trial / "adapter"), "a"), ("merge-me", "b"), ("merge-me@1", "c")):
         status, output = ftlib("merge", reference, tmp_path / out)
         assert status == 0, output

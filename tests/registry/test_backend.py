@@ -93,7 +93,7 @@ def test_urls_that_are_none(value: str, said: str, monkeypatch: pytest.MonkeyPat
 def test_a_registry_in_another_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv(backend.VARIABLE, str(tmp_path / "shared"))
-    assert registry.promote(run, trained(run), "support").path == tmp_path / "shared" / "support" / "1"
+    assert registry.register(run, trained(run), "support").path == tmp_path / "shared" / "support" / "1"
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["key"]  # with which the version is signed
 
 
@@ -103,7 +103,7 @@ def test_a_registry_in_another_folder(run: Run, tmp_path: Path, monkeypatch: pyt
 def test_a_version_is_brought_to_every_machine_once(
     url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
-    sent = pickle.dumps(registry.promote(run, trained(run, b=3), "support"))
+    sent = pickle.dumps(registry.register(run, trained(run, b=3), "support"))
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "another"))
     monkeypatch.delenv(backend.VARIABLE)  # a replica has the version, and no such setting
     backend.objects.cache_clear()
@@ -124,7 +124,7 @@ def test_a_version_is_brought_to_every_machine_once(
 
 
 def test_files_that_were_removed_here_are_brought_again(url: str, run: Run) -> None:
-    version = registry.promote(run, trained(run), "support")
+    version = registry.register(run, trained(run), "support")
     shutil.rmtree(version.path)
     assert not version.is_here
     assert (version.weights / "adapter_model.safetensors").is_file()
@@ -133,7 +133,7 @@ def test_files_that_were_removed_here_are_brought_again(url: str, run: Run) -> N
 def test_threads_that_want_a_version_at_once_bring_it_once(
     url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
-    version = registry.promote(run, trained(run), "support")
+    version = registry.register(run, trained(run), "support")
     asked.clear()
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(version.weights)) for _ in range(6)]
@@ -147,7 +147,7 @@ def test_threads_that_want_a_version_at_once_bring_it_once(
 
 
 def test_a_version_cut_short_on_its_way_here_is_not_there(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = registry.promote(run, trained(run), "support")
+    version = registry.register(run, trained(run), "support")
     get_folder = object_store.get_folder
 
     def cut(where: str, folder: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_version_cut_short_on_its_way_here_is_not_there(url: str, run: Run, mo
 def test_files_that_are_gone_are_said_and_not_asked_for_again_at_once(
     url: str, run: Run, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
-    version = registry.promote(run, trained(run), "support")
+    version = registry.register(run, trained(run), "support")
     object_store.remove(f"{url}/files/{version.manifest['files']}")
     for _ in range(2):
         with pytest.raises(FtlibError, match=r"the files of support@1 are gone from s3://"):
@@ -175,7 +175,7 @@ def test_files_that_are_gone_are_said_and_not_asked_for_again_at_once(
 
 
 def test_an_object_that_would_leave_its_folder_is_refused(url: str, run: Run, server: str) -> None:
-    version = registry.promote(run, trained(run), "support")
+    version = registry.register(run, trained(run), "support")
     below = url.removeprefix("s3://") + f"/files/{version.manifest['files']}"
     raw = urllib.request.Request(f"{server}/{below}/a/%2E%2E/%2E%2E/%2E%2E/x", data=b"x", method="PUT")
     urllib.request.urlopen(raw, timeout=10).close()
@@ -185,7 +185,7 @@ def test_an_object_that_would_leave_its_folder_is_refused(url: str, run: Run, se
 
 
 def test_a_manifest_that_names_a_path_is_damaged(url: str, run: Run) -> None:
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     backend.objects.cache_clear()
     for content in (b"{", b"[]", b'{"files": "../../etc"}', b'{"files": 3}'):
         object_store.put_bytes(content, f"{url}/versions/support/1.json")
@@ -202,7 +202,7 @@ def test_a_promotion_that_is_cut_short_is_no_version(
 ) -> None:
     """At every write to the store. After the version's own object, it is there and whole, and the name does not mean
     it."""
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     writes: list[str] = []
 
     def cut(name: str, patch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_a_promotion_that_is_cut_short_is_no_version(
         cut("put_folder", patch)
         cut("put_bytes", patch)
         with pytest.raises(KeyboardInterrupt):
-            registry.promote(run, trained(run, b=2), "support")
+            registry.register(run, trained(run, b=2), "support")
     order = ["files", "locks", "numbers", "versions", "current", "locks"]
     assert writes[: after + 1] == order[: after + 1]
     assert registry.current("support").number == (1 if after < 5 else 2)
@@ -255,7 +255,7 @@ def test_a_lock_that_was_left_behind_is_taken_over(url: str, run: Run, monkeypat
     monkeypatch.setattr(lease, "HOLDS", 1.5)
     left = Lease(where).__enter__()  # its process died
     started = time.monotonic()
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     assert 1.0 < time.monotonic() - started < 20
     with pytest.raises(FtlibError, match="another process took .* over"):
         left.check()
@@ -266,7 +266,7 @@ def test_a_lock_that_was_left_behind_is_taken_over(url: str, run: Run, monkeypat
 
 
 def test_who_lost_the_lock_moves_nothing(url: str, run: Run) -> None:
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     with backend.backend().moving("support") as move:
         object_store.put_bytes(b'{"holder": "other", "until": 1e12, "who": "another"}', f"{url}/locks/support.json")
         with pytest.raises(FtlibError, match="another process took"):
@@ -287,7 +287,7 @@ def test_a_number_that_another_took_in_spite_of_the_lock_stays_its(
         return read(where)
 
     monkeypatch.setattr(object_store, "read", late)
-    assert registry.promote(run, trained(run), "support").number == 2
+    assert registry.register(run, trained(run), "support").number == 2
     assert registry.current("support").weights.is_dir()
 
 
@@ -299,14 +299,14 @@ def test_what_has_not_changed_is_not_read_again(
 ) -> None:
     monkeypatch.setattr(store_backend, "RACY", 0.0)
     for name in ("support", "sql"):
-        registry.promote(run, trained(run), name)
+        registry.register(run, trained(run), name)
     assert sorted(registry.aliases()) == ["sql", "support"]
     registry.aliases()
     asked.clear()
     registry.aliases()
     assert asked == ["listing current"]
     time.sleep(1.1)  # a store's clock counts seconds
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     asked.clear()
     found = registry.aliases()["support"]
     assert isinstance(found, registry.Alias)
@@ -317,8 +317,8 @@ def test_what_has_not_changed_is_not_read_again(
 def test_two_changes_in_one_second_are_both_seen(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the same size and with the same time, as a store has it that counts in seconds."""
     monkeypatch.setattr(StoreBackend, "_listed", lambda self: {"support": (64, 0)})
-    registry.promote(run, trained(run), "support")
-    registry.promote(run, trained(run), "support", canary=0.1)
+    registry.register(run, trained(run), "support")
+    registry.register(run, trained(run), "support", canary=0.1)
     for share in (0.1, 0.2, 0.3):
         registry.canary("support", share)
         found = registry.aliases()["support"]
@@ -329,7 +329,7 @@ def test_two_changes_in_one_second_are_both_seen(url: str, run: Run, monkeypatch
 def test_a_store_that_is_away_leaves_what_is_served(
     url: str, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     catalog = Catalog([], lambda version: version.path.is_dir())
     catalog.refresh()
     assert catalog.route("support").id == "support@1"
@@ -348,6 +348,6 @@ def test_a_store_that_is_away_leaves_what_is_served(
         Catalog([]).refresh()
     monkeypatch.setenv("AWS_ENDPOINT_URL", back)
     object_store._filesystem.cache_clear()
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     catalog.refresh()
     assert catalog.route("support").id == "support@2"

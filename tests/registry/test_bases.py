@@ -44,7 +44,7 @@ def first(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory)
     train(done)
     run = Run(Path(done.run))
     run.trial("000").set_state("finished")
-    return registry.promote(run, run.trial("000"), "forebear")
+    return registry.register(run, run.trial("000"), "forebear")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def resolved(tree: dict[str, Any]) -> dict[str, Any]:
 def promoted(done: Any, name: str) -> Version:
     run = Run(Path(done.run))
     run.trial("000").set_state("finished")
-    return registry.promote(run, run.trial("000"), name)
+    return registry.register(run, run.trial("000"), name)
 
 
 # --- merged -------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def best_and_worst(run: Run) -> tuple[Trial, Trial]:
 
 
 def promoted(run: Run, trial: Trial, name: str) -> Version:
-    return registry.promote(run, trial, name)
+    return registry.register(run, trial, name)
 
 
 def spoil(trial: Trial, change: Any) -> None:

@@ -62,7 +62,7 @@ def version(profile: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyP
         write_json(staged.path / "profile.json", profile)
         return {}
 
-    return registry.promote(run, trial, "support", examine=keep)
+    return registry.register(run, trial, "support", examine=keep)
 
 
 def write(count: int, logprob: float = -1.4, status: int = 200, version: str = "support@1", **kind: Any) -> None:

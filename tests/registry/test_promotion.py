@@ -46,13 +46,13 @@ def test_a_promotion_that_was_overtaken_is_compared_again(
     file = write_jsonl(tmp_path / "held.jsonl", rows(90)[80:])
     run = swept[0]
     best, *_, worst = sorted(run.trials(), key=lambda trial: trial.manifest["metrics"]["eval_loss"])
-    registry.promote(run, worst, "race")
+    registry.register(run, worst, "race")
     compare = promotion._Promotion.compare
 
     def slowly(self: promotion._Promotion, reference: registry.Version | None) -> dict[str, Any]:
         found = compare(self, reference)
         if reference is not None and reference.number == 1:
-            registry.promote(run, best, "race")
+            registry.register(run, best, "race")
         return found
 
     monkeypatch.setattr(promotion._Promotion, "compare", slowly)

@@ -88,7 +88,7 @@ def trained(run: Run, trial_id: str = "a", b: float = 0.5, state: str = "finishe
 
 def test_a_promotion_is_a_copy_with_its_origin(run, home):
     trial = trained(run)
-    version = registry.promote(run, trial, "support")
+    version = registry.register(run, trial, "support")
     assert (version.id, version.kind) == ("support@1", "adapter")
     assert version.path.is_relative_to(home)
     assert (version.path == home / "registry" / "support" / "1") == in_folder()
@@ -107,22 +107,22 @@ def test_a_full_model_is_a_version_too(run):
     (trial.path / "model").mkdir(parents=True)
     save_file({"weight": np.zeros((2, 2), "f4")}, trial.path / "model" / "model.safetensors")
     trial.set_state("stopped")
-    assert registry.promote(run, trial, "full").kind == "model"
+    assert registry.register(run, trial, "full").kind == "model"
 
 
 def test_weights_half_replaced_are_promoted_under_their_own_name(run):
     trial = trained(run)
     (trial.path / "adapter").rename(trial.path / ".adapter.old")
-    assert registry.promote(run, trial, "support").weights.name == "adapter"
+    assert registry.register(run, trial, "support").weights.name == "adapter"
 
 
 def test_the_alias_follows_promotions_and_rolls_back(run):
     for number in (1, 2, 3):
-        assert registry.promote(run, trained(run, b=number), "support").number == number
+        assert registry.register(run, trained(run, b=number), "support").number == number
     assert registry.current("support").id == "support@3"
     assert registry.rollback("support").id == "support@2"
     assert registry.resolve("support").id == "support@2"
-    assert registry.promote(run, trained(run), "support").number == 4
+    assert registry.register(run, trained(run), "support").number == 4
     assert [registry.rollback("support").number for _ in range(2)] == [2, 1]
     with pytest.raises(InputError, match="support@1 is the first version"):
         registry.rollback("support")
@@ -133,7 +133,7 @@ def test_the_alias_follows_promotions_and_rolls_back(run):
 def test_references_that_lead_nowhere_say_what_there_is(run):
     with pytest.raises(InputError, match="empty: promote a trial"):
         registry.resolve("support")
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     assert registry.resolve("support@1") == registry.current("support")
     with pytest.raises(InputError, match="Did you mean 'support'"):
         registry.resolve("suport")
@@ -149,7 +149,7 @@ def test_references_that_lead_nowhere_say_what_there_is(run):
 )
 def test_a_name_is_never_a_path(run, home, name):
     for action in (
-        lambda: registry.promote(run, trained(run), name),
+        lambda: registry.register(run, trained(run), name),
         lambda: registry.resolve(name),
         lambda: registry.rollback(name),
     ):
@@ -179,7 +179,7 @@ def test_what_must_not_be_promoted(run, tmp_path):
     refused["symbolic link"] = linked
     for reason, trial in refused.items():
         with pytest.raises(InputError, match=reason):
-            registry.promote(run, trial, "support")
+            registry.register(run, trial, "support")
     assert registry.names() == []
 
 
@@ -193,10 +193,10 @@ def test_a_bfloat16_adapter_is_read(run):
             len(text).to_bytes(8, "little") + text + data
         )
         if good:
-            assert registry.promote(run, trial, "support").number == 1
+            assert registry.register(run, trial, "support").number == 1
         else:
             with pytest.raises(InputError, match="changes nothing"):
-                registry.promote(run, trial, "support")
+                registry.register(run, trial, "support")
 
 
 def test_weights_replaced_while_they_are_copied_are_refused(run, monkeypatch):
@@ -210,7 +210,7 @@ def test_weights_replaced_while_they_are_copied_are_refused(run, monkeypatch):
 
     monkeypatch.setattr(promotable.shutil, "copytree", slow_copy)
     with pytest.raises(InputError, match="promote it again"):
-        registry.promote(run, trial, "support")
+        registry.register(run, trial, "support")
     assert left_behind() == []
 
 
@@ -223,7 +223,7 @@ def test_promotions_at_once_get_different_numbers(run, monkeypatch):
 
     def promote(trial: Trial) -> None:
         barrier.wait()
-        numbers.append(registry.promote(run, trial, "support").number)
+        numbers.append(registry.register(run, trial, "support").number)
 
     threads = [threading.Thread(target=promote, args=[trial]) for trial in trials]
     for thread in threads:
@@ -239,7 +239,7 @@ def test_promotions_at_once_get_different_numbers(run, monkeypatch):
 def test_locked_promotions_leave_a_whole_history(run):
     count = 12 if in_folder() else 4
     trials = [trained(run, f"t{number}") for number in range(count)]
-    threads = [threading.Thread(target=registry.promote, args=[run, trial, "support"]) for trial in trials]
+    threads = [threading.Thread(target=registry.register, args=[run, trial, "support"]) for trial in trials]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -249,40 +249,40 @@ def test_locked_promotions_leave_a_whole_history(run):
 
 
 def test_a_canary_is_tried_then_is_all_or_nothing(run):
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     assert registry.alias("support") == registry.Alias(registry.resolve("support@1"))
-    second = registry.promote(run, trained(run, b=2), "support", canary=0.1)
+    second = registry.register(run, trained(run, b=2), "support", canary=0.1)
     assert registry.current("support").id == "support@1"
     assert registry.alias("support") == registry.Alias(registry.resolve("support@1"), second, 0.1)
     assert registry.canary("support", 0.5).share == 0.5
     assert registry.rollback("support").id == "support@1"  # ends the canary, and moves nothing else
     assert registry.alias("support").canary is None
-    third = registry.promote(run, trained(run, b=3), "support", canary=0.2)
+    third = registry.register(run, trained(run, b=3), "support", canary=0.2)
     assert registry.canary("support", 1) == registry.Alias(third)
     assert registry.rollback("support").id == "support@1"  # what was served before it, not the canary that failed
-    registry.promote(run, trained(run, b=4), "support", canary=0.2)
+    registry.register(run, trained(run, b=4), "support", canary=0.2)
     assert registry.canary("support", 0) == registry.Alias(registry.resolve("support@1"))
 
 
 def test_a_promotion_ends_the_canary_before_it(run):
     for b, share in ((1, None), (2, 0.1), (3, 0.2)):
-        registry.promote(run, trained(run, b=b), "support", canary=share)
+        registry.register(run, trained(run, b=b), "support", canary=share)
     assert registry.alias("support").canary.number == 3
-    assert registry.promote(run, trained(run, b=4), "support").number == 4
+    assert registry.register(run, trained(run, b=4), "support").number == 4
     assert registry.alias("support") == registry.Alias(registry.resolve("support@4"))
 
 
 def test_shares_and_canaries_that_are_none(run):
     with pytest.raises(InputError, match="not in the registry"):
-        registry.promote(run, trained(run), "support", canary=0.1)
-    registry.promote(run, trained(run), "support")
+        registry.register(run, trained(run), "support", canary=0.1)
+    registry.register(run, trained(run), "support")
     for share in (0, 1, -0.1, 1.5, float("nan")):
         with pytest.raises(InputError, match="no share"):
-            registry.promote(run, trained(run), "support", canary=share)
+            registry.register(run, trained(run), "support", canary=share)
     assert len(registry.versions("support")) == 1
     with pytest.raises(InputError, match="has no canary: start one"):
         registry.canary("support", 0.5)
-    registry.promote(run, trained(run), "support", canary=0.5)
+    registry.register(run, trained(run), "support", canary=0.5)
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match="no share"):
             registry.canary("support", share)
@@ -290,7 +290,7 @@ def test_shares_and_canaries_that_are_none(run):
 
 def test_a_reader_never_sees_half_a_move(run):
     """One thread moves the alias in every way, another reads: each version it sees is there, each share fits."""
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     over, seen = threading.Event(), []
 
     def read() -> None:
@@ -305,7 +305,7 @@ def test_a_reader_never_sees_half_a_move(run):
     reader = threading.Thread(target=lambda: errors.extend(_error_of(read)))
     reader.start()
     for _ in range(20 if in_folder() else 2):
-        registry.promote(run, trained(run), "support", canary=0.1)
+        registry.register(run, trained(run), "support", canary=0.1)
         registry.canary("support", 0.7)
         registry.canary("support", 1)
         registry.rollback("support")
@@ -332,7 +332,7 @@ def test_what_examines_a_promotion_sees_the_copy_and_can_end_it(run):
         (staged.path / "profile.json").write_text("{}")
         return {"gate": "open"}
 
-    version = registry.promote(run, trial, "support", examine=look)
+    version = registry.register(run, trial, "support", examine=look)
     assert version.manifest["gate"] == "open"
     assert not (version.path / "profile.json").stat().st_mode & 0o222
 
@@ -340,7 +340,7 @@ def test_what_examines_a_promotion_sees_the_copy_and_can_end_it(run):
         raise InputError("worse")
 
     with pytest.raises(InputError, match="worse"):
-        registry.promote(run, trial, "support", examine=refuse)
+        registry.register(run, trial, "support", examine=refuse)
     assert left_behind() == []
     assert [left.number for left in registry.versions("support")] == [1]
 
@@ -348,24 +348,24 @@ def test_what_examines_a_promotion_sees_the_copy_and_can_end_it(run):
 def test_what_compares_sees_the_version_that_it_replaces(run):
     """Another promotion is faster: it is compared again, with that one, and refused all the same where that is
     right."""
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     seen: list[str] = []
 
     def compare(reference: registry.Version | None) -> dict[str, object]:
         assert reference is not None
         seen.append(reference.id)
         if len(seen) == 1:
-            registry.promote(run, trained(run, "faster"), "support")
+            registry.register(run, trained(run, "faster"), "support")
         if len(seen) == 4:
             raise FtlibError("worse than that one")
         return {"compared": reference.id}
 
-    version = registry.promote(run, trained(run), "support", compare=compare)
+    version = registry.register(run, trained(run), "support", compare=compare)
     assert (version.id, seen) == ("support@3", ["support@1", "support@2"])
     assert version.manifest["compared"] == "support@2"
-    assert registry.promote(run, trained(run), "support", compare=compare).number == 4
+    assert registry.register(run, trained(run), "support", compare=compare).number == 4
     with pytest.raises(FtlibError, match="worse than that one"):
-        registry.promote(run, trained(run), "support", compare=compare)
+        registry.register(run, trained(run), "support", compare=compare)
     assert seen == ["support@1", "support@2", "support@3", "support@4"]
     assert registry.current("support").number == 4
     assert left_behind() == []
@@ -383,7 +383,7 @@ def test_what_compares_sees_the_version_that_it_replaces(run):
     ],
 )
 def test_a_damaged_alias_says_how_to_mend_it(run, text):
-    registry.promote(run, trained(run), "support")
+    registry.register(run, trained(run), "support")
     write_alias(text)
     with pytest.raises(FtlibError, match=r'write \{"version": 1, "history": \[1\]\}') as error:
         registry.alias("support")

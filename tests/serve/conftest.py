@@ -181,11 +181,11 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTLIB_HOME", str(folder / "home"))
         served = {
-            "support@1": registry.promote(run, adapter_trial(run, "a", base, seed=1), "support"),
-            "support": registry.promote(run, adapter_trial(run, "b", base, seed=2), "support"),
-            "bare": registry.promote(run, adapter_trial(run, "c", base, seed=3, template=None), "bare"),
-            "full.model": registry.promote(run, full, "full.model"),
-            "sorter": registry.promote(run, sorter_trial(run, base), "sorter"),
+            "support@1": registry.register(run, adapter_trial(run, "a", base, seed=1), "support"),
+            "support": registry.register(run, adapter_trial(run, "b", base, seed=2), "support"),
+            "bare": registry.register(run, adapter_trial(run, "c", base, seed=3, template=None), "bare"),
+            "full.model": registry.register(run, full, "full.model"),
+            "sorter": registry.register(run, sorter_trial(run, base), "sorter"),
         }
         files = {"keys": str(folder / "home" / "keys.json"), "logs": {"sample": 1.0}}
         url = app.start(list(served), port=free_port(), api_key=KEY, replicas=ENGINE, base=True, **files)
@@ -201,7 +201,7 @@ def promoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> Non
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
     run = Run.create(tmp_path / "runs", "tiny", "", {})
     for seed, name in enumerate(("one", "two")):
-        registry.promote(run, adapter_trial(run, name, base, seed), name)
+        registry.register(run, adapter_trial(run, name, base, seed), name)
 
 
 @pytest.fixture(scope="session")
@@ -215,7 +215,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Callable[[
             patch.setenv("FTLIB_HOME", str(folder / "home"))
             for number in range(len(made), count):
                 trial = adapter_trial(run, f"t{number}", base, seed=100 + number)
-                made.append(registry.promote(run, trial, f"a{number}"))
+                made.append(registry.register(run, trial, f"a{number}"))
         return made[:count]
 
     return first

@@ -66,7 +66,7 @@ def promoted(name: str, adapter: dict[str, Any], base: Path, folder: Path, quant
     manifest = read_json(trial.path / "manifest.json")
     manifest["experiment"]["model"] |= {"quantization": quantization}
     write_json(trial.path / "manifest.json", manifest)
-    return registry.promote(run, trial, name)
+    return registry.register(run, trial, name)
 
 
 def answered(version: Version) -> str:

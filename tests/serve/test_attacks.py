@@ -183,7 +183,7 @@ NUMBERS = itertools.count(666)
 @contextmanager
 def planted(world: World, spoil: Callable[[Path, Path], None], mark: Path) -> Iterator[str]:
     """Somebody who can write into the registry puts a spoilt version there and points `support` at it."""
-    made = registry.promote(world.run, adapter_trial(world.run, mark.name, world.base, seed=5), "planted")
+    made = registry.register(world.run, adapter_trial(world.run, mark.name, world.base, seed=5), "planted")
     spoil(made.path, mark)
     folder = made.path.parents[1] / "support"
     before = read_json(folder / "current.json") or {}

@@ -63,7 +63,7 @@ def test_a_base_without_a_template_has_the_version_s(promoted: None, tmp_path: P
     shutil.copytree(base, plain)
     (plain / "chat_template.jinja").unlink()
     run = Run.open(next((tmp_path / "runs").iterdir()))
-    version = registry.promote(run, adapter_trial(run, "three", plain, seed=5), "three")
+    version = registry.register(run, adapter_trial(run, "three", plain, seed=5), "three")
     assert Tokenizers().get(version, bare=True).chat_template == TEMPLATE
     one = registry.resolve("one")
     tokenizers = Tokenizers()

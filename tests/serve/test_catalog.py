@@ -27,8 +27,8 @@ def test_all_names_means_those_to_come_too(run: Run) -> None:
     every, one = Catalog([]), Catalog(["one"])
     for catalog in (every, one):
         catalog.refresh()
-    registry.promote(run, run.trial("two"), "three")
-    registry.promote(run, run.trial("two"), "one")
+    registry.register(run, run.trial("two"), "three")
+    registry.register(run, run.trial("two"), "one")
     for catalog in (every, one):
         catalog.refresh()
     assert [entry.name for entry in every.entries()] == ["one", "three", "two"]
@@ -40,7 +40,7 @@ def test_all_names_means_those_to_come_too(run: Run) -> None:
 
 
 def test_a_version_by_number_is_there_for_ever_and_one_that_must_not_be_loaded_never(run: Run) -> None:
-    registry.promote(run, run.trial("two"), "one")
+    registry.register(run, run.trial("two"), "one")
     asked: list[str] = []
 
     def reach(version: Version) -> bool:
@@ -72,7 +72,7 @@ def test_a_refusal_names_what_the_key_opens_and_nothing_else(run: Run) -> None:
 
 
 def test_a_canary_gets_its_share(run: Run, base: Path) -> None:
-    registry.promote(run, run.trial("two"), "one", canary=0.25)
+    registry.register(run, run.trial("two"), "one", canary=0.25)
     catalog = Catalog(["one"])
     catalog.refresh()
     counts = Counter(catalog.route("one").id for _ in range(4000))
@@ -91,7 +91,7 @@ def test_a_name_keeps_its_version_until_the_next_is_ready(run: Run) -> None:
 
     catalog = Catalog(["one", "two"], answers)
     catalog.refresh()
-    registry.promote(run, run.trial("two"), "one")
+    registry.register(run, run.trial("two"), "one")
     catalog.refresh()
     assert catalog.route("one").id == "one@1"
     ready.add("one@2")
@@ -102,7 +102,7 @@ def test_a_name_keeps_its_version_until_the_next_is_ready(run: Run) -> None:
 def test_a_damaged_name_stays_as_it_was(run: Run) -> None:
     catalog = Catalog(["one", "two"])
     catalog.refresh()
-    registry.promote(run, run.trial("two"), "two")
+    registry.register(run, run.trial("two"), "two")
     current = registry.current("one").path.parent / "current.json"
     content = current.read_text()
     current.write_text("{")

@@ -125,7 +125,7 @@ def test_a_refusal_on_the_way_has_its_status(promoted):
 def test_a_version_without_an_engine_says_when_to_come_again(promoted, tmp_path):
     first = registry.resolve("one")
     run = Run.open(next((tmp_path / "runs").iterdir()))
-    registry.promote(run, run.trial("two"), "one")
+    registry.register(run, run.trial("two"), "one")
     manifest = first.manifest
     manifest["experiment"]["model"]["dtype"] = "bfloat16"  # so that it has an engine of its own
     write_json(first.path / "manifest.json", manifest)
@@ -154,7 +154,7 @@ def test_the_registry_is_looked_at_again_and_again(promoted, tmp_path):
         handles = {engine_name(registry.resolve("one")): Handle()}
         api = Api(Endpoint(names=["one"], max_extra_engines=0), os.environ["FTLIB_HOME"], "", handles)
         await api.check_health()
-        registry.promote(run, run.trial("two"), "one")
+        registry.register(run, run.trial("two"), "one")
         began = time.monotonic()
         while api._catalog.route("one").id != "one@2" and time.monotonic() - began < 10:
             await asyncio.sleep(0.02)

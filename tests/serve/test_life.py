@@ -66,7 +66,7 @@ def test_promote_canary_and_roll_back_under_load(world: World) -> None:
     trial = adapter_trial(world.run, "next", world.base, seed=11)
     with traffic(world, "support") as (versions, failures):
         until(lambda: versions[old] > 5)
-        new = registry.promote(world.run, trial, "support", canary=0.5)
+        new = registry.register(world.run, trial, "support", canary=0.5)
         until(lambda: versions[new.id] > 5)
         seen = versions[old]
         until(lambda: versions[old] > seen + 3)  # the other half still goes there
@@ -88,7 +88,7 @@ def test_a_full_model_is_promoted_into_an_engine_of_its_own(world: World) -> Non
     finish(trial, "model", world.base)
     with traffic(world, "full.model", clients=2) as (versions, failures):
         until(lambda: versions["full.model@1"] > 3)
-        new = registry.promote(world.run, trial, "full.model")
+        new = registry.register(world.run, trial, "full.model")
         until(lambda: versions[new.id] > 3, 60)
         first = world.client().completions.create(model="full.model@1", prompt=PROMPT, max_tokens=8, temperature=0)
         assert first.system_fingerprint == "full.model@1"  # whatever the name means now
@@ -103,7 +103,7 @@ def test_a_version_by_number_gets_the_engine_of_its_base(world: World, tmp_path:
     base = tmp_path / "other"
     tiny_model(seed=22).save_pretrained(base)
     tiny_tokenizer(TEMPLATE).save_pretrained(base)
-    version = registry.promote(world.run, adapter_trial(world.run, "moved", base, seed=23), "bare", canary=0.001)
+    version = registry.register(world.run, adapter_trial(world.run, "moved", base, seed=23), "bare", canary=0.001)
     registry.rollback("bare")
     other = World(world.url, base, {version.id: version}, world.home, world.run)
     answer = world.client().completions.create(model=version.id, prompt=PROMPT, max_tokens=8, temperature=0)
@@ -118,7 +118,7 @@ def test_what_comes_with_a_version_costs_nobody_else_an_answer(world: World) -> 
     tokenizer = tiny_tokenizer("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
     tokenizer.add_tokens(["<|new|>"])
     tokenizer.save_pretrained(trial.path / "adapter")
-    version = registry.promote(world.run, trial, "support")
+    version = registry.register(world.run, trial, "support")
     registry.rollback("support")
     client = world.client()
     with traffic(world, "support", clients=2) as (versions, failures):
@@ -174,7 +174,7 @@ def test_a_killed_process_costs_a_clean_error_and_heals(world: World, victim: st
 
 def test_a_version_that_vanishes_leaves_the_others_alone(world: World) -> None:
     trial = adapter_trial(world.run, "ghost", world.base, seed=31)
-    version = registry.promote(world.run, trial, "bare")
+    version = registry.register(world.run, trial, "bare")
     until(lambda: world.client().models.retrieve("bare").root == version.id)  # type: ignore[attr-defined]
     file = Path(version.weights) / "adapter_model.safetensors"
     file.rename(file.with_name("gone"))

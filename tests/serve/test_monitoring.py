@@ -43,7 +43,7 @@ def test_a_chat_like_training_shows_no_drift(world: World, monkeypatch: pytest.M
         return {}
 
     trial = adapter_trial(world.run, "watched", world.base, seed=41)
-    version = registry.promote(world.run, trial, "support", examine=keep)
+    version = registry.register(world.run, trial, "support", examine=keep)
     client = world.client()
     try:
         until(lambda: client.models.retrieve("support").root == version.id)  # type: ignore[attr-defined]

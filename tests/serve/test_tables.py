@@ -65,7 +65,7 @@ def test_a_classifier_takes_what_its_tables_have(tmp_path: Path, monkeypatch: py
     tokenizer.add_tokens(["<|new|>"])
     tokenizer.save_pretrained(trial.path / "model")
     finish(trial, "model", trial.path / "model")
-    classifier = Classifier(registry.promote(run, trial, "sorter"), EngineOptions())
+    classifier = Classifier(registry.register(run, trial, "sorter"), EngineOptions())
     assert positions is not None
     good, long, new = classifier._answers([["x" * positions], ["x" * (positions + 1)], ["a <|new|>"]])
     assert isinstance(good, list)

@@ -34,7 +34,7 @@ def test_promoted_here_and_served_there(base: Path, tmp_path: Path, monkeypatch:
             monkeypatch.setenv(key, value)
         object_store._filesystem.cache_clear()
         served = {
-            name: registry.promote(run, adapter_trial(run, name, base, seed=seed), name)
+            name: registry.register(run, adapter_trial(run, name, base, seed=seed), name)
             for seed, name in ((1, "one"), (2, "two"))
         }
         url = f"http://127.0.0.1:{port}"
@@ -68,7 +68,7 @@ def test_promoted_here_and_served_there(base: Path, tmp_path: Path, monkeypatch:
                     assert said.system_fingerprint == served[name].id
 
             check()
-            served["one"] = registry.promote(run, adapter_trial(run, "third", base, seed=3), "one")
+            served["one"] = registry.register(run, adapter_trial(run, "third", base, seed=3), "one")
             until(lambda: client.models.retrieve("one").root == "one@2")  # type: ignore[attr-defined]
             check()
             assert sorted(path.name for path in (home / "ftlib" / "cache" / "registry").glob("*/*/[0-9]*")) == [*"112"]

@@ -131,7 +131,7 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """For a person."""
+        """The answer that a person reads."""
         if self.kind == "ours":
             return f"Here it is called {self.text}."
         return f"Leave it out: {self.text}." if self.kind == "harmless" else f"ftlib does not have it: {self.text}."
@@ -153,7 +153,7 @@ def instead(path: str, value: str) -> str:
 
 @cache
 def answers() -> dict[str, Answer]:
-    """Every key of every table."""
+    """Every key of every table, with its answer."""
     found = {key: Answer("ours", path) for key, path in EVERYDAY.items()}
     return found | _of(trl) | _of(llama_factory) | _of(axolotl)
 

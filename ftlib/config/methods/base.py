@@ -16,7 +16,7 @@ class Method(Section):
 
     @property
     def rows(self) -> Rows:
-        """The kind of rows it trains on, as `ftlib.data.prepare` knows them."""
+        """The kind of rows that the method trains on (`ftlib.data.kinds`)."""
         return "answers"
 
     @property
@@ -31,23 +31,25 @@ class Method(Section):
 
     @property
     def metrics(self) -> dict[str, Better]:
-        """What an evaluation gives that trials can be compared by, and which way is better; the usual one first."""
+        """The numbers of an evaluation that trials can be compared by, and whether lower or higher is better. The usual
+        one comes first."""
         return ANSWERS
 
     @property
     def metric(self) -> tuple[str, Better]:
-        """What a sweep compares trials by, unless it says otherwise."""
+        """The number that a sweep compares trials by, unless `sweep.metric` names another."""
         return next(iter(self.metrics.items()))
 
     @property
     def moves(self) -> dict[str, tuple[str, ...]]:
-        """Keys of the method's own that change what metrics mean: trials that differ in one cannot be compared by
-        these."""
+        """Keys of the method that change what a metric means, and those metrics. Trials that differ in such a key
+        cannot be compared by these metrics."""
         return {}
 
     @property
     def has_zero_shot(self) -> bool:
-        """Whether the untuned base has an evaluation that says something: not of a random head, nor beside itself."""
+        """Whether an evaluation of the untuned base says something. It says nothing of a random head, and nothing where
+        the base would be compared with itself."""
         return self.head == "causal_lm"
 
 

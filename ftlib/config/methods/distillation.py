@@ -68,7 +68,8 @@ class Distill(Method):
 
     @property
     def metrics(self) -> dict[str, Better]:
-        """Of the labels alone, as without a teacher: no key of the distillation changes what they mean."""
+        """The metrics of the labels alone, as without a teacher. So no key of the distillation changes what they
+        mean."""
         return CLASSES if self.task == "classify" else ANSWERS
 
     @property

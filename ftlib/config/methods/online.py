@@ -25,7 +25,7 @@ class RewardFunction(Section):
 
     @property
     def name(self) -> str:
-        """By which it is logged: the built-in's, or the function's in its module."""
+        """The name under which the reward is logged: of the built-in, or of the function in its module."""
         return self.function.rpartition(":")[2]
 
 
@@ -66,13 +66,15 @@ class _Online(Method):
 
     @property
     def metrics(self) -> dict[str, Better]:
-        """Not the loss of a policy gradient, which says nothing of how good the policy is."""
+        """The means of the rewards. The loss of a policy gradient is left out, because it does not say how good the
+        policy is."""
         means: dict[str, Better] = {f"eval_rewards/{reward.name}/mean": "max" for reward in self.rewards}
         return {"eval_reward": "max", **means}
 
     @property
     def moves(self) -> dict[str, tuple[str, ...]]:
-        """How completions are written and rewarded decides what the same weights get."""
+        """The keys that decide how completions are written and rewarded. They change the rewards that the same weights
+        get."""
         return dict.fromkeys(("rewards", "max_completion_length", "temperature", "top_p"), tuple(self.metrics))
 
 

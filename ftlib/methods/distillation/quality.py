@@ -90,6 +90,6 @@ def retained(
 
 
 def read_quality(folder: Path) -> dict[str, Any]:
-    """What `write_quality` wrote."""
+    """What `write_quality` has written."""
     quality: dict[str, Any] = json.loads((folder / "quality.json").read_text())
     return quality

@@ -60,7 +60,7 @@ class Task:
         return logits[:, : self.classes] if isinstance(self.classes, int) else logits[:, list(self.classes)]
 
     def labels(self, labels: Tensor) -> Tensor:
-        """[positions]"""
+        """The number of the right class at each position: [positions]."""
         return labels if self.classify else labels[:, 1:][labels[:, 1:] != IGNORED]
 
     def positions(self, rows: Any) -> np.ndarray:

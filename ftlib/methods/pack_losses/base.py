@@ -53,12 +53,12 @@ class Scored:
 
     @cached_property
     def logits(self) -> Tensor:
-        """[P, vocabulary or classes]"""
+        """The logits at the picked places: [P, vocabulary or classes]."""
         return self.make_logits()
 
     @cached_property
     def log_probs(self) -> Tensor:
-        """[P], of the targets."""
+        """The log-probabilities of the targets: [P]."""
         return self.make_log_probs()
 
     def sums(self, values: Tensor | None = None) -> Tensor:

@@ -69,7 +69,8 @@ def summary(table: Table, classes: int) -> dict[str, float]:
 
 
 def facts(table: Table | None, labels: Sequence[str]) -> dict[str, Any]:
-    """For the manifest: rows of the matrix are the true classes, columns the predicted ones."""
+    """What the manifest says about the classifier: the confusion matrix. Its rows are the true classes, and its columns
+    are the predicted ones."""
     matrix = {} if table is None else {"confusion_matrix": _confusion(table, len(labels)).tolist()}
     return {"labels": list(labels), **matrix}
 

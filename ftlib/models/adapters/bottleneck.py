@@ -83,7 +83,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def _nf(self) -> int:
-        """The width of GPT-2's Conv1D."""
+        """The output width of GPT-2's Conv1D."""
         return int(self.get_base_layer().nf)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

@@ -81,7 +81,8 @@ def head_of(adapter: Path) -> tuple[Head, list[str]]:
 
 
 def _of_adapter(adapter: Path, base: ModelSection) -> ModelSection:
-    """Where the tokenizer is: beside the adapter, with the chat template of its training, or with its base."""
+    """The section that names the tokenizer's folder: the adapter's, with the chat template of its training, or the
+    base's."""
     if not (adapter / "tokenizer_config.json").is_file():
         return base
     return base.model_copy(
