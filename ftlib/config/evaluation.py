@@ -228,6 +228,9 @@ class TaskSection(Section):
     """The longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
     """Only so many rows, the first ones. null takes all."""
+    trial_rows: int | None = Field(default=None, ge=1)
+    """For the task of sweep.metric: the rows that trials answer at their evaluations. The verdict is on the other rows:
+    who was chosen by some rows is the better for it on those. null takes half of the rows, at most 100."""
     group: str | None = None
     """The column whose value rows of one origin share (document_id). Such rows count as one for the statistics. null
     counts each row."""

@@ -25,10 +25,10 @@ def check_tasks(experiment: Experiment) -> None:
         return
     from ftlib.driver.contenders import check_named
     from ftlib.evaluation import metrics
-    from ftlib.evaluation.task import read_questions
+    from ftlib.evaluation.task import verdict_rows
 
     for task in section.tasks:
-        read_questions(task, experiment.data)
+        verdict_rows(task, experiment.data, experiment.objective[0])
         for metric in task.metrics:
             metrics.check(metric)
     for name in section.against:
@@ -79,7 +79,8 @@ def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | Non
     section, made = experiment.evaluation, Contenders(experiment.data, experiment.model, template)
     bring_weights(run, run.trial(trial))
     against = [_later(made.named, name, section) for name in section.against]
-    results = do_tasks(section, experiment.data, [*against, _later(made.of_trial, run.trial(trial))])
+    everybody = [*against, _later(made.of_trial, run.trial(trial))]
+    results = do_tasks(section, experiment.data, everybody, run.objective[0])
     found = {"winner": trial, "ties": tied, **results.to_dict(WINNER)}
     found["verdict"] = verdict(found)
     write(results, found, run.path)

@@ -14,7 +14,7 @@ from ftlib.errors import FtlibError
 from ftlib.evaluation.metrics import score
 from ftlib.evaluation.score import Score
 from ftlib.evaluation.statistics import compare, interval
-from ftlib.evaluation.task import Answer, Question, digest, read_questions
+from ftlib.evaluation.task import Answer, Question, digest, verdict_rows
 
 Answering = Callable[[TaskSection, Sequence[Question]], list[Answer]]
 Number = dict[str, float | None]
@@ -150,13 +150,17 @@ class Results:
             yield from one.lines()
 
 
-def do_tasks(section: EvaluationSection, data: DataSection, contenders: Iterable[Callable[[], Contender]]) -> Results:
+def do_tasks(
+    section: EvaluationSection, data: DataSection, contenders: Iterable[Callable[[], Contender]], metric: str = ""
+) -> Results:
     """Every task by every contender, one contender after another: each is made when its turn comes.
 
+    `metric` is what trials were compared by: of its task, the rows that they have answered are left out.
     Raises DataError for tasks that cannot be read. A contender that fails is a sentence in `failed`.
     """
     started = time.perf_counter()
-    results = Results([TaskResult(task, read_questions(task, data), section.seed) for task in section.tasks])
+    tasks = [TaskResult(task, verdict_rows(task, data, metric), section.seed) for task in section.tasks]
+    results = Results(tasks)
     for make in contenders:
         try:
             contender = make()

@@ -161,7 +161,7 @@ def _confidence_set(units: Units, seed: int) -> list[int]:
     values, drawn = sign * units.numbers, sign * units.resampled(seed)
     drawn = np.nan_to_num(drawn - np.nanmean(drawn, axis=1, keepdims=True), nan=0.0)
     errors = _errors(drawn, units)
-    lead = _over(values[:, None] - values, errors, least_p(units.count) < 1 - CONFIDENCE)
+    lead = _over(values[:, None] - values, _cautious(errors, units), least_p(units.count) < 1 - CONFIDENCE)
     one, other = np.triu_indices(len(values), 1)
     by_chance = np.abs(_over((drawn[one] - drawn[other]).T, errors[one, other], False)).T.astype(np.float32)
     widening = float(stdtrit(units.count - 1, level) / ndtri(level))
@@ -176,15 +176,18 @@ def _confidence_set(units: Units, seed: int) -> list[int]:
 
 
 def _errors(drawn: Floats, units: Units) -> Floats:
-    """The standard error of the difference of each two scores. Of shares, with one more unit gained and one more lost,
-    as Bonett and Price have it: few rows on which two differ say little."""
+    """The standard error of the difference of each two scores."""
     covariance = np.cov(drawn)
     own = np.diag(covariance)
     variance = (own[:, None] + own - 2 * covariance) * units.count / (units.count - 1)
     variance[variance < 1e-12 * own.max()] = 0.0  # rounding
-    if all(score.is_share for score in units.scores):
-        variance += 2 / units.count**2
     return np.sqrt(variance)
+
+
+def _cautious(errors: Floats, units: Units) -> Floats:
+    """Of shares, with one more unit gained and one more lost, as Bonett and Price have it: few rows on which two differ
+    say less than their spread does."""
+    return np.sqrt(errors**2 + 2 / units.count**2) if all(score.is_share for score in units.scores) else errors
 
 
 def _over(differences: Floats, errors: Floats, certain: bool) -> Floats:

@@ -19,6 +19,7 @@ from ftlib.errors import DataError, nearest
 
 Turn = dict[str, Any]  # {"role": ..., "content": ...}
 MOST_ROWS = 100_000
+TRIAL_ROWS = 100  # that trials answer at most, unless a task says how many
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,39 @@ def _read(name: str, fields: dict[str, Any]) -> tuple[list[Turn], str]:
         return [{"role": "user", "content": str(fields["text"])}], printed(fields["label"])
     record = prompt_record(name, fields)
     return record["prompt"], record["answer"]
+
+
+def verdict_rows(task: TaskSection, data: DataSection, metric: str) -> list[Question]:
+    """The questions that a verdict is on: all, or where trials were compared by a `metric` of this task, those that no
+    trial has answered."""
+    questions = read_questions(task, data)
+    return parted(questions, task)[1] if metric.startswith(f"{task.name}/") else questions
+
+
+def parted(questions: Sequence[Question], task: TaskSection) -> tuple[list[Question], list[Question]]:
+    """The questions that trials are compared on, and those that the verdict is on: other rows, and other groups.
+
+    Evenly spread over the file, so that both have something of each part of it. Raises DataError where one of the two
+    would be empty.
+    """
+    wanted = task.trial_rows or min(TRIAL_ROWS, len(questions) // 2)
+    if not 0 < wanted < len(questions):
+        raise DataError(
+            f"evaluation.tasks.{task.name}: it has {len(questions)} rows. Trials answer {wanted} of them, and the "
+            "verdict needs others: give it more rows, or set trial_rows."
+        )
+    units: dict[object, list[int]] = {}
+    for row, question in enumerate(questions):
+        units.setdefault(row if question.group is None else question.group, []).append(row)
+    every, chosen, taken = len(questions) / wanted, set[int](), 0
+    for rows in units.values():
+        if taken <= rows[0] / every and len(chosen) < wanted:
+            chosen.update(rows)
+            taken += len(rows)
+    if len(chosen) == len(questions):
+        raise DataError(f"evaluation.tasks.{task.name}: all its rows are of one group: the verdict needs others.")
+    some = [question for row, question in enumerate(questions) if row in chosen]
+    return some, [question for row, question in enumerate(questions) if row not in chosen]
 
 
 def digest(questions: Sequence[Question]) -> str:

@@ -2,7 +2,7 @@
 
 Where `sweep.metric` is a task's (`tickets/exact_match`), a trial answers the questions of that task whenever it is
 evaluated, and its row of metrics.jsonl has the task's numbers beside its loss. Other tasks wait for the end of the
-sweep.
+sweep. The verdict at the end is on the rows of the task that no trial has answered.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from ftlib.config import Experiment, TaskSection
 from ftlib.evaluation.answers import Writer, answers
 from ftlib.evaluation.metrics import score
-from ftlib.evaluation.task import Answer, Question, read_questions
+from ftlib.evaluation.task import Answer, Question, parted, read_questions
 from ftlib.methods.table import PARTS, PARTS_OF
 
 
@@ -37,7 +37,8 @@ class TrialTask:
             return None
         scores = any(section.type == "perplexity" for section in task.metrics)
         writer = Writer(tokenizer, template, task.max_new_tokens, scores)
-        return cls(task, read_questions(task, experiment.data), writer, metric)
+        some, _ = parted(read_questions(task, experiment.data), task)
+        return cls(task, some, writer, metric)
 
     def numbers(self, model: Any) -> dict[str, Any]:
         """What a loaded model gets: {"tickets/exact_match": 0.83, "tickets/exact_match_parts": [...]}."""

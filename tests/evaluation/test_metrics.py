@@ -45,6 +45,7 @@ def test_every_section_has_an_implementation() -> None:
         ("contains", {}, ["Paris", "Paris", ""], ["It is PARIS.", "Pari", "x"], [1, 0, 0]),
         ("regex", {"pattern": r"^\d+$"}, ["", ""], ["42", "x42"], [1, 0]),
         ("regex", {"pattern": r"label: (\w+)"}, ["dog", "dog", "dog"], ["label: dog", "label: cat", "dog"], [1, 0, 0]),
+        ("regex", {"pattern": "z"}, ["", ""], ["a" * 9_999 + "z", "a" * 10_000 + "z"], [1, 0]),
         ("token_f1", {}, ["the black cat", "x", ""], ["a black dog", "y", ""], [0.5, 0, 1]),
         ("accuracy", {}, ["Positive", "negative", "positive"], ["positive.", "**Negative**", "positively"], [1, 1, 0]),
         ("accuracy", {"labels": ["no", "no idea"]}, ["no idea", "no"], ["No idea!", "nothing"], [1, 0]),
@@ -173,9 +174,12 @@ def test_a_section_that_cannot_be_used_is_refused(tmp_path: Path, keys: Any, con
         check(SECTION.validate_python({"type": "valid_json", **keys}))
 
 
-def test_a_schema_reads_no_network() -> None:
+def test_a_schema_reads_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr("socket.create_connection", lambda *given, **keys: called.append(given))
     with pytest.raises(ConfigError, match="refers to 'http://127.0.0.1:1/x'"):
         scored("valid_json", [""], ["{}"], json_schema={"$ref": "http://127.0.0.1:1/x"})
+    assert called == []
 
 
 @pytest.mark.parametrize(

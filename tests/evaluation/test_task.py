@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from ftlib.config import DataSection, TaskSection
 from ftlib.errors import DataError
-from ftlib.evaluation.task import Question, digest, read_questions
+from ftlib.evaluation.task import Question, digest, parted, read_questions
 from tests.conftest import write_jsonl
 
 
@@ -67,3 +68,35 @@ def test_a_file_that_is_not_there_is_called_by_its_key() -> None:
     section = TaskSection.model_validate({"name": "t", "data": "gone.jsonl", "metrics": ["exact_match"]})
     with pytest.raises(DataError, match="evaluation.tasks.t.data"):
         read_questions(section, DataSection(train="x.jsonl"))
+
+
+@pytest.mark.parametrize(("count", "asked", "trials"), [(10, None, 5), (10, 3, 3), (300, None, 100), (7, 2, 2)])
+def test_the_verdict_is_on_rows_that_no_trial_has_answered(
+    count: int, asked: int | None, trials: int, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"{n}?", "completion": "x"} for n in range(count)]
+    questions = read(tmp_path, rows)
+    task = TaskSection.model_validate({"name": "t", "data": "x", "metrics": ["exact_match"], "trial_rows": asked})
+    some, others = parted(questions, task)
+    assert len(some) == trials
+    assert sorted(some + others, key=str) == sorted(questions, key=str)
+    places = [questions.index(question) for question in some]
+    assert max(after - before for before, after in pairwise(places)) <= count / trials + 1
+
+
+def test_a_group_is_on_one_side(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "completion": "x", "document": n % 4} for n in range(12)]
+    task = TaskSection.model_validate({"name": "t", "data": "x", "metrics": ["exact_match"]})
+    some, others = parted(read(tmp_path, rows, group="document"), task)
+    assert {question.group for question in some}.isdisjoint({question.group for question in others})
+    with pytest.raises(DataError, match="of one group"):
+        parted(read(tmp_path, [{**row, "document": 1} for row in rows], group="document"), task)
+
+
+@pytest.mark.parametrize("trial_rows", [None, 5])
+def test_one_side_may_not_be_empty(trial_rows: int | None, tmp_path: Path) -> None:
+    count = 1 if trial_rows is None else 5
+    keys = {"name": "t", "data": "x", "metrics": ["exact_match"], "trial_rows": trial_rows}
+    questions = read(tmp_path, [{"prompt": f"{n}?", "completion": "x"} for n in range(count)])
+    with pytest.raises(DataError, match="set trial_rows"):
+        parted(questions, TaskSection.model_validate(keys))
