@@ -18,7 +18,7 @@ from ftlib.run.directory import Run
 from ftlib.run.layout import COMMANDS
 
 EVENT = "steered"
-Deed = Literal["stop", "resume", "clone", "boost", "add"]
+Deed = Literal["stop", "resume", "clone", "boost", "add", "replicate"]
 
 
 @dataclass(frozen=True)
