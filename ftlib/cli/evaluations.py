@@ -1,8 +1,8 @@
-"""The command that asks models the questions of a file and says how good their answers are."""
+"""The command that asks models the questions of a file, or benchmarks, and says how good their answers are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ from ftlib.driver.terminal import echo, print_table, say
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ftlib.config import TaskSection
+
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.argument("file", metavar="FILE")
+@click.argument("words", nargs=-1, required=True, metavar="MODEL... [FILE]")
 @click.option(
     "--metric",
     "metrics",
@@ -44,46 +45,46 @@ if TYPE_CHECKING:
 )
 @click.option("--examples", metavar="FILE", help="Rows with answers, which --few-shot shows.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep the numbers and every answer there."
+    "--benchmark",
+    metavar="TASK[,TASK]",
+    help="Ask lm-eval's benchmarks, and no FILE: names, or YAML files of tasks.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Keep the numbers and every answer there.",
 )
 @click.option("--trust", is_flag=True, help="Let code run that comes with a model.")  # fmt: skip
 def evaluate(
-    models: tuple[str, ...],
-    file: str,
+    words: tuple[str, ...],
     metrics: tuple[str, ...],
-    max_new_tokens: int,
+    benchmark: str | None,
     limit: int | None,
-    group: str | None,
-    system: str | None,
     shown: int | None,
     examples: str | None,
     out: Path | None,
     trust: bool,
+    **keys: Any,
 ) -> int:
     """Ask MODELs the questions of FILE, and compare the first MODEL with each other one.
 
     A MODEL is a Hub name or a folder, registry:NAME[@N], a run or RUN/trials/ID, or https://HOST/v1#NAME, in any mix.
     """
-    import yaml
-    from pydantic import ValidationError
-
-    from ftlib.config import TaskSection
-    from ftlib.config.messages import explain
     from ftlib.driver import evaluate as driver
     from ftlib.errors import InputError
 
-    keys = {"max_new_tokens": max_new_tokens, "limit": limit, "group": group, "system": system}
-    named = [yaml.safe_load(metric) if metric.startswith("{") else metric for metric in metrics or ("exact_match",)]
-    tree = {"name": "task", "data": file, "metrics": named, **keys}
-    try:
-        task = TaskSection.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(explain(error, TaskSection, "evaluate")) from None
-    results, found = driver.evaluate(models, task, shown or 0, examples, trust)
-    one = found["tasks"][task.name]
-    if one["contenders"]:
-        print_table(to_table(one))
-        echo(f"{one['rows']:,} rows" + (f" in {one['units']:,} groups" if one["units"] != one["rows"] else ""))
+    if benchmark is not None:
+        _check_alone()
+        results, found = driver.do_benchmarks(words, _names(benchmark), limit, trust)
+    elif len(words) < 2:
+        raise InputError(f"'{words[0]}' is all there is: give the MODELs and then the FILE of questions.")
+    else:
+        task = _task(words[-1], metrics, {"limit": limit, **keys})
+        results, found = driver.evaluate(words[:-1], task, shown or 0, examples, trust)
+    for name, one in found["tasks"].items():
+        if one["contenders"]:
+            _print(name if benchmark is not None else None, one)
     for sentence in found["failed"]:
         say(f"warning: {sentence}")
     if out is not None:
@@ -91,6 +92,65 @@ def evaluate(
         driver.write(results, found, out)
         echo(f"answers and numbers: {out}")
     return 1 if found["failed"] else 0
+
+
+def _check_alone() -> None:
+    """Raises InputError for an option that says something of FILE: a benchmark has its own."""
+    from ftlib.errors import InputError
+
+    context = click.get_current_context()
+    for name in ("metrics", "max_new_tokens", "group", "system", "shown", "examples"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = next(one for one in context.command.params if one.name == name).opts[0]
+            raise InputError(f"{option} belongs to a FILE, and --benchmark asks none: leave one of the two out.")
+
+
+def _names(benchmark: str) -> list[str]:
+    from ftlib.errors import InputError
+
+    names = [name for part in benchmark.split(",") if (name := part.strip())]
+    if not names:
+        raise InputError("--benchmark names no benchmark: give names of lm-eval's (arc_easy,gsm8k) or YAML files.")
+    return names
+
+
+def _task(file: str, metrics: Sequence[str], keys: Mapping[str, Any]) -> TaskSection:
+    """The task that the options describe. Raises InputError for what is none."""
+    from pydantic import ValidationError
+
+    from ftlib.config import TaskSection
+    from ftlib.config.messages import explain
+    from ftlib.errors import InputError
+
+    named = [_metric(metric) for metric in metrics or ("exact_match",)]
+    try:
+        return TaskSection.model_validate({"name": "task", "data": file, "metrics": named, **keys})
+    except ValidationError as error:
+        raise InputError(explain(error, TaskSection, "evaluate")) from None
+
+
+def _metric(text: str) -> Any:
+    import yaml
+
+    from ftlib.errors import InputError
+
+    try:
+        return yaml.safe_load(text) if text.startswith("{") else text
+    except yaml.YAMLError as error:
+        reason = str(getattr(error, "problem", None) or error)
+        raise InputError(f"--metric {text}: it is no mapping as in YAML: {reason}.") from None
+
+
+def _print(name: str | None, task: Mapping[str, Any]) -> None:
+    from ftlib.evaluation.verdict import rows_of
+
+    if name is not None:
+        echo(name)
+    print_table(to_table(task))
+    echo(rows_of(task))
+    for one, contender in task["contenders"].items():
+        for sentence in contender["warnings"]:
+            say(f"warning: {one}: {sentence}")
 
 
 def to_table(task: Mapping[str, Any]) -> Table:

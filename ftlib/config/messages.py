@@ -159,6 +159,8 @@ def dotted_paths(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def _tag_names(root: type[BaseModel], path: str) -> list[str]:
     sections: list[type[BaseModel]] = [root]
     for part in path.split("."):
+        if part.isdecimal():  # of a list: its members are all alike
+            continue
         fields = [section.model_fields[part] for section in sections if part in section.model_fields]
         sections = [inner for field in fields for inner in models_in(field.annotation)]
     fields = [section.model_fields["type"] for section in sections if "type" in section.model_fields]

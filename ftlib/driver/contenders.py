@@ -20,11 +20,13 @@ from ftlib.evaluation.prompting import Prompting, as_it_is, few_shot, prompted, 
 from ftlib.evaluation.results import Contender
 from ftlib.evaluation.task import Answer, Question
 from ftlib.files.urls import is_url
-from ftlib.models.base import base_of, load_model, load_tokenizer
+from ftlib.models.base import base_of, load_config, load_model, load_tokenizer
 from ftlib.registry import registry
 from ftlib.registry.agreement import beside_base
 from ftlib.registry.bases import REGISTRY
-from ftlib.run.directory import Trial
+from ftlib.run.directory import Run, Trial
+from ftlib.run.layout import RESOLVED, TRIALS
+from ftlib.run.leaderboard import leaderboard
 
 WINNER = "winner"
 ASKED_AT_ONCE = 8  # requests to a URL
@@ -48,7 +50,7 @@ class Loaded:
             before = as_it_is if prompting is None else prompting(task)
             return answers(self.model, writer, prompted(before, questions))
 
-        return Contender(name, what, answer)
+        return Contender(name, what, answer, self.model, self.tokenizer)
 
 
 class Contenders:
@@ -79,10 +81,8 @@ class Contenders:
 
     def of_trial(self, trial: Trial, name: str = WINNER) -> Contender:
         """The weights that a trial has left."""
-        weights = trial.weights
-        if weights is None:
-            raise InputError(f"trial {trial.id} of {trial.path.parents[1].name} has left no weights.")
-        return self._weights(weights, trial.manifest, f"trial {trial.id}").contender(name, f"trial {trial.id}")
+        what = f"trial {trial.id}"
+        return self._weights(weights_of(trial), trial.manifest, what).contender(name, what)
 
     def version(self, name: str) -> Contender:
         """A version of the registry: registry:NAME or registry:NAME@N."""
@@ -146,7 +146,8 @@ def check_named(name: str, experiment: Experiment) -> None:
     """Raises InputError or DataError for somebody in `evaluation.against` who cannot be had."""
     section = experiment.evaluation
     if name == "few_shot":
-        few_shot(section.tasks[0], experiment.data, section.few_shot, section.seed)
+        for task in section.tasks:
+            few_shot(task, experiment.data, section.few_shot, section.seed)
     elif name == "rag":
         rag(Path(str(section.passages)))
     elif name.startswith(REGISTRY):
@@ -156,6 +157,63 @@ def check_named(name: str, experiment: Experiment) -> None:
         raise InputError(
             f"evaluation.against: '{name}' is none of {', '.join(known)}, and no folder.{nearest(name, known)}"
         )
+
+
+def maker(name: str, made: Contenders) -> Callable[[], Contender]:
+    """What makes a contender of a MODEL of the command line. Raises InputError for a model that is not there."""
+    if is_served(name):
+        served = at_url(name)
+        return lambda: served
+    if name.startswith(REGISTRY):
+        registry.resolve(name.removeprefix(REGISTRY))
+        return lambda: made.version(name)
+    trial = trial_of(Path(name))
+    if trial is not None:
+        weights_of(trial)
+        return lambda: made.of_trial(trial, name)
+    _check_base(name, made.model)
+    return lambda: made.folder(name)
+
+
+def is_base(name: str) -> bool:
+    """Whether a MODEL of the command line is a base: it has learned no task, so examples may help it."""
+    return not is_served(name) and not name.startswith(REGISTRY) and trial_of(Path(name)) is None
+
+
+def _check_base(name: str, model: ModelSection) -> None:
+    if Path(name).is_file() and not name.endswith(".gguf"):
+        raise InputError(f"MODEL '{name}' is a file, and no model. The file of questions comes last.")
+    try:
+        load_config(model)
+    except InputError as error:
+        raise InputError(str(error).replace("model.name_or_path", "MODEL")) from None
+
+
+def trial_of(path: Path) -> Trial | None:
+    """The trial that a path means: RUN/trials/ID, or the best of a run; None for what is no run. Raises InputError for
+    a trial that is not there, and for a run without a best one."""
+    if path.parent.name == TRIALS and (path.parents[1] / RESOLVED).is_file():
+        run = Run(path.parents[1])
+        if not path.is_dir():
+            raise InputError(f"{run.path} has no trial '{path.name}'.{nearest(path.name, _ids(run))}")
+        return run.trial(path.name)
+    if not (path / RESOLVED).is_file():
+        return None
+    best = leaderboard(Run(path)).best
+    if best is None:
+        raise InputError(f"{path} has no trial with an evaluation yet.")
+    return Run(path).trial(best.trial)
+
+
+def _ids(run: Run) -> list[str]:
+    return [trial.id for trial in run.trials()]
+
+
+def weights_of(trial: Trial) -> Path:
+    """The folder of a trial's best weights. Raises InputError where it has none."""
+    if trial.weights is None:
+        raise InputError(f"trial {trial.id} of {trial.path.parents[1].name} has left no weights.")
+    return trial.weights
 
 
 def is_served(name: str) -> bool:

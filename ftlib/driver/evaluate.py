@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ftlib.errors import FtlibError, InputError
 
 if TYPE_CHECKING:
-    from ftlib.config import Experiment, TaskSection
+    from ftlib.config import DataSection, Experiment, TaskSection
+    from ftlib.driver.contenders import Contenders
     from ftlib.driver.listener import Listener
     from ftlib.evaluation.results import Contender, Results
-    from ftlib.run.directory import Run, Trial
+    from ftlib.run.directory import Run
 
 FAILED = "evaluation_failed"
 
@@ -25,12 +26,12 @@ def check_tasks(experiment: Experiment) -> None:
         return
     from ftlib.driver.contenders import check_named
     from ftlib.evaluation import metrics
-    from ftlib.evaluation.task import verdict_rows
+    from ftlib.evaluation.task import read_questions, verdict_rows
 
     for task in section.tasks:
         verdict_rows(task, experiment.data, experiment.objective[0])
         for metric in task.metrics:
-            metrics.check(metric)
+            metrics.check(metric, read_questions(task, experiment.data))
     for name in section.against:
         check_named(name, experiment)
 
@@ -110,34 +111,75 @@ def evaluate(
     """Has models do a task; the first is compared with each of the others.
 
     A model is the name or folder of a base, registry:NAME[@N], a run (its best trial), RUN/trials/ID, or URL#MODEL.
-    With `shown`, each model that is no URL is asked once more, shown so many rows of `examples`. Raises FtlibError
-    for a model that cannot be had, and DataError for a file that cannot be read.
+    With `shown`, each base is asked once more, shown so many rows of `examples`. Raises InputError for a model that is
+    not there, and DataError for a file that cannot be read, before anybody is asked.
     """
-    from ftlib.config import DataSection, EvaluationSection, ModelSection
-    from ftlib.driver.contenders import Contenders, at_url, is_served
-    from ftlib.evaluation import metrics
+    from ftlib.config import DataSection, EvaluationSection
+    from ftlib.driver.contenders import is_base, maker
     from ftlib.evaluation.results import do_tasks
 
-    if shown and examples is None:
-        raise InputError("--few-shot shows rows of a file: name it with --examples FILE.")
-    for metric in task.metrics:
-        metrics.check(metric)
     data = DataSection(train=examples or task.data)
     section = EvaluationSection(tasks=[task], few_shot=shown or 1, against=[])
     made: list[Callable[[], Contender]] = []
     for name in dict.fromkeys(models):
-        trial = _trial(name)
-        one = Contenders(data, ModelSection(name_or_path=name, trust_remote_code=trust))
-        if is_served(name):
-            made.append(_later(at_url, name))
-        elif trial is not None:
-            made.append(_later(one.of_trial, trial, name))
-        else:
-            made.append(_later(one.version if name.startswith("registry:") else one.folder, name))
-        if shown and trial is None and not is_served(name) and not name.startswith("registry:"):
+        one = _contenders(name, data, trust)
+        made.append(maker(name, one))
+        if shown and is_base(name):
             made.append(_later(_shown, one, name, section))
+    _check(task, data, shown, examples)
     results = do_tasks(section, data, made)
     return results, results.to_dict(models[0])
+
+
+def do_benchmarks(
+    models: Sequence[str], names: Sequence[str], limit: int | None = None, trust: bool = False
+) -> tuple[Results, dict[str, Any]]:
+    """Has models do benchmarks of lm-eval's, as `evaluate` has them do a file.
+
+    A name is lm-eval's, or the path of a task's YAML file. Raises InputError for what is not there, before anybody is
+    asked.
+    """
+    from ftlib.config import DataSection
+    from ftlib.driver.contenders import is_served, maker
+    from ftlib.evaluation.benchmarks import benchmarks
+    from ftlib.evaluation.results import done
+
+    served = next(filter(is_served, models), None)
+    if served is not None:
+        raise InputError(f"--benchmark needs the model itself, and {served} is a URL.")
+    data = DataSection(train=names[0])
+    made = [maker(name, _contenders(name, data, trust)) for name in dict.fromkeys(models)]
+    results = done(benchmarks(names, limit), made)
+    return results, results.to_dict(models[0])
+
+
+def _contenders(name: str, data: DataSection, trust: bool) -> Contenders:
+    from ftlib.config import ModelSection
+    from ftlib.driver.contenders import Contenders
+
+    return Contenders(data, ModelSection(name_or_path=name, trust_remote_code=trust))
+
+
+def _check(task: TaskSection, data: DataSection, shown: int, examples: str | None) -> None:
+    """Raises InputError for a file, a metric or examples that cannot be used, in the words of the command line."""
+    from ftlib.evaluation import metrics
+    from ftlib.evaluation.prompting import few_shot
+    from ftlib.evaluation.task import read_questions
+
+    if shown and examples is None:
+        raise InputError("--few-shot shows rows of a file: name it with --examples FILE.")
+    if examples is not None and not shown:
+        raise InputError("--examples has the rows that --few-shot N shows: say how many.")
+    if (Path(task.data) / "config.json").is_file():
+        raise InputError(f"FILE '{task.data}' is the folder of a model. The file of questions comes last.")
+    questions = read_questions(task, data, "FILE")
+    for metric in task.metrics:
+        metrics.check(metric, questions)
+    if shown:
+        try:
+            few_shot(task, data, shown, 0)
+        except InputError as error:
+            raise InputError(str(error).replace("data.train", "--examples")) from None
 
 
 def _shown(made: Any, name: str, section: Any) -> Contender:
@@ -149,20 +191,3 @@ def _shown(made: Any, name: str, section: Any) -> Contender:
 
 def _later(make: Callable[..., Contender], *given: Any) -> Callable[[], Contender]:
     return lambda: make(*given)
-
-
-def _trial(name: str) -> Trial | None:
-    """The trial that a path means: RUN/trials/ID, or the best of a run; None for what is no run."""
-    from ftlib.run.directory import Run
-    from ftlib.run.layout import RESOLVED, TRIALS
-    from ftlib.run.leaderboard import leaderboard
-
-    path = Path(name)
-    if path.parent.name == TRIALS and (path.parents[1] / RESOLVED).is_file():
-        return Run(path.parents[1]).trial(path.name)
-    if not (path / RESOLVED).is_file():
-        return None
-    best = leaderboard(Run(path)).best
-    if best is None:
-        raise InputError(f"{path} has no trial with an evaluation yet.")
-    return Run(path).trial(best.trial)

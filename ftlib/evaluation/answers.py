@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from peft import PeftModel, PromptLearningConfig
 
 from ftlib.evaluation.greedy import Decoder, Ids, Row
-from ftlib.evaluation.task import Answer, Question, written
+from ftlib.evaluation.task import Answer, Question, ends_at_blank_line, written
 
+BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 PADDED_ROWS = 16  # at once, where transformers' own loop writes
 
 
@@ -27,7 +29,11 @@ class Writer:
 
     def rows(self, questions: Sequence[Question], slot: int = 0) -> list[Row]:
         """A row each. Raises DataError where the template cannot take a question."""
-        return [Row(self._prompt(question), self._draft(question), self.most, slot) for question in questions]
+        return [self._row(question, slot) for question in questions]
+
+    def _row(self, question: Question, slot: int) -> Row:
+        to_blank_line = ends_at_blank_line(question.prompt, self.template)
+        return Row(self._prompt(question), self._draft(question), self.most, slot, to_blank_line)
 
     def _prompt(self, question: Question) -> Ids:
         text = written(question.prompt, self.tokenizer, self.template)
@@ -47,6 +53,8 @@ class Writer:
     def _answer(self, row: Row, ends: frozenset[int], seconds: float) -> Answer:
         ids = row.written[:-1] if row.written and row.written[-1] in ends else row.written
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        if row.to_blank_line:
+            text = BLANK_LINE.split(text.lstrip("\n"), maxsplit=1)[0]
         if self.scores:
             return Answer(text, len(row.written), seconds, row.nll, row.nll_tokens)
         return Answer(text, len(row.written), seconds)

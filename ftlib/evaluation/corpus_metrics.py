@@ -77,7 +77,10 @@ def perplexity(metric: Perplexity, questions: Sequence[Question], answers: Seque
     nobody computed has no value. Raises InputError where no row has one."""
     measured = [answer.nll is not None and answer.nll_tokens > 0 for answer in answers]
     if not any(measured):
-        raise InputError("metric perplexity: it needs the model itself, and a URL gives no likelihoods: take it out.")
+        raise InputError(
+            "metric perplexity: it needs the model itself. A URL gives no likelihoods, and neither does a model that "
+            "writes by transformers' own loop (prompt tuning, sliding windows): take perplexity out."
+        )
     known = zip(answers, measured, strict=True)
     sums = np.array([[answer.nll or 0.0, answer.nll_tokens] if there else [0.0, 0.0] for answer, there in known])
     return Score(metric.name, metric.better, _exp_of_mean(sums), sums, _exp_of_mean)

@@ -35,6 +35,7 @@ class Row:
     draft: Ids
     most: int  # tokens that are written at most
     slot: int = 0
+    to_blank_line: bool = False  # the answer ends at its first blank line
     written: Ids = field(default_factory=list)
     nll: float = 0.0  # of the right answer's tokens, their negative log-likelihoods added up
     nll_tokens: int = 0

@@ -39,6 +39,8 @@ METRICS: dict[type[Section], Callable[..., Score]] = {
     config.Function: function_metric.function,
     config.Judge: judge.judge,
 }
+READ = (config.Number, config.Accuracy, config.F1Macro, config.JsonF1)  # they read each reference
+TRIED = (config.Regex, config.Function)  # they run what a user wrote
 PACKAGES = {config.Rouge: "rouge_score", config.Bleu: "sacrebleu", config.Chrf: "sacrebleu", config.Wer: "jiwer"}
 
 
@@ -63,8 +65,12 @@ def why_not_there(metric: MetricSection) -> str | None:
     return f"metric {metric.type}: it needs the package {package}: pip install 'ftlib[metrics]'."
 
 
-def check(metric: MetricSection) -> None:
-    """Raises ConfigError for what is missing: a library, the file of a schema, a function, a judge's key."""
+def check(metric: MetricSection, questions: Sequence[Question] = ()) -> None:
+    """Raises ConfigError for what is missing: a library, the file of a schema, a function, a judge's key.
+
+    With the `questions` of a task also DataError for a reference that the metric cannot read, and ConfigError for a
+    function that fails on the first of them. So nobody answers in vain.
+    """
     if why := why_not_there(metric):
         raise ConfigError(why)
     if isinstance(metric, config.ValidJson | config.JsonF1) and metric.json_schema is not None:
@@ -75,3 +81,6 @@ def check(metric: MetricSection) -> None:
         judge.key_of(metric)
     elif isinstance(metric, config.Accuracy | config.F1Macro) and metric.labels is not None:
         label_metrics.labels_of(metric)
+    some = questions if isinstance(metric, READ) else questions[:1] if isinstance(metric, TRIED) else ()
+    if some:
+        score(metric, some, [Answer(question.reference) for question in some])

@@ -20,14 +20,15 @@ MOST_CHARACTERS = 50_000_000  # of a folder of passages
 def few_shot(task: TaskSection, data: DataSection, count: int, seed: int) -> Prompting:
     """Puts `count` rows of the training data before each question, as turns that were answered.
 
-    The same rows for each question, drawn with `seed`, and never a row of the task itself. Raises InputError where the
-    training rows have no questions with answers.
+    The same rows for each question, drawn with `seed`, without their system messages, and never a row of the task
+    itself. Raises InputError where the training rows have no questions with answers.
     """
     training = task.model_copy(update={"data": data.train, "limit": None, "group": None, "system": None})
     asked = [_bare(question).prompt for question in read_questions(task, data)]
-    rows = [row for row in read_questions(training, data) if len(row.prompt) == 1 and row.prompt not in asked]
+    rows = [_bare(row) for row in read_questions(training, data, "data.train")]
+    rows = [row for row in rows if len(row.prompt) == 1 and row.prompt not in asked]
     if not rows:
-        raise InputError("few_shot: the training rows have no example that is not a row of the task too.")
+        raise InputError("few_shot: data.train has no single question with its answer that is not in the task too.")
     shown = random.Random(seed).sample(rows, min(count, len(rows)))
     examples = tuple(turn for row in shown for turn in (*row.prompt, _assistant(row.reference)))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftlib.config import DataSection, EvaluationSection, TaskSection
+from ftlib.config.evaluation import Better
 from ftlib.errors import FtlibError
 from ftlib.evaluation.metrics import score
 from ftlib.evaluation.score import Score
@@ -28,6 +29,8 @@ class Contender:
     name: str
     what: str
     answer: Answering
+    model: Any = None  # loaded; None behind a URL
+    tokenizer: Any = None
 
 
 @dataclass
@@ -45,6 +48,11 @@ class TaskResult:
     def groups(self) -> list[str] | None:
         """What rows of one origin share, a row; None where each row counts."""
         return None if self.task.group is None else [str(question.group) for question in self.questions]
+
+    @property
+    def metrics(self) -> dict[str, Better]:
+        """Each metric's name, and which way is better."""
+        return {section.name: section.better for section in self.task.metrics}
 
     @property
     def units(self) -> int:
@@ -66,7 +74,7 @@ class TaskResult:
             "units": self.units,
             "data": self.task.data,
             "hash": digest(self.questions),
-            "metrics": {section.name: section.better for section in self.task.metrics},
+            "metrics": self.metrics,
             "shares": [name for name, one in next(iter(self.scores.values()), {}).items() if one.is_share],
             "contenders": {name: self._numbers(name) for name in self.scores},
             "comparisons": list(self._comparisons(ours)),
@@ -132,7 +140,7 @@ class TaskResult:
 class Results:
     """All tasks. `failed` says, a sentence each, what could not be done."""
 
-    tasks: list[TaskResult]
+    tasks: Sequence[TaskResult]
     failed: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -159,8 +167,13 @@ def do_tasks(
     `metric` is what trials were compared by: of its task, the rows that they have answered are left out.
     Raises DataError for tasks that cannot be read. A contender that fails is a sentence in `failed`.
     """
-    started = time.perf_counter()
     tasks = [TaskResult(task, verdict_rows(task, data, metric), section.seed) for task in section.tasks]
+    return done(tasks, contenders)
+
+
+def done(tasks: Sequence[TaskResult], contenders: Iterable[Callable[[], Contender]]) -> Results:
+    """The tasks, done by all contenders. A contender that fails is a sentence in `failed`."""
+    started = time.perf_counter()
     results = Results(tasks)
     for make in contenders:
         try:

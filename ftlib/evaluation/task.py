@@ -43,12 +43,13 @@ class Answer:
     nll_tokens: int = 0
 
 
-def read_questions(task: TaskSection, data: DataSection) -> list[Question]:
+def read_questions(task: TaskSection, data: DataSection, key: str | None = None) -> list[Question]:
     """The rows of a task's data, read by the keys of `data` (format, columns) where they fit, else by their own shape.
 
-    Raises DataError for what is not there, for a row without an answer, and for a column `group` that is not there.
+    `key` is what messages call the data; None is the key of the task. Raises DataError for what is not there, for a row
+    without an answer, and for a column `group` that is not there.
     """
-    key = f"evaluation.tasks.{task.name}.data"
+    key = key or f"evaluation.tasks.{task.name}.data"
     section = data.model_copy(
         update={"train": task.data, "eval": None, "ignore_columns": [], "max_rows": task.limit or MOST_ROWS}
     )
@@ -140,13 +141,26 @@ def digest(questions: Sequence[Question]) -> str:
 
 
 def written(prompt: Sequence[Turn], tokenizer: Any, template: str | None) -> str:
-    """A prompt as a model reads it, as training writes it. Raises DataError where the template cannot take it."""
+    """A prompt as a model reads it, as training writes it. Raises DataError where the template cannot take it.
+
+    Without a template, a question alone is its text. Several turns are their texts, with a blank line after each.
+    """
     record: dict[str, Any] = {"prompt": list(prompt)}
     try:
         if template is None:
-            return without_opening(plain(list(prompt), record, ("user",))[0], tokenizer)
+            return without_opening(_without_template(prompt, record), tokenizer)
         script = script_of(list(prompt), record, tokenizer, template)
         script.check()
         return script.write(script.turns, asks=True)
     except BadRow as bad:
         raise DataError(f"a question cannot be written for the model: {bad}.") from None
+
+
+def ends_at_blank_line(prompt: Sequence[Turn], template: str | None) -> bool:
+    """Whether the answer to a prompt ends at its first blank line: so ends each turn of the prompt itself."""
+    return template is None and len(prompt) > 1
+
+
+def _without_template(prompt: Sequence[Turn], record: dict[str, Any]) -> str:
+    texts = [plain([turn], record, (turn["role"],))[0] for turn in prompt]
+    return texts[0] if len(texts) == 1 else "".join(f"{text}\n\n" for text in texts)

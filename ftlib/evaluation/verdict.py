@@ -37,10 +37,10 @@ def written(number: Mapping[str, float | None], metric: str, task: Mapping[str, 
 
 def _gained(task: Mapping[str, Any], metric: str, rival: str | None) -> str:
     if rival is None:
-        return f" on {_rows(task)}"
+        return f" on {rows_of(task)}"
     found, theirs = _comparison(task, metric, rival), task["contenders"][rival]["numbers"][metric]["value"]
     chance = "" if (found["p"] or 0) < CHANCE else ", no difference beyond chance"
-    return f", {called(rival)} {_written(theirs, metric, task)}, {_p(found['p'])} on {_rows(task)}{chance}"
+    return f", {called(rival)} {_written(theirs, metric, task)}, {_p(found['p'])} on {rows_of(task)}{chance}"
 
 
 def _lost(task: Mapping[str, Any], metric: str, rival: str | None) -> str:
@@ -75,10 +75,15 @@ def _comparison(task: Mapping[str, Any], metric: str, rival: str) -> Mapping[str
     return found
 
 
-def _rows(task: Mapping[str, Any]) -> str:
-    if task["units"] == task["rows"]:
-        return f"{task['rows']:,} rows"
-    return f"{task['units']:,} groups of {task['rows']:,} rows"
+def rows_of(task: Mapping[str, Any]) -> str:
+    """How much a number is of: `200 rows`, `40 groups of 200 rows`."""
+    rows = _counted(task["rows"], "row")
+    return rows if task["units"] == task["rows"] else f"{_counted(task['units'], 'group')} of {rows}"
+
+
+def _counted(number: int, what: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _written(value: float | None, metric: str, task: Mapping[str, Any]) -> str:

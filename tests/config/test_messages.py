@@ -54,6 +54,12 @@ from ftlib.errors import ConfigError
         ("scale.num_workers", 2, "use strategy: ddp"),
         ("model", None, "model is None, but must be a section"),
         ("name", "a/b", "must be letters, digits"),
+        ("evaluation", {"tasks": [{"name": "t", "data": "x", "metrics": [{}]}]}, "write one of: exact_match, contains"),
+        (
+            "evaluation",
+            {"tasks": [{"name": "t", "data": "x", "metrics": [{"type": "regex"}]}]},
+            "evaluation.tasks.0.metrics.0.pattern is missing",
+        ),
         ("storage", "ftp://bucket/x", "use a path, s3://BUCKET/... or gs://BUCKET/..."),
         ("model.init", "random", "an adapter on random weights"),
         ("sweep", {"space": {}}, "sweep.space is empty"),

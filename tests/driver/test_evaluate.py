@@ -144,7 +144,20 @@ def test_models_of_each_kind_do_a_file(worth: tuple[Run, str], base: Path, tmp_p
         (["BASE", "gone.jsonl"], "gone.jsonl"),
         (["BASE", "FILE", "--metric", "exact_mtch"], "exact_mtch"),
         (["BASE", "FILE", "--few-shot", "2"], "--examples"),
+        (["BASE", "FILE", "--metric", "{type: regex"], "it is no mapping"),
+        (["BASE", "FILE", "--metric", "number"], "has no number"),
+        (["BASE", "FILE", "--few-shot", "2", "--examples", "FILE"], "--examples has no single question"),
+        (["BASE", "FILE", "--few-shot", "2", "--examples", "gone.jsonl"], "--examples: no such file"),
+        (["BASE", "FILE", "--examples", "FILE"], "say how many"),
+        (["BASE", "FILE", "--out", "FILE"], "is a file"),
+        (["BASE"], "the FILE of questions"),
+        (["FILE", "BASE"], "The file of questions comes last"),
+        (["BASE", "BASE"], "is the folder of a model"),
+        (["BASE", "org/nobody", "FILE"], "MODEL: 'org/nobody' is neither"),
         (["https://localhost/v1", "FILE"], "#MODEL"),
+        (["https://localhost/v1#m", "--benchmark", "arc_easy"], "is a URL"),
+        (["BASE", "--benchmark", "arc_easy", "--system", "Hi"], "--system belongs to a FILE"),
+        (["BASE", "--benchmark", ","], "names no benchmark"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said(
@@ -152,9 +165,17 @@ def test_what_cannot_be_evaluated_is_said(
 ) -> None:
     file = write_jsonl(tmp_path / "test.jsonl", rows(4))
     status, output = ftlib("evaluate", *[{"BASE": base, "FILE": file}.get(word, word) for word in arguments])
-    assert status != 0
+    assert status == 2
     assert message in output
-    assert "Traceback" not in output
+    assert "s/answer" not in output  # nobody was asked
+
+
+def test_a_run_without_a_winner_and_a_trial_that_is_not_there_are_said(tmp_path: Path) -> None:
+    (tmp_path / "run" / "trials" / "000").mkdir(parents=True)
+    (tmp_path / "run" / "resolved.json").write_text(json.dumps({"objective": ["eval_loss", "min"]}))
+    for name, message in (("run", "has no trial with an evaluation yet"), ("run/trials/00", "Did you mean '000'?")):
+        status, output = ftlib("evaluate", tmp_path / name, write_jsonl(tmp_path / "test.jsonl", rows(2)))
+        assert (status, message in output) == (2, True), output
 
 
 @pytest.mark.parametrize(
@@ -165,6 +186,7 @@ def test_what_cannot_be_evaluated_is_said(
             "'bse' is none of base, few_shot, rag, registry:NAME, and no folder. Did you mean 'base'?",
         ),
         ({"tasks": [{"name": "t", "data": "gone.jsonl", "metrics": ["exact_match"]}]}, "evaluation.tasks.t.data"),
+        ({"tasks": [{"name": "t", "data": "FILE", "metrics": ["number"]}], "against": []}, "has no number"),
     ],
 )
 def test_tasks_are_read_before_anything_is_trained(
@@ -174,7 +196,9 @@ def test_tasks_are_read_before_anything_is_trained(
     from ftlib.driver.evaluate import check_tasks
 
     file = write_jsonl(tmp_path / "test.jsonl", rows(4))
-    tree["evaluation"] = {"tasks": [{"name": "t", "data": str(file), "metrics": ["exact_match"]}], **change}
+    tree["evaluation"] = {"tasks": [{"name": "t", "data": "FILE", "metrics": ["exact_match"]}], **change}
+    for task in tree["evaluation"]["tasks"]:
+        task["data"] = task["data"].replace("FILE", str(file))
     with pytest.raises((FtlibError, DataError)) as caught:
         check_tasks(Experiment.parse(tree))
     assert message in str(caught.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from torch.nn.functional import cross_entropy
 from ftlib.config import ModelSection
 from ftlib.evaluation import greedy
 from ftlib.evaluation.answers import Writer, answers, why_not_drafted
-from ftlib.evaluation.task import Question
+from ftlib.evaluation.task import Question, written
 from ftlib.models.base import load_model, load_tokenizer
+from tests.conftest import ftlib, rows, write_jsonl
 
 BEFORE = ({"role": "user", "content": "The apple is red."}, {"role": "assistant", "content": "It is red."})
 MOST = 6
@@ -82,6 +85,34 @@ def test_the_reference_has_its_likelihood(loaded: tuple[Any, Any]) -> None:
         logits = model(ids).logits[0, len(row.prompt) - 1 : -1].float()
         assert answer.nll == pytest.approx(float(cross_entropy(logits, torch.tensor(row.draft), reduction="sum")), 1e-4)
         assert answer.nll_tokens == len(tokenizer(question.reference)["input_ids"]) + 1
+
+
+def test_without_a_template_turns_are_texts_with_blank_lines(loaded: tuple[Any, Any]) -> None:
+    """And an answer ends at its first one."""
+    _, tokenizer = loaded
+    first, several = questions()[3], questions(BEFORE)[3]
+    assert written(first.prompt, tokenizer, None) == first.prompt[-1]["content"]
+    assert written(several.prompt, tokenizer, None) == (
+        f"The apple is red.\n\nIt is red.\n\n{several.prompt[-1]['content']}\n\n"
+    )
+    writer = Writer(tokenizer, None, MOST)
+    rows = writer.rows([first, several, several])
+    for row, text in zip(rows, ("It is\n \nred.", "\nIt is\n \nred.", "It\nis"), strict=True):
+        row.written = tokenizer(text, add_special_tokens=False)["input_ids"]
+    texts = [answer.text for answer in writer.answers(rows, frozenset(), 0.0)]
+    assert texts == ["It is\n \nred.", "It is", "It\nis"]
+
+
+def test_a_base_without_a_template_is_shown_examples(base: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare)
+    (bare / "chat_template.jinja").unlink()
+    asked, shown = write_jsonl(tmp_path / "a.jsonl", rows(4)), write_jsonl(tmp_path / "b.jsonl", rows(9)[4:])
+    status, output = ftlib("evaluate", bare, asked, "--few-shot", 2, "--examples", shown, "--out", tmp_path / "out")
+    assert status == 0, output
+    lines = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert [line["contender"] for line in lines] == [str(bare)] * 4 + [f"{bare} (few-shot)"] * 4
+    assert all("\n\n" not in line["answer"] for line in lines[4:])
 
 
 def test_an_adapter_with_tokens_of_its_own_answers_too(base: Path, loaded: tuple[Any, Any]) -> None:
