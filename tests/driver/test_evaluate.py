@@ -122,9 +122,10 @@ def _without_speed(after: dict[str, Any], before: dict[str, Any]) -> dict[str, A
 def test_models_of_each_kind_do_a_file(worth: tuple[Run, str], base: Path, tmp_path: Path) -> None:
     run, _ = worth
     file = write_jsonl(tmp_path / "test.jsonl", rows(8))
+    shown = write_jsonl(tmp_path / "shown.jsonl", rows(40)[20:])
     status, output = ftlib(
         "evaluate", run.path, run.path / "trials" / "000", base, file, "--max-new-tokens", "8",
-        "--few-shot", "1", "--examples", write_jsonl(tmp_path / "shown.jsonl", rows(40)[20:]), "--out", tmp_path / "out",
+        "--few-shot", "1", "--examples", shown, "--out", tmp_path / "out",
     )  # fmt: skip
     assert status == 0, output
     found = read_json(tmp_path / "out" / "evaluation.json")["tasks"]["task"]

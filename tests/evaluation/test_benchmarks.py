@@ -11,7 +11,7 @@ import yaml
 from tests.conftest import COLOURS, ftlib, write_jsonl
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'ftlib[benchmarks]'")
-CHOICES = COLOURS[:3]
+CHOICES, METRICS = COLOURS[:3], ("acc", "acc_norm")
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def benchmark(tmp_path: Path) -> Path:
         "doc_to_text": "{{ask}}",
         "doc_to_choice": "{{choices}}",
         "doc_to_target": "right",
-        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")],
+        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS],
     }  # fmt: skip
     (tmp_path / "colours.yaml").write_text(yaml.safe_dump(task))
     return tmp_path / "colours.yaml"
