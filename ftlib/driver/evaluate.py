@@ -81,7 +81,8 @@ def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | Non
     against = [_later(made.named, name, section) for name in section.against]
     everybody = [*against, _later(made.of_trial, run.trial(trial))]
     results = do_tasks(section, experiment.data, everybody, run.objective[0])
-    found = {"winner": trial, "ties": tied, **results.to_dict(WINNER)}
+    step = run.trial(trial).manifest.get("step")
+    found = {"winner": trial, "step": step, "ties": tied, **results.to_dict(WINNER)}
     found["verdict"] = verdict(found)
     write(results, found, run.path)
     return found
