@@ -6,7 +6,6 @@ a manifest may be another's: it is written so that a reader's program shows it a
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 LONGEST = 60  # characters of a setting: a longer one may be a text of somebody's
 SETTINGS = ("model", "method", "adapter", "train")  # the sections of an experiment that a card tells of
-UNTOLD = ("model.name_or_path", "model.tokenizer", "adapter.from", "method.type", "adapter.type")
+UNTOLD = ("model.name_or_path", "model.tokenizer", "adapter.from", "method.type")
 LEAD = ("difference", "low", "high")
 GENERATES = "text-generation"
 SORTS = "text-classification"
@@ -91,9 +90,8 @@ def metadata(name: str, manifest: Mapping[str, Any]) -> ModelCardData:
 def _hub_name(manifest: Mapping[str, Any]) -> str | None:
     """The base's name on the Hub; None for a folder of somebody's machine, which has a fingerprint."""
     base = _root(manifest)
-    if base.get("fingerprint") is not None or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(base.get("name_or_path"))):
-        return None
-    return str(base["name_or_path"])
+    name = str(base.get("name_or_path", ""))
+    return name if base.get("fingerprint") is None and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else None
 
 
 def _root(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -133,8 +131,8 @@ def _results(evaluation: Mapping[str, Any]) -> Iterator[str]:
     heads = ("task", "metric", "model", "result", "this model leads by", "p", "rows")
     yield _table(heads, [line for name, task in tasks.items() for line in _lines(name, task)])
     yield (
-        "Results and leads have their 95 % intervals. A lead is positive where this model is better; of a share it is in "
-        "points. p is the probability of such a lead by chance. The hashes of the tasks' rows: "
+        "Results and leads have 95 % intervals. A lead is positive where this model is better; of a share it is in "
+        "points. p says how often two models that are equally good differ as much. The hashes of the tasks' rows: "
         + ", ".join(f"{plain(name)} {code(task['hash'])}" for name, task in tasks.items())
         + "."
     )
@@ -169,7 +167,8 @@ def _limits(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Itera
     if evaluation.get("failed"):
         yield f"{len(evaluation['failed'])} parts of the evaluation failed. The manifest names them."
     yield _of_seeds(evaluation.get("seeds"))
-    if (manifest.get("gate") or {}).get("passed") is None:
+    gate = manifest.get("gate")
+    if not isinstance(gate, dict) or gate.get("passed") is None:
         yield "The gate was skipped: nobody has checked that it is served as it was trained."
     yield "Safety, bias, and languages and subjects beyond these tasks were not evaluated."
 
@@ -211,10 +210,10 @@ def _training(manifest: Mapping[str, Any], swept: Mapping[str, Any]) -> Iterator
     if told:
         lines = [(code(path), code(_shown(value)), how) for path, (how, value) in told.items()]
         yield _table(("setting", "value", "by"), lines)
-        yield "All other settings have ftlib's defaults."
+        yield f"The other settings of {', '.join(SETTINGS)} have ftlib's defaults."
     facts = [f"{key} {manifest[key]:,}" for key in ("step", "tokens", "seed") if isinstance(manifest.get(key), int)]
     if facts:
-        yield f"The weights are those of {', '.join(facts)}."
+        yield f"Where the weights come from: {', '.join(facts)}."
     versions = manifest.get("versions")
     if isinstance(versions, dict):
         yield "Versions: " + ", ".join(code(f"{name} {version}") for name, version in versions.items()) + "."
@@ -266,7 +265,8 @@ def _table(heads: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
 
 def plain(value: object) -> str:
     """A text of somebody's in a sentence of Markdown: on one line, without HTML, links and styles."""
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(str(value).split()), quote=False))
+    text = re.sub(r"<(?=[^\s\d])", "&lt;", " ".join(str(value).split()))
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", text)
 
 
 def code(value: object) -> str:
