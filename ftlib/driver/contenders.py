@@ -24,6 +24,7 @@ from ftlib.models.base import base_of, load_model, load_tokenizer
 from ftlib.registry import registry
 from ftlib.registry.agreement import beside_base
 from ftlib.registry.bases import REGISTRY
+from ftlib.registry.version import Version
 from ftlib.run.directory import Trial
 
 WINNER = "winner"
@@ -83,6 +84,10 @@ class Contenders:
         if weights is None:
             raise InputError(f"trial {trial.id} of {trial.path.parents[1].name} has left no weights.")
         return self._weights(weights, trial.manifest, f"trial {trial.id}").contender(name, f"trial {trial.id}")
+
+    def of_copy(self, staged: Version, what: str) -> Contender:
+        """A trial's weights as they are about to be promoted."""
+        return self._weights(staged.weights, staged.manifest, what).contender(WINNER, what)
 
     def version(self, name: str) -> Contender:
         """A version of the registry: registry:NAME or registry:NAME@N."""

@@ -88,7 +88,8 @@ def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | Non
     again = [_later(made.of_trial, replica, seed_name(seed)) for seed, replica in replicas.items()]
     everybody = [*against, _later(made.of_trial, run.trial(trial)), *again]
     results = do_tasks(section, experiment.data, everybody, run.objective[0])
-    found = {"winner": trial, "ties": tied, **results.to_dict(WINNER)}
+    step = run.trial(trial).manifest.get("step")
+    found = {"winner": trial, "step": step, "ties": tied, **results.to_dict(WINNER)}
     found["seeds"] = of_seeds(run, trial, found)
     found["verdict"] = verdict(found)
     write(results, found, run.path)
