@@ -106,8 +106,8 @@ def _tasks(experiment: Experiment) -> Iterator[str]:
             told = f"{len(some):,} answers of each trial at each evaluation, "
         models = len(section.against) + section.seeds
         yield (
-            f"a task:     {task.name}, {', '.join(one.name for one in task.metrics)}: {told}{len(questions):,} of each of "
-            f"{models} models at the end, up to {task.max_new_tokens} tokens each"
+            f"a task:     {task.name}, {', '.join(one.name for one in task.metrics)}: {told}{len(questions):,} of each "
+            f"of {models} models at the end, up to {task.max_new_tokens} tokens each"
         )
 
 
