@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ftlib.report.facts import took
-from ftlib.report.results import WINNER, Evaluation, Number, Task
+from ftlib.report.results import WINNER, Evaluation, Task
 from ftlib.report.shapes import Line, Table
 from ftlib.report.words import NONE, count, gain, last_parts, number, percent, setting
 from ftlib.run.directory import Run
@@ -60,7 +60,9 @@ def notes(evaluation: Evaluation | None) -> list[str]:
     found = list(evaluation.failed)
     if evaluation.seeds is not None:
         seeds = evaluation.seeds
-        scale = percent if _is_share([Number(value=value) for value in seeds.values.values()]) else number
+        task, _, metric = seeds.metric.rpartition("/")
+        shares = evaluation.tasks[task].shares if task in evaluation.tasks else []
+        scale = percent if metric in shares else number
         values = ", ".join(f"{scale(value)} (seed {seed})" for seed, value in seeds.values.items())
         found.append(f"Trial {seeds.trial} was trained again with other seeds: {seeds.metric} {values}.")
     return found
@@ -92,7 +94,7 @@ def _result(name: str, task: Task) -> Result | None:
     numbers = {who: told.numbers[metric] for who, told in task.contenders.items() if metric in told.numbers}
     if metric is None or not any(told.value is not None for told in numbers.values()):
         return None
-    share = _is_share(list(numbers.values()))
+    share = metric in task.shares
     largest = 1.0 if share else max(abs(edge or 0.0) for told in numbers.values() for edge in (told.value, told.high))
     scale = percent if share else number
     bars = [
@@ -111,11 +113,6 @@ def _result(name: str, task: Task) -> Result | None:
     lower = ", lower is better" if task.metrics[metric] == "min" else ""
     role = ", should not be forgotten" if task.role == "regression" else ""
     return Result(name, f"{metric}{lower}, {count(task.rows, 'row')}{role}", bars)
-
-
-def _is_share(numbers: list[Number]) -> bool:
-    edges = [edge for told in numbers for edge in (told.value, told.low, told.high) if edge is not None]
-    return all(0 <= edge <= 1 for edge in edges)
 
 
 def _of_scale(value: float | None, largest: float) -> float:

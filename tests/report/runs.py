@@ -143,7 +143,7 @@ def _task(
         }
         for who, told in numbers.items()
     }
-    return {"role": role, "rows": rows, "units": rows, "data": "test.jsonl", "hash": "x", "metrics": {metric: "max"},
+    return {"role": role, "rows": rows, "units": rows, "data": "test.jsonl", "hash": "x", "metrics": {metric: "max"}, "shares": [metric],
             "contenders": contenders, "comparisons": []}  # fmt: skip
 
 
