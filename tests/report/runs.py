@@ -143,8 +143,8 @@ def _task(
         }
         for who, told in numbers.items()
     }
-    return {"role": role, "rows": rows, "units": rows, "data": "test.jsonl", "hash": "x", "metrics": {metric: "max"}, "shares": [metric],
-            "contenders": contenders, "comparisons": []}  # fmt: skip
+    return {"role": role, "rows": rows, "units": rows, "data": "test.jsonl", "hash": "x", "metrics": {metric: "max"},
+            "shares": [metric], "contenders": contenders, "comparisons": []}  # fmt: skip
 
 
 LABELS = ("billing", "shipping", "account")
