@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,20 +98,21 @@ def row(step: int, loss: float) -> dict[str, Any]:
     return {"step": step, "tokens": 100 * step, "seconds": 1.0 * step, "eval_loss": loss}
 
 
-@contextmanager
-def looking(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
-    """The page. Its console must stay silent, and it must ask nobody but its server."""
+@pytest.fixture(scope="module")
+def page(browser: Browser, world: World) -> Iterator[Page]:
+    """One page for the tests that look: its charts are loaded once. Its console must stay silent to the end, and it
+    must ask nobody but its server."""
     said: list[str] = []
     asked: list[str] = []
-    with browser.new_context(**context) as made:
+    with browser.new_context() as made:
         page = made.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(url)
+        page.goto(world.url)
         yield page
     assert said == []
-    assert [one for one in asked if not one.startswith((url.partition("?")[0], "data:"))] == []
+    assert [url for url in asked if not url.startswith((world.root, "data:"))] == []
 
 
 def accessible(page: Page) -> None:
@@ -120,52 +120,51 @@ def accessible(page: Page) -> None:
     assert found.violations_count == 0, found.generate_report()
 
 
-def test_runs_are_listed_with_their_states(browser: Browser, world: World) -> None:
-    with looking(browser, world.url, viewport={"width": 360, "height": 740}, color_scheme="dark") as page:
-        expect(page.locator("#all tbody tr")).to_have_count(len(NAMES))
-        assert page.url == world.root  # the token is in no history
-        expect(page.locator("#now article")).to_contain_text("0 of 16 trials done · 1 running")
-        expect(page.locator("#row-tickets")).to_contain_text("finished")
-        expect(page.locator("#row-damaged")).to_contain_text("status.json is damaged (it is no JSON, or was cut short)")
-        assert page.evaluate("document.documentElement.scrollWidth") == 360
-        accessible(page)
-        page.get_by_label("Find").fill("tick")
-        expect(page.locator("#all tbody tr")).to_have_count(1)
+def test_runs_are_listed_with_their_states(page: Page, world: World) -> None:
+    expect(page.locator("#all tbody tr")).to_have_count(len(NAMES))
+    assert page.url == world.root  # the token is in no history
+    expect(page.locator("#now article")).to_contain_text("0 of 16 trials done · 1 running")
+    expect(page.locator("#row-tickets")).to_contain_text("finished")
+    expect(page.locator("#row-damaged")).to_contain_text("status.json is damaged (it is no JSON, or was cut short)")
+    accessible(page)
+    page.get_by_label("Find").fill("tick")
+    expect(page.locator("#all tbody tr")).to_have_count(1)
+    page.get_by_label("Find").fill("")
 
 
-def test_curves_appear_while_a_trial_trains(browser: Browser, world: World) -> None:
+def test_curves_appear_while_a_trial_trains(page: Page, world: World) -> None:
     run = world.run("support")
-    with looking(browser, f"{world.url}#/run/support") as page:
-        expect(page.locator("#trial-000")).to_contain_text("2.0000")
-        expect(page.locator("#curves")).to_have_count(0)
-        page.get_by_role("button", name="Stop trial 000").focus()
-        for step, loss in ((20, 1.5), (30, 1.25)):
-            append_row(run.trial("000").metrics_path, row(step, loss))
-        expect(page.locator("#chart-objective .main-svg").first).to_be_attached(timeout=15_000)
-        expect(page.locator("#trial-000")).to_contain_text("1.2500")
-        expect(page.get_by_role("button", name="Stop trial 000")).to_be_focused()
-        accessible(page)
+    page.goto(f"{world.root}#/run/support")
+    expect(page.locator("#trial-000")).to_contain_text("2.0000")
+    expect(page.locator("#curves")).to_have_count(0)
+    page.get_by_role("button", name="Stop trial 000").focus()
+    for step, loss in ((20, 1.5), (30, 1.25)):
+        append_row(run.trial("000").metrics_path, row(step, loss))
+    expect(page.locator("#chart-objective .main-svg").first).to_be_attached(timeout=15_000)
+    expect(page.locator("#trial-000")).to_contain_text("1.2500")
+    expect(page.get_by_role("button", name="Stop trial 000")).to_be_focused()
 
 
-def test_a_click_sends_a_command_and_shows_its_sentence(browser: Browser, world: World) -> None:
+def test_a_click_sends_a_command_and_shows_its_sentence(page: Page, world: World) -> None:
     run = world.run("support")
-    with looking(browser, f"{world.url}#/run/support") as page:
-        page.get_by_role("button", name="Stop trial 000").click()
-        dialog = page.get_by_role("dialog", name="Stop trial 000?")
-        accessible(page)
-        assert commands.waiting(run) == []  # nobody has said yes
-        dialog.get_by_role("button", name="Stop trial 000").click()
-        expect(dialog.get_by_role("status")).to_contain_text("Waiting for the sweep")
-        ((name, command),) = wait_for(lambda: commands.waiting(run))
-        assert command == commands.Command("stop", "000")
-        commands.done(run, name, command, True, "trial 000 is being stopped")
-        expect(dialog.get_by_role("status")).to_have_text("Trial 000 is being stopped.")
-        page.keyboard.press("Escape")
-        page.get_by_role("button", name="Clone trial 000").click()
-        page.get_by_label("Changes").fill("nonsense")
-        page.get_by_role("button", name="Clone trial 000").last.click()
-        expect(page.get_by_role("dialog").get_by_role("status")).to_contain_text("'nonsense' is no override")
-        assert commands.waiting(run) == []
+    page.goto(f"{world.root}#/run/support")
+    page.get_by_role("button", name="Stop trial 000").press("Enter")
+    dialog = page.get_by_role("dialog", name="Stop trial 000?")
+    assert commands.waiting(run) == []  # nobody has said yes
+    dialog.get_by_role("button", name="Stop trial 000").click()
+    expect(dialog.get_by_role("status")).to_contain_text("Waiting for the sweep")
+    ((name, command),) = wait_for(lambda: commands.waiting(run))
+    assert command == commands.Command("stop", "000")
+    commands.done(run, name, command, True, "trial 000 is being stopped")
+    expect(dialog.get_by_role("status")).to_have_text("Trial 000 is being stopped.")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Clone trial 000").click()
+    page.get_by_label("Changes").fill("nonsense")
+    page.get_by_role("button", name="Clone trial 000").last.click()
+    expect(page.get_by_role("dialog").get_by_role("status")).to_contain_text("'nonsense' is no override")
+    assert commands.waiting(run) == []
+    accessible(page)
+    page.keyboard.press("Escape")
 
 
 def wait_for(look: Any) -> Any:
@@ -174,25 +173,34 @@ def wait_for(look: Any) -> Any:
     return found
 
 
-def test_two_runs_stand_beside_each_other(browser: Browser, world: World) -> None:
-    with looking(browser, world.url) as page:
-        for name in ("tickets", "support"):
-            page.get_by_label(f"Choose {name}").check()
-        page.get_by_role("link", name="Show both beside each other").click()
-        expect(page.locator("#chart-beside .main-svg").first).to_be_attached()
-        expect(page.locator("#settings tr", has_text="sweep.num_samples")).to_contain_text("16")
-        expect(page.locator("#results tr", has_text="State")).to_contain_text("running")
-        accessible(page)
+def test_two_runs_stand_beside_each_other(page: Page, world: World) -> None:
+    page.goto(f"{world.root}#/")
+    for name in ("tickets", "support"):
+        page.get_by_label(f"Choose {name}").check()
+    page.get_by_role("link", name="Show both beside each other").press("Enter")
+    expect(page.locator("#chart-beside .main-svg").first).to_be_attached()
+    expect(page.locator("#settings tr", has_text="sweep.num_samples")).to_contain_text("16")
+    expect(page.locator("#results tr", has_text="State")).to_contain_text("running")
 
 
-def test_what_a_run_says_stays_text(browser: Browser, world: World) -> None:
-    with looking(browser, world.url) as page:
-        page.locator("#all th a", has_text="<img").click()
-        expect(page.locator("#leaderboard thead")).to_contain_text(LINK)
-        expect(page.locator("#chart-objective .main-svg").first).to_be_attached()
-        expect(page.locator("h1")).to_have_text(f"name {EVIL}")
-        assert page.locator("img, a[href*=evil], svg a").count() == 0
-        assert "owned" not in page.title().replace(CODE, "")
+@pytest.mark.parametrize("view", ["", "run/tickets", "beside/support/tickets"])
+def test_it_fits_a_phone_in_the_dark(view: str, page: Page, world: World) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{world.root}#/{view}")
+    expect(page.locator("tbody tr").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    accessible(page)
+
+
+def test_what_a_run_says_stays_text(page: Page, world: World) -> None:
+    page.goto(f"{world.root}#/")
+    page.locator("#all th a", has_text="<img").click()
+    expect(page.locator("#leaderboard thead")).to_contain_text(LINK)
+    expect(page.locator("#chart-objective .main-svg").first).to_be_attached()
+    expect(page.locator("h1")).to_have_text(f"name {EVIL}")
+    assert page.locator("img, a[href*=evil], svg a").count() == 0
+    assert page.title() != "owned"
 
 
 def test_a_report_can_ask_nothing(browser: Browser, world: World) -> None:
