@@ -70,15 +70,19 @@ def notes(evaluation: Evaluation | None) -> list[str]:
 
 def about(run: Run, board: Leaderboard) -> list[str]:
     """What was done, to what, when: short facts for the line below the title."""
-    experiment = run.resolved.get("experiment", {})
-    kinds = [str((experiment.get(key) or {}).get("type") or "") for key in ("method", "adapter")]
     states = Counter(row.state for row in board.rows)
     told = ", ".join(f"{amount} {state}" for state, amount in states.items())
     events = run.events()
     day = time.strftime("%d %B %Y", time.gmtime(events[0]["time"])) if events else ""
-    base = f"base {board.model}" if board.model else ""
     trials = f"{count(len(board.rows), 'trial')} ({told})" if told else ""
-    return [fact for fact in (base, *kinds, trials, took(run), day) if fact]
+    return [*subject(run, board), *(fact for fact in (trials, took(run), day) if fact)]
+
+
+def subject(run: Run, board: Leaderboard) -> list[str]:
+    """The base, the method, the adapter."""
+    experiment = run.resolved.get("experiment", {})
+    kinds = [str((experiment.get(key) or {}).get("type") or "") for key in ("method", "adapter")]
+    return [fact for fact in (f"base {board.model}" if board.model else "", *kinds) if fact]
 
 
 def results(evaluation: Evaluation | None) -> list[Result]:
