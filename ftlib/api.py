@@ -162,18 +162,20 @@ class Trial:
         """Puts it into the registry as the next version of `name`, once it has passed the gate.
 
         `conditions` are those of `ftlib promote`: canary, engine, max_rank, merged, gate, unless_worse_than, slack,
-        trust. Raises InputError for what cannot be promoted, and FtlibError for what the gate holds back.
+        if_better_than, no_worse_than, margin, task, trust. Raises InputError for what cannot be promoted, and
+        FtlibError for what the gate holds back.
         """
-        from ftlib.registry import promotion
+        from ftlib.driver.promote import promote
+        from ftlib.driver.task_gate import Conditions
         from ftlib.run.remote_run import bring_weights
 
         try:
-            given = promotion.Conditions(**conditions)
+            given = Conditions(**conditions)
         except TypeError:
-            known = ", ".join(promotion.Conditions.__dataclass_fields__)
+            known = ", ".join(Conditions.__dataclass_fields__)
             raise InputError(f"promote takes {known}; not all of {', '.join(conditions)} are among them.") from None
         bring_weights(self.run.directory, self.directory)
-        return promotion.promote(self.run.directory, self.directory, name, given, _warn)
+        return promote(self.run.directory, self.directory, name, given, _warn)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,14 @@ TRUST = click.option("--trust", is_flag=True, help="Let code run that comes with
 @click.option("--unless-worse-than", "file", type=click.Path(path_type=Path), metavar="FILE",
               help="Only if its loss on FILE is no higher than that of the version NAME means now.")  # fmt: skip
 @click.option("--slack", type=float, default=0.0, metavar="X", help="How much higher it may be: 0.01 for one per cent.")
+@click.option("--if-better-than", "better", metavar="NAME",
+              help="Only if it does the tasks better than NAME by more than chance, and has forgotten nothing: base, "
+              "few_shot, rag, or a name in the registry.")  # fmt: skip
+@click.option("--no-worse-than", "no_worse", metavar="NAME",
+              help="Only if it does the tasks no worse than NAME by --margin, and has forgotten nothing.")  # fmt: skip
+@click.option("--margin", type=float, metavar="X",
+              help="How much worse it may be, in the metric's unit. Default: 0.02, two points of a share.")  # fmt: skip
+@click.option("--task", metavar="NAME", help="The task to compare on. Default: each task of the role target.")
 @click.option("--no-gate", is_flag=True, help="Skip the checks of logits, chat template and loss.")
 @TRUST
 def promote(
@@ -43,17 +51,24 @@ def promote(
     merged: bool,
     file: Path | None,
     slack: float,
+    better: str | None,
+    no_worse: str | None,
+    margin: float | None,
+    task: str | None,
     no_gate: bool,
     trust: bool,
 ) -> None:
     """Put a trial of RUN (the best, unless named) into the registry as the next version of NAME, once it is checked."""
     from ftlib.driver.promote import promote_trial
+    from ftlib.driver.task_gate import Conditions
     from ftlib.errors import InputError, nearest
-    from ftlib.registry import promotion, registry
+    from ftlib.registry import registry
     from ftlib.run.leaderboard import leaderboard
     from ftlib.run.remote_run import bring_weights, open_run
 
-    conditions = promotion.Conditions(canary, engine, max_rank, merged, not no_gate, file, slack, trust)
+    conditions = Conditions(
+        canary, engine, max_rank, merged, not no_gate, file, slack, trust, better, no_worse, margin, task
+    )
     opened = open_run(run)
     best = leaderboard(opened).best
     if trial is None and best is None:

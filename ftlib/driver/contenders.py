@@ -24,6 +24,7 @@ from ftlib.models.base import base_of, load_config, load_model, load_tokenizer
 from ftlib.registry import registry
 from ftlib.registry.agreement import beside_base
 from ftlib.registry.bases import REGISTRY
+from ftlib.registry.version import Version
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import RESOLVED, TRIALS
 from ftlib.run.leaderboard import leaderboard
@@ -83,6 +84,10 @@ class Contenders:
         """The weights that a trial has left."""
         what = f"trial {trial.id}"
         return self._weights(weights_of(trial), trial.manifest, what).contender(name, what)
+
+    def of_copy(self, staged: Version, what: str) -> Contender:
+        """A trial's weights as they are about to be promoted."""
+        return self._weights(staged.weights, staged.manifest, what).contender(WINNER, what)
 
     def version(self, name: str) -> Contender:
         """A version of the registry: registry:NAME or registry:NAME@N."""

@@ -89,7 +89,8 @@ def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | Non
     again = [_later(made.of_trial, replica, seed_name(seed)) for seed, replica in replicas.items()]
     everybody = [*against, _later(made.of_trial, run.trial(trial)), *again]
     results = do_tasks(section, experiment.data, everybody, run.objective[0])
-    found = {"winner": trial, "ties": tied, **results.to_dict(WINNER)}
+    step = run.trial(trial).manifest.get("step")
+    found = {"winner": trial, "step": step, "ties": tied, **results.to_dict(WINNER)}
     found["seeds"] = of_seeds(run, trial, found)
     found["verdict"] = verdict(found)
     write(results, found, run.path)
@@ -126,7 +127,7 @@ def evaluate(
         made.append(maker(name, one))
         if shown and is_base(name):
             made.append(_later(_shown, one, name, section))
-    _check(task, data, shown, examples)
+    _check(task, data, shown, examples, _served(models))
     results = do_tasks(section, data, made)
     return results, results.to_dict(models[0])
 
@@ -140,11 +141,11 @@ def do_benchmarks(
     asked.
     """
     from ftlib.config import DataSection
-    from ftlib.driver.contenders import is_served, maker
+    from ftlib.driver.contenders import maker
     from ftlib.evaluation.benchmarks import benchmarks
     from ftlib.evaluation.results import done
 
-    served = next(filter(is_served, models), None)
+    served = _served(models)
     if served is not None:
         raise InputError(f"--benchmark needs the model itself, and {served} is a URL.")
     data = DataSection(train=names[0])
@@ -160,8 +161,15 @@ def _contenders(name: str, data: DataSection, trust: bool) -> Contenders:
     return Contenders(data, ModelSection(name_or_path=name, trust_remote_code=trust))
 
 
-def _check(task: TaskSection, data: DataSection, shown: int, examples: str | None) -> None:
-    """Raises InputError for a file, a metric or examples that cannot be used, in the words of the command line."""
+def _served(models: Sequence[str]) -> str | None:
+    from ftlib.driver.contenders import is_served
+
+    return next(filter(is_served, models), None)
+
+
+def _check(task: TaskSection, data: DataSection, shown: int, examples: str | None, served: str | None) -> None:
+    """Raises InputError for a file, a metric or examples that cannot be used, in the words of the command line.
+    `served` is a model behind a URL, if there is one."""
     from ftlib.evaluation import metrics
     from ftlib.evaluation.prompting import few_shot
     from ftlib.evaluation.task import read_questions
@@ -175,6 +183,8 @@ def _check(task: TaskSection, data: DataSection, shown: int, examples: str | Non
     questions = read_questions(task, data, "FILE")
     for metric in task.metrics:
         metrics.check(metric, questions)
+        if metric.type == "perplexity" and served is not None:
+            raise InputError(f"metric perplexity needs the model itself, and {served} is a URL.")
     if shown:
         try:
             few_shot(task, data, shown, 0)

@@ -86,7 +86,7 @@ class TaskResult:
         return {
             "what": self.what[name],
             "numbers": {metric: self._number(one) for metric, one in self.scores[name].items()},
-            "tokens_per_second": round(tokens / seconds, 2) if seconds else None,
+            "tokens_per_second": round(tokens / seconds, 2) if tokens and seconds else None,
             "seconds_per_answer": round(seconds / len(answers), 4) if answers else None,
             "warnings": [one.warning for one in self.scores[name].values() if one.warning],
         }

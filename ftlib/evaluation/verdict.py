@@ -21,7 +21,7 @@ def verdict(evaluation: Mapping[str, Any], ours: str = "winner") -> str:
 def _of_task(name: str, task: Mapping[str, Any], ours: str) -> str:
     metric = next(iter(task["metrics"]))
     number, rival = task["contenders"][ours]["numbers"][metric], best_rival(task, metric, ours)
-    own = _written(number["value"], metric, task)
+    own = as_number(number["value"], metric, task)
     if task["role"] == "regression":
         rival = "base" if "base" in task["contenders"] else rival
         return f"{name}: {own}{_lost(task, metric, rival)}"
@@ -32,24 +32,24 @@ def written(number: Mapping[str, float | None], metric: str, task: Mapping[str, 
     """A number with its interval: `83.5 % (77.7 to 88.0)`."""
     own, low, high = (number[key] for key in ("value", "low", "high"))
     span = "" if low is None or high is None else f" ({_bare(low, metric, task)} to {_bare(high, metric, task)})"
-    return f"{_written(own, metric, task)}{span}"
+    return f"{as_number(own, metric, task)}{span}"
 
 
 def _gained(task: Mapping[str, Any], metric: str, rival: str | None) -> str:
     if rival is None:
         return f" on {rows_of(task)}"
-    found, theirs = _comparison(task, metric, rival), task["contenders"][rival]["numbers"][metric]["value"]
+    found, theirs = comparison_with(task, metric, rival), task["contenders"][rival]["numbers"][metric]["value"]
     chance = "" if (found["p"] or 0) < CHANCE else ", no difference beyond chance"
-    return f", {called(rival)} {_written(theirs, metric, task)}, {_p(found['p'])} on {rows_of(task)}{chance}"
+    return f", {called(rival)} {as_number(theirs, metric, task)}, {p_of(found['p'])} on {rows_of(task)}{chance}"
 
 
 def _lost(task: Mapping[str, Any], metric: str, rival: str | None) -> str:
     if rival is None:
         return ""
-    found, theirs = _comparison(task, metric, rival), task["contenders"][rival]["numbers"][metric]["value"]
-    beside = f", {called(rival)} {_written(theirs, metric, task)}"
+    found, theirs = comparison_with(task, metric, rival), task["contenders"][rival]["numbers"][metric]["value"]
+    beside = f", {called(rival)} {as_number(theirs, metric, task)}"
     if is_loss(found):
-        return f"{beside}, a loss beyond chance ({_p(found['p'])})"
+        return f"{beside}, a loss beyond chance ({p_of(found['p'])})"
     return f"{beside}, no loss beyond chance"
 
 
@@ -68,7 +68,8 @@ def called(contender: str) -> str:
     return CALLED.get(contender, contender)
 
 
-def _comparison(task: Mapping[str, Any], metric: str, rival: str) -> Mapping[str, Any]:
+def comparison_with(task: Mapping[str, Any], metric: str, rival: str) -> Mapping[str, Any]:
+    """Of a task in evaluation.json: ours against a contender."""
     found: Mapping[str, Any] = next(
         one for one in task["comparisons"] if one["metric"] == metric and one["theirs"] == rival
     )
@@ -86,7 +87,8 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _written(value: float | None, metric: str, task: Mapping[str, Any]) -> str:
+def as_number(value: float | None, metric: str, task: Mapping[str, Any]) -> str:
+    """A number without its interval: `83.5 %`."""
     return _bare(value, metric, task) + (" %" if value is not None and metric in task["shares"] else "")
 
 
@@ -96,7 +98,8 @@ def _bare(value: float | None, metric: str, task: Mapping[str, Any]) -> str:
     return f"{100 * value:.1f}" if metric in task["shares"] else f"{value:.4g}"
 
 
-def _p(p: float | None) -> str:
+def p_of(p: float | None) -> str:
+    """A p as a reader needs it: `p < 0.001`."""
     if p is None:
         return "p unknown"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"

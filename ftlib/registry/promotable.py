@@ -12,6 +12,8 @@ from ftlib.run import manifest as manifests
 from ftlib.run.directory import Trial
 from ftlib.run.layout import MANIFEST, STATUS
 
+FOUND_AT_PROMOTION = ("gate", "evaluation")  # a trial's own manifest does not say these of itself
+
 
 def promotable(trial: Trial) -> Path:
     """The folder of the trial's weights, checked. Raises InputError, with what is wrong, for weights that cannot be
@@ -42,4 +44,5 @@ def copy_weights(trial: Trial, origin: Path, target: Path, trusted: bool) -> Non
     if trial.weights is None or trial.weights.stat().st_ino != before:
         raise InputError(f"{trial.id} saved new weights while they were being copied: promote it again.")
     manifest = trial.manifest if trusted else manifests.without_code(trial.manifest)
-    write_json(target.parent / MANIFEST, manifest)
+    told = {key: value for key, value in manifest.items() if key not in FOUND_AT_PROMOTION}
+    write_json(target.parent / MANIFEST, told)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ftlib.data import Prepared
 from ftlib.errors import DataError, InputError
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from ftlib.registry.gate import Passed
 
 Say = Callable[[str], None]
+
+
+class Decision(NamedTuple):
+    """What tasks have said for a promotion: their numbers, and what was asked of them."""
+
+    evaluation: dict[str, Any]
+    found: dict[str, Any]
+
+
+Decide = Callable[[Version, Version | None], Decision]  # of a staged copy, and what the name means until now
 
 
 @dataclass(frozen=True)
@@ -51,15 +61,27 @@ class Conditions:
             raise InputError("--slack says how much worse on a file is allowed: name it with --unless-worse-than FILE.")
 
 
-def promote(run: Run, trial: Trial, name: str, conditions: Conditions, say: Say) -> Version:
+def promote(
+    run: Run,
+    trial: Trial,
+    name: str,
+    conditions: Conditions,
+    say: Say,
+    evaluation: Mapping[str, Any] | None = None,
+    decide: Decide | None = None,
+) -> Version:
     """The trial as the next version of `name`, or its canary. `say` hears what was found, a sentence at a time.
+
+    `evaluation` is what is known of the trial on tasks, for the version's manifest. `decide` is asked once the trial
+    has passed the other checks, and again when `name` means another version by the time that the alias is moved; it
+    raises FtlibError for a trial that is not to be promoted.
 
     Raises InputError for what cannot be promoted, merged, or served by the engine, and FtlibError for what the gate
     holds back. The registry is then as it was.
     """
 
-    making = _Promotion(f"trial {trial.id} of {run.name}", conditions, say)
-    compare = making.compare if conditions.unless_worse_than is not None else None
+    making = _Promotion(f"trial {trial.id} of {run.name}", conditions, say, evaluation, decide)
+    compare = making.compare if conditions.unless_worse_than is not None or decide is not None else None
     why = signature.why_foreign(run)
     if why is not None and not conditions.trust:
         say(f"warning: {why}: nothing that it brings runs as code (--trust lets it)")
@@ -70,18 +92,29 @@ def promote(run: Run, trial: Trial, name: str, conditions: Conditions, say: Say)
 class _Promotion:
     """One promotion, from the staged copy on."""
 
-    def __init__(self, owner: str, conditions: Conditions, say: Say) -> None:
+    def __init__(
+        self,
+        owner: str,
+        conditions: Conditions,
+        say: Say,
+        evaluation: Mapping[str, Any] | None,
+        decide: Decide | None,
+    ) -> None:
         self.owner, self.conditions, self.say = owner, conditions, say
+        self.evaluation, self.decide = evaluation, decide
         self.passed: Passed | None = None
+        self.staged: Version | None = None
 
     def examine(self, staged: Version) -> dict[str, Any]:
         """What goes into the version's manifest. Changes the staged folder."""
-        merging = self.conditions.merged
+        self.staged, merging = staged, self.conditions.merged
         if merging and staged.kind == "model":
             raise InputError(f"{self.owner} is a whole model already: leave out --merged.")
         if not merging:
             self._check_engine(staged)
         facts: dict[str, Any] = {"merged": True, "kind": "model"} if merging else {}
+        if self.evaluation is not None:
+            facts["evaluation"] = dict(self.evaluation)
         if merging:
             self._merge(staged)
         facts["gate"] = self._gate(staged)
@@ -94,9 +127,14 @@ class _Promotion:
     def compare(self, reference: Version | None) -> dict[str, Any]:
         """What goes into the manifest of the comparison with the version that the name means."""
         assert self.passed is not None
+        assert self.staged is not None
         found = self.passed.beside(reference)
-        self.say(_of_losses(found["loss"]))
-        return {"gate": found}
+        if "loss" in found:
+            self.say(_of_losses(found["loss"]))
+        if self.decide is None:
+            return {"gate": found}
+        decided = self.decide(self.staged, reference)
+        return {"gate": {**found, "tasks": decided.found}, "evaluation": decided.evaluation}
 
     def _check_engine(self, staged: Version) -> None:
         adapter_files.check(self.owner, staged.path, self.conditions.engine, self.conditions.max_rank)

@@ -2,7 +2,8 @@
 
     a name     an alias: {"version": 3, "history": [1, 2, 3]}, which version the bare name means; while a new version is
                tried on a share of the traffic also "canary": {"version": 4, "share": 0.1}
-    a version  adapter/ (PEFT) or model/ (safetensors), and manifest.json: where the weights come from
+    a version  adapter/ (PEFT) or model/ (safetensors), manifest.json: where the weights come from, and README.md: its
+               model card
 
 A version is signed by whoever promoted it. Code that comes with its weights or its base (`trust_remote_code`, `*.py`)
 runs for this user where this user has signed it, or says --trust (`trusting`); a manifest alone is not believed.
@@ -61,6 +62,8 @@ def register(
     Raises InputError for a name that is not one, for a trial that failed or whose weights are missing or empty, for a
     share that is none, and for a canary of a name that has no version yet.
     """
+    from ftlib.registry.card import write_card
+
     check_name(name)
     if canary is not None:
         _check_share(canary)
@@ -73,11 +76,12 @@ def register(
         copied = Version(name, 0, staged, trusted)
         weights.check_code(f"trial {trial.id} of {run.name}", copied.weights, trusted)
         found = dict(examine(copied))
-        make_read_only(staged)
-        before = _meant(place, name) if compare else None
-        found |= compare(before) if compare else {}
-        place.carry(name, staged)
-        while True:
+        while True:  # again where another promotion came first: what was compared, and its card, are of the old version
+            before = _meant(place, name) if compare else None
+            found |= compare(before) if compare else {}
+            write_card(staged, name, {**manifest_in(staged), **found}, run, trial)
+            make_read_only(staged)
+            place.carry(name, staged)
             with place.moving(name) as move:
                 now = _meant(place, name) if compare else None
                 if now == before:
@@ -88,8 +92,6 @@ def register(
                     else:
                         move(_state(state["history"], {"version": version.number, "share": canary}))
                     return version
-            assert compare is not None
-            found, before = {**found, **compare(now)}, now  # outside of the lock: it takes its time
 
 
 def canary(name: str, share: float) -> Alias:

@@ -49,7 +49,11 @@ class Task(BaseModel):
 
     role: str = "target"
     rows: int = 0
+    units: int = 0
+    data: str = ""
+    hash: str = ""
     metrics: dict[str, Literal["min", "max"]] = {}
+    shares: list[str] = []
     contenders: dict[str, Contender] = {}
     comparisons: list[Comparison] = []
 
@@ -67,6 +71,7 @@ class Seeds(BaseModel):
     mean: float | None = None
     std: float | None = None
     trial: str = ""
+    lucky: bool = False
 
 
 class Evaluation(BaseModel):
@@ -74,6 +79,8 @@ class Evaluation(BaseModel):
 
     verdict: str = ""
     winner: str | None = None
+    step: int | None = None
+    time: float | None = None
     tasks: dict[str, Task] = {}
     ties: list[str] = []
     seeds: Seeds | None = None

@@ -106,4 +106,5 @@ KEYS: dict[str, Check] = {
     **dict.fromkeys(("run", "trial", "name", "data_hash", "chat_template", "signature", "files", "parent"), _is(str)),
     **dict.fromkeys(("version", "step", "tokens"), _is(int)),
     "merged": _is(bool),
+    "evaluation": _is(dict),
 }

@@ -27,8 +27,8 @@ def worth(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory,
         "model": {"name_or_path": str(base)},
         "data": {"train": str(data_file), "max_length": 64, "eval_split": 0.2},
         "method": {"type": "sft"},
-        "adapter": {"type": "lora", "r": 8, "lora_alpha": 16},
-        "train": {"max_steps": 80, "per_device_train_batch_size": 8, "logging_steps": 40, "eval_strategy": "end"},
+        "adapter": {"type": "lora", "r": 16, "lora_alpha": 32},
+        "train": {"max_steps": 200, "per_device_train_batch_size": 8, "logging_steps": 100, "eval_strategy": "end"},
         "evaluation": {
             "tasks": [
                 {"name": "colours", "data": str(asked), "metrics": ["exact_match", "token_f1"], "max_new_tokens": 8},
@@ -39,7 +39,7 @@ def worth(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory,
             "seeds": 2,
         },
         "sweep": {
-            "space": {"train.learning_rate": [1e-4, 2e-2]},
+            "space": {"train.learning_rate": [1e-4, 1e-2]},
             "search": {"type": "grid"},
             "metric": "colours/exact_match",
             "pack": 2,
@@ -121,8 +121,7 @@ def _without_speed(after: dict[str, Any], before: dict[str, Any]) -> dict[str, A
 
 def test_models_of_each_kind_do_a_file(worth: tuple[Run, str], base: Path, tmp_path: Path) -> None:
     run, _ = worth
-    file = write_jsonl(tmp_path / "test.jsonl", rows(8))
-    shown = write_jsonl(tmp_path / "shown.jsonl", rows(40)[20:])
+    file, shown = write_jsonl(tmp_path / "test.jsonl", rows(8)), write_jsonl(tmp_path / "shown.jsonl", rows(40)[20:])
     status, output = ftlib(
         "evaluate", run.path, run.path / "trials" / "000", base, file, "--max-new-tokens", "8",
         "--few-shot", "1", "--examples", shown, "--out", tmp_path / "out",
@@ -156,6 +155,7 @@ def test_models_of_each_kind_do_a_file(worth: tuple[Run, str], base: Path, tmp_p
         (["BASE", "BASE"], "is the folder of a model"),
         (["BASE", "org/nobody", "FILE"], "MODEL: 'org/nobody' is neither"),
         (["https://localhost/v1", "FILE"], "#MODEL"),
+        (["https://localhost/v1#m", "FILE", "--metric", "perplexity"], "needs the model itself"),
         (["https://localhost/v1#m", "--benchmark", "arc_easy"], "is a URL"),
         (["BASE", "--benchmark", "arc_easy", "--system", "Hi"], "--system belongs to a FILE"),
         (["BASE", "--benchmark", ","], "names no benchmark"),
