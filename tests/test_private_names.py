@@ -31,6 +31,9 @@ TABLE = {
     "serve/engine/batch.py": ("transformers", "5.23"),  # which attention a config names
     "ftlib/data/read.py": ("datasets", "5.2"),  # a data set's fingerprint, which has no other name
     "ftlib/models/onednn.py": ("torch", "2.13"),  # oneDNN's products, which torch has for its compiler
+    # The counts of n-grams that sacrebleu's own significance tests add up.
+    "ftlib/evaluation/corpus_metrics.py": ("sacrebleu", "2.6"),
+    "ftlib/report/wandb_dashboard.py": ("wandb-workspaces", "0.4"),  # a dashboard as JSON, without the network
     # Python's own: a process that ends at once.
     "ftlib/cli/__init__.py": ("python", ""),
     "ftlib/remote/entrypoint.py": ("python", ""),

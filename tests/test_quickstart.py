@@ -1,4 +1,4 @@
-"""The quickstart's rows: the held-out ones are in other words, and an answer is counted by what it says."""
+"""The quickstart's rows: the held-out ones are in other words."""
 
 import importlib.util
 import json
@@ -49,11 +49,3 @@ def test_no_sentence_of_the_held_out_tickets_was_trained_on() -> None:
 def test_numbers_stay_whole_in_a_mess() -> None:
     prepare = script("prepare")
     assert all("55120" in prepare.mess(random.Random(seed), "my order 55120 is late") for seed in range(300))
-
-
-def test_an_answer_is_right_by_its_values() -> None:
-    compare = script("compare")
-    wanted = '{"category": "return", "order": null}'
-    assert compare.values('{ "order": null,\n"category": "return" }') == compare.values(wanted)
-    assert compare.values('{"category": "return", "order": "null"}') != compare.values(wanted)
-    assert compare.values("It is a return.") != compare.values(wanted)

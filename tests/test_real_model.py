@@ -11,7 +11,8 @@ import torch
 from peft import PeftModel
 
 from ftlib.config import Experiment, ModelSection
-from ftlib.evaluation.answers import answers
+from ftlib.evaluation.answers import Writer, answers
+from ftlib.evaluation.task import Question
 from ftlib.files.home import home
 from ftlib.models.base import load_model, load_tokenizer
 from ftlib.registry import bases, registry
@@ -71,14 +72,16 @@ def test_its_tokenizer_is_the_one_it_was_taught_with(smollm: ModelSection) -> No
 
 
 def test_it_knows_paris_and_shares_what_chats_begin_with(smollm: ModelSection) -> None:
-    """Keys and values of the common beginning are computed once; what is said is what it says without that."""
+    """Keys and values of the common beginning are computed once, and right drafts are taken; what is said is what it
+    says without that."""
     model, tokenizer = load_model(smollm).eval(), load_tokenizer(smollm)
-    chats = [FRANCE, [{"role": "user", "content": "Name the colour of a clear sky in one word."}]]
-    said = answers(model, tokenizer, chats, 12)
+    sky = [{"role": "user", "content": "Name the colour of a clear sky in one word."}]
+    asked = [Question(tuple(FRANCE), "The capital of France is Paris."), Question(tuple(sky), "It is blue.")]
+    writer = Writer(tokenizer, tokenizer.chat_template, 12)
+    said = [answer.text for answer in answers(model, writer, asked)]
     assert said[0] == "The capital of France is Paris."
-    for chat, answer in zip(chats, said, strict=True):
-        assert answers(model, tokenizer, [chat], 12) == [answer]
-        assert answer == alone(model, tokenizer, chat, 12)
+    for question, text in zip(asked, said, strict=True):
+        assert text == alone(model, tokenizer, list(question.prompt), 12)
 
 
 def alone(model: Any, tokenizer: Any, chat: list[dict[str, str]], limit: int) -> str:

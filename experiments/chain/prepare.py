@@ -2,9 +2,10 @@
 
     .cache/chain/chats.jsonl   messages: a review, and the one word of its judgement
     .cache/chain/pairs.jsonl   prompt, chosen, rejected: other reviews, the right word and the wrong one
+    .cache/chain/test.jsonl    prompt, completion: reviews of SST-2's development set, for the task of sentiment.yaml
 
-`python experiments/chain/prepare.py [sst2_train.tsv]`, from the repository's root. A line of the file is sentence TAB
-label.
+`python experiments/chain/prepare.py [FOLDER]`, from the repository's root. FOLDER has sst2_train.tsv and sst2_dev.tsv,
+whose lines are sentence TAB label.
 """
 
 from __future__ import annotations
@@ -17,21 +18,27 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(".cache/chain")
-SOURCE = Path("../shared/data/sst2_train.tsv")
-CHATS, PAIRS = 640, 240
+SOURCE = Path("../shared/data")
+CHATS, PAIRS, TESTS = 640, 240, 300
 WORDS = ("negative", "positive")
 ASK = "Is this review positive or negative? Answer with one word.\n\n{}"
 
 
 def main() -> None:
-    """Writes both files and says so."""
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else SOURCE
-    if not source.is_file():
-        sys.exit(f"there is no {source}: name a file of SST-2, python {sys.argv[0]} sst2_train.tsv")
-    with source.open(encoding="utf-8", newline="") as opened:
-        rows = list(csv.reader(opened, delimiter="\t", quoting=csv.QUOTE_NONE))[: CHATS + PAIRS]
+    """Writes the files and says so."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SOURCE
+    rows = read(folder / "sst2_train.tsv", CHATS + PAIRS)
     write("chats", (chat(*row) for row in rows[:CHATS]))
     write("pairs", (pair(*row) for row in rows[CHATS:]))
+    write("test", (question(*row) for row in read(folder / "sst2_dev.tsv", TESTS)))
+
+
+def read(file: Path, count: int) -> list[list[str]]:
+    """The first rows of a file: [review, label]."""
+    if not file.is_file():
+        sys.exit(f"there is no {file}: name the folder of SST-2, python {sys.argv[0]} FOLDER")
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.reader(opened, delimiter="\t", quoting=csv.QUOTE_NONE))[:count]
 
 
 def chat(review: str, label: str) -> dict[str, Any]:
@@ -43,6 +50,11 @@ def chat(review: str, label: str) -> dict[str, Any]:
 def pair(review: str, label: str) -> dict[str, Any]:
     """A row for DPO."""
     return {"prompt": ASK.format(review.strip()), "chosen": WORDS[int(label)], "rejected": WORDS[1 - int(label)]}
+
+
+def question(review: str, label: str) -> dict[str, Any]:
+    """A row of a task."""
+    return {"prompt": ASK.format(review.strip()), "completion": WORDS[int(label)]}
 
 
 def write(name: str, rows: Iterable[dict[str, Any]]) -> None:

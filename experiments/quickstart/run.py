@@ -44,9 +44,8 @@ class Story:
 REAL = Story(
     stages={
         "support tickets, and the JSON that is wanted of them": ["python experiments/quickstart/prepare.py"],
-        "a sweep of LoRA over rank, alpha and learning rate": ["ftlib sweep experiments/quickstart.yaml"],
+        "a sweep of LoRA, and what its winner does better than the base": ["ftlib sweep experiments/quickstart.yaml"],
         "the best trial passes the gate, and has a name": ["ftlib promote .cache/quickstart/runs/tickets --as tickets"],
-        "the base and the winner on tickets in other words": ["python experiments/quickstart/compare.py"],
     },
     serve="ftlib serve tickets",
     question="Hi there, my parcel never came, order no. 55120. I need it today, please hurry!!",
@@ -91,8 +90,19 @@ def main(base: str) -> None:
                     run(command)
     with stage("it is served, and asked something new", story, seconds), served(story.serve) as url:
         print(f"\n  {story.question}\n  -> {ask(url, story)}\n")
+    told(story)
     print("\n".join(f"{name:62s} {taken:6.1f} s" for name, taken in seconds.items()))
     print(f"{'together':62s} {sum(seconds.values()):6.1f} s")
+
+
+def told(story: Story) -> None:
+    """Prints the verdict of the sweep once more, and where its report is."""
+    from ftlib.files.json_files import read_json
+    from ftlib.run.directory import Run
+
+    run = Run.open(str(CACHE / "runs" / ("tickets" if story is REAL else "docstrings")))
+    verdict = (read_json(run.path / "evaluation.json") or {}).get("verdict")
+    print("\n".join(line for line in (verdict, f"the report: {run.path / 'report.html'}") if line) + "\n")
 
 
 @contextmanager

@@ -1,8 +1,10 @@
-"""The command of dashboards elsewhere: W&B's."""
+"""The commands of dashboards: the live page of this machine's runs, and W&B's."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import click
 
@@ -30,4 +32,30 @@ def make_dashboard(run: str, out: Path | None) -> None:
     echo(f"report:    {report}")
 
 
-COMMANDS = (make_dashboard,)
+@click.command()
+@click.argument("folder", default=complete.RUNS, type=click.Path())
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Any free one, unless given.")
+@click.option("--api-key", envvar="FTLIB_API_KEY", help="Ask for this key. Needed to bind wider than loopback.")
+@click.option("--open", "opened", is_flag=True, help="Open it in a browser.")
+def ui(folder: str, host: str, port: int, api_key: str | None, opened: bool) -> None:
+    """Show the runs in FOLDER as a live page, until Ctrl-C: what runs, curves, two runs beside each other.
+
+    Its buttons stop, clone and boost a trial of a running sweep.
+    """
+    from ftlib.errors import InputError
+    from ftlib.files.urls import is_url
+    from ftlib.report.live_page import served
+    from serve.front.connection import Connection
+
+    if is_url(folder):
+        raise InputError(f"{folder}: ftlib ui shows a folder of this machine; 'ftlib report URL' brings one run here.")
+    with served(Path(folder), host, port, api_key, http=Connection) as url:
+        echo(f"the runs in {folder}: {url} (Ctrl-C stops)")
+        if opened:
+            click.launch(url)
+        with suppress(KeyboardInterrupt):
+            Event().wait()
+
+
+COMMANDS = (ui, make_dashboard)

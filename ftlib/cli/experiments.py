@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
@@ -17,17 +17,12 @@ from ftlib.driver.terminal import console, echo, print_table, width
 from ftlib.driver.terminal_listener import TerminalListener, tell
 from ftlib.run.layout import RESOLVED
 
-if TYPE_CHECKING:
-    from ftlib.run.commands import Command
-    from ftlib.run.directory import Run
-
 EXPERIMENT = click.argument("file", type=click.Path())
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete.keys)
 SMOKE = click.option("--smoke", is_flag=True, help="Set what FILE's section smoke says: a minute on a CPU.")
 AS = click.option("--as", "name", metavar="NAME", help="Promote the winner as NAME, once it has passed the gate.")
 RUN = click.argument("run", type=click.Path(), shell_complete=complete.runs)
 TRIAL = click.argument("trial", shell_complete=complete.trials)
-ANSWER_SECONDS = 60
 
 
 @click.command()
@@ -172,43 +167,23 @@ def _steer(
     run: str, deed: Literal["stop", "resume", "clone", "boost"], trial: str, overrides: Iterable[str] = ()
 ) -> None:
     from ftlib.config.loader import parse_override
-    from ftlib.run.commands import Command
+    from ftlib.run.commands import Command, ask
     from ftlib.run.directory import Run
 
     changes = dict(parse_override(override) for override in overrides)
-    _command(Run.open(run), Command(deed, trial, changes))
-
-
-def _command(run: Run, command: Command) -> None:
-    """Sends a command to the driver of a run and prints what came of it."""
-    from ftlib.errors import FtlibError, InputError, nearest
-    from ftlib.run.commands import answer, send
-
-    known = [candidate.id for candidate in run.trials()]
-    if command.trial is not None and command.trial not in known:
-        raise InputError(f"{run.path} has no trial '{command.trial}'.{nearest(command.trial, known)}")
-    if not run.conducted:
-        raise InputError(f"{run.path} is not running: 'ftlib resume {shlex.quote(str(run.path))}' goes on with it.")
-    name = send(run, command)
-    answered = answer(run, name, ANSWER_SECONDS)
-    if answered is None:
-        raise FtlibError(f"the sweep has not answered for {ANSWER_SECONDS} s; it will do it when it comes to it.")
-    worked, sentence = answered
-    if not worked:
-        raise InputError(sentence)
-    echo(sentence)
+    echo(ask(Run.open(run), Command(deed, trial, changes)))
 
 
 def _add_trials(path: str, count: int) -> int:
     """Adds trials to a run: to one that a driver is working on, or to one that is resumed with them."""
     from ftlib.config import Experiment
     from ftlib.run import signature
-    from ftlib.run.commands import Command
+    from ftlib.run.commands import Command, ask
     from ftlib.run.directory import Run
 
     run, command = Run.open(path), Command("add", count=count)
     if run.conducted:
-        _command(run, command)
+        echo(ask(run, command))
         return 0
     signature.check(run)  # resuming loads what it holds
     experiment = Experiment.parse(run.experiment, f"{run.path}/{RESOLVED}")

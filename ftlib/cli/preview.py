@@ -33,6 +33,7 @@ def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
     if price is not None:
         yield f"cost:       {price}"
     yield from _sweep(experiment, data)
+    yield from _tasks(experiment)
     odd = findings(experiment, data, found.steps, None if whole is None else whole / 3600)
     yield from (f"odd:        {sentence}" for sentence in odd[:ODD])
     if len(odd) > ODD:
@@ -91,6 +92,23 @@ def _sweep(experiment: Experiment, data: DataReport) -> Iterator[str]:
     never = why_never_stopped(experiment, data)
     stops = never or ("none is stopped" if kind == "none" else f"{kind} stops")
     yield f"space:      {dimensions}; {sweep.search.type} proposes, {stops}"
+
+
+def _tasks(experiment: Experiment) -> Iterator[str]:
+    """How many answers are written: by each trial at each of its evaluations, and at the end."""
+    from ftlib.evaluation.task import parted, read_questions
+
+    section, metric = experiment.evaluation, experiment.objective[0]
+    for task in section.tasks:
+        questions, told = read_questions(task, experiment.data), ""
+        if metric.startswith(f"{task.name}/"):
+            some, questions = parted(questions, task)
+            told = f"{len(some):,} answers of each trial at each evaluation, "
+        models = len(section.against) + section.seeds
+        yield (
+            f"a task:     {task.name}, {', '.join(one.name for one in task.metrics)}: {told}{len(questions):,} of each "
+            f"of {models} models at the end, up to {task.max_new_tokens} tokens each"
+        )
 
 
 def _dimension(dimension: Dimension) -> str:

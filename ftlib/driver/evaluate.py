@@ -46,6 +46,7 @@ def is_due(experiment: Experiment, run: Run) -> bool:
 def evaluate_winner(experiment: Experiment, run: Run, listener: Listener, template: str | None) -> None:
     """Writes `evaluation.json`, and with tasks `answers.jsonl`. What cannot be done is a warning: the sweep has its
     trials."""
+    from ftlib.driver.seeds import of_seeds
     from ftlib.evaluation.trial_ties import tied_trials
     from ftlib.files.atomic import write_json
     from ftlib.run.layout import EVALUATION
@@ -56,7 +57,8 @@ def evaluate_winner(experiment: Experiment, run: Run, listener: Listener, templa
         return
     tied = tied_trials(run)
     if not experiment.evaluation.tasks:
-        write_json(run.path / EVALUATION, {"winner": board.best.trial, "ties": tied, "tasks": {}, "failed": []})
+        found = {"winner": board.best.trial, "ties": tied, "tasks": {}, "failed": []}
+        write_json(run.path / EVALUATION, {**found, "seeds": of_seeds(run, board.best.trial, found)})
         return
     try:
         with listener.busy("the winner and the base do the tasks"):
@@ -72,6 +74,7 @@ def evaluate_winner(experiment: Experiment, run: Run, listener: Listener, templa
 
 def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | None, tied: list[str]) -> dict[str, Any]:
     from ftlib.driver.contenders import WINNER, Contenders
+    from ftlib.driver.seeds import of_seeds, replicas_of, seed_name
     from ftlib.evaluation.results import do_tasks
     from ftlib.evaluation.verdict import verdict
     from ftlib.run.remote_run import bring_weights
@@ -79,10 +82,15 @@ def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | Non
     section, made = experiment.evaluation, Contenders(experiment.data, experiment.model, template)
     bring_weights(run, run.trial(trial))
     against = [_later(made.named, name, section) for name in section.against]
-    everybody = [*against, _later(made.of_trial, run.trial(trial))]
+    replicas = replicas_of(run, trial)
+    for replica in replicas.values():
+        bring_weights(run, replica)
+    again = [_later(made.of_trial, replica, seed_name(seed)) for seed, replica in replicas.items()]
+    everybody = [*against, _later(made.of_trial, run.trial(trial)), *again]
     results = do_tasks(section, experiment.data, everybody, run.objective[0])
     step = run.trial(trial).manifest.get("step")
     found = {"winner": trial, "step": step, "ties": tied, **results.to_dict(WINNER)}
+    found["seeds"] = of_seeds(run, trial, found)
     found["verdict"] = verdict(found)
     write(results, found, run.path)
     return found

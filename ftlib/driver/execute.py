@@ -93,6 +93,22 @@ def go_on(
     return _fit(experiment, run, data, listener, resumed=True)
 
 
+def _replicated(experiment: Experiment, run: Run, data: Prepared, listener: Listener) -> bool:
+    """Trains the winner again with the other seeds that `evaluation.seeds` asks for. False where it is interrupted."""
+    from ftlib.driver.seeds import ask_for_replicas
+    from ftlib.run.leaderboard import write_leaderboard
+    from ftlib.sweeps.sweep import fit
+
+    if not ask_for_replicas(experiment, run):
+        return True
+    try:
+        fit(experiment, run, data, resume=True, say=listener.say)
+    except KeyboardInterrupt:
+        return False
+    write_leaderboard(run)
+    return True
+
+
 def _template(run: Run) -> str | None:
     """The chat template that the trials of a run were trained with."""
     for trial in run.trials():
@@ -184,6 +200,8 @@ def _fit(
             except KeyboardInterrupt:
                 interrupted = True
             write_leaderboard(run)  # before the last look of the mirror
+            if not interrupted and not run.unfinished():
+                interrupted = not _replicated(experiment, run, data, listener)
             if not interrupted and not run.unfinished():
                 evaluate_winner(experiment, run, listener, data.chat_template)
             _report(run, listener)

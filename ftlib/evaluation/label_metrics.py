@@ -77,6 +77,13 @@ def labels_of(metric: Accuracy | F1Macro) -> list[str]:
     return labels
 
 
+def label_of(text: str, labels: Sequence[str]) -> str | None:
+    """Which of `labels` an answer begins with, as they are written; None for an answer that is no label."""
+    written = {_folded(label): label for label in labels}
+    found = _label(text, sorted(written, key=len, reverse=True))
+    return None if found is None else written[found]
+
+
 def _label(text: str, longest_first: Sequence[str]) -> str | None:
     """The longest label that the answer begins with. A label ends where its word does: `no` does not begin
     `nothing`, and `1` does not begin `12`."""

@@ -16,6 +16,7 @@ from ftlib.evaluation.score import Score
 from ftlib.evaluation.statistics import compare, interval
 from ftlib.evaluation.task import Answer, Question, digest, verdict_rows
 
+REPLICA = "seed "  # how the names of contenders begin that have the winner's settings and another seed
 Answering = Callable[[TaskSection, Sequence[Question]], list[Answer]]
 Number = dict[str, float | None]
 
@@ -184,6 +185,7 @@ def finite(value: float | None) -> float | None:
 def best_rival(task: Mapping[str, Any], metric: str, ours: str) -> str | None:
     """Of a task in evaluation.json: the contender besides `ours` with the best number; None where there is none."""
     sign = 1 if task["metrics"][metric] == "max" else -1
-    values = {name: one["numbers"][metric]["value"] for name, one in task["contenders"].items() if name != ours}
+    others = {name: one for name, one in task["contenders"].items() if name != ours and not name.startswith(REPLICA)}
+    values = {name: one["numbers"][metric]["value"] for name, one in others.items()}
     known = {name: value for name, value in values.items() if value is not None}
     return max(known, key=lambda name: sign * known[name], default=None)

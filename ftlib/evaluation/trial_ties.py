@@ -22,7 +22,7 @@ def tied_trials(run: Run) -> list[str]:
     found: dict[str, Score] = {}
     for trial in run.trials():
         parts = _parts(trial, metric, mode)
-        if parts is not None and trial.state != "failed":
+        if parts is not None and trial.state != "failed" and "replica_of" not in trial.lineage:
             sums = np.column_stack([parts, np.ones(len(parts))])
             found[trial.id] = Score(metric, "min" if mode == "min" else "max", parts, sums)
     lengths = [len(score.rows) for score in found.values()]

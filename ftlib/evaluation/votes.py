@@ -18,11 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, Literal, get_args
 
 from ftlib.errors import InputError
 from ftlib.evaluation.pairs import Pair, Pairs
+from ftlib.evaluation.statistics import kappa, win_rate
 from ftlib.files.atomic import to_disk
 from ftlib.files.json_files import append_row, damaged, read_rows
 
@@ -56,7 +56,8 @@ class Tally:
     @property
     def rate(self) -> tuple[float, float, float]:
         """The share of decided votes that B has, and its interval; NaN, 0 and 1 for none."""
-        return win_rate(self.b, self.a)
+        rate, span = win_rate(self.b, self.a)
+        return rate, span.low, span.high
 
 
 @dataclass(frozen=True)
@@ -174,28 +175,6 @@ def summed(a: str, b: str, votes: Mapping[str, Ballots]) -> Summary:
     agreements = tuple(_agreement(one, other, votes) for one, other in combinations(votes, 2))
     tallies = {voter: _tally(ballots.values()) for voter, ballots in votes.items()}
     return Summary(a, b, _tally(map(_most, by_pair.values())), tallies, agreements)
-
-
-def win_rate(wins: int, losses: int, level: float = 0.95) -> tuple[float, float, float]:
-    """The share of wins among decided votes, with Wilson's score interval (1927).
-
-    `ftlib.evaluation.statistics.win_rate` replaces this.
-    """
-    votes, z2 = wins + losses, NormalDist().inv_cdf((1 + level) / 2) ** 2
-    if not votes:
-        return math.nan, 0.0, 1.0
-    center, half = wins + z2 / 2, math.sqrt(z2 * (wins * losses / votes + z2 / 4))
-    return wins / votes, max((center - half) / (votes + z2), 0.0), min((center + half) / (votes + z2), 1.0)
-
-
-def kappa(a: Sequence[str], b: Sequence[str]) -> float:
-    """Cohen's kappa (1960) of two voters on the same pairs. `ftlib.evaluation.statistics.kappa` replaces this."""
-    if not a:
-        return math.nan
-    agreed = sum(one == other for one, other in zip(a, b, strict=True)) / len(a)
-    counts, others = Counter(a), Counter(b)
-    by_chance = sum(counts[word] * others[word] for word in counts) / len(a) ** 2
-    return (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else math.nan
 
 
 def _agreement(one: str, other: str, votes: Mapping[str, Ballots]) -> Agreement:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from ftlib.evaluation.label_metrics import label_of
 from ftlib.report.results import WINNER, AnswerRow, Evaluation, Task
 from ftlib.report.shapes import Line, Table
 from ftlib.report.words import count, number
@@ -148,18 +149,11 @@ def _confusions(task: Task, answers: list[AnswerRow]) -> Iterator[Table]:
     labels = [label for label, _ in Counter(answer.reference for answer in answers if answer.reference).most_common()]
     for contender in dict.fromkeys(answer.contender for answer in answers):
         pairs = Counter(
-            (answer.reference, label_of(answer.answer, labels))
+            (answer.reference, label_of(answer.answer, labels) or NO_LABEL)
             for answer in answers
             if answer.contender == contender and answer.reference
         )
         yield confusion(f"What {task.name_of(contender)} wrote for each right label", pairs)
-
-
-def label_of(answer: str, labels: Iterable[str]) -> str:
-    """The label that an answer begins with, the longest one; case does not count."""
-    begun = answer.strip().casefold()
-    fitting = [label for label in labels if begun.startswith(label.strip().casefold())]
-    return max(fitting, key=len, default=NO_LABEL)
 
 
 def confusion(caption: str, pairs: Counter[tuple[str, str]]) -> Table:

@@ -35,14 +35,14 @@ def learning_curves(run: Run, board: Leaderboard) -> Section | None:
 
 
 def _chart(run: Run, board: Leaderboard, name: str, key: str, base: float | None) -> Chart | None:
-    axis, curves = _curves(run, board, key)
+    axis, curves = curves_of(run, board, key)
     if not any(len(values) > 1 for _, _, values in curves):
         return None
     title = "Training loss" if key == "loss" else key
     values = [value for _, _, of_trial in curves for value in of_trial] + ([] if base is None else [base])
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": axis}, "rangemode": "tozero"},
-        "yaxis": _scale(values),
+        "yaxis": scale(values),
         "showlegend": True,
     }
     best = board.best.trial if board.best else None
@@ -52,7 +52,7 @@ def _chart(run: Run, board: Leaderboard, name: str, key: str, base: float | None
     return Chart(name, _fact(curves, key, best, base), traces, layout, table=_table(curves, key), title=title)
 
 
-def _curves(run: Run, board: Leaderboard, key: str) -> tuple[str, list[Curve]]:
+def curves_of(run: Run, board: Leaderboard, key: str) -> tuple[str, list[Curve]]:
     """The trials' curves, best first, over tokens; over steps where no tokens are counted."""
     rows = {row.trial: run.trial(row.trial).evaluations(key) for row in board.rows if row.trial != BASE}
     axis = "tokens" if any(row.get("tokens") for of_trial in rows.values() for row in of_trial) else "step"
@@ -64,7 +64,8 @@ def _curves(run: Run, board: Leaderboard, key: str) -> tuple[str, list[Curve]]:
     return ("tokens trained on" if axis == "tokens" else "optimizer steps"), curves
 
 
-def _scale(values: list[float]) -> dict[str, Any]:
+def scale(values: list[float]) -> dict[str, Any]:
+    """The axis of these values, at least one: logarithmic where they are of many magnitudes."""
     if min(values) > 0 and max(values) / min(values) > MAGNITUDES:
         return {"type": "log", "dtick": "D2"}  # 1, 2 and 5 of each magnitude
     return {}

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ftlib.report.facts import took
-from ftlib.report.results import WINNER, Evaluation, Number, Task
+from ftlib.report.results import WINNER, Evaluation, Task
 from ftlib.report.shapes import Line, Table
 from ftlib.report.words import NONE, count, gain, last_parts, number, percent, setting
 from ftlib.run.directory import Run
@@ -60,7 +60,9 @@ def notes(evaluation: Evaluation | None) -> list[str]:
     found = list(evaluation.failed)
     if evaluation.seeds is not None:
         seeds = evaluation.seeds
-        scale = percent if _is_share([Number(value=value) for value in seeds.values.values()]) else number
+        task, _, metric = seeds.metric.rpartition("/")
+        shares = evaluation.tasks[task].shares if task in evaluation.tasks else []
+        scale = percent if metric in shares else number
         values = ", ".join(f"{scale(value)} (seed {seed})" for seed, value in seeds.values.items())
         found.append(f"Trial {seeds.trial} was trained again with other seeds: {seeds.metric} {values}.")
     return found
@@ -68,15 +70,19 @@ def notes(evaluation: Evaluation | None) -> list[str]:
 
 def about(run: Run, board: Leaderboard) -> list[str]:
     """What was done, to what, when: short facts for the line below the title."""
-    experiment = run.resolved.get("experiment", {})
-    kinds = [str((experiment.get(key) or {}).get("type") or "") for key in ("method", "adapter")]
     states = Counter(row.state for row in board.rows)
     told = ", ".join(f"{amount} {state}" for state, amount in states.items())
     events = run.events()
     day = time.strftime("%d %B %Y", time.gmtime(events[0]["time"])) if events else ""
-    base = f"base {board.model}" if board.model else ""
     trials = f"{count(len(board.rows), 'trial')} ({told})" if told else ""
-    return [fact for fact in (base, *kinds, trials, took(run), day) if fact]
+    return [*subject(run, board), *(fact for fact in (trials, took(run), day) if fact)]
+
+
+def subject(run: Run, board: Leaderboard) -> list[str]:
+    """The base, the method, the adapter."""
+    experiment = run.resolved.get("experiment", {})
+    kinds = [str((experiment.get(key) or {}).get("type") or "") for key in ("method", "adapter")]
+    return [fact for fact in (f"base {board.model}" if board.model else "", *kinds) if fact]
 
 
 def results(evaluation: Evaluation | None) -> list[Result]:
@@ -92,7 +98,7 @@ def _result(name: str, task: Task) -> Result | None:
     numbers = {who: told.numbers[metric] for who, told in task.contenders.items() if metric in told.numbers}
     if metric is None or not any(told.value is not None for told in numbers.values()):
         return None
-    share = _is_share(list(numbers.values()))
+    share = metric in task.shares
     largest = 1.0 if share else max(abs(edge or 0.0) for told in numbers.values() for edge in (told.value, told.high))
     scale = percent if share else number
     bars = [
@@ -111,11 +117,6 @@ def _result(name: str, task: Task) -> Result | None:
     lower = ", lower is better" if task.metrics[metric] == "min" else ""
     role = ", should not be forgotten" if task.role == "regression" else ""
     return Result(name, f"{metric}{lower}, {count(task.rows, 'row')}{role}", bars)
-
-
-def _is_share(numbers: list[Number]) -> bool:
-    edges = [edge for told in numbers for edge in (told.value, told.low, told.high) if edge is not None]
-    return all(0 <= edge <= 1 for edge in edges)
 
 
 def _of_scale(value: float | None, largest: float) -> float:

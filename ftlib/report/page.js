@@ -1,7 +1,4 @@
-"use strict";
 // Charts are drawn when they come near the screen, tables and lists show a page at a time, commands can be copied.
-const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-const byId = (id) => document.getElementById(id);
 
 // --- pages of rows ------------------------------------------------------------------------------------------------
 
@@ -63,70 +60,16 @@ for (const group of all("[data-filters]")) {
   }
 }
 
-// --- copying ------------------------------------------------------------------------------------------------------
-
-async function copy(button) {
-  const source = byId(button.dataset.copy);
-  try {
-    await navigator.clipboard.writeText(source.textContent);
-    button.textContent = "Copied";
-  } catch {  // not allowed here: the text is marked, for the keyboard
-    getSelection().selectAllChildren(source);
-    button.textContent = "Marked";
-  }
-  setTimeout(() => { button.textContent = "Copy"; }, 2000);
-}
-
 for (const button of all("[data-copy]")) button.addEventListener("click", () => copy(button));
 
 // --- charts -------------------------------------------------------------------------------------------------------
 
 const charts = new Map(JSON.parse(byId("charts").textContent).map((chart) => [`chart-${chart.name}`, chart]));
 const drawn = new Set();
-const CONFIG = { responsive: true, displayModeBar: false, showTips: false };
-
-/** What a colour of the page's style is now, in light or dark. */
-function colour(name) {
-  const probe = document.createElement("span");
-  probe.style.color = `var(--${name})`;
-  document.body.append(probe);
-  const found = getComputedStyle(probe).color;
-  probe.remove();
-  return found;
-}
-
-/** A copy in which `@accent` is that colour, wherever a colour stands. */
-function coloured(value, isColour = false) {
-  if (typeof value === "string") return isColour && value.startsWith("@") ? colour(value.slice(1)) : value;
-  if (Array.isArray(value)) return isColour ? value.map((item) => coloured(item, true)) : value.map((item) => coloured(item));
-  if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner, key.endsWith("color"))]));
-}
-
-/** The page's look below what the chart says itself. */
-function layoutOf(layout) {
-  const axis = { gridcolor: colour("line"), linecolor: colour("line"), zerolinecolor: colour("line"), automargin: true, fixedrange: true };
-  const themed = coloured(layout);
-  for (const key of Object.keys(themed)) if (/^[xy]axis/.test(key)) themed[key] = { ...axis, ...themed[key], title: { font: { size: 13 }, standoff: 10, ...themed[key].title } };
-  return {
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    dragmode: false,
-    hovermode: "closest",
-    xaxis: axis,
-    yaxis: axis,
-    ...themed,
-    margin: { l: 48, r: 16, t: 16, b: 44, ...themed.margin },
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", ...themed.legend },
-    font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("soft") },
-    hoverlabel: { bgcolor: colour("page"), bordercolor: colour("line"), font: { color: colour("text") } },
-  };
-}
 
 function draw(element) {
-  const chart = charts.get(element.id);
   drawn.add(element);
-  Plotly.react(element, coloured(chart.data), layoutOf(chart.layout), CONFIG);
+  drawInto(element, charts.get(element.id));
 }
 
 addEventListener("load", () => {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-# The page's own colours, which differ in light and dark: page.js puts them in.
+# The page's own colours, which differ in light and dark: shared.js puts them in.
 ACCENT, MUTED, TEXT, PAGE, BAD, WARN = "@accent", "@muted", "@text", "@page", "@bad", "@warn"
 
 

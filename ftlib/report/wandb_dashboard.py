@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +59,13 @@ def dashboard(run: Run, online: bool) -> Dashboard:
         raise InputError(f"W&B is {mode} here: set WANDB_API_KEY, or write the dashboard with --out FILE.")
     if online and not reachable():  # the libraries would try for half a minute
         raise FtlibError(f"W&B at {base_url()} cannot be reached: write the dashboard with --out FILE.")
+    os.environ.setdefault("WANDB_SILENT", "true")  # the libraries print the URLs too
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
     place = {"entity": settings.entity or (_default_entity() if online else ""), "project": settings.project}
     sections = _panels(run)
-    title = f"{run.name[:TITLE]}: sweep"
+    title = f"{run.name[:TITLE]} sweep"
     workspace = ws.Workspace(
         **place,
         name=title,

@@ -7,18 +7,21 @@ under the file's name, with a sentence, and removes it.
 from __future__ import annotations
 
 import secrets
+import shlex
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
 from ftlib.run.layout import COMMANDS
 
 EVENT = "steered"
-Deed = Literal["stop", "resume", "clone", "boost", "add"]
+Deed = Literal["stop", "resume", "clone", "boost", "add", "replicate"]
+ANSWER_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,26 @@ def answer(run: Run, name: str, seconds: float) -> tuple[bool, str] | None:
                     return event["worked"], event["sentence"]
         time.sleep(0.2)
     return None
+
+
+def ask(run: Run, command: Command) -> str:
+    """Sends a command to the driver of a run and waits for its sentence.
+
+    Raises InputError for a trial that is not there, for a run that nobody conducts, and where the driver refuses;
+    FtlibError where it has not answered within `ANSWER_SECONDS`.
+    """
+    known = [candidate.id for candidate in run.trials()]
+    if command.trial is not None and command.trial not in known:
+        raise InputError(f"{run.path} has no trial '{command.trial}'.{nearest(command.trial, known)}")
+    if not run.conducted:
+        raise InputError(f"{run.path} is not running: 'ftlib resume {shlex.quote(str(run.path))}' goes on with it.")
+    answered = answer(run, send(run, command), ANSWER_SECONDS)
+    if answered is None:
+        raise FtlibError(f"the sweep has not answered for {ANSWER_SECONDS} s; it will do it when it comes to it.")
+    worked, sentence = answered
+    if not worked:
+        raise InputError(sentence)
+    return sentence
 
 
 def _file(run: Run, name: str) -> Path:

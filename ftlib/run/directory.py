@@ -89,7 +89,8 @@ class Trial:
     @property
     def lineage(self) -> dict[str, Any]:
         told = read_json(self.path / LINEAGE, dict) or {}
-        if isinstance(told.get("cloned_from"), str | None) and isinstance(told.get("changed"), dict | None):
+        origins = (told.get("cloned_from"), told.get("replica_of"))
+        if all(isinstance(origin, str | None) for origin in origins) and isinstance(told.get("changed"), dict | None):
             return told
         raise damaged(self.path / LINEAGE, "it holds no lineage")
 

@@ -40,6 +40,7 @@ class Row:
     trainable_parameters: int | None
     reason: str | None
     cloned_from: str | None = None
+    replica_of: str | None = None  # whose settings it has, with another seed: it is not ranked
     changed: dict[str, Any] | None = None  # by hand: dotted paths to values
     cost: float | None = None  # its part of the workers it was on, where they have a price
     pareto: bool = False  # no trial is both cheaper and better
@@ -47,6 +48,8 @@ class Row:
     @property
     def name(self) -> str:
         """The trial, and what a person made of it: `007 of 003`, `003 +`."""
+        if self.replica_of:
+            return f"{self.trial}, {self.replica_of} with seed {(self.changed or {}).get('train.seed')}"
         if self.cloned_from:
             return f"{self.trial} of {self.cloned_from}"
         return f"{self.trial} +" if self.changed else self.trial
@@ -109,7 +112,7 @@ def leaderboard(run: Run) -> Leaderboard:
     metric, mode = run.objective
     base = _row(run.trial(BASE), metric, mode, None) if run.trial(BASE).metrics() else None
     rows = [_row(trial, metric, mode, base.value if base else None) for trial in run.trials()]
-    scored = [row for row in rows if row.value is not None and row.state != "failed"]
+    scored = [row for row in rows if row.value is not None and row.state != "failed" and not row.replica_of]
     scored.sort(key=lambda row: (row.value or 0.0) * (1 if mode == "min" else -1))
     ranked = [replace(row, rank=rank) for rank, row in enumerate(scored, start=1)]
     unranked = [row for row in rows if row not in scored]
@@ -176,6 +179,7 @@ def _row(trial: Trial, metric: str, mode: str, base: float | None) -> Row:
         trainable_parameters=trial.manifest.get("trainable_parameters"),
         reason=status.get("reason"),
         cloned_from=trial.lineage.get("cloned_from"),
+        replica_of=trial.lineage.get("replica_of"),
         changed=trial.lineage.get("changed"),
     )
 
@@ -193,6 +197,7 @@ def to_csv(board: Leaderboard) -> str:
         "cost",
         "pareto",
         "cloned_from",
+        "replica_of",
         "changed",
         "reason",
     ]
@@ -214,6 +219,7 @@ def to_csv(board: Leaderboard) -> str:
             "cost": None if row.cost is None else round(row.cost, 6),
             "pareto": "" if row.cost is None else row.pareto,
             "cloned_from": row.cloned_from,
+            "replica_of": row.replica_of,
             "changed": "; ".join(f"{path}={value}" for path, value in (row.changed or {}).items()),
             "reason": row.reason,
         }

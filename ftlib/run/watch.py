@@ -40,7 +40,7 @@ class Watch:
 def watching(run: Run, total: int, console: Console, every: float = 1.0, at_most: bool = False) -> Iterator[None]:
     """Shows the run while the block lasts: a live table on a terminal; elsewhere a line for each change, and one every
     half minute."""
-    watch = Watch(run, total, at_most, _worked(run.trials()))
+    watch = Watch(run, total, at_most, worked(run.trials()))
     if console.is_terminal:
         with Live(console=console, refresh_per_second=2, transient=True) as live:
             with _shown(lambda: live.update(_picture(watch, console.width)), every):
@@ -101,7 +101,7 @@ def _steps(trial: Trial) -> list[str]:
 
 def _to_go(watch: Watch, trials: list[Trial], left: int) -> str:
     """The time that is left, from what this driver has done since it began."""
-    done, gone = _worked(trials) - watch.before, time.monotonic() - watch.started
+    done, gone = worked(trials) - watch.before, time.monotonic() - watch.started
     if left <= 0 or done < SOME:
         return ""
     rest = left - sum(_progress(trial) for trial in trials if trial.state not in ENDED)
@@ -109,7 +109,7 @@ def _to_go(watch: Watch, trials: list[Trial], left: int) -> str:
     return f", {word} {_clock(gone * rest / done)} to go"
 
 
-def _worked(trials: list[Trial]) -> float:
+def worked(trials: list[Trial]) -> float:
     """How much is done, in trials: those that have ended, and the part of each running trial that is trained."""
     return sum(1.0 if trial.state in ENDED else _progress(trial) for trial in trials)
 

@@ -83,7 +83,7 @@ class Controller(OpenController):
                 self.conductor.callback.forget(trial)
                 continue
             self.enroll(trial.id, point, proposed=True)
-            if self.has_searcher and "cloned_from" not in trial.lineage:
+            if self.has_searcher and not {"cloned_from", "replica_of"} & set(trial.lineage):
                 state = self.search_alg.get_state()
                 self.search_alg.set_state({**state, "counter": state["counter"] + 1})
                 self._searcher().reseed()

@@ -138,25 +138,37 @@ class Steering:
 
     def _clone(self, command: Command) -> str:
         donor = self._trial(command)
-        experiment, values = self.experiment, {**donor.params, **command.changes}
-        point = {**self._point(donor), **command.changes}
-        for path, dimension in (experiment.sweep.space if experiment.sweep else {}).items():
-            if isinstance(dimension, RatioOf) and path in command.changes:
-                point[path] = command.changes[path] / values.get(dimension.ratio_of, 1)
-        self._check(point)
         warm = donor.checkpoint is not None and not any(path.startswith(SHAPE) for path in command.changes)
-        ours = self.run.new_trial()
-        if warm:
-            copy_checkpoint(donor, ours)
-        self._note(ours, cloned_from=donor.id, changed=command.changes, warm=warm)
-        write_json(ours.path / POINT, point)
-        self.controller.enroll(ours.id, point)
-        self.run.log_event("trials_added", count=1, trial=ours.id, cloned_from=donor.id, changed=command.changes)
+        ours = self._enroll(donor, command.changes, warm, cloned_from=donor.id)
         return (
             f"trial {ours.id} is {donor.id}"
             + (" from where it stands" if warm else " from the beginning")
             + "".join(f", {path} = {value}" for path, value in command.changes.items())
         )
+
+    def _replicate(self, command: Command) -> str:
+        """The same settings from the beginning, with another seed: how much of a lead is chance. No scheduler stops
+        it."""
+        donor = self._trial(command)
+        ours = self._enroll(donor, command.changes, False, replica_of=donor.id, spared=True)
+        return f"trial {ours.id} is {donor.id} with seed {command.changes['train.seed']}"
+
+    def _enroll(self, donor: Trial, changes: dict[str, Any], warm: bool, **lineage: Any) -> Trial:
+        """A new trial at a donor's point with changes; `warm`: from the donor's position."""
+        experiment, values = self.experiment, {**donor.params, **changes}
+        point = {**self._point(donor), **changes}
+        for path, dimension in (experiment.sweep.space if experiment.sweep else {}).items():
+            if isinstance(dimension, RatioOf) and path in changes:
+                point[path] = changes[path] / values.get(dimension.ratio_of, 1)
+        self._check(point)
+        ours = self.run.new_trial()
+        if warm:
+            copy_checkpoint(donor, ours)
+        self._note(ours, **lineage, changed=changes, warm=warm)
+        write_json(ours.path / POINT, point)
+        self.controller.enroll(ours.id, point)
+        self.run.log_event("trials_added", count=1, trial=ours.id, cloned_from=donor.id, changed=changes)
+        return ours
 
     def _add(self, command: Command) -> str:
         if not self.controller.has_searcher or self.experiment.sweep is None:

@@ -29,6 +29,7 @@ from ftlib.cluster.session import start_ray
 from ftlib.config.messages import explain
 from ftlib.errors import FtlibError, InputError
 from ftlib.files.home import home
+from ftlib.files.hosts import is_loopback
 from ftlib.registry import backend, registry
 from ftlib.registry.version import Version
 from serve.engine.options import APPLICATION, Endpoint
@@ -36,7 +37,6 @@ from serve.front.api import Api
 from serve.front.catalog import engine_name
 from serve.front.connection import HEADERS, HOOK
 from serve.front.engines import QUIET, check, deployment
-from serve.front.guard import is_loopback
 from serve.front.http import make_app
 
 log = logging.getLogger("ray.serve")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ftlib.files.hosts import host_of, is_loopback
 from ftlib.registry.keys import Key, Keys
 from serve.engine.messages import Refusal, Refused, printable
 
@@ -75,12 +75,12 @@ class Guard:
         """
         if not self._open:
             return
-        name = _name(host)
+        name = host_of(host)
         if not (is_loopback(name) or name in self._hosts):
             message = f"This endpoint has no API key, so it does not answer as '{printable(name)}': name it in 'hosts'."
             raise Refused(Refusal(message, None, "host_not_allowed", 403))
         page = (origin or "").partition("://")[2].lower()
-        if origin is not None and page != host.lower() and _name(page) not in self._hosts:
+        if origin is not None and page != host.lower() and host_of(page) not in self._hosts:
             message = f"This endpoint has no API key, so a page of '{printable(origin)}' may not ask it."
             raise Refused(Refusal(message, None, "origin_not_allowed", 403))
 
@@ -116,18 +116,3 @@ class Guard:
             seconds = math.ceil(wait)
             message = f"The key '{key.name}' is used more often than {per_minute:g} times a minute: wait {seconds} s."
             raise Refused(Refusal(message, None, "rate_limit_exceeded", 429, "rate_limit_error", seconds))
-
-
-def _name(host: str) -> str:
-    """The name or the address in a Host header, without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, by its address or as `localhost`, is this machine and reachable from no other."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

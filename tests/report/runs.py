@@ -144,7 +144,7 @@ def _task(
         for who, told in numbers.items()
     }
     return {"role": role, "rows": rows, "units": rows, "data": "test.jsonl", "hash": "x", "metrics": {metric: "max"},
-            "contenders": contenders, "comparisons": []}  # fmt: skip
+            "shares": [metric], "contenders": contenders, "comparisons": []}  # fmt: skip
 
 
 LABELS = ("billing", "shipping", "account")

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from ftlib.report.answers import NO_LABEL, RARE, confusion, label_of, side_by_side
+from ftlib.report.answers import NO_LABEL, RARE, confusion, side_by_side
 from ftlib.report.results import AnswerRow, Evaluation
 
 
@@ -40,14 +40,6 @@ def test_long_texts_are_cut_and_say_so() -> None:
     (told,) = side_by_side(Evaluation(), [answer(0, "base", 1, answer="x" * 1500, reference="y" * 1001)])
     assert told.questions[0].answers[0].text.endswith("x … (500 characters more)")
     assert told.questions[0].reference == "y" * 1000 + " … (1 characters more)"
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [("Billing", "billing"), (" billing late.", "billing late"), ("It is billing", NO_LABEL), ("", NO_LABEL)],
-)
-def test_an_answer_is_the_longest_label_that_it_begins_with(text: str, label: str) -> None:
-    assert label_of(text, ["billing", "billing late", "shipping"]) == label
 
 
 def test_a_matrix_counts_right_labels_by_row() -> None:

@@ -18,7 +18,8 @@ from ftlib.driver.listener import Listener
 from ftlib.errors import FtlibError
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
-from ftlib.report.page import script_json, write_report
+from ftlib.report.page import write_report
+from ftlib.report.template import script_json
 from ftlib.run import layout
 from ftlib.run.directory import Run
 from ftlib.run.leaderboard import leaderboard

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ from ftlib.run.tracking import following, wandb_id, wandb_mode
 
 
 def wandb_records(path: Path) -> list[Any]:
-    """The records of a `.wandb` file: leveldb's log format (7-byte file header, 32 KiB blocks) around protobuf."""
+    """The records of a finished W&B run: its process writes the last of them just after `finish` has returned."""
+    for _ in range(100):
+        records = _records(path)
+        if any(record.HasField("exit") for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end")
+
+
+def _records(path: Path) -> list[Any]:
+    """What is in a `.wandb` file: leveldb's log format (7-byte file header, 32 KiB blocks) around protobuf."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, position, chunks, records = path.read_bytes(), 7, b"", []

@@ -90,7 +90,8 @@ def test_two_adapters_answer_side_by_side(opened: Page, client: openai.OpenAI) -
     assert texts(opened) == [
         client.completions.create(model=name, **plain).choices[0].text for name in ("support", "bare")
     ]
-    expect(opened.locator("#live tr").filter(has_text="support@2")).to_have_count(1, timeout=5000)
+    live = opened.locator("#live").get_by_role("cell", name="support@2", exact=True)
+    expect(live).to_have_count(1, timeout=5000)
     chat = {"messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "max_tokens": 9}
     ask(opened, "support@1", "full.model", "chat", tokens=9)
     expect(opened.locator("#title-left")).to_have_text("support@1")

@@ -72,6 +72,7 @@ def test_the_sweep_has_its_tables_and_artifacts(told: tuple[Run, dict[str, list[
     assert [row[1] for row in tables["leaderboard"]["data"]] == ["base", "000", "001", "002"]
     answers = tables["answers"]["data"]
     assert len(answers) == 200
+    assert max(row[2] for row in answers) > 290  # from the whole file
     assert {row[1] for row in answers if row[2] == 0} == {"base", "winner"}  # each question with all who answered
 
 

@@ -1,0 +1,97 @@
+"""What a pack saves where trials write answers: all trials at once through the bank, against one after another.
+
+    python benchmarks/pack_answers.py RUN [--rows 100]
+
+RUN is a finished sweep of LoRA adapters that is compared by a task (experiments/chain/sentiment.yaml). Three ways to
+the same answers, each with both cores: the pack's; each adapter alone by ftlib; each adapter alone by transformers'
+`generate` in batches, its best size of those tried. Loading a model is in no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from ftlib.config import Experiment
+from ftlib.data import prepare
+from ftlib.evaluation import answers as writing
+from ftlib.evaluation.answers import answers, ends_of
+from ftlib.models.adapter_files import adapter_config
+from ftlib.models.base import load_model, load_tokenizer
+from ftlib.pack.frozen_base import FrozenBase
+from ftlib.pack.task_answers import TaskAnswers
+from ftlib.registry.agreement import beside_base
+from ftlib.run.context import Setting
+from ftlib.run.directory import Run
+
+BATCHES = (16, 32, 64)  # that transformers' own loop is tried with
+
+
+def main() -> None:
+    """Prints the three times and their ratios."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--rows", type=int, default=100)
+    given = parser.parse_args()
+    torch.set_num_threads(2)
+    run = Run.open(str(given.run))
+    tree = run.resolved["experiment"]
+    for task in tree["evaluation"]["tasks"]:
+        task["trial_rows"] = given.rows
+    experiment = Experiment.parse(tree)
+    metric, _ = experiment.objective
+    adapters = [trial.weights for trial in run.trials() if trial.weights is not None and trial.state != "failed"]
+    ranks = [adapter_config("an adapter", folder)["r"] for folder in adapters]
+    data = prepare(experiment.data, experiment.method.rows, load_tokenizer(experiment.model))
+    base = FrozenBase(experiment, data, len(adapters), max(ranks))
+    for slot, (folder, rank) in enumerate(zip(adapters, ranks, strict=True)):
+        base.bank.configure(slot, rank, adapter_config("an adapter", folder)["lora_alpha"] / rank)
+        base.bank.load_peft(slot, load_file(folder / "adapter_model.safetensors"))
+    packed = TaskAnswers(base, Setting(str(run.path), str(data.path), tree, metric))
+    assert packed.task is not None
+    print(f"{len(adapters)} adapters, {len(packed.task.questions)} questions, {metric}")
+    found: list[float] = []
+    seconds = {"pack": timed(lambda: found.extend(row[metric] for row in packed.numbers(range(len(adapters)))))}
+    base.bank.detach()
+    del base, packed.base
+    seconds |= alone(experiment, adapters, packed.task, found)
+    for name, taken in seconds.items():
+        print(f"{name:40s} {taken:8.1f} s   the pack takes {seconds['pack'] / taken:.2f} of it")
+
+
+def alone(experiment: Experiment, adapters: list[Path], task: Any, found: list[float]) -> dict[str, float]:
+    """Each adapter alone: by ftlib, and by `generate`."""
+    seconds = dict.fromkeys(["alone, ftlib", *(f"alone, generate, batches of {size}" for size in BATCHES)], 0.0)
+    for folder, expected in zip(adapters, found, strict=True):
+        model = beside_base(load_model(experiment.model).eval(), folder, "an adapter")
+        said: list[Any] = []
+        seconds["alone, ftlib"] += timed(partial(_answer, model, task, said))
+        assert task.numbers_of(said)[task.metric] == expected
+        ends = ends_of(model, task.writer.tokenizer)
+        for size in BATCHES:
+            writing.PADDED_ROWS = size
+            rows = task.writer.rows(task.questions)
+            generate = partial(writing._generate, model, task.writer, rows, ends)
+            seconds[f"alone, generate, batches of {size}"] += timed(generate)
+    return seconds
+
+
+def _answer(model: Any, task: Any, said: list[Any]) -> None:
+    said.extend(answers(model, task.writer, task.questions))
+
+
+def timed(work: Any) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

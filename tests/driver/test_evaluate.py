@@ -1,0 +1,180 @@
+"""A sweep that ends with what it was worth: the real driver, on a tiny base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ftlib.errors import DataError, FtlibError
+from ftlib.files.json_files import read_json
+from ftlib.run.directory import Run
+from tests.conftest import ftlib, only_run, rows, write_experiment, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def worth(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tuple[Run, str]:
+    """Two trials in a pack, compared by a task, and the better one trained again with another seed."""
+    folder = tmp_path_factory.mktemp("worth")
+    asked = write_jsonl(folder / "test.jsonl", rows(24))
+    tree = {
+        "name": "colours",
+        "model": {"name_or_path": str(base)},
+        "data": {"train": str(data_file), "max_length": 64, "eval_split": 0.2},
+        "method": {"type": "sft"},
+        "adapter": {"type": "lora", "r": 16, "lora_alpha": 32},
+        "train": {"max_steps": 200, "per_device_train_batch_size": 8, "logging_steps": 100, "eval_strategy": "end"},
+        "evaluation": {
+            "tasks": [
+                {"name": "colours", "data": str(asked), "metrics": ["exact_match", "token_f1"], "max_new_tokens": 8},
+                {"name": "kept", "data": str(asked), "metrics": ["token_f1"], "role": "regression", "limit": 8},
+            ],
+            "against": ["base", "few_shot"],
+            "few_shot": 2,
+            "seeds": 2,
+        },
+        "sweep": {
+            "space": {"train.learning_rate": [1e-4, 1e-2]},
+            "search": {"type": "grid"},
+            "metric": "colours/exact_match",
+            "pack": 2,
+        },
+        "track": {"wandb": None, "tensorboard": False},
+        "storage": str(folder / "runs"),
+    }
+    status, output = ftlib("sweep", write_experiment(folder / "x.yaml", tree))
+    assert status == 0, output
+    return only_run(folder / "runs"), output
+
+
+def test_a_sweep_ends_with_its_verdict(worth: tuple[Run, str]) -> None:
+    run, output = worth
+    found = read_json(run.path / "evaluation.json")
+    assert found["verdict"] in " ".join(output.split())
+    assert found["verdict"].startswith("colours: ")
+    assert "few-shot base 0.0 %" in found["verdict"] or "base 0.0 %" in found["verdict"]
+    assert "2 seeds ± " in found["verdict"]
+    assert found["winner"] == "001"
+    assert found["failed"] == []
+    assert found["ties"][0] == "001"
+    task = found["tasks"]["colours"]
+    assert task["rows"] == 12  # trials have answered the other half
+    assert set(task["contenders"]) == {"base", "few_shot", "winner", "seed 43"}
+    assert {(one["ours"], one["theirs"]) for one in task["comparisons"]} >= {("winner", "base"), ("winner", "few_shot")}
+    assert found["tasks"]["kept"]["rows"] == 8
+    assert (run.path / "report.html").exists()
+
+
+def test_a_replica_is_no_rival_on_the_leaderboard(worth: tuple[Run, str]) -> None:
+    run, output = worth
+    replica = run.trial("002")
+    assert replica.lineage["replica_of"] == "001"
+    assert replica.state == "finished"
+    assert "002, 001 with seed 43" in output
+    seeds = read_json(run.path / "evaluation.json")["seeds"]
+    assert seeds["metric"] == "colours/exact_match"
+    assert list(seeds["values"]) == ["42", "43"]
+
+
+def test_the_answers_are_those_of_transformers_row_by_row(worth: tuple[Run, str], base: Path) -> None:
+    run, _ = worth
+    told = [json.loads(line) for line in (run.path / "answers.jsonl").read_text().splitlines()]
+    found = read_json(run.path / "evaluation.json")["tasks"]["colours"]["contenders"]
+    model = AutoModelForCausalLM.from_pretrained(base)
+    for name, weights in {"base": None, "winner": run.trial("001").weights}.items():
+        tokenizer = AutoTokenizer.from_pretrained(weights or base)
+        model = PeftModel.from_pretrained(model, weights).eval() if weights else model.eval()
+        mine = [row for row in told if row["contender"] == name and row["task"] == "colours"]
+        for row in mine:
+            text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+            assert row["answer"] == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+            assert row["scores"]["exact_match"] == float(" ".join(row["answer"].split()) == row["reference"])
+        share = sum(row["scores"]["exact_match"] for row in mine) / len(mine)
+        assert found[name]["numbers"]["exact_match"]["value"] == pytest.approx(share)
+
+
+def test_an_evaluation_that_was_cut_off_is_made_by_resume(worth: tuple[Run, str]) -> None:
+    run, _ = worth
+    before = read_json(run.path / "evaluation.json")
+    (run.path / "evaluation.json").unlink()
+    status, output = ftlib("resume", run.path)
+    assert status == 0, output
+    after = read_json(run.path / "evaluation.json")
+    assert after["tasks"] == _without_speed(after, before)["tasks"]
+    assert after["verdict"] == before["verdict"]
+
+
+def _without_speed(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    for name, task in before["tasks"].items():
+        for one, contender in task["contenders"].items():
+            for key in ("tokens_per_second", "seconds_per_answer"):
+                contender[key] = after["tasks"][name]["contenders"][one][key]
+    return before
+
+
+def test_models_of_each_kind_do_a_file(worth: tuple[Run, str], base: Path, tmp_path: Path) -> None:
+    run, _ = worth
+    file, shown = write_jsonl(tmp_path / "test.jsonl", rows(8)), write_jsonl(tmp_path / "shown.jsonl", rows(40)[20:])
+    status, output = ftlib(
+        "evaluate", run.path, run.path / "trials" / "000", base, file, "--max-new-tokens", "8",
+        "--few-shot", "1", "--examples", shown, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert status == 0, output
+    found = read_json(tmp_path / "out" / "evaluation.json")["tasks"]["task"]
+    assert list(found["contenders"]) == [
+        str(run.path),
+        str(run.path / "trials" / "000"),
+        str(base),
+        f"{base} (few-shot)",
+    ]
+    assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 4 * 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["registry:nobody", "FILE"], "nobody"),
+        (["BASE", "gone.jsonl"], "gone.jsonl"),
+        (["BASE", "FILE", "--metric", "exact_mtch"], "exact_mtch"),
+        (["BASE", "FILE", "--few-shot", "2"], "--examples"),
+        (["https://localhost/v1", "FILE"], "#MODEL"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(
+    arguments: list[str], message: str, base: Path, tmp_path: Path, ftlib_home: Path
+) -> None:
+    file = write_jsonl(tmp_path / "test.jsonl", rows(4))
+    status, output = ftlib("evaluate", *[{"BASE": base, "FILE": file}.get(word, word) for word in arguments])
+    assert status != 0
+    assert message in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"against": ["bse"]},
+            "'bse' is none of base, few_shot, rag, registry:NAME, and no folder. Did you mean 'base'?",
+        ),
+        ({"tasks": [{"name": "t", "data": "gone.jsonl", "metrics": ["exact_match"]}]}, "evaluation.tasks.t.data"),
+    ],
+)
+def test_tasks_are_read_before_anything_is_trained(
+    change: dict[str, Any], message: str, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    from ftlib.config import Experiment
+    from ftlib.driver.evaluate import check_tasks
+
+    file = write_jsonl(tmp_path / "test.jsonl", rows(4))
+    tree["evaluation"] = {"tasks": [{"name": "t", "data": str(file), "metrics": ["exact_match"]}], **change}
+    with pytest.raises((FtlibError, DataError)) as caught:
+        check_tasks(Experiment.parse(tree))
+    assert message in str(caught.value)
