@@ -45,6 +45,9 @@ def _subsections(section: type[BaseModel], prefix: str, depth: int) -> Iterator[
     for name in section.model_fields:
         if _stands_alone(section, name, prefix):
             yield from _part(f"{prefix}{name}", _meaning(section, name), _models(section, name), depth)
+        else:
+            for model in _models(section, name):
+                yield from _subsections(model, f"{prefix}{name}.", depth)
 
 
 def _part(path: str, meaning: str, models: Models, depth: int) -> Iterator[str]:

@@ -22,7 +22,7 @@ def promote(run: Run, trial: Trial, name: str, conditions: Conditions, say: Say)
     from ftlib.driver.task_gate import TaskGate
     from ftlib.registry import promotion
 
-    gate = TaskGate(run, trial, name, conditions, say)
+    gate = TaskGate(run, trial, conditions, say)
     decide = gate.decide if conditions.asks_for_tasks else None
     return promotion.promote(run, trial, name, conditions, say, gate.evaluation, decide)
 

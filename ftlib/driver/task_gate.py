@@ -64,23 +64,23 @@ class Conditions(promotion.Conditions):
 
 
 class TaskGate:
-    """One promotion's. `evaluation` is what the run knows of the trial on tasks, None for nothing."""
+    """What tasks say of one promotion. `evaluation` is what the run knows of the trial on tasks, None for nothing."""
 
-    def __init__(self, run: Run, trial: Trial, name: str, conditions: Conditions, say: Say) -> None:
+    def __init__(self, run: Run, trial: Trial, conditions: Conditions, say: Say) -> None:
         """Raises InputError, before anything is copied, for tasks and names that are not there."""
-        self.run, self.trial, self.name, self.conditions, self.say = run, trial, name, conditions, say
+        self.run, self.trial, self.conditions, self.say = run, trial, conditions, say
         self.evaluation = known_of(run, trial)
         if conditions.asks_for_tasks:
             self.experiment = Experiment.parse(run.experiment, str(run.path))
             self.targets = _targets(self.experiment.evaluation, conditions.task, run)
-            list(self._demands(None))
+            list(self._demands())
 
-    def decide(self, staged: Version, reference: Version | None) -> Decision:
-        """What the tasks say. `reference` is what the promoted name means until now.
+    def decide(self, staged: Version) -> Decision:
+        """What the tasks say of a staged copy, beside the versions that names mean now.
 
         Raises FtlibError for a trial that does not meet a demand, and for tasks that cannot be done.
         """
-        demands = list(dict.fromkeys(self._demands(reference)))
+        demands = list(dict.fromkeys(self._demands()))
         if self.evaluation is None or not all(_contender(self.evaluation, demand) for demand in demands):
             self.evaluation = self._do(staged, demands)
         looks = [_look(self.evaluation, demand) for demand in demands]
@@ -92,14 +92,14 @@ class TaskGate:
         asked = {key: getattr(self.conditions, key) for key in ("if_better_than", "no_worse_than", "margin", "task")}
         return Decision(self.evaluation, {**asked, "found": [sentence for _, sentence in looks]})
 
-    def _demands(self, reference: Version | None) -> Iterator[Demand]:
+    def _demands(self) -> Iterator[Demand]:
         better, no_worse = self.conditions.if_better_than, self.conditions.no_worse_than
         if better is not None:
-            rival = self._rival("--if-better-than", better, reference)
+            rival = self._rival("--if-better-than", better)
             yield from (Lead(task, rival) for task in self.targets)
             yield from self._kept(rival)
         if no_worse is not None:
-            rival, margin = self._rival("--no-worse-than", no_worse, reference), self.conditions.margin or MARGIN
+            rival, margin = self._rival("--no-worse-than", no_worse), self.conditions.margin or MARGIN
             yield from (WithinMargin(task, rival, margin) for task in self.targets)
             yield from self._kept(rival)
 
@@ -109,15 +109,13 @@ class TaskGate:
         rivals = ["base"] if rival in PROMPTED else ["base", rival]
         return (NoLoss(task, other) for task in tasks for other in rivals)
 
-    def _rival(self, flag: str, asked: str, reference: Version | None) -> str:
+    def _rival(self, flag: str, asked: str) -> str:
         """Whom a name means, as a contender. Raises InputError for nobody."""
         if asked == "rag" and self.experiment.evaluation.passages is None:
             raise InputError(f"{flag} rag: the experiment of {self.run.path} has no evaluation.passages.")
         if asked in PROMPTED:
             return asked
         name = asked.removeprefix(REGISTRY)
-        if name == self.name and reference is not None:
-            return f"{REGISTRY}{reference.id}"
         names = registry.names()
         if name.partition("@")[0] not in names:
             near = nearest(name, (*PROMPTED, *names))

@@ -31,7 +31,7 @@ class Decision(NamedTuple):
     found: dict[str, Any]
 
 
-Decide = Callable[[Version, Version | None], Decision]  # of a staged copy, and what the name means until now
+Decide = Callable[[Version], Decision]  # of a staged copy
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class _Promotion:
             self.say(_of_losses(found["loss"]))
         if self.decide is None:
             return {"gate": found}
-        decided = self.decide(self.staged, reference)
+        decided = self.decide(self.staged)
         return {"gate": {**found, "tasks": decided.found}, "evaluation": decided.evaluation}
 
     def _check_engine(self, staged: Version) -> None:
