@@ -48,6 +48,7 @@ from ftlib.run.layout import REPORT
 
 LOOPBACK = "127.0.0.1"
 CONNECTIONS = 64
+SCRIPTS = ("live_elements.js", "live_views.js", "live.js")
 ENDING = 2  # seconds that answers have once the server is ended
 REPORT_BYTES = 2**26
 MOST_CHANGES = 50  # of a command
@@ -152,7 +153,7 @@ def _page(request: Request) -> HTMLResponse:
 @cache
 def _html() -> tuple[str, int, dict[str, str]]:
     """The page, its status, and its policy: it may run its own script and Plotly, and ask its own server."""
-    told = script("live.js")
+    told = script(*SCRIPTS)
     html = template("live.html").render(style=style("live.css"), script=Markup(told))
     return html, 200, {"content-security-policy": OF_PAGE.format(script=digest(told))}
 

@@ -31,9 +31,9 @@ def style(own: str) -> Markup:
     return Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in ("style.css", own)))
 
 
-def script(own: str) -> str:
+def script(*own: str) -> str:
     """What all pages' scripts share, then a page's own."""
-    return plain_lines("\n".join((HERE / name).read_text(encoding="utf-8") for name in ("shared.js", own)))
+    return plain_lines("\n".join((HERE / name).read_text(encoding="utf-8") for name in ("shared.js", *own)))
 
 
 def plain_lines(script: str) -> str:
