@@ -32,6 +32,7 @@ GROUPS = ("OF_RUN", "OF_TRIAL_BY_DRIVER", "OF_TRIAL", "WHOLE", "STAYS")
 # What stands in the place of an event's name in the sources, and is none.
 OTHERWISE = {
     "EVENT": ("steered",),
+    "FAILED": ("evaluation_failed",),
     "event": (),  # handed on by `_tell`
     "f'trial_{state}'": ("trial_finished", "trial_stopped", "trial_failed"),
 }
