@@ -91,10 +91,22 @@ def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | Non
     results = do_tasks(section, experiment.data, everybody, run.objective[0])
     step = run.trial(trial).manifest.get("step")
     found = {"winner": trial, "step": step, "ties": tied, **results.to_dict(WINNER)}
+    found["compared_on"] = _compared_on(experiment, run)
     found["seeds"] = of_seeds(run, trial, found)
     found["verdict"] = verdict(found)
     write(results, found, run.path)
     return found
+
+
+def _compared_on(experiment: Experiment, run: Run) -> int | None:
+    """The rows that trials were compared on."""
+    from ftlib.evaluation.task import parted, read_questions
+
+    task = experiment.evaluation.task(run.objective[0].rpartition("/")[0])
+    if task is None:
+        count: int | None = run.resolved.get("data", {}).get("eval_rows")
+        return count
+    return len(parted(read_questions(task, experiment.data), task)[0])
 
 
 def write(results: Results, found: dict[str, Any], folder: Path) -> None:

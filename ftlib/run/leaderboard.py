@@ -144,7 +144,8 @@ def _told(run: Run) -> dict[str, Any]:
 
 
 def _eval_rows(run: Run) -> int | None:
-    count = run.resolved.get("data", {}).get("eval_rows")
+    """The rows that trials were compared on: those of a task, or those held out from the data."""
+    count = _told(run).get("compared_on", run.resolved.get("data", {}).get("eval_rows"))
     return count if isinstance(count, int) else None
 
 
