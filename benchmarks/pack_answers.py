@@ -30,7 +30,7 @@ from ftlib.registry.agreement import beside_base
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 
-BATCHES = (16, 32, 64)  # that transformers' own loop is tried with
+BATCHES = (16, 64)  # that transformers' own loop is tried with
 
 
 def main() -> None:
