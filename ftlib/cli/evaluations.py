@@ -89,7 +89,7 @@ def evaluate(
         say(f"warning: {sentence}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        driver.write(results, found, out)
+        driver.write(results.lines(), found, out)
         echo(f"answers and numbers: {out}")
     return 1 if found["failed"] else 0
 

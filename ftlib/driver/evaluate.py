@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +74,31 @@ def evaluate_winner(experiment: Experiment, run: Run, listener: Listener, templa
 
 
 def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | None, tied: list[str]) -> dict[str, Any]:
-    from ftlib.driver.contenders import WINNER, Contenders
-    from ftlib.driver.seeds import of_seeds, replicas_of, seed_name
-    from ftlib.evaluation.results import do_tasks
+    from ftlib.driver.seeds import of_seeds
+    from ftlib.driver.task_worker import on_a_worker
     from ftlib.evaluation.verdict import verdict
+
+    work = on_a_worker if experiment.scale.use_gpu else compare_winner
+    told, lines = work(experiment, run, trial, template)
+    found = {"winner": trial, "step": run.trial(trial).manifest.get("step"), "ties": tied, **told}
+    found["compared_on"] = _compared_on(experiment, run)
+    found["seeds"] = of_seeds(run, trial, found)
+    found["verdict"] = verdict(found)
+    write(lines, found, run.path)
+    return found
+
+
+def compare_winner(
+    experiment: Experiment, run: Run, trial: str, template: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Has the winner, its replicas and those that it is compared with do the tasks, in this process.
+
+    Returns the part of evaluation.json that is about tasks, and the lines of answers.jsonl. Raises FtlibError for
+    weights that cannot be had.
+    """
+    from ftlib.driver.contenders import WINNER, Contenders
+    from ftlib.driver.seeds import replicas_of, seed_name
+    from ftlib.evaluation.results import do_tasks
     from ftlib.run.remote_run import bring_weights
 
     section, made = experiment.evaluation, Contenders(experiment.data, experiment.model, template)
@@ -89,13 +110,7 @@ def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | Non
     again = [_later(made.of_trial, replica, seed_name(seed)) for seed, replica in replicas.items()]
     everybody = [*against, _later(made.of_trial, run.trial(trial)), *again]
     results = do_tasks(section, experiment.data, everybody, run.objective[0])
-    step = run.trial(trial).manifest.get("step")
-    found = {"winner": trial, "step": step, "ties": tied, **results.to_dict(WINNER)}
-    found["compared_on"] = _compared_on(experiment, run)
-    found["seeds"] = of_seeds(run, trial, found)
-    found["verdict"] = verdict(found)
-    write(results, found, run.path)
-    return found
+    return results.to_dict(WINNER), list(results.lines())
 
 
 def _compared_on(experiment: Experiment, run: Run) -> int | None:
@@ -109,12 +124,12 @@ def _compared_on(experiment: Experiment, run: Run) -> int | None:
     return len(parted(read_questions(task, experiment.data), task)[0])
 
 
-def write(results: Results, found: dict[str, Any], folder: Path) -> None:
+def write(lines: Iterable[str], found: dict[str, Any], folder: Path) -> None:
     """The numbers and the answers, as files of a folder."""
     from ftlib.files.atomic import write_json, write_text
     from ftlib.run.layout import ANSWERS, EVALUATION
 
-    write_text(folder / ANSWERS, "".join(f"{line}\n" for line in results.lines()))
+    write_text(folder / ANSWERS, "".join(f"{line}\n" for line in lines))
     write_json(folder / EVALUATION, found)
 
 

@@ -11,6 +11,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ftlib.config import Experiment
+from ftlib.driver.evaluate import compare_winner
+from ftlib.driver.task_worker import on_a_worker
 from ftlib.errors import DataError, FtlibError
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
@@ -203,3 +206,19 @@ def test_tasks_are_read_before_anything_is_trained(
     with pytest.raises((FtlibError, DataError)) as caught:
         check_tasks(Experiment.parse(tree))
     assert message in str(caught.value)
+
+
+def test_a_worker_of_the_cluster_finds_the_same(worth: tuple[Run, str]) -> None:
+    """Where trials train on GPUs, the tasks are done where there is one."""
+    run, _ = worth
+    experiment = Experiment.parse(run.resolved["experiment"])
+    template = run.trial("001").manifest["chat_template"]
+    here, elsewhere = compare_winner(experiment, run, "001", template), on_a_worker(experiment, run, "001", template)
+    numbers = [
+        {name: one["numbers"] for name, one in told["tasks"]["colours"]["contenders"].items()}
+        for told, _ in (here, elsewhere)
+    ]
+    assert numbers[0] == numbers[1]
+    assert len(here[1]) == len(elsewhere[1])
+    with pytest.raises(FtlibError, match="has left no weights"):
+        on_a_worker(experiment, run, "000" if run.trial("000").weights is None else "404", template)
