@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import Any, Literal, get_args
 from ftlib.errors import InputError
 from ftlib.evaluation.pairs import Pair, Pairs
 from ftlib.evaluation.statistics import kappa, win_rate
-from ftlib.files.atomic import to_disk
+from ftlib.files.atomic import file_to_disk
 from ftlib.files.json_files import append_row, damaged, read_rows
 
 Choice = Literal["a", "b", "tie"]
@@ -130,7 +129,7 @@ class Booth:
         append_row(
             self._file, {"time": time.time(), "voter": voter, "pair": pair, **names, "left": left, "choice": choice}
         )
-        _fsync(self._file)
+        file_to_disk(self._file)
 
     def summary(self) -> Summary:
         """Of all votes in the file on these pairs."""
@@ -229,9 +228,3 @@ def _other(side: Literal["a", "b"]) -> Literal["a", "b"]:
 def _drawn(*what: str) -> int:
     """A number that looks random, and is the same for the same words."""
     return int.from_bytes(hashlib.sha256("\0".join(what).encode("utf-8", "surrogatepass")).digest())
-
-
-def _fsync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-    to_disk(file.parent)

@@ -79,6 +79,13 @@ def to_disk(folder: Path) -> None:
         os.close(descriptor)
 
 
+def file_to_disk(file: Path) -> None:
+    """Brings what was appended to a file to the disk, and the file's name."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+    to_disk(file.parent)
+
+
 def all_to_disk(folder: Path) -> None:
     """Brings all files of a directory to the disk, and the directory itself."""
     for entry in folder.rglob("*"):

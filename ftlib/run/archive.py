@@ -25,6 +25,9 @@ READY = "ftlib: archive "  # how the line of a job's log begins that says where 
 WEIGHTS = (ADAPTER, MODEL)
 LEFT_OUT = (TUNE, NESTED, CHECKPOINT, WANDB, *WEIGHTS)  # to resume from, for W&B's own sync, or taken apart
 
+# Python before 3.11.4 has no such filter: plain files below the folder are all that gets as far as this.
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
 
 def write_archive(run: Run, target: Path, weights: str) -> dict[str, Any]:
     """Writes the tar, also of a run that is going on; says its size and its SHA-256."""
@@ -101,7 +104,7 @@ def _unpack(source: Path, folder: Path) -> None:
                 below(folder, member.name, "the archive")
                 if not member.isreg() or member.issparse():
                     raise FtlibError(f"the archive holds '{member.name}', which is no plain file: it was not unpacked.")
-            tar.extractall(folder, filter="data")
+            tar.extractall(folder, **SAFELY)
     except tarfile.TarError as error:
         raise FtlibError(f"the archive is none that ftlib has written ({error}): pull again.") from None
 

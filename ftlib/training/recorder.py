@@ -187,10 +187,14 @@ class Record:
             "step": row["step"],
             "tokens": row["tokens"],
             "seconds": row["seconds"],
-            "metrics": {k: v for k, v in row.items() if _is_evaluation(k) and not isinstance(v, list)},
+            "metrics": {k: v for k, v in row.items() if self._is_evaluation(k) and not isinstance(v, list)},
             "versions": versions(),
             **facts,
         }
+
+    def _is_evaluation(self, key: str) -> bool:
+        """Whether a row's number is an evaluation's: `eval_loss`, or of a task `tickets/exact_match`."""
+        return key.startswith("eval_") or key in self.experiment.evaluation.metrics
 
     def _parent(self, facts: dict[str, Any]) -> str | None:
         """The version of the registry that training began with: the adapter's, or the base's."""
@@ -203,14 +207,9 @@ class Record:
         it."""
         value = self.evaluation.get(self.setting.metric)
         if value is None:
-            known = sorted(key for key in self.evaluation if _is_evaluation(key))
+            known = sorted(key for key in self.evaluation if self._is_evaluation(key))
             raise TrialError(f"sweep.metric is '{self.setting.metric}', but an evaluation gives: {', '.join(known)}.")
         return self.sign * float(value)
-
-
-def _is_evaluation(key: str) -> bool:
-    """Whether a row's number is an evaluation's: `eval_loss`, `tickets/exact_match`."""
-    return key.startswith("eval_") or "/" in key
 
 
 def closing_evaluation(trial: Trial, metric: str) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ def test_examples_are_training_rows_that_are_not_asked(tmp_path: Path) -> None:
     assert {turn["content"] for turn in shown if turn["role"] == "assistant"} == {f"a{n}" for n in range(1, 6)}
     assert shown == few_shot(section, data, 5, seed=0)(ASKED).prompt
     assert shown != few_shot(section, data, 5, seed=1)(ASKED).prompt
-    with pytest.raises(InputError, match="not a row of the task"):
+    with pytest.raises(InputError, match="that is not in the task too"):
         few_shot(*task(tmp_path, 1), 4, seed=0)
 
 

@@ -12,6 +12,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from ftlib.run.archive import SAFELY
+
 PACKAGE = "@sparticuz/chromium@153.0.0"  # the whole browser is inside the package: nothing else is downloaded
 SHA256 = "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0"
 ON_PATH = ("chromium", "google-chrome", "chromium-browser")
@@ -84,12 +86,12 @@ def _packed(folder: Path) -> Path:
 
 def _unpacked(archive: Path, folder: Path) -> Path:
     with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+        packed.extractall(folder, **SAFELY)
     found = folder / "package" / "bin"
     subprocess.run(["node", "-e", UNPACK], cwd=found, check=True, timeout=120)
     for tar in found.glob("*.tar"):
         with tarfile.open(tar) as packed:
-            packed.extractall(found, filter="data")
+            packed.extractall(found, **SAFELY)
     for file in (*found.glob("*.br"), *found.glob("*.tar")):
         file.unlink()
     (found / "fonts.conf").write_text(FONTS)

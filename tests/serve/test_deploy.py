@@ -96,7 +96,7 @@ def test_a_deploy_over_a_running_endpoint_drops_no_request(world: World, monkeyp
     """What `serve deploy` does with a changed file: a new HTTP side, while the old one ends what it has begun."""
     monkeypatch.setenv("FTLIB_HOME", str(world.home))
     # The engines as they are: a second one of each would not have room on two cores.
-    now = {"names": list(world.served), "api_key": KEY, "replicas": ENGINE, "logs": {"sample": 1.0}}
+    now = {"names": list(world.served), "api_key": KEY, "replicas": ENGINE, "logs": {"sample": 1.0}, "base": True}
     now["keys"] = str(world.home / "keys.json")
     long = world.client().completions.create(
         model="support", prompt="x", max_tokens=3000, temperature=0, stream=True, timeout=120
