@@ -96,6 +96,8 @@ class Run:
             raise FtlibError(why)
         if trouble := outcome.base_trouble:
             SILENT.warn(f"the untuned base could not be evaluated, so nothing is compared with it: {trouble}")
+        for sentence in outcome.not_done:
+            SILENT.warn(sentence)
         for trial, reason in outcome.failed.items():
             SILENT.warn(f"trial {trial} failed: {reason}")
         if outcome.over is not None and outcome.left > 0:

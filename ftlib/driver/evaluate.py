@@ -45,35 +45,52 @@ def is_due(experiment: Experiment, run: Run) -> bool:
 
 
 def evaluate_winner(experiment: Experiment, run: Run, listener: Listener, template: str | None) -> None:
-    """Writes `evaluation.json`, and with tasks `answers.jsonl`. What cannot be done is a warning: the sweep has its
-    trials."""
-    from ftlib.driver.seeds import of_seeds
+    """Writes `evaluation.json`, and with tasks `answers.jsonl`.
+
+    What cannot be done ends no sweep, whatever the reason: its trials are there. `not_done` says it to whoever asks.
+    """
+    from ftlib.run.leaderboard import leaderboard
+
+    best = leaderboard(run).best
+    if best is None:
+        return
+    try:
+        _evaluate_winner(experiment, run, listener, best.trial, template)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        run.log_event(FAILED, why=reason if isinstance(error, FtlibError) else f"{type(error).__name__}: {reason}")
+
+
+def not_done(run: Run) -> list[str]:
+    """What was asked of the winner's evaluation and was not done, a sentence each."""
+    from ftlib.files.json_files import read_json
+    from ftlib.run.layout import EVALUATION
+
+    told = read_json(run.path / EVALUATION, dict)
+    if told is not None:
+        return [str(sentence) for sentence in told.get("failed", ())]
+    return [f"the winner was not evaluated: {event['why']}" for event in run.events() if event["event"] == FAILED][-1:]
+
+
+def _evaluate_winner(experiment: Experiment, run: Run, listener: Listener, trial: str, template: str | None) -> None:
+    from ftlib.driver.seeds import of_seeds, why_fewer
     from ftlib.evaluation.trial_ties import tied_trials
     from ftlib.files.atomic import write_json
     from ftlib.run.layout import EVALUATION
-    from ftlib.run.leaderboard import leaderboard
 
-    board = leaderboard(run)
-    if board.best is None:
+    section, tied, fewer = experiment.evaluation, tied_trials(run), why_fewer(experiment, run, trial)
+    if not section.tasks:
+        found: dict[str, Any] = {"winner": trial, "ties": tied, "tasks": {}, "failed": fewer}
+        write_json(run.path / EVALUATION, {**found, "seeds": of_seeds(run, trial, found)})
         return
-    tied = tied_trials(run)
-    if not experiment.evaluation.tasks:
-        found = {"winner": board.best.trial, "ties": tied, "tasks": {}, "failed": []}
-        write_json(run.path / EVALUATION, {**found, "seeds": of_seeds(run, board.best.trial, found)})
-        return
-    try:
-        with listener.busy("the winner and the base do the tasks"):
-            found = _of_winner(experiment, run, board.best.trial, template, tied)
-    except (FtlibError, RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        run.log_event(FAILED, why=reason)
-        listener.warn(f"the tasks were not done: {reason}")
-        return
-    for sentence in found["failed"]:
-        listener.warn(sentence)
+    names = ", ".join(task.name for task in section.tasks)
+    listener.say(f"the winner and {', '.join(section.against) or 'nobody else'} do the tasks: {names}")
+    _of_winner(experiment, run, trial, template, tied, fewer)
 
 
-def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | None, tied: list[str]) -> dict[str, Any]:
+def _of_winner(
+    experiment: Experiment, run: Run, trial: str, template: str | None, tied: list[str], fewer: list[str]
+) -> None:
     from ftlib.driver.seeds import of_seeds
     from ftlib.driver.task_worker import on_a_worker
     from ftlib.evaluation.verdict import verdict
@@ -84,8 +101,18 @@ def _of_winner(experiment: Experiment, run: Run, trial: str, template: str | Non
     found["compared_on"] = _compared_on(experiment, run)
     found["seeds"] = of_seeds(run, trial, found)
     found["verdict"] = verdict(found)
+    found["failed"] = [*found["failed"], *_warnings(found), *fewer]
     write(lines, found, run.path)
-    return found
+
+
+def _warnings(found: dict[str, Any]) -> list[str]:
+    """What could not be scored (a judge that is away), with the task and who has answered."""
+    return [
+        f"{task}, {contender}: {warning}"
+        for task, told in found["tasks"].items()
+        for contender, one in told["contenders"].items()
+        for warning in one["warnings"]
+    ]
 
 
 def compare_winner(

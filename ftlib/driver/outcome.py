@@ -51,6 +51,13 @@ class Outcome:
         return str((read_json(self.run.path / EVALUATION, dict) or {}).get("verdict") or "") or None
 
     @property
+    def not_done(self) -> list[str]:
+        """What was asked of the winner's evaluation and was not done, a sentence each."""
+        from ftlib.driver.evaluate import not_done
+
+        return not_done(self.run)
+
+    @property
     def base_trouble(self) -> str | None:
         """Why the untuned base could not be evaluated; None where it could, or was not asked for."""
         from ftlib.run.layout import BASE

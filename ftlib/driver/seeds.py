@@ -38,6 +38,14 @@ def replicas_of(run: Run, trial: str, ended: bool = True) -> dict[int, Trial]:
     return found
 
 
+def why_fewer(experiment: Experiment, run: Run, trial: str) -> list[str]:
+    """A sentence where fewer trainings of the winner are there than `evaluation.seeds` asks for."""
+    asked, there = experiment.evaluation.seeds, 1 + len(replicas_of(run, trial))
+    if there >= asked:
+        return []
+    return [f"evaluation.seeds asks for {asked} trainings of the winner, and {there} came to their end."]
+
+
 def seed_name(seed: int) -> str:
     """What a replica is called beside the winner."""
     from ftlib.evaluation.results import REPLICA

@@ -42,6 +42,7 @@ class TerminalListener(Listener):
 def tell(outcome: Outcome, promoted_as: str | None = None) -> int:
     """Prints what a run came to, and promotes its winner where there is a name for it; returns the exit status.
 
+    The status is 1 where the winner's evaluation was not done as it was asked for.
     Raises FtlibError where no trial can be promoted.
     """
     from ftlib.errors import FtlibError
@@ -66,9 +67,12 @@ def tell(outcome: Outcome, promoted_as: str | None = None) -> int:
         echo(f"cost: {board.cost:.4g} in all, {board.best.cost or 0.0:.4g} of it the winner's")
     if outcome.verdict is not None:
         echo(outcome.verdict)
+    for sentence in outcome.not_done:
+        echo(sentence, fg="red", err=True)
+    status = 1 if outcome.not_done else 0
     if promoted_as is not None:
         promote_trial(outcome.run, board.best.trial, promoted_as)
-        return 0
+        return status
     echo("promote the winner:")
     echo(f"  ftlib promote {place} {shlex.quote(board.best.trial)} --as {outcome.name}")
-    return 0
+    return status

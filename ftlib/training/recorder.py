@@ -123,6 +123,9 @@ class Record:
         for name in ("loss", "eval_loss", "grad_norm"):
             if name in row and not math.isfinite(row[name]):
                 raise TrialError(not_finite(name, row[name], step, self.experiment))
+        metric = self.setting.metric
+        if metric in self.experiment.evaluation.metrics and not math.isfinite(row.get(metric, 0.0)):
+            raise TrialError(f"{metric} is no number at step {step}: no answer has a score (is its judge away?).")
         if "eval_loss" in row or "train_loss" in row:
             self.evaluation = row
         return in_vain

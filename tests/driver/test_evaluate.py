@@ -12,7 +12,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftlib.config import Experiment
-from ftlib.driver.evaluate import compare_winner
+from ftlib.driver.evaluate import compare_winner, evaluate_winner
+from ftlib.driver.listener import Listener
+from ftlib.driver.seeds import why_fewer
 from ftlib.driver.task_worker import on_a_worker
 from ftlib.errors import DataError, FtlibError
 from ftlib.files.json_files import read_json
@@ -206,6 +208,36 @@ def test_tasks_are_read_before_anything_is_trained(
     with pytest.raises((FtlibError, DataError)) as caught:
         check_tasks(Experiment.parse(tree))
     assert message in str(caught.value)
+
+
+def test_what_was_not_done_is_said_and_the_status_is_not_zero(worth: tuple[Run, str], tmp_path: Path) -> None:
+    """Neither a defect nor a judge that is away ends a sweep; neither looks like success."""
+    run, _ = worth
+    file = run.path / "evaluation.json"
+    kept, events = file.read_text(), (run.path / "events.jsonl").read_text()
+    try:
+        file.write_text(json.dumps({**json.loads(kept), "failed": ["few_shot did not do colours: it is away."]}))
+        status, output = ftlib("resume", run.path)
+        assert (status, "few_shot did not do colours: it is away." in output) == (1, True)
+        file.unlink()
+        experiment = Experiment.parse(run.resolved["experiment"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ftlib.driver.evaluate.compare_winner", lambda *given: {}["a defect"])
+            evaluate_winner(experiment, run, Listener(), None)
+        status, output = ftlib("resume", run.path)
+        assert (status, "the winner was not evaluated: KeyError: 'a defect'" in output) == (1, True)
+    finally:
+        file.write_text(kept)
+        (run.path / "events.jsonl").write_text(events)
+
+
+def test_fewer_seeds_than_asked_for_are_said(worth: tuple[Run, str]) -> None:
+    run, _ = worth
+    experiment = Experiment.parse(run.resolved["experiment"])
+    assert why_fewer(experiment, run, "001") == []
+    more = experiment.model_copy(update={"evaluation": experiment.evaluation.model_copy(update={"seeds": 3})})
+    (sentence,) = why_fewer(more, run, "001")
+    assert sentence == "evaluation.seeds asks for 3 trainings of the winner, and 2 came to their end."
 
 
 def test_a_worker_of_the_cluster_finds_the_same(worth: tuple[Run, str]) -> None:

@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 
 from ftlib.config import ModelSection
+from ftlib.errors import TrialError
 from ftlib.evaluation.answers import answers
 from ftlib.evaluation.trial_tasks import TrialTask
 from ftlib.models.base import load_model
@@ -80,3 +81,11 @@ def _objective(pack: Any) -> Any:
     from ftlib.methods.pack_losses import objective
 
     return objective(pack.setting.experiment(), pack.base.data, pack.base)
+
+
+def test_a_metric_without_a_number_fails_its_trial(asked: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a judge that is away: no trial wins by it, alone or in a pack, and each says why."""
+    monkeypatch.setattr(TrialTask, "numbers_of", lambda task, found: {METRIC: float("nan")})
+    assert f"{METRIC} is no number at step 100" in train(pack_of(asked), {"000": {}})["000"]
+    with pytest.raises(TrialError, match="no answer has a score"):
+        train_alone(asked, "001")
