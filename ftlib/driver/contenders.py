@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -19,6 +20,7 @@ from ftlib.evaluation.chat_url import ChatUrl, NoReply
 from ftlib.evaluation.prompting import Prompting, as_it_is, few_shot, prompted, rag, told
 from ftlib.evaluation.results import Contender
 from ftlib.evaluation.task import Answer, Question
+from ftlib.files.hosts import is_loopback
 from ftlib.files.urls import is_url
 from ftlib.models.base import base_of, load_config, load_model, load_tokenizer
 from ftlib.registry import registry
@@ -130,14 +132,17 @@ class Contenders:
 def at_url(name: str) -> Contender:
     """A model behind an OpenAI-compatible URL: https://HOST/v1#MODEL. Its key is in OPENAI_API_KEY.
 
-    Raises InputError for a URL that names no model.
+    Raises InputError for a URL that names no model, and for a key that would travel unencrypted to another machine.
     """
     url, _, model = name.partition("#")
     if not model:
         raise InputError(f"{url}: name the model that is asked there: {url}#MODEL.")
+    parts, key = urlsplit(url), os.environ.get(KEY)
+    if key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise InputError(f"{url}: the key in {KEY} would travel unencrypted: use https, or unset it.")
 
     def answer(task: TaskSection, questions: Sequence[Question]) -> list[Answer]:
-        chat = ChatUrl(url, model, os.environ.get(KEY), task.max_new_tokens)
+        chat = ChatUrl(url, model, key, task.max_new_tokens)
         with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
             try:
                 return list(pool.map(lambda question: chat.answer(list(question.prompt)), questions))
