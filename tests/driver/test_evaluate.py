@@ -12,11 +12,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftlib.config import Experiment
+from ftlib.driver.contenders import at_url
 from ftlib.driver.evaluate import compare_winner, evaluate_winner
 from ftlib.driver.listener import Listener
 from ftlib.driver.seeds import why_fewer
 from ftlib.driver.task_worker import on_a_worker
-from ftlib.errors import DataError, FtlibError
+from ftlib.errors import DataError, FtlibError, InputError
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
 from tests.conftest import ftlib, only_run, rows, write_experiment, write_jsonl
@@ -229,6 +230,17 @@ def test_what_was_not_done_is_said_and_the_status_is_not_zero(worth: tuple[Run, 
     finally:
         file.write_text(kept)
         (run.path / "events.jsonl").write_text(events)
+
+
+def test_a_key_does_not_travel_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with pytest.raises(InputError, match="would travel unencrypted") as caught:
+        at_url("http://models.example/v1#m")
+    assert "sk-secret" not in str(caught.value)
+    for url in ("https://models.example/v1#m", "http://127.0.0.1:8000/v1#m"):
+        assert at_url(url).name == url
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert at_url("http://models.example/v1#m").name
 
 
 def test_fewer_seeds_than_asked_for_are_said(worth: tuple[Run, str]) -> None:
