@@ -40,6 +40,8 @@ AGAIN = re.compile(r"\.r\d+$")  # what the job that resumes a run adds to its na
 DRIVER = "driver"  # the custom resource of nodes that drivers may run on, where a cluster has such
 STOP = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}  # a Ctrl-C: the run can be resumed
 WANDB_SAYS = ("WANDB_MODE", "WANDB_DISABLED", "WANDB_BASE_URL")  # where data may go holds for the job too
+NO_AGENT = "No available agent"  # Ray's words, in the answer of status 500 (ray/dashboard/modules/job/job_head.py)
+STARTS = 60.0  # seconds for the agent of a cluster's head to come, once its dashboard answers
 WAITS = 600.0  # seconds for a job to begin: a node may have to come for its driver
 
 
@@ -178,12 +180,14 @@ class Cluster:
         elif self._has_drivers():
             place["entrypoint_resources"] = {DRIVER: 1}
         with self._asking():
-            self._client.submit_job(
-                entrypoint=f"python -m ftlib.remote.entrypoint {arguments}",
-                submission_id=job,
-                runtime_env=env,
-                metadata={OURS: versions()["ftlib"], **metadata},
-                **place,
+            _once_agent_comes(
+                lambda: self._client.submit_job(
+                    entrypoint=f"python -m ftlib.remote.entrypoint {arguments}",
+                    submission_id=job,
+                    runtime_env=env,
+                    metadata={OURS: versions()["ftlib"], **metadata},
+                    **place,
+                )
             )
 
     def _has_drivers(self) -> bool:
@@ -252,6 +256,19 @@ class Cluster:
             ) from None
         except RuntimeError as error:
             raise FtlibError(f"{self.address}: {str(error).strip().splitlines()[-1]}") from None
+
+
+def _once_agent_comes(submit: Callable[[], Any]) -> None:
+    """A cluster that has just started answers before the agent of its head, which takes the jobs, is there."""
+    deadline = time.monotonic() + STARTS
+    while True:
+        try:
+            submit()
+            return
+        except RuntimeError as error:
+            if NO_AGENT not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.3)
 
 
 def _environment(working_dir: str, secrets: bool, options: Mapping[str, Any]) -> dict[str, Any]:

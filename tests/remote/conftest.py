@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,21 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 
+# Above the ports of Ray's workers, and below those that Linux gives to whoever connects: none is taken by chance
+# between here and the process that wants it, which starts seconds later.
+QUIET_PORTS = range(20_001, 32_000)
+
+
 def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            port = secrets.choice(QUIET_PORTS)
+            sock = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                sock.bind(("127.0.0.1", port))
+                found.append(port)
+        return found
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ftlib.remote import jobs
 from ftlib.remote.jobs import Cluster
 from ftlib.run.directory import ENDED, Run
 from tests.conftest import write_experiment
@@ -114,6 +115,27 @@ def test_what_a_cluster_says_of_itself(cluster: TokenCluster, monkeypatch: pytes
     there = Cluster(cluster.address)
     assert not there.is_open()
     assert there._has_drivers()  # so drivers go where the resource `driver` is
+
+
+def test_a_job_waits_for_the_agent_of_a_cluster_that_has_just_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["status code 500: No available agent to submit job, please try again later.."] * 2)
+
+    def submit() -> None:
+        for answer in answers:
+            raise RuntimeError(answer)
+
+    jobs._once_agent_comes(submit)
+    assert next(answers, None) is None
+    monkeypatch.setattr(jobs, "STARTS", 0.0)
+    answers = iter(["No available agent"] * 2)
+    with pytest.raises(RuntimeError, match="No available agent"):
+        jobs._once_agent_comes(submit)
+
+    def refused() -> None:
+        raise RuntimeError("a working_dir of 600 MiB is too large")
+
+    with pytest.raises(RuntimeError, match="too large"):
+        jobs._once_agent_comes(refused)
 
 
 def test_a_wrong_token_and_a_wrong_address(cluster: TokenCluster, client: Client) -> None:
