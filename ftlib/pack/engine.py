@@ -28,7 +28,7 @@ from ftlib.methods.table import Table, in_order, joined, on_cpu
 from ftlib.models.bank_routes import Route
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
-from ftlib.pack.row_passes import passes
+from ftlib.pack.row_passes import PLACES, passes
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
 from ftlib.run.context import Setting
@@ -237,7 +237,7 @@ class Pack:
         if key not in self._plans:
             rows = [objective.tokens("eval", [number]) for number in range(len(self.base.data.eval))]
             least = self.setting.experiment().train.per_device_eval_batch_size
-            self._plans[key] = passes(rows, least, self.base.classes, roomy)
+            self._plans[key] = passes(rows, least, self.base.classes, PLACES if roomy else 0)
         return self._plans[key]
 
     def evaluate_base(self, make: Callable[[], Objective]) -> None:

@@ -33,7 +33,7 @@ from ftlib.models.base import count_parameters, identity, load_model, load_token
 from ftlib.models.lora_bank import LoraBank
 from ftlib.models.onednn import FrozenLinear, freeze_linears
 from ftlib.models.strategies import use_tf32
-from ftlib.pack.span_attention import ATTENTION, laid_out
+from ftlib.pack.span_attention import ATTENTION, Kept, laid_out
 from ftlib.pack.token_layout import Block, Layout
 from ftlib.run.layout import TOKENIZER
 
@@ -95,14 +95,19 @@ class FrozenBase:
     # --- forward ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def computing(self, blocks: Sequence[Block], route: Route | None) -> Iterator[list[Scored]]:
-        """The outputs of each trial at its picked places. What is done with them inside can go backward too."""
+    def computing(
+        self, blocks: Sequence[Block], route: Route | None, kept: Kept | None = None
+    ) -> Iterator[list[Scored]]:
+        """The outputs of each trial at its picked places. What is done with them inside can go backward too.
+
+        `kept` gets the keys and values of each layer.
+        """
         layout = Layout.of(blocks, self.device)
-        with laid_out(layout), self.bank.routed(route):
+        with laid_out(layout, kept), self.bank.routed(route):
             hidden = self.body(input_ids=layout.ids, position_ids=layout.positions, use_cache=False).last_hidden_state
             outputs = self._outputs(layout.pick(hidden.expand(len(blocks), -1, -1)), layout.targets)
             counted = zip(blocks, layout.counts, strict=True)
-            yield [outputs.scored(n, count, layout, block.sequences) for n, (block, count) in enumerate(counted)]
+            yield [outputs.scored(n, count, layout, len(block.places)) for n, (block, count) in enumerate(counted)]
 
     def _outputs(self, picked: Tensor, targets: Tensor) -> _Outputs:
         if self.head and self.bank.route is not None:

@@ -16,15 +16,15 @@ KEYS = 2**14  # tokens that attention looks at: a shared beginning counts for ea
 OUTPUTS = 2**25  # numbers: all classes at all picked places
 
 
-def passes(rows: Sequence[Sequence[Tokens]], least: int, classes: int, roomy: bool = True) -> list[list[int]]:
-    """Numbers of rows, those that begin alike side by side: `least` a pass, and as many more as there is room for.
+def passes(rows: Sequence[Sequence[Tokens]], least: int, classes: int, places: int = PLACES) -> list[list[int]]:
+    """Numbers of rows, those that begin alike side by side: `least` a pass, and as many more as `places` hold.
 
     `rows` has the sequences of each row; `classes` is how many outputs a picked place has.
     """
     found: list[_Pass] = [_Pass()]
     for number in in_order([sequences[0].ids for sequences in rows]):
         longer = found[-1].with_row(number, rows[number])
-        if len(longer.rows) <= least or (roomy and longer.fits(classes)):
+        if len(longer.rows) <= least or longer.fits(classes, places):
             found[-1] = longer
         else:
             found.append(_Pass().with_row(number, rows[number]))
@@ -54,5 +54,5 @@ class _Pass:
             self.picked + sum(len(one.picked) for one in sequences),
         )
 
-    def fits(self, classes: int) -> bool:
-        return self.places <= PLACES and self.keys <= KEYS and self.picked * classes <= OUTPUTS
+    def fits(self, classes: int, places: int) -> bool:
+        return self.places <= places and self.keys <= KEYS and self.picked * classes <= OUTPUTS

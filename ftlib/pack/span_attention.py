@@ -16,13 +16,15 @@ from ftlib.pack.gather import Gather
 from ftlib.pack.token_layout import Layout
 
 ATTENTION = "ftlib_pack"  # our name among transformers' attention implementations
-_CURRENT: list[Layout] = []
+Kept = list[tuple[Tensor, Tensor]]  # keys and values [N, H, M, d], layer after layer
+_CURRENT: list[tuple[Layout, Kept | None]] = []
 
 
 @contextmanager
-def laid_out(layout: Layout) -> Iterator[None]:
-    """Within, attention knows where the sequences are; backward too, for layers that are computed again there."""
-    _CURRENT.append(layout)
+def laid_out(layout: Layout, kept: Kept | None = None) -> Iterator[None]:
+    """Within, attention knows where the sequences are; backward too, for layers that are computed again there. Keys and
+    values are added to `kept`."""
+    _CURRENT.append((layout, kept))
     try:
         yield
     finally:
@@ -34,7 +36,9 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """[N, H, M, d] queries, keys and values to [N, M, H, d]."""
     n, _, m, _ = query.shape
-    layout = _CURRENT[-1]
+    layout, kept = _CURRENT[-1]
+    if kept is not None:
+        kept.append((key, value))
     if n == 1 and layout.one is not None:
         layout = layout.one
     window = kwargs.pop("sliding_window", None)

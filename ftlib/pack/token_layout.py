@@ -42,7 +42,7 @@ class Block:
     picked: np.ndarray  # [P of this trial] places; one may be picked for several sequences
     targets: np.ndarray
     owners: np.ndarray  # the number of the sequence that each picked place belongs to
-    sequences: int
+    places: tuple[np.ndarray, ...]  # of each sequence's tokens
     tokens: int  # of the sequences, what they share counted for each
 
     @classmethod
@@ -62,7 +62,7 @@ class Block:
             picked=np.concatenate([places[sequence.picked] for sequence, places in found]),
             targets=np.concatenate([sequence.targets for sequence in sequences]),
             owners=np.repeat(np.arange(len(sequences)), [len(sequence.picked) for sequence in sequences]),
-            sequences=len(sequences),
+            places=standing.of,
             tokens=sum(len(sequence.ids) for sequence in sequences),
         )
 
