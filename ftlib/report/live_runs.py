@@ -19,7 +19,7 @@ from typing import Any
 
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.files.paths import below, why_no_name
-from ftlib.report.words import gain, number
+from ftlib.report.words import number
 from ftlib.run.cost import SESSION
 from ftlib.run.directory import ENDED, Run, Trial
 from ftlib.run.layout import (
@@ -191,7 +191,7 @@ def summary(run: Run, board: Leaderboard | None = None) -> Told:
         "best": number(best.value) if best else "",
         "best_trial": one_line(best.trial) if best else "",
         "base": number(base.value) if base and base.value is not None else "",
-        "gain": gain(best.gain) if best else "",
+        "gain": board.gained(best) if best else "",
         "done": sum(counts[ended] for ended in ENDED),
         "total": total,
         "share": round(min(1.0, max(0.0, worked(trials) / total)), 3) if total else 0.0,
