@@ -203,7 +203,8 @@ class Judge(_Metric):
     """Whether the judge compares the answer with the reference instead of grading it. Both orders are asked: 1 where
     the answer wins both, 0 where the reference does, else 0.5."""
     api_key_env: str | None = None
-    """The environment variable that holds the judge's key. null sends none."""
+    """The environment variable that holds the judge's key. null sends OPENAI_API_KEY to api.openai.com, or to the host
+    of OPENAI_BASE_URL where that is set, and no key to any other host."""
 
 
 MetricSection = Annotated[

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 
@@ -20,7 +18,7 @@ from ftlib.evaluation.chat_url import ChatUrl, NoReply
 from ftlib.evaluation.prompting import Prompting, as_it_is, few_shot, prompted, rag, told
 from ftlib.evaluation.results import Contender
 from ftlib.evaluation.task import Answer, Question
-from ftlib.files.hosts import is_loopback
+from ftlib.files.url_keys import host_of, key_for
 from ftlib.files.urls import is_url
 from ftlib.models.base import base_of, load_config, load_model, load_tokenizer
 from ftlib.registry import registry
@@ -33,7 +31,6 @@ from ftlib.run.leaderboard import leaderboard
 
 WINNER = "winner"
 ASKED_AT_ONCE = 8  # requests to a URL
-KEY = "OPENAI_API_KEY"  # the environment variable with a URL's key
 
 
 @dataclass(frozen=True)
@@ -129,17 +126,16 @@ class Contenders:
         gc.collect()
 
 
-def at_url(name: str) -> Contender:
-    """A model behind an OpenAI-compatible URL: https://HOST/v1#MODEL. Its key is in OPENAI_API_KEY.
+def at_url(name: str, keys: Mapping[str, str]) -> Contender:
+    """A model behind an OpenAI-compatible URL: https://HOST/v1#MODEL. `keys` are hosts, and the variable with the key
+    of each; others have what `key_for` gives them.
 
-    Raises InputError for a URL that names no model, and for a key that would travel unencrypted to another machine.
+    Raises InputError for a URL that names no model, and ConfigError as `key_for`.
     """
     url, _, model = name.partition("#")
     if not model:
         raise InputError(f"{url}: name the model that is asked there: {url}#MODEL.")
-    parts, key = urlsplit(url), os.environ.get(KEY)
-    if key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise InputError(f"{url}: the key in {KEY} would travel unencrypted: use https, or unset it.")
+    key = key_for(url, keys.get(host_of(url)), "--key-env")
 
     def answer(task: TaskSection, questions: Sequence[Question]) -> list[Answer]:
         chat = ChatUrl(url, model, key, task.max_new_tokens)
@@ -169,10 +165,11 @@ def check_named(name: str, experiment: Experiment) -> None:
         )
 
 
-def maker(name: str, made: Contenders) -> Callable[[], Contender]:
-    """What makes a contender of a MODEL of the command line. Raises InputError for a model that is not there."""
+def maker(name: str, made: Contenders, keys: Mapping[str, str]) -> Callable[[], Contender]:
+    """What makes a contender of a MODEL of the command line; `keys` as `at_url` takes them. Raises InputError for a
+    model that is not there."""
     if is_served(name):
-        served = at_url(name)
+        served = at_url(name, keys)
         return lambda: served
     if name.startswith(REGISTRY):
         registry.resolve(name.removeprefix(REGISTRY))

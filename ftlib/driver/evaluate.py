@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftlib.errors import FtlibError, InputError
+from ftlib.errors import FtlibError, InputError, nearest
 
 if TYPE_CHECKING:
     from ftlib.config import DataSection, Experiment, TaskSection
@@ -161,13 +161,19 @@ def write(lines: Iterable[str], found: dict[str, Any], folder: Path) -> None:
 
 
 def evaluate(
-    models: Sequence[str], task: TaskSection, shown: int = 0, examples: str | None = None, trust: bool = False
+    models: Sequence[str],
+    task: TaskSection,
+    shown: int = 0,
+    examples: str | None = None,
+    trust: bool = False,
+    keys: Mapping[str, str] | None = None,
 ) -> tuple[Results, dict[str, Any]]:
     """Has models do a task; the first is compared with each of the others.
 
     A model is the name or folder of a base, registry:NAME[@N], a run (its best trial), RUN/trials/ID, or URL#MODEL.
-    With `shown`, each base is asked once more, shown so many rows of `examples`. Raises InputError for a model that is
-    not there, and DataError for a file that cannot be read, before anybody is asked.
+    With `shown`, each base is asked once more, shown so many rows of `examples`. `keys` are hosts of URLs, and the
+    environment variable with the key of each. Raises InputError for a model that is not there, and DataError for a file
+    that cannot be read, before anybody is asked.
     """
     from ftlib.config import DataSection, EvaluationSection
     from ftlib.driver.contenders import is_base, maker
@@ -176,9 +182,10 @@ def evaluate(
     data = DataSection(train=examples or task.data)
     section = EvaluationSection(tasks=[task], few_shot=shown or 1, against=[])
     made: list[Callable[[], Contender]] = []
+    _check_hosts(models, keys or {})
     for name in dict.fromkeys(models):
         one = _contenders(name, data, trust)
-        made.append(maker(name, one))
+        made.append(maker(name, one, keys or {}))
         if shown and is_base(name):
             made.append(_later(_shown, one, name, section))
     _check(task, data, shown, examples, _served(models))
@@ -203,7 +210,7 @@ def do_benchmarks(
     if served is not None:
         raise InputError(f"--benchmark needs the model itself, and {served} is a URL.")
     data = DataSection(train=names[0])
-    made = [maker(name, _contenders(name, data, trust)) for name in dict.fromkeys(models)]
+    made = [maker(name, _contenders(name, data, trust), {}) for name in dict.fromkeys(models)]
     results = done(benchmarks(names, limit), made)
     return results, results.to_dict(models[0])
 
@@ -219,6 +226,18 @@ def _served(models: Sequence[str]) -> str | None:
     from ftlib.driver.contenders import is_served
 
     return next(filter(is_served, models), None)
+
+
+def _check_hosts(models: Sequence[str], keys: Mapping[str, str]) -> None:
+    """Raises InputError for the key of a host that nobody asks."""
+    from ftlib.driver.contenders import is_served
+    from ftlib.files.url_keys import host_of
+
+    hosts = [host_of(name) for name in models if is_served(name)]
+    for host in keys:
+        if host not in hosts:
+            there = f"The MODELs are at {', '.join(hosts)}." if hosts else "No MODEL is a URL."
+            raise InputError(f"--key-env: no MODEL is at '{host}'.{nearest(host, hosts)} {there}")
 
 
 def _check(task: TaskSection, data: DataSection, shown: int, examples: str | None, served: str | None) -> None:

@@ -165,7 +165,9 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     for words, says in (
         ([file], "give the other one too"),
         ([file, file, "--task", "t"], "--contenders and --task belong to a run"),
-        ([file, file, "questions.jsonl"], "models are not asked yet"),
+        ([file, file, "--limit", "3"], "--limit belongs to models and a FILE"),
+        (["a", "b", file, "--task", "t"], "--task belongs to a run alone"),
+        (["a", "a", file], "a is given twice"),
         ([file, file], "nothing to judge"),
     ):
         status, output = ftlib("compare", *words, "--out", tmp_path / "votes.jsonl", "--no-browser")
