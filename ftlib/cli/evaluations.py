@@ -187,7 +187,7 @@ def to_table(task: Mapping[str, Any]) -> Table:
     ps = {(found["theirs"], found["metric"]): found["p"] for found in task["comparisons"]}
     for heading in [f"p of {metric}" for metric in task["metrics"]] if ps else ():
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("s/answer", justify="right", no_wrap=True)
+    table.add_column("mean s/answer", justify="right", no_wrap=True)
     for name, contender in task["contenders"].items():
         numbers = [written(number, metric, task) for metric, number in contender["numbers"].items()]
         chances = [_p(ps.get((name, metric))) for metric in task["metrics"]] if ps else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,11 @@ class Loaded:
         def answer(task: TaskSection, questions: Sequence[Question]) -> list[Answer]:
             scores = any(metric.type == "perplexity" for metric in task.metrics)
             writer = Writer(self.tokenizer, self.template, task.max_new_tokens, scores)
-            before = as_it_is if prompting is None else prompting(task)
-            return answers(self.model, writer, prompted(before, questions))
+            if prompting is None:
+                return answers(self.model, writer, questions)
+            asked = prompted(prompting(task), questions)
+            found = answers(self.model, writer, asked)
+            return [replace(one, sent=question.prompt) for one, question in zip(found, asked, strict=True)]
 
         return Contender(name, what, answer, self.model, self.tokenizer)
 
@@ -112,14 +115,14 @@ class Contenders:
         if weights.name == "model":
             self._forget()
             own = base.model_copy(update={"name_or_path": str(weights), "gguf_file": None, "revision": None})
-            return Loaded(_ready(load_model(own)), tokenizer, template)
+            return Loaded(ready(load_model(own)), tokenizer, template)
         there = self._base.model if self._base is not None and base == self.model else None
         self._forget()  # an adapter changes its base in place
-        return Loaded(_ready(beside_base(there or load_model(base), weights, owner)), tokenizer, template)
+        return Loaded(ready(beside_base(there or load_model(base), weights, owner)), tokenizer, template)
 
     def _loaded(self, section: ModelSection) -> Loaded:
         tokenizer = load_tokenizer(section)
-        return Loaded(_ready(load_model(section)), tokenizer, tokenizer.chat_template or self.template)
+        return Loaded(ready(load_model(section)), tokenizer, tokenizer.chat_template or self.template)
 
     def _forget(self) -> None:
         self._base = None
@@ -228,7 +231,8 @@ def is_served(name: str) -> bool:
     return is_url(name) and name.startswith(("http://", "https://"))
 
 
-def _ready(model: Any) -> Any:
+def ready(model: Any) -> Any:
+    """A loaded model as it answers: on the GPU where there is one, nothing of it trained."""
     if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
         model = model.to("cuda")
     return model.eval().requires_grad_(False)

@@ -41,7 +41,16 @@ def is_due(experiment: Experiment, run: Run) -> bool:
     from ftlib.run.layout import EVALUATION
 
     tried = any(event["event"] == FAILED for event in run.events())
-    return bool(experiment.evaluation.tasks) and not tried and not (run.path / EVALUATION).exists()
+    return _is_compared(experiment) and not tried and not (run.path / EVALUATION).exists()
+
+
+def _is_compared(experiment: Experiment) -> bool:
+    """Whether the winner is compared with others: on tasks, or as a classifier on the rows that are held out."""
+    return bool(experiment.evaluation.tasks) or _is_classifier(experiment)
+
+
+def _is_classifier(experiment: Experiment) -> bool:
+    return experiment.method.head == "sequence_classification" and experiment.data.held_out
 
 
 def evaluate_winner(experiment: Experiment, run: Run, listener: Listener, template: str | None) -> None:
@@ -79,12 +88,17 @@ def _evaluate_winner(experiment: Experiment, run: Run, listener: Listener, trial
     from ftlib.run.layout import EVALUATION
 
     section, tied, fewer = experiment.evaluation, tied_trials(run), why_fewer(experiment, run, trial)
-    if not section.tasks:
+    if not _is_compared(experiment):
         found: dict[str, Any] = {"winner": trial, "ties": tied, "tasks": {}, "failed": fewer}
         write_json(run.path / EVALUATION, {**found, "seeds": of_seeds(run, trial, found)})
         return
     names = ", ".join(task.name for task in section.tasks)
-    listener.say(f"the winner and {', '.join(section.against) or 'nobody else'} do the tasks: {names}")
+    others = ", ".join(section.against) or "nobody else"
+    listener.say(
+        "the winner and its baselines label the held-out rows"
+        if _is_classifier(experiment)
+        else f"the winner and {others} do the tasks: {names}"
+    )
     _of_winner(experiment, run, trial, template, tied, fewer)
 
 
@@ -128,6 +142,10 @@ def compare_winner(
     from ftlib.evaluation.results import do_tasks
     from ftlib.run.remote_run import bring_weights
 
+    if _is_classifier(experiment):
+        from ftlib.driver.classifier import compare_classifier
+
+        return compare_classifier(experiment, run, trial)
     section, made = experiment.evaluation, Contenders(experiment.data, experiment.model, template)
     bring_weights(run, run.trial(trial))
     against = [_later(made.named, name, section) for name in section.against]
