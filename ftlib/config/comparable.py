@@ -99,8 +99,8 @@ def why_no_tasks(experiment: Experiment) -> str | None:
     others = [name for name in experiment.evaluation.against if name not in ("base", "few_shot")]
     if others and experiment.method.head == "sequence_classification":
         return (
-            f"evaluation.against names {others[0]}: a classifier is compared with the most frequent label, and with the "
-            "base where it writes. Leave it out"
+            f"evaluation.against names {others[0]}: a classifier is compared with the most frequent label, and with "
+            "the base where it writes. Leave it out"
         )
     return None
 

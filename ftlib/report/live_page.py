@@ -64,9 +64,15 @@ OF_PAGE = (
 
 @contextmanager
 def served(
-    folder: Path, host: str = LOOPBACK, port: int = 0, api_key: str | None = None, http: Any = "auto"
+    folder: Path,
+    host: str = LOOPBACK,
+    port: int = 0,
+    api_key: str | None = None,
+    http: Any = "auto",
+    url: str | None = None,
 ) -> Iterator[str]:
-    """Within, the page is at the URL that this gives; port 0 is any free one. `http` is uvicorn's protocol.
+    """Within, the page is at the URL that this gives; port 0 is any free one. `http` is uvicorn's protocol. `url` is
+    where the runs are, if the folder is a copy.
 
     Without `api_key`, the URL holds a token that lets in whoever opens it. Raises InputError for a folder that is none,
     a port that is taken, and a host that other machines reach without a key.
@@ -80,7 +86,7 @@ def served(
     with _listening(host, port) as listener:
         at = listener.getsockname()[1]
         key = api_key or secrets.token_urlsafe(24)
-        app = make_app(Runs(folder), key, at, is_loopback(host))
+        app = make_app(Runs(folder, url), key, at, is_loopback(host))
         config = uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None, access_log=False,
                                 server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS,
                                 timeout_graceful_shutdown=ENDING)  # fmt: skip
@@ -178,6 +184,8 @@ def _asking(runs: Runs) -> Callable[[Request], Any]:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return refusal(415, "The body needs the header 'Content-Type: application/json'.")
         run, body = runs.find(request.path_params["name"]), await body_of(request)
+        if runs.url is not None:
+            return _heard(False, f"{run.name} is kept at {runs.url}: steer it on the machine where its driver runs.")
         try:
             command = _command(body)
         except (FtlibError, ValueError) as error:

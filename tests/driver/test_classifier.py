@@ -59,9 +59,8 @@ def test_the_baselines_of_a_classifier_are_the_majority_and_the_base(
     assert f"labels: {100 * value['winner']:.1f} % (" in output
     assert f"on {len(data.eval)} rows that also chose the trial" in output
     rows = [json.loads(line) for line in (run.path / "answers.jsonl").read_text().splitlines()]
-    assert (
-        "Answer with the label alone: " in next(row for row in rows if row["contender"] == "base")["sent"][0]["content"]
-    )
+    sent = next(row["sent"] for row in rows if row["contender"] == "base")
+    assert "Answer with the label alone: " in sent[0]["content"]
 
 
 def _of_transformers(base: Path, rows: Any, labels: tuple[str, ...], task: dict[str, Any]) -> float:

@@ -368,7 +368,7 @@ def test_other_machines_need_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(("s3://b/runs",), "shows a folder of this machine"), (("nowhere",), "nowhere is no folder")],
+    [(("ftp://b/runs",), "'ftp://b/runs' is no place that can be reached"), (("nowhere",), "nowhere is no folder")],
 )
 def test_what_is_no_folder_is_refused(words: tuple[str, ...], sentence: str) -> None:
     status, told = ftlib("ui", *words)
