@@ -52,13 +52,14 @@ def compare(
     """
     from ftlib.evaluation.votes import Booth
     from ftlib.report.compare_page import judged
+    from serve.front.connection import Connection
 
     _check_goes_with(file)
     found = _asked(a, str(b), file, asked) if file is not None else _pairs(a, b, contenders, task)
     booth = Booth(found, out)
     for sentence in _notes(found):
         say(sentence)
-    with judged(booth, voter, port) as url:
+    with judged(booth, voter, port, http=Connection) as url:
         echo(f"judge {len(found.open)} pairs at {url} (Ctrl-C ends it and prints the sum)")
         if not no_browser:
             click.launch(url)
