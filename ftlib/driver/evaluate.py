@@ -26,12 +26,13 @@ def check_tasks(experiment: Experiment) -> None:
         return
     from ftlib.driver.contenders import check_named
     from ftlib.evaluation import metrics
-    from ftlib.evaluation.task import read_questions, verdict_rows
+    from ftlib.evaluation.task import of_verdict, read_questions
 
     for task in section.tasks:
-        verdict_rows(task, experiment.data, experiment.objective[0])
+        questions = read_questions(task, experiment.data)
+        of_verdict(questions, task, experiment.objective[0])
         for metric in task.metrics:
-            metrics.check(metric, read_questions(task, experiment.data))
+            metrics.check(metric, questions)
     for name in section.against:
         check_named(name, experiment)
 

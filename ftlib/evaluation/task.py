@@ -106,7 +106,11 @@ def _read(name: str, fields: dict[str, Any]) -> tuple[list[Turn], str]:
 def verdict_rows(task: TaskSection, data: DataSection, metric: str) -> list[Question]:
     """The questions that a verdict is on: all, or where trials were compared by a `metric` of this task, those that no
     trial has answered."""
-    questions = read_questions(task, data)
+    return of_verdict(read_questions(task, data), task, metric)
+
+
+def of_verdict(questions: list[Question], task: TaskSection, metric: str) -> list[Question]:
+    """Those of a task's questions that a verdict is on."""
     return parted(questions, task)[1] if metric.startswith(f"{task.name}/") else questions
 
 
