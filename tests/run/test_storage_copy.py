@@ -15,6 +15,7 @@ import pytest
 from ftlib.errors import InputError
 from ftlib.files import object_store
 from ftlib.files.json_files import append_row
+from ftlib.report import live_runs
 from ftlib.report.live_page import served
 from ftlib.report.live_runs import Runs
 from ftlib.run import layout
@@ -36,6 +37,8 @@ def store() -> Iterator[str]:
 def stored(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Run]:
     """The URL of a storage, and a run that has not ended, with a checkpoint and an object of a stranger."""
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(live_runs, "REST", 0)
+    (tmp_path / "there").mkdir()
     url, run = f"{store}/{tmp_path.name}", make_run(tmp_path / "there", 2)
     lines = (run.path / layout.EVENTS).read_text().splitlines(keepends=True)
     (run.path / layout.EVENTS).write_text("".join(lines[:-1]))
