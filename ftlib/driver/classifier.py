@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import DataCollatorWithPadding
 
 from ftlib.config import Experiment, TaskSection
 from ftlib.data import prepare_again
@@ -78,7 +79,7 @@ def _task(experiment: Experiment, rows: HeldOut, tokenizer: Any) -> TaskSection:
     return TaskSection.model_validate(
         {
             "name": TASK,
-            "data": str(experiment.data.eval or experiment.data.train),
+            "data": str(experiment.data.eval or "the rows that data.eval_split holds out"),
             "metrics": [{"type": "accuracy", "labels": labels}, {"type": "f1_macro", "labels": labels}],
             "max_new_tokens": longest + SPARE,
             "instructions": f"Which label fits the text? Answer with the label alone: {', '.join(labels)}.",
@@ -132,6 +133,7 @@ def _labelling(name: str, trial: Trial, rows: HeldOut, tokenizer: Any) -> Conten
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def _labels(model: Any, rows: HeldOut, tokenizer: Any, together: int = 16) -> Iterator[str]:
     """The likeliest label of each row."""
+    padded = DataCollatorWithPadding(tokenizer)
     for start in range(0, len(rows.ids), together):
-        batch = tokenizer.pad({"input_ids": rows.ids[start : start + together]}, return_tensors="pt").to(model.device)
+        batch = padded([{"input_ids": ids} for ids in rows.ids[start : start + together]]).to(model.device)
         yield from (rows.labels[number] for number in model(**batch)["logits"].argmax(-1).tolist())
