@@ -30,7 +30,7 @@ def tree(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
         "data": {"train": str(write_jsonl(folder / "train.jsonl", labelled(80))), "eval_split": 0.25},
         "method": {"type": "classify"},
         "adapter": {"type": "lora", "r": 8},
-        "train": {"max_steps": 60, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "eval_strategy": "end"},
+        "train": {"max_steps": 24, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "eval_strategy": "end"},
         "sweep": {"space": {"train.learning_rate": [1e-4, 1e-2]}, "search": {"type": "grid"}, "pack": 2,
                   "metric": "eval_accuracy"},
         "track": {"wandb": None, "tensorboard": False},
