@@ -1,7 +1,8 @@
 """What a classifier is worth: its winner beside the majority class and the base's own answers, on the held-out rows.
 
-A head that is not trained yet labels by chance of its seed, so it is no baseline. Two others are: whoever says the most
-frequent label always, and the base as a language model, asked for the label in words. An encoder cannot be asked.
+A head that is not trained yet labels by chance of its seed, so it is no baseline. Two others are: whoever always says
+the most frequent label of these rows (the no-information rate), and the base as a language model, asked for the label
+in words. An encoder cannot be asked.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ class HeldOut:
     labels: tuple[str, ...]
     ids: list[list[int]]
     questions: list[Question]
-    most_frequent: str  # of the training rows
+
+    @property
+    def most_frequent(self) -> str:
+        """The best that somebody can say who does not look at the texts."""
+        return Counter(question.reference for question in self.questions).most_common(1)[0][0]
 
 
 def compare_classifier(experiment: Experiment, run: Run, trial: str) -> tuple[dict[str, Any], list[str]]:
@@ -71,7 +76,7 @@ def _held_out(experiment: Experiment, run: Run, tokenizer: Any) -> HeldOut:
         Question(({"role": "user", "content": text},), labels[label])
         for text, label in zip(texts, some["labels"], strict=True)
     ]
-    return HeldOut(labels, ids, asked, labels[Counter(data.train["labels"]).most_common(1)[0][0]])
+    return HeldOut(labels, ids, asked)
 
 
 def _task(experiment: Experiment, rows: HeldOut, tokenizer: Any) -> TaskSection:
@@ -100,7 +105,7 @@ def _contenders(
 
 def _always(label: str) -> Contender:
     """Whoever gives each text the same label."""
-    what = f"always '{label}', the most frequent label of the training rows"
+    what = f"always '{label}', the most frequent label of these rows"
     return Contender(MAJORITY, what, lambda task, questions: [Answer(label)] * len(questions))
 
 
