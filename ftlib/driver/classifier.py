@@ -2,14 +2,15 @@
 
 A head that is not trained yet labels by chance of its seed, so it is no baseline. Two others are: whoever always says
 the most frequent label of these rows (the no-information rate), and the base as a language model, asked for the label
-in words. An encoder cannot be asked.
+in words (zero-shot). A classifier always says one of the labels, and so does the base here: its answer is the label
+that it finds likeliest, since a small model writes much else. An encoder cannot be asked.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ from transformers import DataCollatorWithPadding
 
 from ftlib.config import Experiment, TaskSection
 from ftlib.data import prepare_again
-from ftlib.driver.contenders import WINNER, Contenders, ready, weights_of
+from ftlib.driver.contenders import WINNER, Contenders, Loaded, ready, weights_of
 from ftlib.driver.seeds import replicas_of, seed_name
-from ftlib.evaluation.prompting import as_it_is, told
+from ftlib.evaluation.answers import Writer, answers, why_not_drafted
+from ftlib.evaluation.prompting import as_it_is, prompted, told
 from ftlib.evaluation.results import Contender, TaskResult, done
 from ftlib.evaluation.task import Answer, Question
 from ftlib.models.base import base_of, load_config, load_model, load_tokenizer
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 
 MAJORITY = "majority"
 TASK = "labels"  # what the task is called
-ROWS = 500  # at most, evenly spread: the base writes an answer to each
-NAMED = 50  # labels that a base can be told of
+ROWS = 500  # at most, evenly spread
+READ = 2000  # questions with one of their labels that a base reads, at most
+NAMED = 20  # labels that a base can be told of
 SPARE = 4  # tokens of an answer beside the label: a space, a quotation mark
 WRITES = ("ForCausalLM", "LMHeadModel")  # how the architectures of language models end
 
@@ -68,7 +71,8 @@ def compare_classifier(experiment: Experiment, run: Run, trial: str) -> tuple[di
 def _held_out(experiment: Experiment, run: Run, tokenizer: Any) -> HeldOut:
     begun = str(run.resolved.get("data", {}).get("hash"))
     data, _ = prepare_again(experiment.data, experiment.method.rows, tokenizer, begun)
-    count = min(ROWS, len(data.eval))
+    most = READ // len(data.report.labels) if _is_asked(experiment, data.report.labels) else ROWS
+    count = min(ROWS, most, len(data.eval))
     some = data.eval.select([place * len(data.eval) // count for place in range(count)])
     labels, ids = data.report.labels, [list(row) for row in some["input_ids"]]
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -96,8 +100,8 @@ def _contenders(
     experiment: Experiment, run: Run, trial: Trial, rows: HeldOut, tokenizer: Any
 ) -> Iterator[Callable[[], Contender]]:
     yield partial(_always, rows.most_frequent)
-    if "base" in experiment.evaluation.against and len(rows.labels) <= NAMED and _writes(experiment):
-        yield partial(_asked, experiment)
+    if _is_asked(experiment, rows.labels):
+        yield partial(_asked, experiment, rows.labels)
     for name, one in ((WINNER, trial), *((seed_name(seed), one) for seed, one in replicas_of(run, trial.id).items())):
         bring_weights(run, one)
         yield partial(_labelling, name, one, rows, tokenizer)
@@ -109,11 +113,31 @@ def _always(label: str) -> Contender:
     return Contender(MAJORITY, what, lambda task, questions: [Answer(label)] * len(questions))
 
 
-def _asked(experiment: Experiment) -> Contender:
-    """The base as a language model, told the labels (zero-shot)."""
+def _is_asked(experiment: Experiment, labels: Sequence[str]) -> bool:
+    return "base" in experiment.evaluation.against and len(labels) <= NAMED and _writes(experiment)
+
+
+def _asked(experiment: Experiment, labels: Sequence[str]) -> Contender:
+    """The base as a language model, told the labels: it says the likeliest one. One whose likelihoods are not computed
+    here (`why_not_drafted`) writes its answer."""
     loaded = Contenders(experiment.data, experiment.model).base()
     what = f"{experiment.model.name_or_path.rpartition('/')[2]}, told the labels"
-    return loaded.contender("base", what, lambda task: told(task.instructions, as_it_is))
+    if why_not_drafted(loaded.model) is not None:
+        return loaded.contender("base", what, lambda task: told(task.instructions, as_it_is))
+    return Contender("base", what, partial(_likeliest, loaded, labels))
+
+
+def _likeliest(loaded: Loaded, labels: Sequence[str], task: TaskSection, questions: Sequence[Question]) -> list[Answer]:
+    """The label that is the likeliest whole answer, with the token that ends it, to each question."""
+    asked = prompted(told(task.instructions, as_it_is), questions)
+    every = [replace(question, reference=label) for question in asked for label in labels]
+    read = answers(loaded.model, Writer(loaded.tokenizer, loaded.template, 1, scores=True), every)
+    found = []
+    for row, question in enumerate(asked):
+        own = read[row * len(labels) : (row + 1) * len(labels)]
+        best = min(range(len(labels)), key=lambda place: own[place].nll or 0.0)
+        found.append(Answer(labels[best], seconds=sum(one.seconds for one in own), sent=question.prompt))
+    return found
 
 
 def _writes(experiment: Experiment) -> bool:

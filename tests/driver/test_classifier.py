@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig
 
 from ftlib.config import Experiment
@@ -63,16 +64,20 @@ def test_the_baselines_of_a_classifier_are_the_majority_and_the_base(
 
 
 def _of_transformers(base: Path, rows: Any, labels: tuple[str, ...], task: dict[str, Any]) -> float:
-    """How often the base writes the right label, in lines of one's own."""
+    """How often the right label is the base's likeliest answer, in lines of one's own."""
     tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base)
     told = f"Which label fits the text? Answer with the label alone: {', '.join(labels)}."
     right = 0
     for ids, label in zip(rows["input_ids"], rows["labels"], strict=True):
         text = tokenizer.decode(ids, skip_special_tokens=True)
         chat = [{"role": "system", "content": told}, {"role": "user", "content": text}]
-        asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        wrote = model.generate(**asked, max_new_tokens=8, do_sample=False)[0, asked["input_ids"].shape[1] :]
-        right += tokenizer.decode(wrote, skip_special_tokens=True).strip().startswith(labels[label])
+        asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+        likely = []
+        for name in labels:
+            answer = [*tokenizer(name, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            logits = model(torch.tensor([asked + answer])).logits[0, len(asked) - 1 : -1].detach()
+            likely.append(float(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()))
+        right += max(range(len(labels)), key=likely.__getitem__) == label
     return right / len(rows)
 
 
