@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event
 
 import click
 
 from ftlib.cli import complete
-from ftlib.driver.terminal import echo
+from ftlib.driver.terminal import echo, say
 
 
 @click.command("wandb")
@@ -33,29 +33,35 @@ def make_dashboard(run: str, out: Path | None) -> None:
 
 
 @click.command()
-@click.argument("folder", default=complete.RUNS, type=click.Path())
+@click.argument("place", metavar="[FOLDER|URL]", default=complete.RUNS, type=click.Path())
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Any free one, unless given.")
 @click.option("--api-key", envvar="FTLIB_API_KEY", help="Ask for this key. Needed to bind wider than loopback.")
 @click.option("--open", "opened", is_flag=True, help="Open it in a browser.")
-def ui(folder: str, host: str, port: int, api_key: str | None, opened: bool) -> None:
-    """Show the runs in FOLDER as a live page, until Ctrl-C: what runs, curves, two runs beside each other.
+def ui(place: str, host: str, port: int, api_key: str | None, opened: bool) -> None:
+    """Show the runs in FOLDER, or at the URL of a storage (s3://BUCKET/...), as a live page, until Ctrl-C: what runs,
+    curves, two runs beside each other.
 
-    Its buttons stop, clone and boost a trial of a running sweep.
+    Its buttons stop, clone and boost a trial of a running sweep of this machine.
     """
-    from ftlib.errors import InputError
     from ftlib.files.urls import is_url
     from ftlib.report.live_page import served
+    from ftlib.run.storage_copy import copied
     from serve.front.connection import Connection
 
-    if is_url(folder):
-        raise InputError(f"{folder}: ftlib ui shows a folder of this machine; 'ftlib report URL' brings one run here.")
-    with served(Path(folder), host, port, api_key, http=Connection) as url:
-        echo(f"the runs in {folder}: {url} (Ctrl-C stops)")
+    source = place if is_url(place) else None
+    with ExitStack() as stack:
+        folder = Path(place) if source is None else stack.enter_context(copied(source, _warn))
+        url = stack.enter_context(served(folder, host, port, api_key, http=Connection, url=source))
+        echo(f"the runs in {place}: {url} (Ctrl-C stops)")
         if opened:
             click.launch(url)
         with suppress(KeyboardInterrupt):
             Event().wait()
+
+
+def _warn(sentence: str) -> None:
+    say(f"warning: {sentence}")
 
 
 COMMANDS = (ui, make_dashboard)

@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from ftlib.config import TaskSection
 
 
+def _keys(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """`HOST=NAME` as a mapping."""
+    parts = [one.partition("=") for one in given]
+    wrong = next((one for one, (host, _, name) in zip(given, parts, strict=True) if not host or not name), None)
+    if wrong is not None:
+        raise click.BadParameter(f"'{wrong}' is not HOST=NAME, as in api.together.xyz=TOGETHER_API_KEY.")
+    return {host.lower(): name for host, _, name in parts}
+
+
+key_env = click.option(
+    "--key-env",
+    "keys",
+    multiple=True,
+    metavar="HOST=NAME",
+    callback=_keys,
+    help="The environment variable NAME has the key of the URLs at HOST; again for more.",
+)
+
+
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="MODEL... [FILE]")
 @click.option(
@@ -55,7 +74,8 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="Keep the numbers and every answer there.",
 )
-@click.option("--trust", is_flag=True, help="Let code run that comes with a model.")  # fmt: skip
+@key_env
+@click.option("--trust", is_flag=True, help="Let code run that comes with a model.")
 def evaluate(
     words: tuple[str, ...],
     metrics: tuple[str, ...],
@@ -64,8 +84,9 @@ def evaluate(
     shown: int | None,
     examples: str | None,
     out: Path | None,
+    keys: dict[str, str],
     trust: bool,
-    **keys: Any,
+    **of_task: Any,
 ) -> int:
     """Ask MODELs the questions of FILE, and compare the first MODEL with each other one.
 
@@ -80,8 +101,8 @@ def evaluate(
     elif len(words) < 2:
         raise InputError(f"'{words[0]}' is all there is: give the MODELs and then the FILE of questions.")
     else:
-        task = _task(words[-1], metrics, {"limit": limit, **keys})
-        results, found = driver.evaluate(words[:-1], task, shown or 0, examples, trust)
+        task = task_of(words[-1], metrics, {"limit": limit, **of_task})
+        results, found = driver.evaluate(words[:-1], task, shown or 0, examples, trust, keys)
     for name, one in found["tasks"].items():
         if one["contenders"]:
             _print(name if benchmark is not None else None, one)
@@ -99,7 +120,7 @@ def _check_alone() -> None:
     from ftlib.errors import InputError
 
     context = click.get_current_context()
-    for name in ("metrics", "max_new_tokens", "group", "system", "shown", "examples"):
+    for name in ("metrics", "max_new_tokens", "group", "system", "shown", "examples", "keys"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = next(one for one in context.command.params if one.name == name).opts[0]
             raise InputError(f"{option} belongs to a FILE, and --benchmark asks none: leave one of the two out.")
@@ -114,7 +135,7 @@ def _names(benchmark: str) -> list[str]:
     return names
 
 
-def _task(file: str, metrics: Sequence[str], keys: Mapping[str, Any]) -> TaskSection:
+def task_of(file: str, metrics: Sequence[str], keys: Mapping[str, Any]) -> TaskSection:
     """The task that the options describe. Raises InputError for what is none."""
     from pydantic import ValidationError
 
@@ -166,7 +187,7 @@ def to_table(task: Mapping[str, Any]) -> Table:
     ps = {(found["theirs"], found["metric"]): found["p"] for found in task["comparisons"]}
     for heading in [f"p of {metric}" for metric in task["metrics"]] if ps else ():
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("s/answer", justify="right", no_wrap=True)
+    table.add_column("mean s/answer", justify="right", no_wrap=True)
     for name, contender in task["contenders"].items():
         numbers = [written(number, metric, task) for metric, number in contender["numbers"].items()]
         chances = [_p(ps.get((name, metric))) for metric in task["metrics"]] if ps else []

@@ -96,6 +96,12 @@ def why_no_tasks(experiment: Experiment) -> str | None:
             f"evaluation.tasks asks for answers, and a model of method.type '{experiment.method.type}' writes none: "
             "leave the tasks out"
         )
+    others = [name for name in experiment.evaluation.against if name not in ("base", "few_shot")]
+    if others and experiment.method.head == "sequence_classification":
+        return (
+            f"evaluation.against names {others[0]}: a classifier is compared with the most frequent label, and with "
+            "the base where it writes. Leave it out"
+        )
     return None
 
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ftlib.config.section import Section
 
 Better = Literal["min", "max"]
+SHARES = ("exact_match", "contains", "regex", "number", "accuracy", "valid_json")  # of rows
 
 
 class _Metric(Section):
@@ -25,6 +26,11 @@ class _Metric(Section):
     def better(self) -> Better:
         """`max` where a higher number is better."""
         return "max"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is the share of rows whose answer is right."""
+        return self.type in SHARES  # type: ignore[attr-defined]
 
 
 class ExactMatch(_Metric):
@@ -197,7 +203,8 @@ class Judge(_Metric):
     """Whether the judge compares the answer with the reference instead of grading it. Both orders are asked: 1 where
     the answer wins both, 0 where the reference does, else 0.5."""
     api_key_env: str | None = None
-    """The environment variable that holds the judge's key. null sends none."""
+    """The environment variable that holds the judge's key. null sends OPENAI_API_KEY to api.openai.com, or to the host
+    of OPENAI_BASE_URL where that is set, and no key to any other host."""
 
 
 MetricSection = Annotated[
@@ -283,6 +290,11 @@ class EvaluationSection(Section):
     def metrics(self) -> dict[str, Better]:
         """TASK/METRIC of each, and which way is better."""
         return {f"{task.name}/{metric.name}": metric.better for task in self.tasks for metric in task.metrics}
+
+    @property
+    def shares(self) -> set[str]:
+        """TASK/METRIC of those that are shares of rows."""
+        return {f"{task.name}/{metric.name}" for task in self.tasks for metric in task.metrics if metric.is_share}
 
     def task(self, name: str) -> TaskSection | None:
         """The task of that name, if there is one."""

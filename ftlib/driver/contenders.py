@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 
@@ -20,7 +18,7 @@ from ftlib.evaluation.chat_url import ChatUrl, NoReply
 from ftlib.evaluation.prompting import Prompting, as_it_is, few_shot, prompted, rag, told
 from ftlib.evaluation.results import Contender
 from ftlib.evaluation.task import Answer, Question
-from ftlib.files.hosts import is_loopback
+from ftlib.files.url_keys import host_of, key_for
 from ftlib.files.urls import is_url
 from ftlib.models.base import base_of, load_config, load_model, load_tokenizer
 from ftlib.registry import registry
@@ -33,7 +31,6 @@ from ftlib.run.leaderboard import leaderboard
 
 WINNER = "winner"
 ASKED_AT_ONCE = 8  # requests to a URL
-KEY = "OPENAI_API_KEY"  # the environment variable with a URL's key
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,11 @@ class Loaded:
         def answer(task: TaskSection, questions: Sequence[Question]) -> list[Answer]:
             scores = any(metric.type == "perplexity" for metric in task.metrics)
             writer = Writer(self.tokenizer, self.template, task.max_new_tokens, scores)
-            before = as_it_is if prompting is None else prompting(task)
-            return answers(self.model, writer, prompted(before, questions))
+            if prompting is None:
+                return answers(self.model, writer, questions)
+            asked = prompted(prompting(task), questions)
+            found = answers(self.model, writer, asked)
+            return [replace(one, sent=question.prompt) for one, question in zip(found, asked, strict=True)]
 
         return Contender(name, what, answer, self.model, self.tokenizer)
 
@@ -115,31 +115,30 @@ class Contenders:
         if weights.name == "model":
             self._forget()
             own = base.model_copy(update={"name_or_path": str(weights), "gguf_file": None, "revision": None})
-            return Loaded(_ready(load_model(own)), tokenizer, template)
+            return Loaded(ready(load_model(own)), tokenizer, template)
         there = self._base.model if self._base is not None and base == self.model else None
         self._forget()  # an adapter changes its base in place
-        return Loaded(_ready(beside_base(there or load_model(base), weights, owner)), tokenizer, template)
+        return Loaded(ready(beside_base(there or load_model(base), weights, owner)), tokenizer, template)
 
     def _loaded(self, section: ModelSection) -> Loaded:
         tokenizer = load_tokenizer(section)
-        return Loaded(_ready(load_model(section)), tokenizer, tokenizer.chat_template or self.template)
+        return Loaded(ready(load_model(section)), tokenizer, tokenizer.chat_template or self.template)
 
     def _forget(self) -> None:
         self._base = None
         gc.collect()
 
 
-def at_url(name: str) -> Contender:
-    """A model behind an OpenAI-compatible URL: https://HOST/v1#MODEL. Its key is in OPENAI_API_KEY.
+def at_url(name: str, keys: Mapping[str, str]) -> Contender:
+    """A model behind an OpenAI-compatible URL: https://HOST/v1#MODEL. `keys` are hosts, and the variable with the key
+    of each; others have what `key_for` gives them.
 
-    Raises InputError for a URL that names no model, and for a key that would travel unencrypted to another machine.
+    Raises InputError for a URL that names no model, and ConfigError as `key_for`.
     """
     url, _, model = name.partition("#")
     if not model:
         raise InputError(f"{url}: name the model that is asked there: {url}#MODEL.")
-    parts, key = urlsplit(url), os.environ.get(KEY)
-    if key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise InputError(f"{url}: the key in {KEY} would travel unencrypted: use https, or unset it.")
+    key = key_for(url, keys.get(host_of(url)), "--key-env")
 
     def answer(task: TaskSection, questions: Sequence[Question]) -> list[Answer]:
         chat = ChatUrl(url, model, key, task.max_new_tokens)
@@ -169,10 +168,11 @@ def check_named(name: str, experiment: Experiment) -> None:
         )
 
 
-def maker(name: str, made: Contenders) -> Callable[[], Contender]:
-    """What makes a contender of a MODEL of the command line. Raises InputError for a model that is not there."""
+def maker(name: str, made: Contenders, keys: Mapping[str, str]) -> Callable[[], Contender]:
+    """What makes a contender of a MODEL of the command line; `keys` as `at_url` takes them. Raises InputError for a
+    model that is not there."""
     if is_served(name):
-        served = at_url(name)
+        served = at_url(name, keys)
         return lambda: served
     if name.startswith(REGISTRY):
         registry.resolve(name.removeprefix(REGISTRY))
@@ -231,7 +231,8 @@ def is_served(name: str) -> bool:
     return is_url(name) and name.startswith(("http://", "https://"))
 
 
-def _ready(model: Any) -> Any:
+def ready(model: Any) -> Any:
+    """A loaded model as it answers: on the GPU where there is one, nothing of it trained."""
     if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
         model = model.to("cuda")
     return model.eval().requires_grad_(False)

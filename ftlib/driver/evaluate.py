@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftlib.errors import FtlibError, InputError
+from ftlib.errors import FtlibError, InputError, nearest
 
 if TYPE_CHECKING:
     from ftlib.config import DataSection, Experiment, TaskSection
@@ -26,12 +26,13 @@ def check_tasks(experiment: Experiment) -> None:
         return
     from ftlib.driver.contenders import check_named
     from ftlib.evaluation import metrics
-    from ftlib.evaluation.task import read_questions, verdict_rows
+    from ftlib.evaluation.task import of_verdict, read_questions
 
     for task in section.tasks:
-        verdict_rows(task, experiment.data, experiment.objective[0])
+        questions = read_questions(task, experiment.data)
+        of_verdict(questions, task, experiment.objective[0])
         for metric in task.metrics:
-            metrics.check(metric, read_questions(task, experiment.data))
+            metrics.check(metric, questions)
     for name in section.against:
         check_named(name, experiment)
 
@@ -41,7 +42,16 @@ def is_due(experiment: Experiment, run: Run) -> bool:
     from ftlib.run.layout import EVALUATION
 
     tried = any(event["event"] == FAILED for event in run.events())
-    return bool(experiment.evaluation.tasks) and not tried and not (run.path / EVALUATION).exists()
+    return _is_compared(experiment) and not tried and not (run.path / EVALUATION).exists()
+
+
+def _is_compared(experiment: Experiment) -> bool:
+    """Whether the winner is compared with others: on tasks, or as a classifier on the rows that are held out."""
+    return bool(experiment.evaluation.tasks) or _is_classifier(experiment)
+
+
+def _is_classifier(experiment: Experiment) -> bool:
+    return experiment.method.head == "sequence_classification" and experiment.data.held_out
 
 
 def evaluate_winner(experiment: Experiment, run: Run, listener: Listener, template: str | None) -> None:
@@ -79,12 +89,17 @@ def _evaluate_winner(experiment: Experiment, run: Run, listener: Listener, trial
     from ftlib.run.layout import EVALUATION
 
     section, tied, fewer = experiment.evaluation, tied_trials(run), why_fewer(experiment, run, trial)
-    if not section.tasks:
+    if not _is_compared(experiment):
         found: dict[str, Any] = {"winner": trial, "ties": tied, "tasks": {}, "failed": fewer}
         write_json(run.path / EVALUATION, {**found, "seeds": of_seeds(run, trial, found)})
         return
     names = ", ".join(task.name for task in section.tasks)
-    listener.say(f"the winner and {', '.join(section.against) or 'nobody else'} do the tasks: {names}")
+    others = ", ".join(section.against) or "nobody else"
+    listener.say(
+        "the winner and its baselines label the held-out rows"
+        if _is_classifier(experiment)
+        else f"the winner and {others} do the tasks: {names}"
+    )
     _of_winner(experiment, run, trial, template, tied, fewer)
 
 
@@ -128,6 +143,10 @@ def compare_winner(
     from ftlib.evaluation.results import do_tasks
     from ftlib.run.remote_run import bring_weights
 
+    if _is_classifier(experiment):
+        from ftlib.driver.classifier import compare_classifier
+
+        return compare_classifier(experiment, run, trial)
     section, made = experiment.evaluation, Contenders(experiment.data, experiment.model, template)
     bring_weights(run, run.trial(trial))
     against = [_later(made.named, name, section) for name in section.against]
@@ -161,13 +180,19 @@ def write(lines: Iterable[str], found: dict[str, Any], folder: Path) -> None:
 
 
 def evaluate(
-    models: Sequence[str], task: TaskSection, shown: int = 0, examples: str | None = None, trust: bool = False
+    models: Sequence[str],
+    task: TaskSection,
+    shown: int = 0,
+    examples: str | None = None,
+    trust: bool = False,
+    keys: Mapping[str, str] | None = None,
 ) -> tuple[Results, dict[str, Any]]:
     """Has models do a task; the first is compared with each of the others.
 
     A model is the name or folder of a base, registry:NAME[@N], a run (its best trial), RUN/trials/ID, or URL#MODEL.
-    With `shown`, each base is asked once more, shown so many rows of `examples`. Raises InputError for a model that is
-    not there, and DataError for a file that cannot be read, before anybody is asked.
+    With `shown`, each base is asked once more, shown so many rows of `examples`. `keys` are hosts of URLs, and the
+    environment variable with the key of each. Raises InputError for a model that is not there, and DataError for a file
+    that cannot be read, before anybody is asked.
     """
     from ftlib.config import DataSection, EvaluationSection
     from ftlib.driver.contenders import is_base, maker
@@ -176,9 +201,10 @@ def evaluate(
     data = DataSection(train=examples or task.data)
     section = EvaluationSection(tasks=[task], few_shot=shown or 1, against=[])
     made: list[Callable[[], Contender]] = []
+    _check_hosts(models, keys or {})
     for name in dict.fromkeys(models):
         one = _contenders(name, data, trust)
-        made.append(maker(name, one))
+        made.append(maker(name, one, keys or {}))
         if shown and is_base(name):
             made.append(_later(_shown, one, name, section))
     _check(task, data, shown, examples, _served(models))
@@ -203,7 +229,7 @@ def do_benchmarks(
     if served is not None:
         raise InputError(f"--benchmark needs the model itself, and {served} is a URL.")
     data = DataSection(train=names[0])
-    made = [maker(name, _contenders(name, data, trust)) for name in dict.fromkeys(models)]
+    made = [maker(name, _contenders(name, data, trust), {}) for name in dict.fromkeys(models)]
     results = done(benchmarks(names, limit), made)
     return results, results.to_dict(models[0])
 
@@ -219,6 +245,18 @@ def _served(models: Sequence[str]) -> str | None:
     from ftlib.driver.contenders import is_served
 
     return next(filter(is_served, models), None)
+
+
+def _check_hosts(models: Sequence[str], keys: Mapping[str, str]) -> None:
+    """Raises InputError for the key of a host that nobody asks."""
+    from ftlib.driver.contenders import is_served
+    from ftlib.files.url_keys import host_of
+
+    hosts = [host_of(name) for name in models if is_served(name)]
+    for host in keys:
+        if host not in hosts:
+            there = f"The MODELs are at {', '.join(hosts)}." if hosts else "No MODEL is a URL."
+            raise InputError(f"--key-env: no MODEL is at '{host}'.{nearest(host, hosts)} {there}")
 
 
 def _check(task: TaskSection, data: DataSection, shown: int, examples: str | None, served: str | None) -> None:

@@ -16,6 +16,7 @@ from ftlib.config import EvaluationSection, Experiment
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.evaluation.demands import Demand, Lead, NoLoss, WithinMargin
 from ftlib.evaluation.verdict import verdict
+from ftlib.files.atomic import write_text
 from ftlib.registry import promotion, registry
 from ftlib.registry.bases import REGISTRY, base_of
 from ftlib.registry.promotion import Decision, Say
@@ -23,6 +24,7 @@ from ftlib.registry.version import Version
 from ftlib.report.results import WINNER, evaluation_of
 from ftlib.run import signature
 from ftlib.run.directory import Run, Trial
+from ftlib.run.layout import ANSWERS
 
 PROMPTED = ("base", "few_shot", "rag")  # the experiment's base, by how it is asked
 MARGIN = 0.02
@@ -145,6 +147,7 @@ class TaskGate:
         if results.failed:
             raise FtlibError(f"{what} was not promoted, since its tasks were not done: {results.failed[0]}")
         found = results.to_dict(WINNER)
+        write_text(staged.path / ANSWERS, "".join(f"{line}\n" for line in results.lines()))  # kept with the version
         return {key: value for key, value in {**found, "verdict": verdict(found)}.items() if key in OF_TRIAL}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from ftlib.errors import ConfigError
 from ftlib.evaluation.chat_url import ChatUrl, NoReply
 from ftlib.evaluation.score import Score, mean_of
 from ftlib.evaluation.task import Answer, Question
+from ftlib.files.url_keys import key_for
 
 AT_ONCE = 8  # requests
 LONGEST = 20_000  # characters of a text that the judge is shown
@@ -69,13 +69,8 @@ def judge(metric: Judge, questions: Sequence[Question], answers: Sequence[Answer
 
 
 def key_of(metric: Judge) -> str | None:
-    """The judge's key; None where it needs none. Raises ConfigError where its variable is not set."""
-    if metric.api_key_env is None:
-        return None
-    key = os.environ.get(metric.api_key_env)
-    if not key:
-        raise ConfigError(f"metric judge: api_key_env names {metric.api_key_env}, which the environment does not have.")
-    return key
+    """The judge's key; None where it needs none. Raises ConfigError as `key_for`."""
+    return key_for(metric.url, metric.api_key_env, "metric judge: api_key_env")
 
 
 Orders = tuple[float, ...]  # what each request found: one of a grade, two of a comparison; none where one failed

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import DataError, InputError, nearest
+from ftlib.evaluation.results import TaskResult
 from ftlib.files.json_files import parse_json, read_rows
 from ftlib.run.layout import ANSWERS
 
@@ -53,21 +54,26 @@ class Pairs:
         return tuple(pair for pair in self.pairs if not pair.same)
 
 
-def pairs(a: str, b: str, file: str | None = None) -> Pairs:
-    """The answers of A and B to the same prompts.
-
-    Without `file`, both are files of answers: JSON lines with `prompt` (a text, or a chat) and `answer`. A prompt that
-    comes several times is paired in its order. With `file`, A and B are models, which answer its prompts first.
+def pairs(a: str, b: str) -> Pairs:
+    """The answers of two files to the same prompts: JSON lines with `prompt` (a text, or a chat) and `answer`. A prompt
+    that comes several times is paired in its order.
 
     Raises InputError where they have no prompt in common, and DataError, with the line, for a file that has none.
     """
-    if file is not None:
-        raise InputError(
-            f"{file}: models are not asked yet: give two files of answers, 'ftlib compare A.jsonl B.jsonl'."
-        )
     ours, theirs = (_by_place(_file(Path(path))) for path in (a, b))
     names = (Path(a).stem, Path(b).stem) if Path(a).stem != Path(b).stem else (a, b)
     return _paired(names, ours, theirs, f"{a} and {b} have no prompt in common: answer the same prompts with both.")
+
+
+def pairs_of_task(done: TaskResult, a: str, b: str) -> Pairs:
+    """The answers of two contenders that have just done a task."""
+    ours, theirs = (_by_place(_of_contender(done, name)) for name in (a, b))
+    return _paired((a, b), ours, theirs, f"{a} and {b} have no prompt in common.")
+
+
+def _of_contender(done: TaskResult, name: str) -> list[tuple[str, str]]:
+    rows = zip(done.questions, done.answers[name], strict=True)
+    return [_row(name, {"prompt": list(question.prompt), "answer": answer.text}) for question, answer in rows]
 
 
 def pairs_of_run(run: Path, contenders: Sequence[str], task: str | None = None) -> Pairs:

@@ -126,6 +126,7 @@ class TaskResult:
                         "row": row,
                         "group": question.group,
                         "prompt": list(question.prompt),
+                        **({"sent": list(answer.sent)} if answer.sent not in (None, question.prompt) else {}),
                         "reference": question.reference,
                         "answer": answer.text,
                         "scores": scores,

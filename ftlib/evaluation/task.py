@@ -33,14 +33,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote. `nll` is the negative log-likelihood of the reference's `nll_tokens`, where it was asked
-    for."""
+    """What a model wrote. `seconds` are a URL's for this answer, or an equal part of what a batch took. `nll` is the
+    negative log-likelihood of the reference's `nll_tokens`, where it was asked for. `sent` is the whole prompt, where
+    examples, passages or instructions stood before the question."""
 
     text: str
     tokens: int = 0
     seconds: float = 0.0
     nll: float | None = None
     nll_tokens: int = 0
+    sent: tuple[Turn, ...] | None = None
 
 
 def read_questions(task: TaskSection, data: DataSection, key: str | None = None) -> list[Question]:
@@ -104,7 +106,11 @@ def _read(name: str, fields: dict[str, Any]) -> tuple[list[Turn], str]:
 def verdict_rows(task: TaskSection, data: DataSection, metric: str) -> list[Question]:
     """The questions that a verdict is on: all, or where trials were compared by a `metric` of this task, those that no
     trial has answered."""
-    questions = read_questions(task, data)
+    return of_verdict(read_questions(task, data), task, metric)
+
+
+def of_verdict(questions: list[Question], task: TaskSection, metric: str) -> list[Question]:
+    """Those of a task's questions that a verdict is on."""
     return parted(questions, task)[1] if metric.startswith(f"{task.name}/") else questions
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ftlib.evaluation.results import best_rival
 
 CHANCE = 0.05  # a difference with a higher p may well be chance
-CALLED = {"few_shot": "few-shot base", "rag": "base with passages"}
+CALLED = {"few_shot": "few-shot base", "rag": "base with passages", "majority": "majority class"}
 
 
 def verdict(evaluation: Mapping[str, Any], ours: str = "winner") -> str:
@@ -78,7 +78,7 @@ def comparison_with(task: Mapping[str, Any], metric: str, rival: str) -> Mapping
 
 def rows_of(task: Mapping[str, Any]) -> str:
     """How much a number is of: `200 rows`, `40 groups of 200 rows`."""
-    rows = _counted(task["rows"], "row")
+    rows = _counted(task["rows"], "row") + (" that also chose the trial" if task.get("chose") else "")
     return rows if task["units"] == task["rows"] else f"{_counted(task['units'], 'group')} of {rows}"
 
 

@@ -2,8 +2,8 @@
 
     a name     an alias: {"version": 3, "history": [1, 2, 3]}, which version the bare name means; while a new version is
                tried on a share of the traffic also "canary": {"version": 4, "share": 0.1}
-    a version  adapter/ (PEFT) or model/ (safetensors), manifest.json: where the weights come from, and README.md: its
-               model card
+    a version  adapter/ (PEFT) or model/ (safetensors), manifest.json: where the weights come from, README.md: its
+               model card, and answers.jsonl where the gate had tasks done
 
 A version is signed by whoever promoted it. Code that comes with its weights or its base (`trust_remote_code`, `*.py`)
 runs for this user where this user has signed it, or says --trust (`trusting`); a manifest alone is not believed.

@@ -20,7 +20,12 @@ ROWS_OF_ALL = 400  # of all tasks together
 TEXT = 1000  # characters of a text
 LABELS = 20  # of a confusion matrix; rarer ones are one
 NO_LABEL, RARE = "no label", "other labels"
-SPOKEN = {"base": "the base", "few_shot": "the base with examples", "rag": "the base with passages"}
+SPOKEN = {
+    "base": "the base",
+    "few_shot": "the base with examples",
+    "rag": "the base with passages",
+    "majority": "the majority class",
+}
 BY_LABEL = ("accuracy", "f1_macro")
 Change = Literal["worse", "better", "same"]
 ORDER: tuple[Change, ...] = ("worse", "better", "same")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ftlib.report.facts import took
 from ftlib.report.results import WINNER, Evaluation, Task
 from ftlib.report.shapes import Line, Table
-from ftlib.report.words import NONE, count, gain, last_parts, number, percent, setting
+from ftlib.report.words import NONE, count, last_parts, number, percent, setting
 from ftlib.run.directory import Run
 from ftlib.run.leaderboard import Leaderboard, Row
 from ftlib.run.places import url_of
@@ -49,7 +49,7 @@ def verdict(board: Leaderboard, evaluation: Evaluation | None) -> list[str]:
     sentence = f"Trial {board.best.trial} is the best: {board.metric} {number(board.best.value)}"
     if board.base is None or board.base.value is None:
         return [f"{sentence}."]
-    compared = f" ({gain(board.best.gain)})" if board.best.gain is not None else ""
+    compared = f" ({gained})" if (gained := board.gained(board.best)) else ""
     return [f"{sentence}, the base {number(board.base.value)}{compared}."]
 
 
@@ -152,7 +152,7 @@ def _line(row: Row, board: Leaderboard, paths: list[str], ties: set[str], winner
         "untuned base" if is_base else row.name,
         row.state,
         NONE if row.value is None else f"{row.value:.4f}",
-        *([gain(row.gain)] if compared else []),
+        *([board.gained(row)] if compared else []),
         *(setting(row.params.get(path, "")) for path in paths),
         *([number(row.cost) if row.cost is not None else ""] if priced else []),
     ]

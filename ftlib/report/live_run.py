@@ -7,7 +7,7 @@ from typing import Any
 
 from ftlib.report import first_screen
 from ftlib.report.curves import learning_curves
-from ftlib.report.live_runs import Told, summary
+from ftlib.report.live_runs import Told, is_conducted, summary
 from ftlib.report.results import evaluation_of
 from ftlib.report.shapes import Chart, Table
 from ftlib.run.commands import EVENT
@@ -15,6 +15,7 @@ from ftlib.run.directory import Run
 from ftlib.run.layout import BASE
 from ftlib.run.leaderboard import Row, leaderboard
 from ftlib.run.plain_text import one_line
+from ftlib.run.storage_copy import source_of
 
 LATEST = 12  # events
 LONGEST = 300  # characters of what an event says
@@ -38,13 +39,13 @@ def details(run: Run) -> Told:
     table = first_screen.leaderboard_table(board, evaluation)
     return {
         **told,
-        "path": one_line(str(run.path)),
+        "path": one_line(source_of(run) or str(run.path)),
         "about": (first_screen.subject if running else first_screen.about)(run, board),
         "verdict": first_screen.verdict(board, evaluation),
         "notes": first_screen.notes(evaluation),
         "columns": table.columns,
         "numeric": sorted(table.numeric),
-        "lines": _lines(table, rows, running),
+        "lines": _lines(table, rows, is_conducted(run)),
         "tied": first_screen.tied(board, evaluation),
         "charts": [drawn(chart) for chart in (curves.charts if curves else [])],
         "news": [news(event) for event in reversed(run.events()[-LATEST:])],

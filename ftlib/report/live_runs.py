@@ -19,7 +19,7 @@ from typing import Any
 
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.files.paths import below, why_no_name
-from ftlib.report.words import gain, number
+from ftlib.report.words import number
 from ftlib.run.cost import SESSION
 from ftlib.run.directory import ENDED, Run, Trial
 from ftlib.run.layout import (
@@ -36,6 +36,7 @@ from ftlib.run.layout import (
 )
 from ftlib.run.leaderboard import Leaderboard, leaderboard
 from ftlib.run.plain_text import one_line
+from ftlib.run.storage_copy import FRESH, is_fresh, source_of
 from ftlib.run.watch import worked
 
 OF_RUN, OF_TRIAL = (RESOLVED, EVENTS, EVALUATION, REPORT), (PARAMS, STATUS, LINEAGE, METRICS)
@@ -44,6 +45,10 @@ KEPT = 5000  # answers that are kept, a few kilobytes each
 WHY = {
     "interrupted": "it was interrupted: ftlib resume goes on with it",
     "broken off": "no process of this machine is at work on it: ftlib resume goes on with it",
+}
+WHY_AT_URL = {
+    "interrupted": WHY["interrupted"],
+    "broken off": f"nothing of it has changed for {FRESH:.0f} s: its driver is gone, or a step takes long",
 }
 
 Told = dict[str, Any]
@@ -91,10 +96,10 @@ class Look:
 
 
 class Runs:
-    """The runs of a folder. Several threads may ask."""
+    """The runs of a folder, or of a URL of which the folder is a copy. Several threads may ask."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        self.folder, self.url = folder.absolute(), url
         self._looks: dict[tuple[Any, ...], Look] = {}
         self._lock = threading.Lock()
 
@@ -115,7 +120,10 @@ class Runs:
     def overview(self) -> bytes:
         """JSON: the folder, and a summary of each run."""
         told = [self._of_one(name) for name in self.names()]
-        return b'{"folder":%s,"runs":[%s]}' % (json.dumps(one_line(str(self.folder))).encode(), b",".join(told))
+        return b'{"folder":%s,"runs":[%s]}' % (
+            json.dumps(one_line(self.url or str(self.folder))).encode(),
+            b",".join(told),
+        )
 
     def look(self, runs: list[Run], tell: Callable[..., Told]) -> bytes:
         """JSON: what `tell` says of these runs; from before where nothing has changed, or it was long to make."""
@@ -156,7 +164,7 @@ def stamp_of(run: Run) -> Stamp:
     except OSError:
         trials = []
     files += [Path(trial.path, name) for trial in trials for name in OF_TRIAL]
-    return (is_running(run), *map(_mark, files))
+    return (is_conducted(run), source_of(run) is not None and is_fresh(run), *map(_mark, files))
 
 
 def _mark(file: Path) -> Stamp | None:
@@ -167,7 +175,7 @@ def _mark(file: Path) -> Stamp | None:
     return about.st_mtime_ns, about.st_size, about.st_ino
 
 
-def is_running(run: Run) -> bool:
+def is_conducted(run: Run) -> bool:
     """Whether a driver is at work on it, as far as this machine sees. Makes no file."""
     try:
         return (run.path / LOCK).exists() and run.conducted
@@ -186,12 +194,12 @@ def summary(run: Run, board: Leaderboard | None = None) -> Told:
         "name": run.name,
         "title": one_line(str(experiment.get("name") or run.name)),
         "state": state,
-        "why": WHY.get(state, ""),
+        "why": (WHY if source_of(run) is None else WHY_AT_URL).get(state, ""),
         "metric": one_line(board.metric),
         "best": number(best.value) if best else "",
         "best_trial": one_line(best.trial) if best else "",
         "base": number(base.value) if base and base.value is not None else "",
-        "gain": gain(best.gain) if best else "",
+        "gain": board.gained(best) if best else "",
         "done": sum(counts[ended] for ended in ENDED),
         "total": total,
         "share": round(min(1.0, max(0.0, worked(trials) / total)), 3) if total else 0.0,
@@ -203,13 +211,17 @@ def summary(run: Run, board: Leaderboard | None = None) -> Told:
 
 
 def state_of(run: Run, events: list[dict[str, Any]]) -> str:
-    """`running`, `finished`, `interrupted`, `broken off`, or `not started`."""
-    if is_running(run):
+    """`running`, `finished`, `interrupted`, `broken off`, or `not started`.
+
+    Of a run at a URL nobody here sees the driver: it counts as running while it changes and has not ended.
+    """
+    if is_conducted(run):
         return "running"
     kinds = [event["event"] for event in events if event["event"] in (*SESSION, "ended", "interrupted")]
     if not kinds:
         return "not started"
-    return {"ended": "finished", "interrupted": "interrupted"}.get(kinds[-1], "broken off")
+    broken_off = "running" if source_of(run) is not None and is_fresh(run) else "broken off"
+    return {"ended": "finished", "interrupted": "interrupted"}.get(kinds[-1], broken_off)
 
 
 def _planned(experiment: dict[str, Any]) -> int:

@@ -67,7 +67,15 @@ for (const button of all("[data-copy]")) button.addEventListener("click", () => 
 const charts = new Map(JSON.parse(byId("charts").textContent).map((chart) => [`chart-${chart.name}`, chart]));
 const drawn = new Set();
 
+/** Runs Plotly, which stands in the page as text: 4.5 MB of code that the first screen does not need. */
+function startPlotly() {
+  const made = document.createElement("script");
+  made.textContent = byId("plotly").textContent;
+  byId("plotly").replaceWith(made);
+}
+
 function draw(element) {
+  if (!("Plotly" in window)) startPlotly();
   drawn.add(element);
   drawInto(element, charts.get(element.id));
 }

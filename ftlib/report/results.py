@@ -52,6 +52,7 @@ class Task(BaseModel):
     units: int = 0
     data: str = ""
     hash: str = ""
+    chose: bool = False  # whether trials were compared on these rows too
     metrics: dict[str, Literal["min", "max"]] = {}
     shares: list[str] = []
     contenders: dict[str, Contender] = {}

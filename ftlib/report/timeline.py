@@ -60,7 +60,8 @@ def timeline(run: Run) -> Section | None:
 def stays_of(run: Run) -> list[Stay]:
     """The stays, in the order in which they began. One that a later session, or the end of the events, cut short ends
     there."""
-    events, machines = run.events(), _machines(run)
+    events, places = run.events(), _places(run)
+    machines = {str(place["node"]): str(place["ip"]) for place in places.values() if "ip" in place}
     nodes: dict[Any, str] = {}
     began: dict[str, tuple[float, str]] = {}
     found: list[Stay] = []
@@ -80,7 +81,7 @@ def stays_of(run: Run) -> list[Stay]:
         elif kind == "trial_started":
             if trial in began:
                 leave(trial, now, "preempted")
-            node = nodes.get(event.get("host")) or _place(run, trial)
+            node = nodes.get(event.get("host")) or str(places.get(trial, {}).get("node") or "")  # outside a pack
             began[trial] = now, machines.get(node, node[:8] or "unknown")
         elif kind in LEFT and trial in began:
             leave(trial, now, {"recovered": "failed"}.get(how := kind.removeprefix("trial_"), how))
@@ -90,20 +91,10 @@ def stays_of(run: Run) -> list[Stay]:
     return sorted(found, key=lambda stay: stay.start)
 
 
-def _place(run: Run, trial: str) -> str:
-    """The node that a trial outside a pack was on last; empty where that is not known here."""
-    told = read_json(run.trial(trial).path / PLACE) if trial in {known.id for known in run.trials()} else None
-    return str(told.get("node") or "") if isinstance(told, dict) else ""
-
-
-def _machines(run: Run) -> dict[str, str]:
-    """Node: the address that a trial on it has written down."""
-    told = [read_json(trial.path / PLACE) for trial in run.trials()]
-    return {
-        str(place["node"]): str(place["ip"])
-        for place in told
-        if isinstance(place, dict) and place.keys() >= {"node", "ip"}
-    }
+def _places(run: Run) -> dict[str, dict[str, Any]]:
+    """Trial: the machine that it was on last, as it has written it down; only trials that have."""
+    told = {trial.id: read_json(trial.path / PLACE) for trial in run.trials()}
+    return {trial: place for trial, place in told.items() if isinstance(place, dict) and "node" in place}
 
 
 def _lanes(stays: list[Stay], machines: list[str]) -> tuple[list[int], dict[str, int]]:

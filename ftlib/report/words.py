@@ -23,11 +23,6 @@ def percent(value: float | None) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
 
 
-def gain(value: float | None) -> str:
-    """Per cent, with its sign."""
-    return "" if value is None or not math.isfinite(value) else f"{value:+.1f} %"
-
-
 def setting(value: Any) -> str:
     """A value of a swept parameter."""
     return f"{value:.3g}" if isinstance(value, float) else one_line(str(value))

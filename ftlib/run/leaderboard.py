@@ -13,6 +13,7 @@ from ftlib.files.atomic import write_text
 from ftlib.files.json_files import read_json
 from ftlib.run.cost import spent
 from ftlib.run.directory import Run, Trial
+from ftlib.run.gain import COLUMN_OF, SAID, Unit, gain_of, told, unit_of
 from ftlib.run.layout import BASE, EVALUATION, LEADERBOARD, PACK_FILE
 from ftlib.run.plain_text import one_line
 
@@ -32,7 +33,7 @@ class Row:
     trial: str
     state: str
     value: float | None
-    gain: float | None  # against the base, in percent, positive = better
+    gain: float | None  # against the base, in the leaderboard's unit, positive = better
     params: dict[str, Any]
     step: int
     tokens: int
@@ -72,6 +73,7 @@ class Leaderboard:
     isolation: str | None = None  # of a packed run: what its trials were to each other
     ties: tuple[str, ...] = ()  # the trials that cannot be told apart from the best, the best among them
     eval_rows: int | None = None  # on which they were compared
+    unit: Unit = "percent"  # of gains
 
     def __str__(self) -> str:
         """The table, for `print` in a notebook."""
@@ -87,7 +89,12 @@ class Leaderboard:
         if self.base is None or self.base.value is None:
             return None
         name = f" ({self.model})" if self.model else ""
-        return f"vs base: how much better than the base{name} before any training, on the same evaluation rows"
+        said = f", {SAID[self.unit]}" if SAID[self.unit] else ""
+        return f"vs base: how much better than the base{name} before any training, on the same evaluation rows{said}"
+
+    def gained(self, row: Row) -> str:
+        """How much better than the base a trial is, as a person reads it: `+91.0 %`; empty where nobody can say."""
+        return told(row.gain, self.unit)
 
     @property
     def chance(self) -> str | None:
@@ -110,17 +117,22 @@ class Leaderboard:
 def leaderboard(run: Run) -> Leaderboard:
     """The leaderboard as the run directory stands now: also of a sweep that is still running."""
     metric, mode = run.objective
-    base = _row(run.trial(BASE), metric, mode, None) if run.trial(BASE).metrics() else None
-    rows = [_row(trial, metric, mode, base.value if base else None) for trial in run.trials()]
+    experiment = run.resolved.get("experiment", {})
+    unit = unit_of(metric, mode, experiment)
+    base = _row(run.trial(BASE), metric, mode) if run.trial(BASE).metrics() else None
+    compared = base.value if base else None
+    found = [_row(trial, metric, mode) for trial in run.trials()]
+    rows = [replace(row, gain=gain_of(row.value, compared, mode, unit)) for row in found]
     scored = [row for row in rows if row.value is not None and row.state != "failed" and not row.replica_of]
     scored.sort(key=lambda row: (row.value or 0.0) * (1 if mode == "min" else -1))
     ranked = [replace(row, rank=rank) for rank, row in enumerate(scored, start=1)]
     unranked = [row for row in rows if row not in scored]
-    experiment = run.resolved.get("experiment", {})
     model = Path(experiment.get("model", {}).get("name_or_path", "")).name or None
     evaluated = [row.trial for row in ranked]
     ties = tuple(trial for trial in _told(run).get("ties", ()) if trial in evaluated)
-    board = Leaderboard(metric, mode, base, ranked + unranked, None, model, _isolation(run), ties, _eval_rows(run))
+    board = Leaderboard(
+        metric, mode, base, ranked + unranked, None, model, _isolation(run), ties, _eval_rows(run), unit
+    )
     scale = ScaleSection.model_validate(experiment.get("scale", {}))
     if scale.worker_price is None:
         return board
@@ -159,20 +171,17 @@ def _pareto(ranked: list[Row]) -> list[Row]:
     return marked
 
 
-def _row(trial: Trial, metric: str, mode: str, base: float | None) -> Row:
+def _row(trial: Trial, metric: str, mode: str) -> Row:
     rows, status = trial.metrics(), trial.status
     values = [row[metric] for row in trial.evaluations(metric)]
     value = (min if mode == "min" else max)(values, default=None)
     last: dict[str, Any] = rows[-1] if rows else {"step": 0, "tokens": 0, "seconds": 0.0}
-    gain = None
-    if value is not None and base:
-        gain = 100 * ((base - value) if mode == "min" else (value - base)) / abs(base)
     return Row(
         rank=None,
         trial=trial.id,
         state=status["state"],
         value=value,
-        gain=gain,
+        gain=None,
         params=trial.params,
         step=last["step"],
         tokens=last["tokens"],
@@ -188,7 +197,7 @@ def _row(trial: Trial, metric: str, mode: str, base: float | None) -> Row:
 def to_csv(board: Leaderboard) -> str:
     """The whole leaderboard, one line a trial, the base first with rank 0."""
     out = io.StringIO()
-    names = ["rank", "trial", "state", board.metric, "gain_percent", *board.parameters]
+    names = ["rank", "trial", "state", board.metric, COLUMN_OF[board.unit], *board.parameters]
     names += [
         "step",
         "tokens",
@@ -210,7 +219,7 @@ def to_csv(board: Leaderboard) -> str:
             "trial": row.trial,
             "state": row.state,
             board.metric: row.value,
-            "gain_percent": None if row.gain is None else round(row.gain, 4),
+            COLUMN_OF[board.unit]: None if row.gain is None else round(row.gain, 4),
             **row.params,
             "step": row.step,
             "tokens": row.tokens,
@@ -298,7 +307,7 @@ def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
         "untuned base" if row is board.base else row.name,
         row.state,
         "–" if row.value is None else f"{row.value:.4f}",
-        *(["" if row.gain is None else f"{row.gain:+.1f}%"] if board.footer else []),
+        *([board.gained(row)] if board.footer else []),
         *[_short(row.params.get(name, "")) for name in board.parameters],
         *[cost[heading] for heading in costs],
     ]

@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ftlib.cli.compare import _asked
 from ftlib.config import Experiment
 from ftlib.driver.contenders import at_url
 from ftlib.driver.evaluate import compare_winner, evaluate_winner
@@ -232,15 +233,30 @@ def test_what_was_not_done_is_said_and_the_status_is_not_zero(worth: tuple[Run, 
         (run.path / "events.jsonl").write_text(events)
 
 
-def test_a_key_does_not_travel_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+def test_a_key_goes_to_the_host_that_it_is_named_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret")
     with pytest.raises(InputError, match="would travel unencrypted") as caught:
-        at_url("http://models.example/v1#m")
+        at_url("http://models.example/v1#m", {"models.example": "MY_KEY"})
     assert "sk-secret" not in str(caught.value)
-    for url in ("https://models.example/v1#m", "http://127.0.0.1:8000/v1#m"):
-        assert at_url(url).name == url
-    monkeypatch.delenv("OPENAI_API_KEY")
-    assert at_url("http://models.example/v1#m").name
+    assert at_url("http://models.example/v1#m", {"others.example": "MY_KEY"}).name
+    file = write_jsonl(tmp_path / "test.jsonl", rows(2))
+    for given, says in (("model.example=MY_KEY", "Did you mean 'models.example'?"), ("MY_KEY", "is not HOST=NAME")):
+        status, output = ftlib("evaluate", "https://models.example/v1#m", file, "--key-env", given)
+        assert (status, says in output) == (2, True), output
+
+
+def test_two_models_answer_a_file_for_people_to_judge(worth: tuple[Run, str], base: Path, tmp_path: Path) -> None:
+    run, _ = worth
+    file = write_jsonl(tmp_path / "test.jsonl", rows(24))
+    options = {"max_new_tokens": 8, "limit": 6, "system": None, "keys": {}, "trust": False}
+    found = _asked(str(run.path), str(base), str(file), options)
+    told = [json.loads(line) for line in (run.path / "answers.jsonl").read_text().splitlines()]
+    of_winner = {line["prompt"][-1]["content"]: line["answer"] for line in told if line["contender"] == "winner"}
+    assert (found.a, found.b, found.unpaired) == (str(run.path), str(base), 0)
+    there = [pair for pair in found.pairs if pair.prompt[-1]["content"] in of_winner]
+    assert there
+    assert [pair.a for pair in there] == [of_winner[pair.prompt[-1]["content"]] for pair in there]
+    assert found.open
 
 
 def test_fewer_seeds_than_asked_for_are_said(worth: tuple[Run, str]) -> None:

@@ -498,7 +498,9 @@ def test_a_server_teaches(
     remote: dict[str, Any], server: Server, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Busy twice: asked again. One prompt refused: left out, counted, told. The second trial asks nothing."""
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "another server's")
+    monkeypatch.setenv("TEACHER_KEY", "secret")
+    remote["method"]["teacher_api_key_env"] = "TEACHER_KEY"
     server.replies = [429, 503]
     remote["data"]["eval_split"] = 0.2
     done = setting(remote, tmp_path)
@@ -541,7 +543,7 @@ def test_a_server_that_fails_keeps_what_it_answered(
 
 def test_a_server_that_wants_a_key_says_so(remote: dict[str, Any], server: Server, tmp_path: Path, home: Path) -> None:
     server.replies = [401] * 64
-    with pytest.raises(TrialError, match="set OPENAI_API_KEY"):
+    with pytest.raises(TrialError, match="name its key in method.teacher_api_key_env"):
         built(remote, tmp_path)
 
 

@@ -159,7 +159,7 @@ def simpo_by_hand(done: Any, base: Path, beta: float, simpo_gamma: float, cpo_al
         rewards = []
         for name in ("chosen_ids", "rejected_ids"):
             ids = torch.tensor([row["prompt_ids"] + row[name]])
-            logits = model(ids).logits[0, len(row["prompt_ids"]) - 1 : -1]
+            logits = model(ids).logits[0, len(row["prompt_ids"]) - 1 : -1].detach()
             found = logits.log_softmax(-1).gather(1, torch.tensor(row[name])[:, None])[:, 0]
             rewards.append(beta * float(found.mean()))
             tokens += found.tolist() if name == "chosen_ids" else []

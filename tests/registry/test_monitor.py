@@ -139,7 +139,8 @@ def test_other_versions_and_other_times_are_left_out(version, tmp_path):
     write(30, version="other@1")
     assert drifted() == set()
     assert drifted(hours=1) == set()
-    old = [json.loads(line) | {"time": 1e9} for line in (monitor.logs_folder() / "samples.jsonl").open()]
+    lines = (monitor.logs_folder() / "samples.jsonl").read_text().splitlines()
+    old = [json.loads(line) | {"time": 1e9} for line in lines]
     (tmp_path / "old.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
     assert monitor.monitor("support", [tmp_path / "old.jsonl"]).requests == 100
     with pytest.raises(InputError, match=r"no request for support@1 is in .*old\.jsonl of the last 1 hours"):

@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from ftlib.errors import InputError
@@ -79,7 +82,7 @@ def test_votes_by_keys_are_kept_and_gone_on_with(page: Page, booth: Booth) -> No
 
 def test_nothing_that_the_page_gets_says_whose_an_answer_is(page: Page, booth: Booth) -> None:
     heard: list[str] = []
-    page.on("response", lambda response: heard.append(response.text()))
+    page.on("response", lambda response: heard.append(response.text()) if response.ok else None)
     with judged(booth, "ben") as url:
         page.goto(url)
         expect(page.locator("#progress")).to_have_text("1 of 4")
@@ -105,37 +108,62 @@ def test_what_models_write_stays_text_and_the_page_fits_a_phone(page: Page, tmp_
         assert left["y"] < right["y"]  # one column
 
 
-def test_only_its_own_page_with_its_token_is_answered(booth: Booth) -> None:
-    with judged(booth, "ana") as url:
-        port = httpx.URL(url).port
-        token = url.split("/")[3]
-        policy = httpx.get(url).headers["content-security-policy"]
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(scheme: Any, page: Page, booth: Booth) -> None:
+    page.emulate_media(color_scheme=scheme)
+    with judged(booth) as url:
+        page.goto(url)
+        expect(page.get_by_label("Your name")).to_be_visible()
+        accessible(page)
+        page.get_by_label("Your name").fill("ana")
+        page.keyboard.press("Enter")
+        expect(page.locator("#progress")).to_have_text("1 of 4")
+        accessible(page)
+
+
+def accessible(page: Page) -> None:
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_only_its_own_page_with_its_token_is_answered(booth: Booth, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftlib.report.door.PAUSE", 0)
+    with judged(booth, "ana") as url, entered(url) as client, httpx.Client() as stranger:
+        root, port = url.partition("?")[0], httpx.URL(url).port
+        policy = client.get(root).headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; script-src 'sha256-")
         assert "unsafe" not in policy
-        ask = {"content": b"{}", "headers": {"content-type": "application/json"}}
-        assert httpx.post(f"{url}begin", **ask).json() == {"voter": "ana"}  # type: ignore[arg-type]
-        assert "access-control-allow-origin" not in httpx.post(f"{url}begin", **ask).headers  # type: ignore[arg-type]
+        assert client.post("/api/begin", json={}).json() == {"voter": "ana"}
+        assert "access-control-allow-origin" not in client.post("/api/begin", json={}).headers
 
-        def status(where: str, content: bytes | None = b"{}", **headers: str) -> int:
+        def status(where: str, content: bytes = b"{}", **headers: str) -> int:
             named = {"content-type": "application/json", **{name.replace("_", "-"): it for name, it in headers.items()}}
-            method = "GET" if content is None else "POST"
-            return httpx.request(method, where, content=content, headers=named).status_code
+            return client.post(where, content=content, headers=named).status_code
 
-        assert status(url.replace(token, "x" * len(token)), None) == 403
-        assert status(f"http://127.0.0.1:{port}/", None) == 403
-        assert status(f"http://127.0.0.1:{port}/{'ö' * 9}/begin") == 403
-        assert status(f"{url}begin", host=f"evil.example:{port}") == 403
-        assert status(f"{url}begin", origin="http://evil.example") == 403
-        assert status(f"{url}begin", origin=f"http://127.0.0.1:{port}") == 200
-        assert status(f"{url}begin", content_type="text/plain") == 415
-        assert status(f"{url}begin", b"[]") == 400
-        assert status(f"{url}begin", b" " * 70_000) == 413
-        assert status(f"{url}vote", b'{"voter": "ana", "pair": "x", "side": "left"}') == 400
-        assert status(f"{url}vote", b'{"voter": ["ana"]}') == 400
-        assert status(f"{url}other") == 404
+        assert stranger.get(f"{root}?token=wrong").status_code == 401
+        assert stranger.get(root).status_code == 401
+        assert stranger.post(f"{root}api/begin", json={}, headers={"origin": root.rstrip("/")}).status_code == 401
+        assert status("/api/begin", host=f"evil.example:{port}") == 403
+        assert status("/api/begin", origin="http://evil.example") == 403
+        assert status("/api/begin", content_type="text/plain") == 415
+        assert status("/api/begin", b"[]") == 400
+        assert status("/api/begin", b"{") == 400
+        assert status("/api/begin", b" " * 70_000) == 413
+        assert status("/api/vote", b'{"voter": "ana", "pair": "x", "side": "left"}') == 400
+        assert status("/api/vote", b'{"voter": ["ana"]}') == 400
+        assert status("/api/other") == 404
         with pytest.raises(InputError, match=f"--port {port} cannot be used"), judged(booth, port=port):
             pass
     assert not booth.summary().voters
+
+
+@contextmanager
+def entered(url: str) -> Iterator[httpx.Client]:
+    """Somebody who has opened the URL."""
+    root = url.partition("?")[0].rstrip("/")
+    with httpx.Client(base_url=root, headers={"origin": root}) as client:
+        client.get(url)
+        yield client
 
 
 def test_the_command_ends_with_the_sum(tmp_path: Path) -> None:
@@ -150,9 +178,10 @@ def test_the_command_ends_with_the_sum(tmp_path: Path) -> None:
     assert running.stdout is not None
     url = re.search(r"judge 3 pairs at (\S+)", running.stdout.readline())
     assert url is not None
-    shown = httpx.post(f"{url[1]}next", json={"voter": "ana"}).json()
-    side = "left" if shown["left"].startswith("new") else "right"
-    httpx.post(f"{url[1]}vote", json={"voter": "ana", "pair": shown["pair"], "side": side})
+    with entered(url[1]) as client:
+        shown = client.post("/api/next", json={"voter": "ana"}).json()
+        side = "left" if shown["left"].startswith("new") else "right"
+        client.post("/api/vote", json={"voter": "ana", "pair": shown["pair"], "side": side})
     running.send_signal(signal.SIGTERM)  # a job of a shell may ignore Ctrl-C
     said, _ = running.communicate(timeout=60)
     assert running.returncode == 0
@@ -165,7 +194,9 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     for words, says in (
         ([file], "give the other one too"),
         ([file, file, "--task", "t"], "--contenders and --task belong to a run"),
-        ([file, file, "questions.jsonl"], "models are not asked yet"),
+        ([file, file, "--limit", "3"], "--limit belongs to models and a FILE"),
+        (["a", "b", file, "--task", "t"], "--task belongs to a run alone"),
+        (["a", "a", file], "a is given twice"),
         ([file, file], "nothing to judge"),
     ):
         status, output = ftlib("compare", *words, "--out", tmp_path / "votes.jsonl", "--no-browser")

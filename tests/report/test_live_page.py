@@ -232,7 +232,7 @@ def test_nobody_is_shown_anything_without_the_token(path: str, world: World) -> 
 
 
 def test_a_wrong_token_opens_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ftlib.report.live_door.PAUSE", 0)
+    monkeypatch.setattr("ftlib.report.door.PAUSE", 0)
     wrong = httpx.get(world.root, params={"token": "x"})
     assert (wrong.status_code, "set-cookie" in wrong.headers) == (401, False)
     assert "That is not the key." in wrong.text
@@ -352,7 +352,7 @@ def test_a_damaged_run_is_a_line_that_says_so(file: str, content: str, tmp_path:
 
 
 def test_other_machines_need_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ftlib.report.live_door.PAUSE", 0)
+    monkeypatch.setattr("ftlib.report.door.PAUSE", 0)
     with pytest.raises(InputError, match=r"--host 0\.0\.0\.0 is reachable from other machines: give an --api-key"):
         served(tmp_path, "0.0.0.0").__enter__()
     with served(tmp_path, "0.0.0.0", api_key="s3cret") as url, httpx.Client() as client:
@@ -368,7 +368,7 @@ def test_other_machines_need_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(("s3://b/runs",), "shows a folder of this machine"), (("nowhere",), "nowhere is no folder")],
+    [(("ftp://b/runs",), "'ftp://b/runs' is no place that can be reached"), (("nowhere",), "nowhere is no folder")],
 )
 def test_what_is_no_folder_is_refused(words: tuple[str, ...], sentence: str) -> None:
     status, told = ftlib("ui", *words)

@@ -53,7 +53,8 @@ def test_what_trials_are_compared_with_is_said_or_left_out(tmp_path: Path) -> No
     table = to_table(leaderboard(run))
     assert "vs base" in [column.header for column in table.columns]
     assert str(table.caption) == (
-        "vs base: how much better than the base (small-chat) before any training, on the same evaluation rows"
+        "vs base: how much better than the base (small-chat) before any training, on the same evaluation rows, in "
+        "percent of its number"
     )
 
 
@@ -65,6 +66,34 @@ def test_a_trial_counts_with_its_best_evaluation_and_its_gain(tmp_path: Path) ->
     assert row.value == 3.0
     assert row.gain == pytest.approx(25.0)
     assert (row.step, row.tokens, row.seconds, row.tokens_per_second) == (2, 200, 4.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "base", "value", "said"),
+    [
+        ("eval_loss", "min", 4.0, 3.0, "+25.0 %"),
+        ("tickets/exact_match", "max", 0.02, 0.67, "+65.0 points"),  # not +3,250 %
+        ("tickets/exact_match", "max", 0.0, 0.67, "+67.0 points"),
+        ("eval_accuracy", "max", 0.5, 0.25, "-25.0 points"),
+        ("tickets/token_f1", "max", 0.02, 0.67, "+0.65"),
+        ("eval_reward", "max", -0.001, 0.5, "+0.501"),
+        ("eval_loss", "min", 0.0, 0.5, ""),
+    ],
+)
+def test_a_gain_is_percent_of_a_loss_and_points_of_a_share(
+    metric: str, mode: str, base: float, value: float, said: str, tmp_path: Path
+) -> None:
+    task = {"name": "tickets", "data": "x.jsonl", "metrics": ["exact_match", "token_f1"]}
+    run = Run.create(tmp_path, "x", "", {"objective": [metric, mode], "experiment": {"evaluation": {"tasks": [task]}}})
+    for name, number in (("base", base), ("000", value)):
+        run.trial(name).path.mkdir()
+        append_row(run.trial(name).metrics_path, {"step": 1, "tokens": 1, "seconds": 1.0, metric: number})
+        run.trial(name).set_state("finished")
+    board = leaderboard(run)
+    assert board.gained(board.rows[0]) == said
+    if said.endswith("points"):
+        assert "in percentage points" in str(board.footer)
+        assert next(csv.DictReader(io.StringIO(to_csv(board))))["gain_points"] == ""
 
 
 def test_no_trial_has_a_value(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ftlib.config.methods.base import Better, Head, Method, Rows
+from ftlib.config.methods.base import SHARES, Better, Head, Method, Rows
 from ftlib.config.methods.distillation import Distill
 from ftlib.config.methods.online import GRPO, RLOO, RewardFunction
 from ftlib.config.methods.preference import DPO, KTO, ORPO, DPOLoss, Reward, SimPO
 from ftlib.config.methods.supervised import SFT, Classify, Pretrain
 
 __all__ = [
+    "SHARES",
     "DPO",
     "GRPO",
     "KTO",

@@ -65,4 +65,5 @@ PREFERENCES: dict[str, Better] = {
     "eval_logps/rejected": "min",
 }
 SCALED = ("eval_loss", "eval_rewards/margins", "eval_rewards/chosen", "eval_rewards/rejected")  # by beta
+SHARES = ("eval_accuracy", "eval_mean_token_accuracy", "eval_rewards/accuracies")  # of rows or tokens
 LOSS = ("eval_loss",)

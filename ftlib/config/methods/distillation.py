@@ -27,7 +27,7 @@ class Distill(Method):
     """language for a student that writes, classify for a student that labels."""
     teacher: str = Field(min_length=1)
     """The teacher: a name on the Hub, a folder, the directory of a trial, or registry:NAME. For kind sequence also the
-    URL of an OpenAI-compatible server, http://HOST/v1, whose key is in OPENAI_API_KEY."""
+    URL of an OpenAI-compatible server, https://HOST/v1."""
     teacher_revision: str | None = None
     """The branch, tag or commit of the teacher on the Hub. null is its main branch."""
     temperature: float = Field(default=1.0, gt=0)
@@ -55,6 +55,9 @@ class Distill(Method):
     """For kind sequence: the teacher is asked for its steps before the answer, and the student learns the steps too."""
     teacher_name: str | None = None
     """For kind sequence with a URL: the name of the model on that server."""
+    teacher_api_key_env: str | None = None
+    """For kind sequence with a URL: the environment variable that holds the server's key. null sends OPENAI_API_KEY to
+    api.openai.com, or to the host of OPENAI_BASE_URL where that is set, and no key to any other host."""
 
     @property
     def rows(self) -> Rows:
@@ -83,6 +86,8 @@ class Distill(Method):
             raise ValueError(f"a teacher at a URL only writes: use kind: sequence, or name a model for '{self.kind}'")
         if self.remote and self.teacher_name is None:
             raise ValueError("teacher is a URL, so teacher_name must say which model is asked there")
+        if self.teacher_api_key_env is not None and not self.remote:
+            raise ValueError("teacher_api_key_env is for a teacher at a URL, and teacher is none")
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import time
 import urllib.error
@@ -28,6 +27,7 @@ from ftlib.data.render import render
 from ftlib.data.tokenize import Encoding, Tally, answers
 from ftlib.errors import TrialError
 from ftlib.files.json_files import append_row, read_rows
+from ftlib.files.url_keys import key_for
 from ftlib.methods.teacher import cached
 
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ def _prompted(prompt: Any, tokenizer: Any, reasoning: bool) -> str:
 
 
 def remote(method: Distill) -> Ask:
-    """Asks an OpenAI-compatible server, several prompts at once; the key is OPENAI_API_KEY's."""
+    """Asks an OpenAI-compatible server, several prompts at once. Raises ConfigError as `key_for`."""
+    key = key_for(method.teacher, method.teacher_api_key_env, "method.teacher_api_key_env")
 
     def answer(prompt: Any) -> Answer:
         body = {
@@ -182,7 +183,7 @@ def remote(method: Distill) -> Ask:
             "temperature": 0,
         }
         try:
-            message = _post(f"{method.teacher.rstrip('/')}/chat/completions", body)["choices"][0]["message"]
+            message = _post(f"{method.teacher.rstrip('/')}/chat/completions", body, key)["choices"][0]["message"]
         except _Failed as failure:
             return {"failed": str(failure)}
         except (KeyError, IndexError, TypeError):
@@ -202,10 +203,20 @@ class _Failed(Exception):
     """A request that has had all its tries; the message is the reason."""
 
 
-def _post(url: str, body: dict[str, Any]) -> Any:
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: where one leads, the key was not meant for."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_Stay)
+
+
+def _post(url: str, body: dict[str, Any], key: str | None) -> Any:
     """One request, tried again while the server is busy or away. Raises TrialError where every other would fail too."""
     headers = {"Content-Type": "application/json"}
-    if key := os.environ.get("OPENAI_API_KEY"):
+    if key:
         headers["Authorization"] = f"Bearer {key}"
     reason = ""
     for attempt in range(TRIES):
@@ -213,12 +224,12 @@ def _post(url: str, body: dict[str, Any]) -> Any:
             time.sleep(PAUSE * 2 ** (attempt - 1))
         try:
             request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-            with urllib.request.urlopen(request, timeout=600) as reply:
+            with _opener.open(request, timeout=600) as reply:
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             reason = f"HTTP {error.code} {error.reason}"
             if error.code in (401, 403):
-                raise TrialError(f"{url} refused us ({reason}): set OPENAI_API_KEY to a key that it takes.") from None
+                raise TrialError(f"{url} refused us ({reason}): name its key in method.teacher_api_key_env.") from None
             if error.code < 500 and error.code not in (408, 409, 425, 429):
                 break
         except (OSError, http.client.HTTPException, ValueError) as error:

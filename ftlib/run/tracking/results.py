@@ -49,7 +49,7 @@ class Results:
         best = self.board.best
         if best is None:
             return "no trial has an evaluation"
-        gain = "" if best.gain is None else f", {best.gain:+.1f} % against the base"
+        gain = "" if best.gain is None else f", {self.board.gained(best)} against the base"
         return f"trial {best.trial} is best: {self.board.metric} {best.value:.4g}{gain}"
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 from ftlib.config import Wandb
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Trial
+from ftlib.run.gain import COLUMN_OF
 from ftlib.run.layout import ADAPTER
 from ftlib.run.leaderboard import Row
 from ftlib.run.tracking.names import Names
@@ -41,7 +42,17 @@ def _leaderboard(results: Results, names: Names) -> Any:
     board = results.board
     points = {row.trial: names.parameters(row.params) for row in board.rows}
     swept = list(dict.fromkeys(name for point in points.values() for name in point))
-    columns = ["rank", "trial", "state", names.metric(board.metric), "gain_percent", *swept, "step", "seconds", "cost"]
+    columns = [
+        "rank",
+        "trial",
+        "state",
+        names.metric(board.metric),
+        COLUMN_OF[board.unit],
+        *swept,
+        "step",
+        "seconds",
+        "cost",
+    ]
 
     def cells(row: Row) -> list[Any]:
         point = points.get(row.trial, {})

@@ -1,4 +1,4 @@
-"""Who may see the live page: a browser that has shown its key once, and no page of another site.
+"""Who may see a page of this machine: a browser that has shown its key once, and no page of another site.
 
     GET /?token=KEY     leads to / with a cookie, so that the key stands in no history
     POST /door          the same from a form, for a key that a person types
@@ -16,7 +16,6 @@ import secrets
 from typing import Any
 from urllib.parse import parse_qs
 
-from markupsafe import Markup
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -49,11 +48,12 @@ class TooLarge(Exception):
 
 
 class Door:
-    """Middleware before all routes. `alone`: the server is bound to loopback, so it has this machine's names only."""
+    """Middleware before all routes. `name` is the command; `alone`: the server is bound to loopback, so it has this
+    machine's names only."""
 
-    def __init__(self, app: ASGIApp, key: str, port: int, alone: bool) -> None:
-        self._app, self._key, self._alone = app, key, alone
-        self._cookie, self._session = f"ftlib-ui-{port}", secrets.token_urlsafe(24)  # one cookie a port: they share all
+    def __init__(self, app: ASGIApp, name: str, key: str, port: int, alone: bool) -> None:
+        self._app, self._name, self._key, self._alone = app, name, key, alone
+        self._cookie, self._session = f"ftlib-{port}", secrets.token_urlsafe(24)  # one cookie a port: they share all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,10 +66,12 @@ class Door:
         """The answer to what may come from another site."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if self._alone and not is_loopback(host_of(host)):
-            return refusal(403, f"ftlib ui does not answer as '{one_line(host)[:80]}': open the URL that it printed.")
+            return refusal(
+                403, f"{self._name} does not answer as '{one_line(host)[:80]}': open the URL that it printed."
+            )
         if request.method in SAFE or (origin or "").partition("://")[2].lower() == host.lower() != "":
             return None
-        return refusal(403, f"A page of '{one_line(origin or 'nowhere')[:80]}' may not ask ftlib ui.")
+        return refusal(403, f"A page of '{one_line(origin or 'nowhere')[:80]}' may not ask {self._name}.")
 
     async def _at_the_door(self, request: Request) -> Response | None:
         """The answer to who has no cookie yet, or comes with a key; None for who is in."""
@@ -80,15 +82,19 @@ class Door:
             return await self._entering(await _typed(request))
         if _same(request.cookies.get(self._cookie, ""), self._session):
             return None
-        return _form("") if at == ("GET", "/") else refusal(401, "Open the URL that ftlib ui printed.")
+        return self._form("") if at == ("GET", "/") else refusal(401, f"Open the URL that {self._name} printed.")
 
     async def _entering(self, key: str) -> Response:
         if not _same(key, self._key):
             await asyncio.sleep(PAUSE)
-            return _form("That is not the key.")
+            return self._form("That is not the key.")
         answer = RedirectResponse("/", 303)
         answer.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
         return answer
+
+    def _form(self, why: str) -> HTMLResponse:
+        html = template("door.html").render(style=style("live.css"), name=self._name, why=why)
+        return HTMLResponse(html, 401, {"content-security-policy": OF_FORM})
 
 
 async def body_of(request: Request) -> bytes:
@@ -109,11 +115,6 @@ async def body_of(request: Request) -> bytes:
 def refusal(status: int, why: str) -> JSONResponse:
     """A sentence for the page, or for a person."""
     return JSONResponse({"error": why}, status)
-
-
-def _form(why: str) -> HTMLResponse:
-    html = template("door.html").render(style=Markup(style("live.css")), why=why)
-    return HTMLResponse(html, 401, {"content-security-policy": OF_FORM})
 
 
 async def _typed(request: Request) -> str:
