@@ -29,13 +29,14 @@ from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
-from ftlib.run.context import Setting
-from ftlib.run.directory import ENDED, Run
+from ftlib.run.context import EvalPart, Setting
+from ftlib.run.directory import ALL_ROWS, ENDED, Run
 from ftlib.run.layout import BASE
 from ftlib.run.trial_transfer import download
 from ftlib.training.recorder import Record, Report, closing_evaluation, copy_checkpoint
 
 Failed = Callable[[str], None]
+ALL = EvalPart()
 BLOCKS_KEPT = 4096
 PADDED = 1.25  # trials are computed together while their places are at most this many times the smallest trial's
 
@@ -78,7 +79,7 @@ class Pack:
         if donor and donor != trial_id:
             download(self.setting, donor)
             copy_checkpoint(run.trial(donor), trial)
-        done = None if donor else closing_evaluation(trial, self.setting.metric)
+        done = None if donor else closing_evaluation(trial, self.setting)
         if done:  # the driver died after the trial's last report and before it noted the end
             report({**done, "finished": True})
             return
@@ -177,41 +178,51 @@ class Pack:
     # --- evaluation -------------------------------------------------------------------------------------------
 
     def _evaluate(self, members: list[Member]) -> None:
-        for start in range(0, len(members), self.width):
-            self._evaluate_at_once(members[start : start + self.width])
+        """On the rows that trials are compared on; then, of those at their end, the weights that they keep on all."""
+        self._in_turn(members, self.setting.part)
+        ended = [member for member in members if member.ended and not member.finished]
+        self._in_turn([member for member in ended if self._guarded(member, member.recall)], ALL)
 
-    def _evaluate_at_once(self, members: list[Member]) -> None:
+    def _in_turn(self, members: list[Member], part: EvalPart) -> None:
+        for start in range(0, len(members), self.width):
+            self._evaluate_at_once(members[start : start + self.width], part)
+
+    def _evaluate_at_once(self, members: list[Member], part: EvalPart) -> None:
         """Out of memory makes two halves of them."""
         started = time.perf_counter()
         try:
             slots = [member.slot for member in members]
-            found = self.evaluations(slots, [member.objective for member in members])
-            tasks = self.tasks.numbers(slots)
+            found = self.evaluations(slots, [member.objective for member in members], part.rows)
+            tasks = self.tasks.numbers(slots, part.questions)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            self._evaluate_in_halves(members)
+            self._evaluate_in_halves(members, part)
             return
         seconds = time.perf_counter() - started
         for member, evaluation, task in zip(members, found, tasks, strict=True):
-            self._guarded(member, partial(member.evaluated, evaluation | task, seconds))
+            heard = member.closed if member.ended else member.evaluated
+            self._guarded(member, partial(heard, evaluation | task, seconds))
 
-    def _evaluate_in_halves(self, members: list[Member]) -> None:
+    def _evaluate_in_halves(self, members: list[Member], part: EvalPart) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(members) == 1:
             self._fail(members[0], "out of memory evaluating this trial: lower train.per_device_eval_batch_size.")
             return
         half = len(members) // 2
-        self._evaluate_at_once(members[:half])
-        self._evaluate_at_once(members[half:])
+        self._evaluate_at_once(members[:half], part)
+        self._evaluate_at_once(members[half:], part)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def evaluations(self, slots: Sequence[int] | None, objectives: Sequence[Objective]) -> list[dict[str, float]]:
-        """Each objective over all evaluation rows, with the adapters in `slots`; None is the base as it is."""
-        rows = len(self.base.data.eval)
+    def evaluations(
+        self, slots: Sequence[int] | None, objectives: Sequence[Objective], rows: Sequence[int] | None = None
+    ) -> list[dict[str, float]]:
+        """Each objective over the evaluation rows of these numbers, with the adapters in `slots`; None is all rows, and
+        the base as it is."""
+        numbers = range(len(self.base.data.eval)) if rows is None else rows
         size = self.setting.experiment().train.per_device_eval_batch_size
-        parts = [list(range(start, min(start + size, rows))) for start in range(0, rows, size)]
+        parts = [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]
         found: list[list[Table]] = [[] for _ in objectives]
         route = None if slots is None else Route(slots)
         for part in parts:
@@ -230,14 +241,20 @@ class Pack:
             return
         trial.path.mkdir(exist_ok=True)
         try:
-            started = time.perf_counter()
-            (evaluation,), (task,) = self.evaluations(None, [make()]), self.tasks.numbers(None)
+            started, part = time.perf_counter(), self.setting.part
+            found = self._of_base(make(), part)
+            if not part.whole:
+                found[ALL_ROWS] = self._of_base(make(), ALL)
             seconds = round(time.perf_counter() - started, 3)
-            row = {"step": 0, "epoch": 0.0, "tokens": 0, "seconds": seconds, "progress": 1.0, **evaluation, **task}
+            row = {"step": 0, "epoch": 0.0, "tokens": 0, "seconds": seconds, "progress": 1.0, **found}
             append_row(trial.metrics_path, {**row, "time": time.time()})
             trial.set_state("finished")
         except Exception as error:
             trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+
+    def _of_base(self, objective: Objective, part: EvalPart) -> dict[str, Any]:
+        (evaluation,), (task,) = self.evaluations(None, [objective], part.rows), self.tasks.numbers(None, part.questions)
+        return {**evaluation, **task}
 
     # --- a trial's misfortune is its own ----------------------------------------------------------------------
 

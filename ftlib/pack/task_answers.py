@@ -37,16 +37,18 @@ class TaskAnswers:
         return TrialTask.of(experiment, self.setting.metric, self.base.tokenizer, template)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def numbers(self, slots: Sequence[int] | None) -> list[dict[str, Any]]:
-        """The task's numbers of each slot; None is the base as it is. Empty mappings where there is no task."""
+    def numbers(self, slots: Sequence[int] | None, questions: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """The task's numbers of each slot, on some of its questions; None is the base as it is, and all questions.
+        Empty mappings where there is no task."""
         count = 1 if slots is None else len(slots)
         if self.task is None:
             return [{}] * count
-        writer, ends = self.task.writer, ends_of(self.base.model, self.base.tokenizer)
-        rows = [writer.rows(self.task.questions, place) for place in range(count)]
+        task = self.task.on(questions)
+        writer, ends = task.writer, ends_of(self.base.model, self.base.tokenizer)
+        rows = [writer.rows(task.questions, place) for place in range(count)]
         self._check_drafts(rows, slots, ends)
         self._write_on([row for some in rows for row in some if not row.ended(ends)], slots, ends)
-        return [self.task.numbers_of(writer.answers(some, ends, 0.0)) for some in rows]
+        return [task.numbers_of(writer.answers(some, ends, 0.0)) for some in rows]
 
     def _check_drafts(self, rows: Sequence[Sequence[Row]], slots: Sequence[int] | None, ends: frozenset[int]) -> None:
         """What each trial writes of the right answers. `rows` are [trials][questions], the same questions for all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -28,8 +29,8 @@ from ftlib.models.adapters.build import add_adapter, calibration, kept_precision
 from ftlib.models.adapters.state import state_callbacks
 from ftlib.models.base import load_model, load_tokenizer
 from ftlib.models.strategies import strategy_of
-from ftlib.run.context import Setting
-from ftlib.run.directory import ENDED, Run, Trial
+from ftlib.run.context import EvalPart, Setting
+from ftlib.run.directory import ALL_ROWS, ENDED, Run, Trial
 from ftlib.run.layout import BASE, FIRST
 from ftlib.run.trial_transfer import download, upload
 from ftlib.training.recorder import Report, closing_evaluation, copy_checkpoint
@@ -49,15 +50,16 @@ def run_trial(
     trial = Run(Path(setting.run)).trial(trial_id)
     if setting.baseline and trial_id == FIRST:
         run_baseline(setting)
-    done = closing_evaluation(trial, setting.metric)
+    done = closing_evaluation(trial, setting)
     if done and not donor:  # the driver died after the trial's last report and before it noted the end
         report({**done, "finished": True})
         return
     if donor and donor != trial_id:
         download(setting, donor)
         copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
-    trainer, data = _build(experiment, setting, trial)
-    journal = TrialCallback(trainer, trial, data, experiment, setting, report)
+    trainer, data, evaluated_on = _build(experiment, setting, trial)
+    evaluated_on(setting.part)
+    journal = TrialCallback(trainer, trial, data, experiment, setting, report, evaluated_on)
     trainer.add_callback(journal)
     checkpoint = trial.checkpoint
     if checkpoint is not None:
@@ -85,10 +87,13 @@ def run_baseline(setting: Setting) -> None:
         # transformers evaluates no quantized model without an adapter; a fresh LoRA computes what its base does.
         neutral = Lora(type="lora", r=1) if experiment.model.quantization else None
         experiment = experiment.model_copy(update={"adapter": neutral, "sweep": None})
-        trainer, _ = _build(experiment, setting, trial)
+        trainer, _, evaluated_on = _build(experiment, setting, trial)
         strategy_of(experiment).prepare_evaluation(trainer)
         started = time.perf_counter()
-        metrics = trainer.evaluate()
+        metrics = _numbers(trainer)
+        if not setting.part.whole:
+            evaluated_on(setting.part)
+            metrics = {**_numbers(trainer), ALL_ROWS: metrics}
         row = {
             "step": 0,
             "epoch": 0.0,
@@ -96,13 +101,17 @@ def run_baseline(setting: Setting) -> None:
             "seconds": round(time.perf_counter() - started, 3),
             "progress": 1.0,
         }
-        row |= {key: value for key, value in metrics.items() if key not in OURS}
+        row |= metrics
         if trainer.is_world_process_zero():
             append_row(trial.metrics_path, {**row, "time": time.time()})
             trial.set_state("finished")
     except Exception as error:
         trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
     upload(setting, BASE)
+
+
+def _numbers(trainer: Trainer) -> dict[str, Any]:
+    return {key: value for key, value in trainer.evaluate().items() if key not in OURS}
 
 
 @cache
@@ -115,7 +124,10 @@ def _imported(method: str) -> ModuleType:
     return module
 
 
-def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trainer, Prepared]:
+def _build(
+    experiment: Experiment, setting: Setting, trial: Trial
+) -> tuple[Trainer, Prepared, Callable[[EvalPart], None]]:
+    """The trainer, its data, and what sets the rows that it is evaluated on; as it comes, these are all."""
     method = _imported(experiment.method.type)
     gc.collect()  # an actor that is used again still holds the last trial's cycles
     if torch.cuda.is_available():
@@ -139,13 +151,21 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
         trainer = method.trainer(experiment, model, tokenizer, data, staging)
     trainer.metric = setting.metric
     task = TrialTask.of(experiment, setting.metric, tokenizer, data.chat_template)
-    trainer.more = task.numbers if task is not None else None
     trainer.optimizer = make_optimizer(experiment, model) or trainer.optimizer
     for callback in state_callbacks(experiment.adapter, model, trial.checkpoint):
         trainer.add_callback(callback)
     strategy.prepare(trainer)
     trainer.remove_callback(PrinterCallback)  # it prints what `metrics.jsonl` keeps
-    return trainer, data
+    whole = trainer.eval_dataset
+
+    def evaluated_on(part: EvalPart) -> None:
+        trainer.more = task.on(part.questions).numbers if task is not None else None
+        rows = part.rows if whole is not None else None
+        # The answers that an on-policy student is evaluated on may be fewer than the prompts that are held out.
+        trainer.eval_dataset = whole if rows is None else whole.select([row for row in rows if row < len(whole)])
+
+    evaluated_on(EvalPart())
+    return trainer, data, evaluated_on
 
 
 def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
