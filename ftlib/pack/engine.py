@@ -253,7 +253,8 @@ class Pack:
             trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
 
     def _of_base(self, objective: Objective, part: EvalPart) -> dict[str, Any]:
-        (evaluation,), (task,) = self.evaluations(None, [objective], part.rows), self.tasks.numbers(None, part.questions)
+        (evaluation,) = self.evaluations(None, [objective], part.rows)
+        (task,) = self.tasks.numbers(None, part.questions)
         return {**evaluation, **task}
 
     # --- a trial's misfortune is its own ----------------------------------------------------------------------

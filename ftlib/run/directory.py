@@ -58,6 +58,10 @@ def new_name(experiment: str) -> str:
     return f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 @dataclass(frozen=True)
 class Trial:
     """One trial's directory. Each file has one writer: the driver (params, status) or the trial (the rest)."""
@@ -159,7 +163,7 @@ class Trial:
         told = rows[-1][ALL_ROWS]
         if not isinstance(told, dict):
             raise damaged(self.metrics_path, f"at step {rows[-1]['step']} its {ALL_ROWS} is no mapping")
-        return told
+        return {name: value for name, value in told.items() if isinstance(value, list) or _is_finite(value)}
 
     def set_state(self, state: State, reason: str | None = None) -> None:
         """Moves the trial to a state; `reason` is a sentence for a person."""

@@ -20,7 +20,7 @@ from ftlib.run.context import EvalPart
 from ftlib.run.directory import Run
 from ftlib.run.layout import RESOLVED
 from ftlib.sweeps.rungs import rungs_of
-from ftlib.training.estimate import extremes, steps_and_tokens, steps_an_epoch
+from ftlib.training.estimate import extremes, steps_an_epoch, steps_and_tokens
 
 if TYPE_CHECKING:
     from ftlib.data import DataReport, Prepared
@@ -56,10 +56,15 @@ class Plan:
         return self._size(self.questions) if self.questions else None
 
     @property
+    def whole(self) -> bool:
+        """Whether trials are compared on all rows."""
+        return self.rows is None and self.asked is None
+
+    @property
     def share(self) -> float:
         """Of the work of a trial that comes to its end, the share that is evaluation."""
         whole = self._cost(self.data.eval_rows, self.questions)
-        if self.rows is None and self.asked is None:
+        if self.whole:
             spent = self.times * whole
         else:
             part = self._cost(self.rows or self.data.eval_rows, self.asked or self.questions)
