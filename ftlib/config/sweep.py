@@ -214,9 +214,9 @@ class SweepSection(Section):
     """How many trials share one base in one process (docs/packs.md). auto measures how many pay, and trains one by one
     where trials cannot share. A number asks for so many. off shares nothing."""
     eval_rows: EvalRows = "auto"
-    """The held-out rows, and the questions of a task, that trials are compared on before their end: a fixed part, the
-    same for all trials. auto takes so many that these evaluations cost about a tenth of a trial's training. A number
-    takes so many, or all where there are fewer. A trial that comes to its end is evaluated on all rows."""
+    """How many held-out rows, and questions of a task, trials are compared on before their end. They are the same for
+    all trials. auto takes about a tenth of the cost of the training. A number takes at most so many. At its end, a
+    trial is evaluated on all rows."""
     baseline: bool = True
     """Evaluate the untuned base too. It is the first row of the leaderboard."""
 

@@ -88,7 +88,8 @@ class Pack:
         record = Record(trial, experiment, self.setting, self.base.data)
         member = Member(trial, experiment, self.base, free[0], record, report, partial(self._block, "train"))
         self.members[trial_id], self._failed[trial_id] = member, failed
-        if member.step >= member.order.steps:  # a donor at its end left nothing to train: its weights are evaluated
+        # A donor at its end left nothing to train, nor did whoever died before its closing evaluation.
+        if member.step >= member.order.steps or record.over:
             self._evaluate([member])
             self._leave_if_finished(member)
 

@@ -46,6 +46,7 @@ class Record:
         self.rungs_passed = 0
         self.parts_passed = 0  # of epochs, `train.evals_per_epoch` in each
         self.best = math.inf
+        self.over = False  # whether early stopping has ended it before it was broken off
         self.bar, self.evaluations_waited = math.inf, 0  # of early stopping: the score to beat, and for how long
         self.seconds = 0.0
         self.started = time.perf_counter()
@@ -66,7 +67,7 @@ class Record:
         scores = [self.sign * row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))]
         self.best = min(scores, default=math.inf)
         for row in rows:
-            self._waits_in_vain(row)
+            self.over = self._waits_in_vain(row)
         self.rungs_passed = self.setting.rungs.passed(count)
         self.parts_passed = self._parts(epoch)
         self.evaluated_at = step if step else -1
