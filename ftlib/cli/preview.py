@@ -102,12 +102,12 @@ def _evaluated(experiment: Experiment, data: DataReport) -> str:
 
     questions = len(trial_questions(experiment))
     plan = Plan(experiment, data, questions)
-    told = f"about {plan.share:.0%} of the work of a trial"
+    told, times = f"about {plan.share:.0%} of the work of a trial", "once" if plan.times == 1 else f"{plan.times} times"
     if plan.whole:
-        return f"{plan.times} times on all {data.eval_rows:,} rows, {told}"
+        return f"{times} on all {data.eval_rows:,} rows, {told}"
     rows = f"{plan.rows or data.eval_rows:,} of {data.eval_rows:,} rows"
     asked = f" and {plan.asked or questions:,} of {questions:,} questions" if questions else ""
-    return f"{plan.times} times on {rows}{asked}, then once on all, {told}"
+    return f"{times} on {rows}{asked}, then once on all, {told}"
 
 
 def _tasks(experiment: Experiment) -> Iterator[str]:

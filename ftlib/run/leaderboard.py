@@ -103,8 +103,8 @@ class Leaderboard:
         if self.part_rows is None:
             return None
         return (
-            f"all trials are compared on {self.part_rows:,} of {self.eval_rows:,} rows; those at their end are "
-            f"evaluated on all of them, and ranked among themselves by that"
+            f"trials are compared on {self.part_rows:,} rows, the same for all; those that come to their end are "
+            "evaluated on all rows too, and ranked among themselves by that"
         )
 
     def base_beside(self, row: Row) -> float | None:
@@ -342,7 +342,7 @@ def value_headings(board: Leaderboard) -> list[str]:
     """The heads of the columns of `values`."""
     if board.part_rows is None:
         return [board.metric]
-    return [f"{board.metric} on {board.part_rows:,}", f"on all {board.eval_rows:,}"]
+    return [f"{board.metric} on {board.part_rows:,}", "on all"]
 
 
 def values(row: Row, board: Leaderboard) -> list[float | None]:
