@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +43,10 @@ class TrialCallback(TrainerCallback):
     """Tells the record what the trainer does, and the trainer when to evaluate and save; reports."""
 
     def __init__(
-        self,
-        trainer: Trainer,
-        trial: Trial,
-        data: Prepared,
-        experiment: Experiment,
-        setting: Setting,
-        report: Report,
-        evaluated_on: Callable[[EvalPart], None],
+        self, trainer: Trainer, trial: Trial, data: Prepared, experiment: Experiment, setting: Setting, report: Report
     ) -> None:
-        """`evaluated_on` sets the rows that the trainer is evaluated on."""
         self.trainer, self.trial, self.data, self.experiment = trainer, trial, data, experiment
-        self.report, self.evaluated_on = report, evaluated_on
+        self.report = report
         self.closing = False  # whether the evaluation at hand is that of the kept weights on all rows
         self.record = Record(trial, experiment, setting, data, writes=trainer.is_world_process_zero())
         self.leaving: str | None = None  # why it leaves its machine at this step
@@ -189,7 +180,7 @@ class TrialCallback(TrainerCallback):
             if not (whole and can_be_read_back(self.experiment.adapter)):
                 return
             read_weights(self.trainer, kept)
-        self.evaluated_on(EvalPart())
+        self.trainer.evaluated_on(EvalPart())
         self.closing = True
         self.trainer.evaluate()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -57,9 +56,9 @@ def run_trial(
     if donor and donor != trial_id:
         download(setting, donor)
         copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
-    trainer, data, evaluated_on = _build(experiment, setting, trial)
-    evaluated_on(setting.part)
-    journal = TrialCallback(trainer, trial, data, experiment, setting, report, evaluated_on)
+    trainer, data = _build(experiment, setting, trial)
+    trainer.evaluated_on(setting.part)
+    journal = TrialCallback(trainer, trial, data, experiment, setting, report)
     trainer.add_callback(journal)
     checkpoint = trial.checkpoint
     if checkpoint is not None:
@@ -87,12 +86,12 @@ def run_baseline(setting: Setting) -> None:
         # transformers evaluates no quantized model without an adapter; a fresh LoRA computes what its base does.
         neutral = Lora(type="lora", r=1) if experiment.model.quantization else None
         experiment = experiment.model_copy(update={"adapter": neutral, "sweep": None})
-        trainer, _, evaluated_on = _build(experiment, setting, trial)
+        trainer, _ = _build(experiment, setting, trial)
         strategy_of(experiment).prepare_evaluation(trainer)
         started = time.perf_counter()
         metrics = _numbers(trainer)
         if not setting.part.whole:
-            evaluated_on(setting.part)
+            trainer.evaluated_on(setting.part)
             metrics = {**_numbers(trainer), ALL_ROWS: metrics}
         row = {
             "step": 0,
@@ -124,10 +123,8 @@ def _imported(method: str) -> ModuleType:
     return module
 
 
-def _build(
-    experiment: Experiment, setting: Setting, trial: Trial
-) -> tuple[Trainer, Prepared, Callable[[EvalPart], None]]:
-    """The trainer, its data, and what sets the rows that it is evaluated on; as it comes, these are all."""
+def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trainer, Prepared]:
+    """The trainer and its data. `trainer.evaluated_on(part)` sets the rows that it is evaluated on; these are all."""
     method = _imported(experiment.method.type)
     gc.collect()  # an actor that is used again still holds the last trial's cycles
     if torch.cuda.is_available():
@@ -165,7 +162,8 @@ def _build(
         trainer.eval_dataset = whole if rows is None else whole.select([row for row in rows if row < len(whole)])
 
     evaluated_on(EvalPart())
-    return trainer, data, evaluated_on
+    trainer.evaluated_on = evaluated_on
+    return trainer, data
 
 
 def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
