@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from ftlib.errors import FtlibError, TrialError
 from ftlib.files.json_files import append_row
 from ftlib.methods.pack_losses import Objective
 from ftlib.methods.pack_losses.base import Split
-from ftlib.methods.table import Table, on_cpu
+from ftlib.methods.table import Table, in_order, joined, on_cpu
 from ftlib.models.bank_routes import Route
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
+from ftlib.pack.row_passes import passes
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
 from ftlib.run.context import EvalPart, Setting
@@ -50,6 +52,7 @@ class Pack:
         self.members: dict[str, Member] = {}
         self._failed: dict[str, Failed] = {}
         self._blocks: OrderedDict[Any, Block] = OrderedDict()
+        self._plans: dict[Any, list[list[int]]] = {}
         self.tasks = TaskAnswers(base, setting)
 
     @property
@@ -166,11 +169,11 @@ class Pack:
         done = zip(members, parts, blocks, strict=True)
         return [member for member, part, block in done if member.went_backward(part, block.tokens)]
 
-    def _block(self, split: Split, objective: Objective, rows: list[int]) -> Block:
+    def _block(self, split: Split, objective: Objective, rows: list[int], share: bool = True) -> Block:
         """The places of some rows, made once for all trials that see them."""
-        key = (split, objective.variant, tuple(rows))
+        key = (split, objective.variant, tuple(rows), share)
         if key not in self._blocks:
-            self._blocks[key] = Block.of(objective.tokens(split, rows))
+            self._blocks[key] = Block.of(objective.tokens(split, rows), share)
             while len(self._blocks) > BLOCKS_KEPT:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(key)
@@ -188,52 +191,70 @@ class Pack:
         for start in range(0, len(members), self.width):
             self._evaluate_at_once(members[start : start + self.width], part)
 
-    def _evaluate_at_once(self, members: list[Member], part: EvalPart) -> None:
-        """Out of memory makes two halves of them."""
+    def _evaluate_at_once(self, members: list[Member], part: EvalPart, roomy: bool = True) -> None:
+        """Out of memory makes two halves of them; of one, passes of `per_device_eval_batch_size` rows."""
         started = time.perf_counter()
         try:
             slots = [member.slot for member in members]
-            found = self.evaluations(slots, [member.objective for member in members], part.rows)
-            tasks = self.tasks.numbers(slots, part.questions)
+            found = self.evaluations(slots, [member.objective for member in members], part.rows, roomy)
+            tasks = self.tasks.numbers(slots, part.questions, roomy)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            self._evaluate_in_halves(members, part)
+            self._evaluate_in_parts(members, part, roomy)
             return
         seconds = time.perf_counter() - started
         for member, evaluation, task in zip(members, found, tasks, strict=True):
             heard = member.closed if member.ended else member.evaluated
             self._guarded(member, partial(heard, evaluation | task, seconds))
 
-    def _evaluate_in_halves(self, members: list[Member], part: EvalPart) -> None:
+    def _evaluate_in_parts(self, members: list[Member], part: EvalPart, roomy: bool) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(members) == 1:
-            self._fail(members[0], "out of memory evaluating this trial: lower train.per_device_eval_batch_size.")
-            return
         half = len(members) // 2
-        self._evaluate_at_once(members[:half], part)
-        self._evaluate_at_once(members[half:], part)
+        if half:
+            self._evaluate_at_once(members[:half], part)
+            self._evaluate_at_once(members[half:], part)
+        elif roomy:
+            self._evaluate_at_once(members, part, roomy=False)
+        else:
+            self._fail(members[0], "out of memory evaluating this trial: lower train.per_device_eval_batch_size.")
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def evaluations(
-        self, slots: Sequence[int] | None, objectives: Sequence[Objective], rows: Sequence[int] | None = None
+        self,
+        slots: Sequence[int] | None,
+        objectives: Sequence[Objective],
+        rows: Sequence[int] | None = None,
+        roomy: bool = True,
     ) -> list[dict[str, float]]:
         """Each objective over the evaluation rows of these numbers, with the adapters in `slots`; None is all rows, and
         the base as it is."""
-        numbers = range(len(self.base.data.eval)) if rows is None else rows
-        size = self.setting.experiment().train.per_device_eval_batch_size
-        parts = [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]
+        plans = [self._passes(objective, rows, roomy) for objective in objectives]
         found: list[list[Table]] = [[] for _ in objectives]
-        route = None if slots is None else Route(slots)
-        for part in parts:
-            blocks = [self._block("eval", objective, part) for objective in objectives]
+        for number in range(max(map(len, plans))):
+            going = [trial for trial, plan in enumerate(plans) if number < len(plan)]
+            blocks = [self._block("eval", objectives[trial], plans[trial][number]) for trial in going]
+            route = None if slots is None else Route([slots[trial] for trial in going])
             with self.base.computing(blocks, route) as outputs:
-                for into, objective, scored in zip(found, objectives, outputs, strict=True):
-                    into.append(on_cpu(objective.evaluate(scored, "eval", part)))
+                for trial, scored in zip(going, outputs, strict=True):
+                    found[trial].append(on_cpu(objectives[trial].evaluate(scored, "eval", plans[trial][number])))
+        done = zip(objectives, found, plans, strict=True)
         return [
-            objective.finish(batches, self.setting.metric) for objective, batches in zip(objectives, found, strict=True)
+            objective.finish([in_order(joined(batches), chain.from_iterable(plan))], self.setting.metric)
+            for objective, batches, plan in done
         ]
+
+    def _passes(self, objective: Objective, rows: Sequence[int] | None, roomy: bool) -> list[list[int]]:
+        """The evaluation rows of each pass, planned once for all trials that read the same tokens."""
+        key = (objective.variant, None if rows is None else tuple(rows), roomy)
+        if key not in self._plans:
+            numbers = range(len(self.base.data.eval)) if rows is None else rows
+            tokens = [objective.tokens("eval", [number]) for number in numbers]
+            least = self.setting.experiment().train.per_device_eval_batch_size
+            plan = passes(tokens, least, self.base.classes, roomy)
+            self._plans[key] = [[numbers[place] for place in some] for some in plan]
+        return self._plans[key]
 
     def evaluate_base(self, make: Callable[[], Objective]) -> None:
         """Evaluates the untuned base as the trial `base`, once. That it cannot be evaluated is noted, not raised."""
