@@ -92,6 +92,22 @@ def _sweep(experiment: Experiment, data: DataReport) -> Iterator[str]:
     never = why_never_stopped(experiment, data)
     stops = never or ("none is stopped" if kind == "none" else f"{kind} stops")
     yield f"space:      {dimensions}; {sweep.search.type} proposes, {stops}"
+    if data.eval_rows:
+        yield f"evaluated:  {_evaluated(experiment, data)}"
+
+
+def _evaluated(experiment: Experiment, data: DataReport) -> str:
+    """How often a trial is evaluated, on which rows, and what that costs."""
+    from ftlib.sweeps.eval_part import Plan, trial_questions
+
+    questions = len(trial_questions(experiment))
+    plan = Plan(experiment, data, questions)
+    told, times = f"about {plan.share:.0%} of the work of a trial", "once" if plan.times == 1 else f"{plan.times} times"
+    if plan.whole:
+        return f"{times} on all {data.eval_rows:,} rows, {told}"
+    rows = f"{plan.rows or data.eval_rows:,} of {data.eval_rows:,} rows"
+    asked = f" and {plan.asked or questions:,} of {questions:,} questions" if questions else ""
+    return f"{times} on {rows}{asked}, then once on all, {told}"
 
 
 def _tasks(experiment: Experiment) -> Iterator[str]:

@@ -181,6 +181,7 @@ SchedulerSection = Annotated[Asha | Median | PBT | NoScheduler, Field(discrimina
 
 
 PackWidth = Literal["off", "auto"] | Annotated[int, Field(ge=1)]
+EvalRows = Literal["auto", "all"] | Annotated[int, Field(ge=1)]
 
 
 def _pack(value: Any) -> Any:
@@ -212,6 +213,10 @@ class SweepSection(Section):
     pack: Annotated[PackWidth, BeforeValidator(_pack, json_schema_input_type=PackWidth | Literal[False])] = "auto"
     """How many trials share one base in one process (docs/packs.md). auto measures how many pay, and trains one by one
     where trials cannot share. A number asks for so many. off shares nothing."""
+    eval_rows: EvalRows = "auto"
+    """How many held-out rows, and questions of a task, trials are compared on before their end. They are the same for
+    all trials. auto takes about a tenth of the cost of the training. A number takes at most so many. At its end, a
+    trial is evaluated on all rows."""
     baseline: bool = True
     """Evaluate the untuned base too. It is the first row of the leaderboard."""
 

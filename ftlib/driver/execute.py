@@ -140,12 +140,14 @@ def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
     from dataclasses import asdict
 
     from ftlib.run.context import versions
+    from ftlib.sweeps.eval_part import eval_part
 
     return {
         "experiment": experiment.to_dict(),
         "objective": experiment.objective,
         "base": _base(experiment),
         "data": {"hash": data.hash, **asdict(data.report)},
+        "eval_part": asdict(eval_part(experiment, data)),
         "seed": experiment.train.seed,
         "versions": versions(),
         "git_commit": _commit(),

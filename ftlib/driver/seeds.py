@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -89,25 +89,33 @@ def _of_task(run: Run, trial: str, evaluation: Mapping[str, Any]) -> tuple[str, 
 
 def _of_objective(run: Run, trial: str) -> tuple[str, dict[int, float]]:
     own = {_seed(run, run.trial(trial)): run.trial(trial), **replicas_of(run, trial)}
-    values = {seed: _best(run, one) for seed, one in own.items()}
-    return run.objective[0], {seed: value for seed, value in values.items() if value is not None}
+    numbers = _numbers(run, own.values())
+    return run.objective[0], {seed: numbers[one.id] for seed, one in own.items() if one.id in numbers}
 
 
 def _is_lucky(run: Run, trial: str) -> bool:
     from ftlib.run.leaderboard import leaderboard
 
-    others = [value for one in replicas_of(run, trial).values() if (value := _best(run, one)) is not None]
-    second = next((row.value for row in leaderboard(run).rows if row.rank == 2), None)
-    if not others or second is None:
+    second = next((run.trial(row.trial) for row in leaderboard(run).rows if row.rank == 2), None)
+    if second is None:
         return False
-    mean = statistics.fmean(others)
-    return mean <= second if run.objective[1] == "max" else mean >= second
+    numbers = _numbers(run, [second, *replicas_of(run, trial).values()])
+    bar = numbers.pop(second.id)
+    if not numbers:
+        return False
+    mean = statistics.fmean(numbers.values())
+    return mean <= bar if run.objective[1] == "max" else mean >= bar
 
 
-def _best(run: Run, trial: Trial) -> float | None:
-    metric, mode = run.objective
-    values = [row[metric] for row in trial.evaluations(metric)]
-    return (min if mode == "min" else max)(values, default=None)
+def _numbers(run: Run, trials: Iterable[Trial]) -> dict[str, float]:
+    """Trials' objectives by their ids: on all rows where each of them has that, else on the part that all have."""
+    from ftlib.run.leaderboard import leaderboard
+
+    ids = [trial.id for trial in trials]
+    rows = {row.trial: row for row in leaderboard(run).rows if row.trial in ids}
+    whole = all(row.all_rows is not None for row in rows.values())
+    found = {name: row.all_rows if whole else row.value for name, row in rows.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _seed(run: Run, trial: Trial) -> int:

@@ -8,7 +8,7 @@ sweep. The verdict at the end is on the rows of the task that no trial has answe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,10 @@ class TrialTask:
         writer = Writer(tokenizer, template, task.max_new_tokens, scores)
         some, _ = parted(read_questions(task, experiment.data), task)
         return cls(task, some, writer, metric)
+
+    def on(self, questions: Sequence[int] | None) -> TrialTask:
+        """The same task with some of its questions, by their numbers. None is all."""
+        return self if questions is None else replace(self, questions=[self.questions[row] for row in questions])
 
     def numbers(self, model: Any) -> dict[str, Any]:
         """What a loaded model gets: {"tickets/exact_match": 0.83, "tickets/exact_match_parts": [...]}."""

@@ -6,9 +6,11 @@ one that the trainer calls and a subclass answers.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import Trainer
 
 
 class OpenTrainer:
@@ -47,6 +49,11 @@ class OpenTrainer:
         self.load_weights(resume_from_checkpoint, model)
 
     _prepare_input: Any
+
+
+def read_weights(trainer: Trainer, folder: Path) -> None:
+    """Puts weights that a checkpoint or a trial holds into the trainer's own model, and nothing else that is there."""
+    Trainer._load_from_checkpoint(trainer, str(folder))
 
 
 class OpenPreference:

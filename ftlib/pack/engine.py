@@ -31,13 +31,14 @@ from ftlib.pack.member import Member
 from ftlib.pack.row_passes import PLACES, passes
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
-from ftlib.run.context import Setting
-from ftlib.run.directory import ENDED, Run
+from ftlib.run.context import EvalPart, Setting
+from ftlib.run.directory import ALL_ROWS, ENDED, Run
 from ftlib.run.layout import BASE
 from ftlib.run.trial_transfer import download
 from ftlib.training.recorder import Record, Report, closing_evaluation, copy_checkpoint
 
 Failed = Callable[[str], None]
+ALL = EvalPart()
 BLOCKS_KEPT = 4096
 PADDED = 1.25  # trials are computed together while their places are at most this many times the smallest trial's
 
@@ -81,7 +82,7 @@ class Pack:
         if donor and donor != trial_id:
             download(self.setting, donor)
             copy_checkpoint(run.trial(donor), trial)
-        done = None if donor else closing_evaluation(trial, self.setting.metric)
+        done = None if donor else closing_evaluation(trial, self.setting)
         if done:  # the driver died after the trial's last report and before it noted the end
             report({**done, "finished": True})
             return
@@ -90,7 +91,8 @@ class Pack:
         record = Record(trial, experiment, self.setting, self.base.data)
         member = Member(trial, experiment, self.base, free[0], record, report, partial(self._block, "train"))
         self.members[trial_id], self._failed[trial_id] = member, failed
-        if member.step >= member.order.steps:  # a donor at its end left nothing to train: its weights are evaluated
+        # A donor at its end left nothing to train, nor did whoever died before its closing evaluation.
+        if member.step >= member.order.steps or record.over:
             self._evaluate([member])
             self._leave_if_finished(member)
 
@@ -180,43 +182,55 @@ class Pack:
     # --- evaluation -------------------------------------------------------------------------------------------
 
     def _evaluate(self, members: list[Member]) -> None:
-        for start in range(0, len(members), self.width):
-            self._evaluate_at_once(members[start : start + self.width])
+        """On the rows that trials are compared on; then, of those at their end, the weights that they keep on all."""
+        self._in_turn(members, self.setting.part)
+        ended = [member for member in members if member.ended and not member.finished]
+        self._in_turn([member for member in ended if self._guarded(member, member.recall)], ALL)
 
-    def _evaluate_at_once(self, members: list[Member], roomy: bool = True) -> None:
+    def _in_turn(self, members: list[Member], part: EvalPart) -> None:
+        for start in range(0, len(members), self.width):
+            self._evaluate_at_once(members[start : start + self.width], part)
+
+    def _evaluate_at_once(self, members: list[Member], part: EvalPart, roomy: bool = True) -> None:
         """Out of memory makes two halves of them; of one, passes of `per_device_eval_batch_size` rows."""
         started = time.perf_counter()
         try:
             slots = [member.slot for member in members]
-            found = self.evaluations(slots, [member.objective for member in members], roomy)
-            tasks = self.tasks.numbers(slots, roomy)
+            found = self.evaluations(slots, [member.objective for member in members], part.rows, roomy)
+            tasks = self.tasks.numbers(slots, part.questions, roomy)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            self._evaluate_in_parts(members, roomy)
+            self._evaluate_in_parts(members, part, roomy)
             return
         seconds = time.perf_counter() - started
         for member, evaluation, task in zip(members, found, tasks, strict=True):
-            self._guarded(member, partial(member.evaluated, evaluation | task, seconds))
+            heard = member.closed if member.ended else member.evaluated
+            self._guarded(member, partial(heard, evaluation | task, seconds))
 
-    def _evaluate_in_parts(self, members: list[Member], roomy: bool) -> None:
+    def _evaluate_in_parts(self, members: list[Member], part: EvalPart, roomy: bool) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         half = len(members) // 2
         if half:
-            self._evaluate_at_once(members[:half])
-            self._evaluate_at_once(members[half:])
+            self._evaluate_at_once(members[:half], part)
+            self._evaluate_at_once(members[half:], part)
         elif roomy:
-            self._evaluate_at_once(members, roomy=False)
+            self._evaluate_at_once(members, part, roomy=False)
         else:
             self._fail(members[0], "out of memory evaluating this trial: lower train.per_device_eval_batch_size.")
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def evaluations(
-        self, slots: Sequence[int] | None, objectives: Sequence[Objective], roomy: bool = True
+        self,
+        slots: Sequence[int] | None,
+        objectives: Sequence[Objective],
+        rows: Sequence[int] | None = None,
+        roomy: bool = True,
     ) -> list[dict[str, float]]:
-        """Each objective over all evaluation rows, with the adapters in `slots`; None is the base as it is."""
-        plans = [self._passes(objective, roomy) for objective in objectives]
+        """Each objective over the evaluation rows of these numbers, with the adapters in `slots`; None is all rows, and
+        the base as it is."""
+        plans = [self._passes(objective, rows, roomy) for objective in objectives]
         found: list[list[Table]] = [[] for _ in objectives]
         for number in range(max(map(len, plans))):
             going = [trial for trial, plan in enumerate(plans) if number < len(plan)]
@@ -231,13 +245,15 @@ class Pack:
             for objective, batches, plan in done
         ]
 
-    def _passes(self, objective: Objective, roomy: bool) -> list[list[int]]:
+    def _passes(self, objective: Objective, rows: Sequence[int] | None, roomy: bool) -> list[list[int]]:
         """The evaluation rows of each pass, planned once for all trials that read the same tokens."""
-        key = (objective.variant, roomy)
+        key = (objective.variant, None if rows is None else tuple(rows), roomy)
         if key not in self._plans:
-            rows = [objective.tokens("eval", [number]) for number in range(len(self.base.data.eval))]
+            numbers = range(len(self.base.data.eval)) if rows is None else rows
+            tokens = [objective.tokens("eval", [number]) for number in numbers]
             least = self.setting.experiment().train.per_device_eval_batch_size
-            self._plans[key] = passes(rows, least, self.base.classes, PLACES if roomy else 0)
+            plan = passes(tokens, least, self.base.classes, PLACES if roomy else 0)
+            self._plans[key] = [[numbers[place] for place in some] for some in plan]
         return self._plans[key]
 
     def evaluate_base(self, make: Callable[[], Objective]) -> None:
@@ -247,14 +263,21 @@ class Pack:
             return
         trial.path.mkdir(exist_ok=True)
         try:
-            started = time.perf_counter()
-            (evaluation,), (task,) = self.evaluations(None, [make()]), self.tasks.numbers(None)
+            started, part = time.perf_counter(), self.setting.part
+            found = self._of_base(make(), part)
+            if not part.whole:
+                found[ALL_ROWS] = self._of_base(make(), ALL)
             seconds = round(time.perf_counter() - started, 3)
-            row = {"step": 0, "epoch": 0.0, "tokens": 0, "seconds": seconds, "progress": 1.0, **evaluation, **task}
+            row = {"step": 0, "epoch": 0.0, "tokens": 0, "seconds": seconds, "progress": 1.0, **found}
             append_row(trial.metrics_path, {**row, "time": time.time()})
             trial.set_state("finished")
         except Exception as error:
             trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+
+    def _of_base(self, objective: Objective, part: EvalPart) -> dict[str, Any]:
+        (evaluation,) = self.evaluations(None, [objective], part.rows)
+        (task,) = self.tasks.numbers(None, part.questions)
+        return {**evaluation, **task}
 
     # --- a trial's misfortune is its own ----------------------------------------------------------------------
 

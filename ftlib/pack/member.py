@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Member:
         self.loss = torch.zeros((), device=base.device)  # since the last log, a sum over steps
         self.logged_at = 0
         self.grad_norm = 0.0
-        self.finished = False
+        self.ended = self.finished = False  # trained to its end; and all that is left of it is on disk
         self._begin()
         warmup = self.train.warmup_steps
         steps = self.order.steps
@@ -202,10 +203,22 @@ class Member:
     def evaluated(self, evaluation: dict[str, float], seconds: float) -> None:
         """Writes the evaluation, the weights and the checkpoint, then reports."""
         in_vain = self._add({**evaluation, "eval_runtime": round(seconds, 4)})
-        self.record.publish(self._stage(), "adapter", self._facts, STATE_FILES)
+        self.record.publish(self._stage(), "adapter", partial(self._facts, evaluation), STATE_FILES)
         self.report({**self.record.evaluation, "finished": False})
-        if in_vain or self.step >= self.order.steps:
+        self.ended = in_vain or self.step >= self.order.steps
+        if self.ended and self.record.setting.part.whole:
             self.finish()
+
+    def recall(self) -> None:
+        """Brings the weights that the trial keeps, those of its best evaluation, back into its slot."""
+        weights = self.trial.weights
+        if weights is not None and self.record.best_step != self.step:
+            self.base.bank.load_peft(self.slot, load_file(weights / PEFT_WEIGHTS))
+
+    def closed(self, evaluation: dict[str, float], seconds: float) -> None:
+        """Writes what the weights that the trial keeps are worth on all rows."""
+        self.record.close({**evaluation, "eval_runtime": round(seconds, 4)}, partial(self._facts, evaluation))
+        self.finish()
 
     def keep(self) -> None:
         """Saves where it stands, without an evaluation; a step that is half done is done again by whoever goes on."""
@@ -259,14 +272,14 @@ class Member:
             inference_mode=True,
         )
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, evaluation: dict[str, Any]) -> dict[str, Any]:
         trained = self.base.bank.parameters_of(self.slot)
         return {
             "base": self.base.identity,
             "total_parameters": self.base.total_parameters + trained,
             "trainable_parameters": trained,
             "packed": True,
-            **self.objective.facts(self.record.evaluation),
+            **self.objective.facts(evaluation),
         }
 
     def _restore(self, checkpoint: Path) -> None:

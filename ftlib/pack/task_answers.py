@@ -41,21 +41,25 @@ class TaskAnswers:
         return TrialTask.of(experiment, self.setting.metric, self.base.tokenizer, template)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def numbers(self, slots: Sequence[int] | None, roomy: bool = True) -> list[dict[str, Any]]:
-        """The task's numbers of each slot; None is the base as it is. Empty mappings where there is no task. Without
-        room, the right answers are read in passes of `per_device_eval_batch_size` rows."""
+    def numbers(
+        self, slots: Sequence[int] | None, questions: Sequence[int] | None = None, roomy: bool = True
+    ) -> list[dict[str, Any]]:
+        """The task's numbers of each slot, on some of its questions; None is the base as it is, and all questions.
+        Empty mappings where there is no task. Without room, the right answers are read in passes of
+        `per_device_eval_batch_size` rows."""
         count = 1 if slots is None else len(slots)
         if self.task is None:
             return [{}] * count
-        writer, ends = self.task.writer, ends_of(self.base.model, self.base.tokenizer)
-        rows = [writer.rows(self.task.questions, place) for place in range(count)]
+        task = self.task.on(questions)
+        writer, ends = task.writer, ends_of(self.base.model, self.base.tokenizer)
+        rows = [writer.rows(task.questions, place) for place in range(count)]
         unfinished: list[Left] = []
         for left in self._read(rows, slots, ends, roomy):
             unfinished.append(left)
             if sum(part.seen.numel() for part in unfinished) > PLACES:
                 self._write_on(unfinished, slots, ends)
         self._write_on(unfinished, slots, ends)
-        return [self.task.numbers_of(writer.answers(some, ends, 0.0)) for some in rows]
+        return [task.numbers_of(writer.answers(some, ends, 0.0)) for some in rows]
 
     def _read(
         self, rows: Sequence[Sequence[Row]], slots: Sequence[int] | None, ends: frozenset[int], roomy: bool

@@ -12,7 +12,7 @@ from ftlib.report.results import WINNER, Evaluation, Task
 from ftlib.report.shapes import Line, Table
 from ftlib.report.words import NONE, count, last_parts, number, percent, setting
 from ftlib.run.directory import Run
-from ftlib.run.leaderboard import Leaderboard, Row
+from ftlib.run.leaderboard import Leaderboard, Row, value_headings, values
 from ftlib.run.places import url_of
 
 CHANCE = "within chance of the best"
@@ -46,11 +46,12 @@ def verdict(board: Leaderboard, evaluation: Evaluation | None) -> list[str]:
         return [part.strip() for part in evaluation.verdict.split(";") if part.strip()]
     if board.best is None:
         return ["No trial has an evaluation yet."]
-    sentence = f"Trial {board.best.trial} is the best: {board.metric} {number(board.best.value)}"
-    if board.base is None or board.base.value is None:
+    sentence = f"Trial {board.best.trial} is the best: {board.metric} {number(board.best.final)}"
+    base = board.base_beside(board.best)
+    if base is None:
         return [f"{sentence}."]
     compared = f" ({gained})" if (gained := board.gained(board.best)) else ""
-    return [f"{sentence}, the base {number(board.base.value)}{compared}."]
+    return [f"{sentence}, the base {number(base)}{compared}."]
 
 
 def notes(evaluation: Evaluation | None) -> list[str]:
@@ -129,11 +130,14 @@ def leaderboard_table(board: Leaderboard, evaluation: Evaluation | None) -> Tabl
     paths = board.parameters
     names = last_parts(paths)
     compared, priced = board.footer is not None, board.cost is not None
-    columns = ["Rank", "Trial", "State", board.metric, *(["vs base"] if compared else []), *names.values()]
+    heads = value_headings(board)
+    columns = ["Rank", "Trial", "State", *heads, *(["vs base"] if compared else []), *names.values()]
     columns += ["Cost"] if priced else []
     rows = [*([board.base] if board.base else []), *board.rows]
     lines = [_line(row, board, paths, ties, evaluation.winner if evaluation else None) for row in rows]
-    texts = {place for place in range(4, len(columns)) if any(_is_text(line.cells[place]) for line in lines)}
+    texts = {
+        place for place in range(3 + len(heads), len(columns)) if any(_is_text(line.cells[place]) for line in lines)
+    }
     numeric = frozenset({0, *range(3, len(columns))}) - texts
     return Table("The trials, best first", columns, lines, numeric, header=1)
 
@@ -151,7 +155,7 @@ def _line(row: Row, board: Leaderboard, paths: list[str], ties: set[str], winner
         "–" if row.rank is None else str(row.rank),
         "untuned base" if is_base else row.name,
         row.state,
-        NONE if row.value is None else f"{row.value:.4f}",
+        *(NONE if value is None else f"{value:.4f}" for value in values(row, board)),
         *([board.gained(row)] if compared else []),
         *(setting(row.params.get(path, "")) for path in paths),
         *([number(row.cost) if row.cost is not None else ""] if priced else []),

@@ -189,16 +189,17 @@ def summary(run: Run, board: Leaderboard | None = None) -> Told:
     experiment, state = run.resolved.get("experiment", {}), state_of(run, events)
     counts = Counter(row.state for row in board.rows)
     total = max(_planned(experiment) + run.added, len(trials))
-    best, base = board.best, board.base
+    best = board.best
+    base = board.base_beside(best) if best else board.base.value if board.base else None
     return {
         "name": run.name,
         "title": one_line(str(experiment.get("name") or run.name)),
         "state": state,
         "why": (WHY if source_of(run) is None else WHY_AT_URL).get(state, ""),
         "metric": one_line(board.metric),
-        "best": number(best.value) if best else "",
+        "best": number(best.final) if best else "",
         "best_trial": one_line(best.trial) if best else "",
-        "base": number(base.value) if base and base.value is not None else "",
+        "base": number(base) if base is not None else "",
         "gain": board.gained(best) if best else "",
         "done": sum(counts[ended] for ended in ENDED),
         "total": total,

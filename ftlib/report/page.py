@@ -52,7 +52,7 @@ def page(run: Run) -> str:
         notes=first_screen.notes(evaluation),
         results=first_screen.results(evaluation),
         leaderboard=first_screen.leaderboard_table(board, evaluation),
-        footer=board.footer,
+        footer=". ".join(line for line in (board.numbers, board.footer) if line),
         tied=first_screen.tied(board, evaluation),
         promotion=first_screen.promotion(run, board, evaluation),
         before=before,

@@ -29,6 +29,20 @@ class Rungs:
 
 
 @dataclass(frozen=True)
+class EvalPart:
+    """What trials are compared on before their end: numbers of held-out rows, and of questions of the task that
+    `sweep.metric` names. None is all."""
+
+    rows: tuple[int, ...] | None = None
+    questions: tuple[int, ...] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it leaves nothing out."""
+        return self.rows is None and self.questions is None
+
+
+@dataclass(frozen=True)
 class Setting:
     """What a trial needs besides its point: the same for all trials of a run, and small enough to send around."""
 
@@ -38,6 +52,7 @@ class Setting:
     metric: str = "eval_loss"
     mode: Literal["min", "max"] = "min"
     rungs: Rungs = Rungs()
+    part: EvalPart = EvalPart()
     baseline: bool = False  # whether the first trial evaluates the untuned base before itself
     copies_weights: bool = False  # whether a trial may go on from another's checkpoint
     key: str = field(default="", repr=False)  # with which what the run has at its URL is signed

@@ -49,12 +49,17 @@ from ftlib.run.layout import (
 State = Literal["pending", "running", "finished", "stopped", "failed", "preempted"]
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
 STAMP = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")  # what a run's directory adds to its experiment's name
+ALL_ROWS = "all_rows"  # the key of the row of metrics.jsonl that says what the kept weights are worth on all rows
 NUMBERS = ("tokens", "seconds", "progress", "epoch", "time")  # of a row of metrics.jsonl
 
 
 def new_name(experiment: str) -> str:
     """The name of a new run of an experiment: its own, the time, and four digits against two in one second."""
     return f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,18 @@ class Trial:
         if wrong:
             raise damaged(self.metrics_path, f"at step {wrong[0]['step']} its {metric} is no number")
         return [row for row in rows if math.isfinite(row[metric])]
+
+    @property
+    def on_all_rows(self) -> dict[str, Any] | None:
+        """What the kept weights are worth on all held-out rows, of a trial that was compared on a part of them; None
+        where it did not come to its end."""
+        rows = [row for row in self.metrics() if ALL_ROWS in row]
+        if not rows:
+            return None
+        told = rows[-1][ALL_ROWS]
+        if not isinstance(told, dict):
+            raise damaged(self.metrics_path, f"at step {rows[-1]['step']} its {ALL_ROWS} is no mapping")
+        return {name: value for name, value in told.items() if isinstance(value, list) or _is_finite(value)}
 
     def set_state(self, state: State, reason: str | None = None) -> None:
         """Moves the trial to a state; `reason` is a sentence for a person."""

@@ -12,7 +12,7 @@ from ftlib.config import ScaleSection
 from ftlib.files.atomic import write_text
 from ftlib.files.json_files import read_json
 from ftlib.run.cost import spent
-from ftlib.run.directory import Run, Trial
+from ftlib.run.directory import ALL_ROWS, Run, Trial
 from ftlib.run.gain import COLUMN_OF, SAID, Unit, gain_of, told, unit_of
 from ftlib.run.layout import BASE, EVALUATION, LEADERBOARD, PACK_FILE
 from ftlib.run.plain_text import one_line
@@ -27,13 +27,14 @@ COSTS = ("steps", "time", "tokens/s", "trainable")  # the columns that a narrow 
 
 @dataclass(frozen=True)
 class Row:
-    """One line. `value` is the trial's best evaluation (the one whose weights are kept); None where there is none."""
+    """One line. `value` is the trial's best evaluation (the one whose weights are kept), on the rows that all trials
+    are compared on; None where there is none."""
 
     rank: int | None
     trial: str
     state: str
     value: float | None
-    gain: float | None  # against the base, in the leaderboard's unit, positive = better
+    gain: float | None  # against the base on the same rows, in the leaderboard's unit, positive = better
     params: dict[str, Any]
     step: int
     tokens: int
@@ -45,6 +46,7 @@ class Row:
     changed: dict[str, Any] | None = None  # by hand: dotted paths to values
     cost: float | None = None  # its part of the workers it was on, where they have a price
     pareto: bool = False  # no trial is both cheaper and better
+    all_rows: float | None = None  # of the same weights on all rows, where `value` is on a part: of a finished trial
 
     @property
     def name(self) -> str:
@@ -54,6 +56,11 @@ class Row:
         if self.cloned_from:
             return f"{self.trial} of {self.cloned_from}"
         return f"{self.trial} +" if self.changed else self.trial
+
+    @property
+    def final(self) -> float | None:
+        """The number on the most rows that the trial was evaluated on."""
+        return self.value if self.all_rows is None else self.all_rows
 
     @property
     def tokens_per_second(self) -> float:
@@ -72,7 +79,8 @@ class Leaderboard:
     model: str | None = None  # the base's name
     isolation: str | None = None  # of a packed run: what its trials were to each other
     ties: tuple[str, ...] = ()  # the trials that cannot be told apart from the best, the best among them
-    eval_rows: int | None = None  # on which they were compared
+    eval_rows: int | None = None  # on which they were compared, or where that is a part, all of them
+    part_rows: int | None = None  # of which `value` is; None where that is all
     unit: Unit = "percent"  # of gains
 
     def __str__(self) -> str:
@@ -97,12 +105,30 @@ class Leaderboard:
         return told(row.gain, self.unit)
 
     @property
+    def numbers(self) -> str | None:
+        """On which rows the numbers are; None where all are on all rows."""
+        if self.part_rows is None:
+            return None
+        return (
+            f"trials are compared on {self.part_rows:,} rows, the same for all; those that come to their end are "
+            "evaluated on all rows too, and ranked among themselves by that"
+        )
+
+    def base_beside(self, row: Row) -> float | None:
+        """The base's number on the rows of the row's final one."""
+        if self.base is None:
+            return None
+        return self.base.value if row.all_rows is None else self.base.all_rows
+
+    @property
     def chance(self) -> str | None:
         """Which trials may be as good as the best; None where it is known to be the best, or nobody has looked."""
         if len(self.ties) < 2:
             return None
         names = f"{', '.join(self.ties[:-1])} and {self.ties[-1]}"
-        rows = f" on {self.eval_rows:,} rows" if self.eval_rows else ""
+        compared = self.part_rows if self.best is not None and self.best.all_rows is None else None
+        count = compared or self.eval_rows
+        rows = f" on {count:,} rows" if count else ""
         return f"~ within chance of each other{rows}: {names}"
 
     @property
@@ -120,19 +146,16 @@ def leaderboard(run: Run) -> Leaderboard:
     experiment = run.resolved.get("experiment", {})
     unit = unit_of(metric, mode, experiment)
     base = _row(run.trial(BASE), metric, mode) if run.trial(BASE).metrics() else None
-    compared = base.value if base else None
     found = [_row(trial, metric, mode) for trial in run.trials()]
-    rows = [replace(row, gain=gain_of(row.value, compared, mode, unit)) for row in found]
+    rows = [replace(row, gain=gain_of(*_beside(row, base), mode, unit)) for row in found]
     scored = [row for row in rows if row.value is not None and row.state != "failed" and not row.replica_of]
-    scored.sort(key=lambda row: (row.value or 0.0) * (1 if mode == "min" else -1))
-    ranked = [replace(row, rank=rank) for rank, row in enumerate(scored, start=1)]
+    ranked = [replace(row, rank=rank) for rank, row in enumerate(_best_first(scored, mode), start=1)]
     unranked = [row for row in rows if row not in scored]
     model = Path(experiment.get("model", {}).get("name_or_path", "")).name or None
     evaluated = [row.trial for row in ranked]
     ties = tuple(trial for trial in _told(run).get("ties", ()) if trial in evaluated)
-    board = Leaderboard(
-        metric, mode, base, ranked + unranked, None, model, _isolation(run), ties, _eval_rows(run), unit
-    )
+    counts = _eval_rows(run), _part_rows(run)
+    board = Leaderboard(metric, mode, base, ranked + unranked, None, model, _isolation(run), ties, *counts, unit)
     scale = ScaleSection.model_validate(experiment.get("scale", {}))
     if scale.worker_price is None:
         return board
@@ -140,6 +163,16 @@ def leaderboard(run: Run) -> Leaderboard:
     priced = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in ranked]
     others = [replace(row, cost=so_far.cost_of(row.trial, scale)) for row in unranked]
     return replace(board, rows=_pareto(priced) + others, cost=so_far.cost(scale))
+
+
+def _best_first(rows: list[Row], mode: str) -> list[Row]:
+    """Like is compared with like: two trials that have a number on all rows by these, any others by those on the part
+    that all have. So each has the place that the part gives it, and trials with all rows share out their places."""
+    sign = 1 if mode == "min" else -1
+    by_part = sorted(rows, key=lambda row: sign * (row.value or 0.0))
+    whole = [row for row in by_part if row.all_rows is not None]
+    shared = iter(sorted(whole, key=lambda row: sign * (row.all_rows or 0.0)))
+    return [row if row.all_rows is None else next(shared) for row in by_part]
 
 
 def _isolation(run: Run) -> str | None:
@@ -161,6 +194,17 @@ def _eval_rows(run: Run) -> int | None:
     return count if isinstance(count, int) else None
 
 
+def _part_rows(run: Run) -> int | None:
+    """The rows, or questions of a task, of the part that trials are compared on before their end; None where that is
+    all."""
+    asked = "questions" if "/" in run.objective[0] and not run.objective[0].startswith("eval_") else "rows"
+    match run.resolved.get("eval_part"):
+        case {"rows": rows, "questions": questions}:
+            part = questions if asked == "questions" else rows
+            return len(part) if isinstance(part, list) else None
+    return None
+
+
 def _pareto(ranked: list[Row]) -> list[Row]:
     """Marks the trials that are cheaper than every better one. They come best first."""
     marked, cheapest = [], float("inf")
@@ -169,6 +213,14 @@ def _pareto(ranked: list[Row]) -> list[Row]:
         marked.append(replace(row, pareto=cost < cheapest))
         cheapest = min(cheapest, cost)
     return marked
+
+
+def _beside(row: Row, base: Row | None) -> tuple[float | None, float | None]:
+    """The number of a trial and that of the base on the same rows: on all where both have that."""
+    if base is None:
+        return row.value, None
+    whole = row.all_rows is not None and base.all_rows is not None
+    return (row.all_rows, base.all_rows) if whole else (row.value, base.value)
 
 
 def _row(trial: Trial, metric: str, mode: str) -> Row:
@@ -191,13 +243,15 @@ def _row(trial: Trial, metric: str, mode: str) -> Row:
         cloned_from=trial.lineage.get("cloned_from"),
         replica_of=trial.lineage.get("replica_of"),
         changed=trial.lineage.get("changed"),
+        all_rows=(trial.on_all_rows or {}).get(metric),
     )
 
 
 def to_csv(board: Leaderboard) -> str:
     """The whole leaderboard, one line a trial, the base first with rank 0."""
     out = io.StringIO()
-    names = ["rank", "trial", "state", board.metric, COLUMN_OF[board.unit], *board.parameters]
+    whole = [] if board.part_rows is None else [f"{board.metric}_{ALL_ROWS}"]
+    names = ["rank", "trial", "state", board.metric, *whole, COLUMN_OF[board.unit], *board.parameters]
     names += [
         "step",
         "tokens",
@@ -219,6 +273,7 @@ def to_csv(board: Leaderboard) -> str:
             "trial": row.trial,
             "state": row.state,
             board.metric: row.value,
+            **dict.fromkeys(whole, row.all_rows),
             COLUMN_OF[board.unit]: None if row.gain is None else round(row.gain, 4),
             **row.params,
             "step": row.step,
@@ -277,10 +332,11 @@ def _table(board: Leaderboard, top: int | None, costs: tuple[str, ...]) -> Table
     from rich.text import Text
 
     pack = f"pack: {board.isolation}" if board.isolation else None
-    caption = Text("\n".join(line for line in (board.footer, board.chance, pack) if line), style="dim") or None
+    told = (board.numbers, board.footer, board.chance, pack)
+    caption = Text("\n".join(line for line in told if line), style="dim") or None
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=caption, caption_justify="left")
     compared = ("vs base",) if board.footer else ()
-    for heading in ("#", "trial", "state", board.metric, *compared):
+    for heading in ("#", "trial", "state", *value_headings(board), *compared):
         table.add_column(heading, justify="left" if heading in ("trial", "state") else "right", no_wrap=True)
     for name in board.parameters:
         table.add_column(name.rpartition(".")[2], justify="right", no_wrap=True)
@@ -291,6 +347,18 @@ def _table(board: Leaderboard, top: int | None, costs: tuple[str, ...]) -> Table
     for row in board.rows[:top]:
         table.add_row(*_cells(row, board, costs), style="bold green" if row is board.best else "")
     return table
+
+
+def value_headings(board: Leaderboard) -> list[str]:
+    """The heads of the columns of `values`."""
+    if board.part_rows is None:
+        return [board.metric]
+    return [f"{board.metric} on {board.part_rows:,}", "on all"]
+
+
+def values(row: Row, board: Leaderboard) -> list[float | None]:
+    """A trial's number, and where that is on a part of the rows, the one on all."""
+    return [row.value] if board.part_rows is None else [row.value, row.all_rows]
 
 
 def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
@@ -306,7 +374,7 @@ def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
         "–" if row.rank is None else f"{row.rank}{' ~' if len(board.ties) > 1 and row.trial in board.ties else ''}",
         "untuned base" if row is board.base else row.name,
         row.state,
-        "–" if row.value is None else f"{row.value:.4f}",
+        *["–" if value is None else f"{value:.4f}" for value in values(row, board)],
         *([board.gained(row)] if board.footer else []),
         *[_short(row.params.get(name, "")) for name in board.parameters],
         *[cost[heading] for heading in costs],

@@ -53,9 +53,11 @@ def why_never_stopped(experiment: Experiment, data: DataReport) -> str | None:
     scheduler = experiment.sweep.scheduler if experiment.sweep is not None else None
     if not isinstance(scheduler, Asha):
         return None
-    if data.eval_rows < scheduler.min_eval_rows:
+    rows = experiment.sweep.eval_rows if experiment.sweep is not None else "auto"
+    compared = min(rows, data.eval_rows) if isinstance(rows, int) else data.eval_rows
+    if compared < scheduler.min_eval_rows:
         return (
-            f"no trial is stopped early: {data.eval_rows} evaluation rows are too few to tell trials apart "
+            f"no trial is stopped early: {compared} evaluation rows are too few to tell trials apart "
             f"(sweep.scheduler.min_eval_rows is {scheduler.min_eval_rows})"
         )
     if not rungs_for(scheduler, *budget(experiment, data), grace(experiment, data)).marks:

@@ -24,7 +24,7 @@ from ftlib.files.atomic import write_json, write_text
 from ftlib.files.json_files import read_json
 from ftlib.files.patience import given_up, storage_trouble
 from ftlib.run.context import Setting
-from ftlib.run.directory import ENDED, Run, Trial
+from ftlib.run.directory import ALL_ROWS, ENDED, Run, Trial
 from ftlib.run.layout import ERROR, NESTED
 from ftlib.sweeps.search import FAILED
 from ftlib.sweeps.tune_private import without_cleaner
@@ -69,7 +69,8 @@ def run_tune_trial(config: dict[str, Any], setting: Setting) -> None:
 def reported_again(trial: Trial) -> dict[str, Any]:
     """The last report of a trial whose end Tune has forgotten: the driver was killed between our note of it and Tune's
     own."""
-    row = trial.metrics()[-1] if trial.metrics() else {}
+    rows = [row for row in trial.metrics() if ALL_ROWS not in row]
+    row = rows[-1] if rows else {}
     failure = {FAILED: trial.status["reason"]} if trial.state == "failed" else {}
     return {**row, **failure, "finished": trial.state == "finished"}
 

@@ -32,6 +32,7 @@ from ftlib.run.places import content_of_data, key_of
 from ftlib.sweeps.callback import give_back
 from ftlib.sweeps.conductor import Conductor
 from ftlib.sweeps.controller import conducting
+from ftlib.sweeps.eval_part import part_of
 from ftlib.sweeps.pack_hosts import Hosts
 from ftlib.sweeps.pack_plan import dismiss, first_host, is_packed, open_packs
 from ftlib.sweeps.packed_trial import Slot
@@ -67,6 +68,7 @@ def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
         setting,
         baseline=tuned and sweep.baseline,
         rungs=rungs_of(experiment, data.report),
+        part=part_of(run, len(data.eval)),
         copies_weights=isinstance(sweep.scheduler, PBT),
     )
 

@@ -28,12 +28,13 @@ GRACE = 20  # optimizer steps that every trial makes before one is stopped, by d
 
 def steps_and_tokens(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(optimizer steps, non-padding tokens) of one trial, counted as transformers' Trainer counts steps."""
-    train, steps_an_epoch = experiment.train, _steps_an_epoch(experiment, data)
-    steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * steps_an_epoch))
-    return steps, int(steps / steps_an_epoch * data.train_tokens)
+    train, an_epoch = experiment.train, steps_an_epoch(experiment, data)
+    steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * an_epoch))
+    return steps, int(steps / an_epoch * data.train_tokens)
 
 
-def _steps_an_epoch(experiment: Experiment, data: DataReport) -> int:
+def steps_an_epoch(experiment: Experiment, data: DataReport) -> int:
+    """Optimizer steps of one pass over the training rows."""
     rows_a_step = experiment.train.per_device_train_batch_size * experiment.scale.num_workers
     batches = max(1, math.ceil(data.train_rows * experiment.method.passes / rows_a_step))
     return max(1, math.ceil(batches / experiment.train.gradient_accumulation_steps))
@@ -41,19 +42,19 @@ def _steps_an_epoch(experiment: Experiment, data: DataReport) -> int:
 
 def budget(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(tokens, steps) that every trial of the sweep reaches: those of its shortest trial."""
-    points = [steps_and_tokens(extreme, data) for extreme in _extremes(experiment)]
+    points = [steps_and_tokens(extreme, data) for extreme in extremes(experiment)]
     return min(tokens for _, tokens in points), min(steps for steps, _ in points)
 
 
 def grace(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(tokens, steps) at which every trial of the sweep has made `GRACE` steps, or an epoch where that is shorter."""
-    epochs = [_steps_an_epoch(extreme, data) for extreme in _extremes(experiment)]
+    epochs = [steps_an_epoch(extreme, data) for extreme in extremes(experiment)]
     steps = [min(GRACE, epoch) for epoch in epochs]
     tokens = [math.ceil(step / epoch * data.train_tokens) for step, epoch in zip(steps, epochs, strict=True)]
     return max(tokens), max(steps)
 
 
-def _extremes(experiment: Experiment) -> list[Experiment]:
+def extremes(experiment: Experiment) -> list[Experiment]:
     """The points of the space between whose lengths all others lie; the experiment as it stands where it has none."""
     ends: dict[str, list[Any]] = {}
     for path, dimension in (experiment.sweep.space if experiment.sweep else {}).items():

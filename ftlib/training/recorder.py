@@ -20,7 +20,7 @@ from ftlib.files.json_files import append_row, read_json
 from ftlib.files.patience import patiently
 from ftlib.models.base import parent_of
 from ftlib.run.context import Setting, versions
-from ftlib.run.directory import Run, Trial
+from ftlib.run.directory import ALL_ROWS, Run, Trial
 from ftlib.run.layout import CHECKPOINT, MANIFEST
 from ftlib.run.trial_transfer import upload
 from ftlib.training.machine import Machine
@@ -46,6 +46,7 @@ class Record:
         self.rungs_passed = 0
         self.parts_passed = 0  # of epochs, `train.evals_per_epoch` in each
         self.best = math.inf
+        self.over = False  # whether early stopping has ended it before it was broken off
         self.bar, self.evaluations_waited = math.inf, 0  # of early stopping: the score to beat, and for how long
         self.seconds = 0.0
         self.started = time.perf_counter()
@@ -66,7 +67,7 @@ class Record:
         scores = [self.sign * row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))]
         self.best = min(scores, default=math.inf)
         for row in rows:
-            self._waits_in_vain(row)
+            self.over = self._waits_in_vain(row)
         self.rungs_passed = self.setting.rungs.passed(count)
         self.parts_passed = self._parts(epoch)
         self.evaluated_at = step if step else -1
@@ -108,7 +109,7 @@ class Record:
             "step": step,
             "epoch": round(epoch, 4),
             "tokens": tokens,
-            "seconds": round(self.seconds + time.perf_counter() - self.started, 3),
+            "seconds": self._gone(),
             "progress": round(step / max(last_step, 1), 4),
             **values,
             **self.machine.row(tokens, trained="loss" in values),
@@ -120,15 +121,39 @@ class Record:
             row["progress"] = 1.0  # the driver, and a later resume, see a trial at its end
         if self.writes:
             append_row(self.trial.metrics_path, {**row, "time": time.time()})
-        for name in ("loss", "eval_loss", "grad_norm"):
-            if name in row and not math.isfinite(row[name]):
-                raise TrialError(not_finite(name, row[name], step, self.experiment))
-        metric = self.setting.metric
-        if metric in self.experiment.evaluation.metrics and not math.isfinite(row.get(metric, 0.0)):
-            raise TrialError(f"{metric} is no number at step {step}: no answer has a score (is its judge away?).")
+        self._check_finite(row, step)
         if "eval_loss" in row or "train_loss" in row:
             self.evaluation = row
         return in_vain
+
+    def _gone(self) -> float:
+        """Seconds of this trial, those before a resume too."""
+        return round(self.seconds + time.perf_counter() - self.started, 3)
+
+    def _check_finite(self, values: dict[str, Any], step: int) -> None:
+        """Raises TrialError for a number that is none."""
+        for name in ("loss", "eval_loss", "grad_norm"):
+            if name in values and not math.isfinite(values[name]):
+                raise TrialError(not_finite(name, values[name], step, self.experiment))
+        metric = self.setting.metric
+        if metric in self.experiment.evaluation.metrics and not math.isfinite(values.get(metric, 0.0)):
+            raise TrialError(f"{metric} is no number at step {step}: no answer has a score (is its judge away?).")
+
+    @property
+    def best_step(self) -> int:
+        """The step whose weights the trial keeps."""
+        return int(self.trial.manifest["step"])
+
+    def close(self, values: dict[str, Any], facts: Callable[[], dict[str, Any]]) -> None:
+        """Writes what the kept weights are worth on all rows: a row of its own, and the numbers of the manifest."""
+        last, manifest = self.evaluation, self.trial.manifest
+        self._check_finite(values, self.best_step)
+        if self.writes:
+            counts = {name: last[name] for name in ("step", "epoch", "tokens")}
+            row = {**counts, "seconds": self._gone(), "progress": 1.0, ALL_ROWS: {**values, "step": self.best_step}}
+            write_json(self.trial.path / MANIFEST, {**manifest, "metrics": self._metrics(values), **facts()})
+            append_row(self.trial.metrics_path, {**row, "time": time.time()})
+            upload(self.setting, self.trial.id)
 
     def _waits_in_vain(self, row: dict[str, Any]) -> bool:
         """Whether this is the `early_stopping_patience`-th evaluation in a row that has not improved the metric."""
@@ -166,7 +191,7 @@ class Record:
                 finish(weights)
 
             patiently(copy, self.trial.path)
-            write_json(self.trial.path / MANIFEST, self._manifest(kind, facts()))
+            write_json(self.trial.path / MANIFEST, self._manifest(kind, self._known(facts())))
             replace_directory(weights, self.trial.path / kind)
         replace_directory(staged, self.trial.path / CHECKPOINT)
         upload(self.setting, self.trial.id)
@@ -190,10 +215,20 @@ class Record:
             "step": row["step"],
             "tokens": row["tokens"],
             "seconds": row["seconds"],
-            "metrics": {k: v for k, v in row.items() if self._is_evaluation(k) and not isinstance(v, list)},
+            "metrics": self._metrics(row),
             "versions": versions(),
             **facts,
         }
+
+    def _known(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Without what compares a number on a part of the rows with a teacher's, which is on all."""
+        if self.setting.part.rows is not None and "teacher" in facts:
+            told = {name: value for name, value in facts["teacher"].items() if name != "retained"}
+            return {**facts, "teacher": told}
+        return facts
+
+    def _metrics(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in row.items() if self._is_evaluation(k) and not isinstance(v, list)}
 
     def _is_evaluation(self, key: str) -> bool:
         """Whether a row's number is an evaluation's: `eval_loss`, or of a task `tickets/exact_match`."""
@@ -215,10 +250,12 @@ class Record:
         return self.sign * float(value)
 
 
-def closing_evaluation(trial: Trial, metric: str) -> dict[str, Any] | None:
+def closing_evaluation(trial: Trial, setting: Setting) -> dict[str, Any] | None:
     """The last evaluation of a trial that was trained to its end and whose weights are all on disk."""
-    rows, checkpoint = trial.evaluations(metric), trial.checkpoint
+    rows, checkpoint = trial.evaluations(setting.metric), trial.checkpoint
     if not rows or not checkpoint or trial.weights is None or rows[-1]["progress"] < 1:
+        return None
+    if not setting.part.whole and trial.on_all_rows is None:
         return None
     of_pack, of_trainer = read_json(checkpoint / POSITION), read_json(checkpoint / "trainer_state.json")
     step = of_pack["step"] if of_pack else of_trainer["global_step"]

@@ -13,11 +13,12 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ftlib.config import Experiment
 from ftlib.data import Prepared
 from ftlib.errors import Preempted, TrialError
-from ftlib.models.adapters.state import STATE_FILE, digest, publish_as_plain
+from ftlib.methods.trl_private import read_weights
+from ftlib.models.adapters.state import STATE_FILE, can_be_read_back, digest, publish_as_plain
 from ftlib.models.base import count_parameters, identity
 from ftlib.models.strategies import STATE_FILES as SHARDED_STATE_FILES
 from ftlib.models.strategies import strategy_of
-from ftlib.run.context import Setting
+from ftlib.run.context import EvalPart, Setting
 from ftlib.run.directory import Trial
 from ftlib.run.layout import CHECKPOINT
 from ftlib.training.recorder import EMPTY, Record, Report
@@ -46,6 +47,7 @@ class TrialCallback(TrainerCallback):
     ) -> None:
         self.trainer, self.trial, self.data, self.experiment = trainer, trial, data, experiment
         self.report = report
+        self.closing = False  # whether the evaluation at hand is that of the kept weights on all rows
         self.record = Record(trial, experiment, setting, data, writes=trainer.is_world_process_zero())
         self.leaving: str | None = None  # why it leaves its machine at this step
         self.fresh = digest(trainer.model) if experiment.adapter is not None else None
@@ -109,7 +111,9 @@ class TrialCallback(TrainerCallback):
         if "train_loss" in logs:  # the trainer's closing summary repeats what is there
             return
         values = {key: value for key, value in logs.items() if key not in OURS}
-        if self.record.add(state.global_step, state.epoch or 0.0, self._tokens(state), state.max_steps, values):
+        if self.closing:
+            self.record.close(values, self._facts)
+        elif self.record.add(state.global_step, state.epoch or 0.0, self._tokens(state), state.max_steps, values):
             control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -162,8 +166,23 @@ class TrialCallback(TrainerCallback):
             raise TrialError(EMPTY.format("training changed none of its weights"))
         if not self.record.evaluation:
             self._adopt()
+        if not self.record.setting.part.whole:
+            self._close()
         shutil.rmtree(self.trial.path / ".staging", ignore_errors=True)
         self.report({**self.record.evaluation, "finished": True})
+
+    def _close(self) -> None:
+        """Evaluates the weights that the trial keeps on all rows. Where they are not the model's and cannot be read
+        back into it, the trial has its number on the part alone."""
+        kept = self.trial.weights
+        if kept is not None and self.record.best_step != self.record.evaluation["step"]:
+            whole = self.experiment.scale.strategy in ("single", "ddp")
+            if not (whole and can_be_read_back(self.experiment.adapter)):
+                return
+            read_weights(self.trainer, kept)
+        self.trainer.evaluated_on(EvalPart())
+        self.closing = True
+        self.trainer.evaluate()
 
     def _saved_adapter(self) -> dict[str, torch.Tensor]:
         """What is on disk, not in memory: of a sharded model a worker has only a part, and saving may have lost it."""

@@ -28,8 +28,8 @@ from ftlib.models.adapters.build import add_adapter, calibration, kept_precision
 from ftlib.models.adapters.state import state_callbacks
 from ftlib.models.base import load_model, load_tokenizer
 from ftlib.models.strategies import strategy_of
-from ftlib.run.context import Setting
-from ftlib.run.directory import ENDED, Run, Trial
+from ftlib.run.context import EvalPart, Setting
+from ftlib.run.directory import ALL_ROWS, ENDED, Run, Trial
 from ftlib.run.layout import BASE, FIRST
 from ftlib.run.trial_transfer import download, upload
 from ftlib.training.recorder import Report, closing_evaluation, copy_checkpoint
@@ -49,7 +49,7 @@ def run_trial(
     trial = Run(Path(setting.run)).trial(trial_id)
     if setting.baseline and trial_id == FIRST:
         run_baseline(setting)
-    done = closing_evaluation(trial, setting.metric)
+    done = closing_evaluation(trial, setting)
     if done and not donor:  # the driver died after the trial's last report and before it noted the end
         report({**done, "finished": True})
         return
@@ -57,6 +57,7 @@ def run_trial(
         download(setting, donor)
         copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
     trainer, data = _build(experiment, setting, trial)
+    trainer.evaluated_on(setting.part)
     journal = TrialCallback(trainer, trial, data, experiment, setting, report)
     trainer.add_callback(journal)
     checkpoint = trial.checkpoint
@@ -88,7 +89,10 @@ def run_baseline(setting: Setting) -> None:
         trainer, _ = _build(experiment, setting, trial)
         strategy_of(experiment).prepare_evaluation(trainer)
         started = time.perf_counter()
-        metrics = trainer.evaluate()
+        metrics = _numbers(trainer)
+        if not setting.part.whole:
+            trainer.evaluated_on(setting.part)
+            metrics = {**_numbers(trainer), ALL_ROWS: metrics}
         row = {
             "step": 0,
             "epoch": 0.0,
@@ -96,13 +100,17 @@ def run_baseline(setting: Setting) -> None:
             "seconds": round(time.perf_counter() - started, 3),
             "progress": 1.0,
         }
-        row |= {key: value for key, value in metrics.items() if key not in OURS}
+        row |= metrics
         if trainer.is_world_process_zero():
             append_row(trial.metrics_path, {**row, "time": time.time()})
             trial.set_state("finished")
     except Exception as error:
         trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
     upload(setting, BASE)
+
+
+def _numbers(trainer: Trainer) -> dict[str, Any]:
+    return {key: value for key, value in trainer.evaluate().items() if key not in OURS}
 
 
 @cache
@@ -116,6 +124,7 @@ def _imported(method: str) -> ModuleType:
 
 
 def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trainer, Prepared]:
+    """The trainer and its data. `trainer.evaluated_on(part)` sets the rows that it is evaluated on; these are all."""
     method = _imported(experiment.method.type)
     gc.collect()  # an actor that is used again still holds the last trial's cycles
     if torch.cuda.is_available():
@@ -139,12 +148,21 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
         trainer = method.trainer(experiment, model, tokenizer, data, staging)
     trainer.metric = setting.metric
     task = TrialTask.of(experiment, setting.metric, tokenizer, data.chat_template)
-    trainer.more = task.numbers if task is not None else None
     trainer.optimizer = make_optimizer(experiment, model) or trainer.optimizer
     for callback in state_callbacks(experiment.adapter, model, trial.checkpoint):
         trainer.add_callback(callback)
     strategy.prepare(trainer)
     trainer.remove_callback(PrinterCallback)  # it prints what `metrics.jsonl` keeps
+    whole = trainer.eval_dataset
+
+    def evaluated_on(part: EvalPart) -> None:
+        trainer.more = task.on(part.questions).numbers if task is not None else None
+        rows = part.rows if whole is not None else None
+        # The answers that an on-policy student is evaluated on may be fewer than the prompts that are held out.
+        trainer.eval_dataset = whole if rows is None else whole.select([row for row in rows if row < len(whole)])
+
+    evaluated_on(EvalPart())
+    trainer.evaluated_on = evaluated_on
     return trainer, data
 
 

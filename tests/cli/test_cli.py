@@ -76,6 +76,7 @@ def test_check_resolves_and_estimates(tree: dict[str, Any], tmp_path: Path) -> N
     assert re.search(r"time: +about \d+ s a trial on this machine", output)
     assert "compared by eval_loss (lower is better), in packs on one shared base" in output
     assert "space:      adapter.r 2|4; optuna proposes, no trial is stopped early: none is before 20 steps or" in output
+    assert "evaluated:  once on all 16 rows, about" in output
     assert lines[-1].startswith("odd:        a trial has 8 optimizer steps, in which little is learned")
 
 

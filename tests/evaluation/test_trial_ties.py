@@ -52,3 +52,15 @@ def test_a_lucky_winner_is_said_to_be_one(tmp_path: Path) -> None:
     assert found["lucky"]  # the others' mean is worse than the second of the leaderboard
     assert [row.trial for row in leaderboard(run).rows if row.rank] == ["000", "001"]
     assert "002" not in tied_trials(run)
+
+
+def test_where_the_best_is_known_on_all_rows_ties_are_told_by_these(tmp_path: Path) -> None:
+    """On the part the first two are alike. On all rows they are not; the third was stopped, and has none."""
+    run = run_of(tmp_path, {"000": 1.0, "001": 1.001, "002": 1.002})
+    assert len(tied_trials(run)) == 3
+    random = np.random.default_rng(1)
+    for name, mean in {"000": 1.0, "001": 1.2}.items():
+        parts = (mean + random.normal(0, 0.01, 16)).tolist()
+        row = {"step": 4, "tokens": 9, "seconds": 1.0, "progress": 1.0}
+        append_row(run.trial(name).metrics_path, {**row, "all_rows": {"eval_loss": mean, "eval_loss_parts": parts}})
+    assert tied_trials(run) == ["000"]

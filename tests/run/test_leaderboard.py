@@ -124,3 +124,26 @@ def test_a_narrow_terminal_goes_without_the_last_columns(tmp_path: Path) -> None
     assert whole[-1] == "trainable"
     assert narrow[-1] in ("learning_rate", "steps", "time")
     assert whole[: len(narrow)] == narrow
+
+
+def test_finished_trials_are_ranked_by_all_rows_and_the_others_by_the_part(tmp_path: Path) -> None:
+    """By the part 001, 002, 000, 003. On all rows 000 is better than 001, so these two share out the first and the
+    third place; 002 was stopped between them."""
+    told = {"objective": ["eval_loss", "min"], "data": {"eval_rows": 200}}
+    run = Run.create(tmp_path, "x", "", {**told, "eval_part": {"rows": [*range(32)], "questions": None}})
+    whole = {"base": 4.0, "000": 1.0, "001": 1.1, "003": 1.5}
+    for name, value in {"base": 5.0, "000": 1.3, "001": 1.0, "002": 1.2, "003": 1.4}.items():
+        add(run, name, [value + 1, value], "stopped" if name == "002" else "finished", r=4)
+        if name in whole:
+            row = {"step": 2, "tokens": 200, "seconds": 5.0, "all_rows": {"step": 2, "eval_loss": whole[name]}}
+            append_row(run.trial(name).metrics_path, row)
+    board = leaderboard(run)
+    assert [(row.trial, row.value, row.all_rows) for row in board.rows] == [
+        ("000", 1.3, 1.0), ("002", 1.2, None), ("001", 1.0, 1.1), ("003", 1.4, 1.5)]  # fmt: skip
+    gains = {row.trial: row.gain for row in board.rows}
+    assert gains == {"000": 75.0, "002": pytest.approx(76.0), "001": pytest.approx(72.5), "003": 62.5}
+    assert [column.header for column in to_table(board).columns][3:6] == ["eval_loss on 32", "on all", "vs base"]
+    assert "trials are compared on 32 rows" in str(to_table(board).caption)
+    lines = list(csv.DictReader(io.StringIO(to_csv(board))))
+    assert [line["eval_loss_all_rows"] for line in lines] == ["4.0", "1.0", "", "1.1", "1.5"]
+    assert (lines[1]["eval_loss"], board.rows[0].final, board.rows[1].final) == ("1.3", 1.0, 1.2)

@@ -73,6 +73,7 @@ def long(tree: dict[str, Any], epochs: int = 16) -> dict[str, Any]:
         "baseline": False,
         "pack": 2,
         "max_concurrent_trials": None,
+        "eval_rows": 5,
     }
     return tree
 
@@ -94,12 +95,19 @@ def uninterrupted(base: Path, data_file: Path, tmp_path_factory: pytest.TempPath
 
 
 def assert_like(run: Run, other: Run) -> None:
-    """The same points left the same bits."""
+    """The same points left the same bits, compared on the same part of the rows, and at their end on all."""
     theirs = {str(sorted(trial.params.items())): trial for trial in other.trials()}
     assert len(run.trials()) == len(theirs) == 4
     for trial in run.trials():
         assert trial.state == "finished"
-        assert_same_bits(left_behind(trial), left_behind(theirs[str(sorted(trial.params.items()))]))
+        same = theirs[str(sorted(trial.params.items()))]
+        assert_same_bits(left_behind(trial), left_behind(same))
+        ours, whole = trial.on_all_rows, same.on_all_rows
+        assert ours is not None
+        assert whole is not None
+        assert ours["eval_loss_parts"] == whole["eval_loss_parts"]
+        assert len(trial.evaluations("eval_loss")[0]["eval_loss_parts"]) == 5 < len(whole["eval_loss_parts"])
+    assert run.resolved["eval_part"] == other.resolved["eval_part"]
 
 
 def test_kill_9_and_resume_leaves_the_same_bits(tree: dict[str, Any], tmp_path: Path, uninterrupted: Run) -> None:

@@ -42,7 +42,7 @@ def state_callbacks(adapter: AdapterSection | None, model: Any, checkpoint: Path
         return []
     if adapter.type == "adalora":
         return [RankBudget(model, checkpoint)]
-    if adapter.type == "p_tuning" or (adapter.type == "prefix" and adapter.prefix_projection):
+    if _is_encoded(adapter):
         return [PromptEncoder(model, checkpoint)]
     return []
 
@@ -150,6 +150,18 @@ def remember_start(model: PeftModel) -> None:
     """Keeps the adapter's first weights beside the model: what was moved out of the base into it."""
     held = get_peft_model_state_dict(model)
     model.first_weights = {name: part.detach().cpu().clone() for name, part in held.items() if ".lora_" in name}
+
+
+def can_be_read_back(adapter: AdapterSection | None) -> bool:
+    """Whether the weights that a trial keeps go back into the model that it trains. Some are written as others: the
+    embeddings that a prompt encoder computes, and an adapter for the untouched base."""
+    if adapter is None:
+        return True
+    return not (_is_encoded(adapter) or (adapter.type == "lora" and adapter.moves_base))
+
+
+def _is_encoded(adapter: AdapterSection) -> bool:
+    return adapter.type == "p_tuning" or (adapter.type == "prefix" and adapter.prefix_projection)
 
 
 def publish_as_plain(model: Any, folder: Path) -> None:

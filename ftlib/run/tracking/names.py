@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ftlib.run.directory import Run
+from ftlib.run.directory import ALL_ROWS, Run
 
 OBJECTIVE = "objective"  # a trial's best evaluation, as the leaderboard has it
 STEP = "train/global_step"  # as transformers' own callback calls it
@@ -43,9 +43,13 @@ class Names:
         return f"train/{name}"
 
     def row(self, row: dict[str, Any]) -> dict[str, float]:
-        """The numbers of a row of `metrics.jsonl` by their names; lists stay there."""
+        """The numbers of a row of `metrics.jsonl` by their names, those on all rows as `eval/loss_all_rows`; lists stay
+        there."""
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "time"}
-        return {self.metric(name): value for name, value in numbers.items()}
+        named = {self.metric(name): value for name, value in numbers.items()}
+        whole = row.get(ALL_ROWS) or {}
+        numbers = {name: value for name, value in whole.items() if isinstance(value, int | float) and name != "step"}
+        return named | {f"{self.metric(name)}_{ALL_ROWS}": value for name, value in numbers.items()}
 
     def parameters(self, params: dict[str, Any]) -> dict[str, Any]:
         """A trial's point by plain names; what a person changed beside the space comes after it."""

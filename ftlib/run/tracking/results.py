@@ -50,7 +50,7 @@ class Results:
         if best is None:
             return "no trial has an evaluation"
         gain = "" if best.gain is None else f", {self.board.gained(best)} against the base"
-        return f"trial {best.trial} is best: {self.board.metric} {best.value:.4g}{gain}"
+        return f"trial {best.trial} is best: {self.board.metric} {best.final:.4g}{gain}"
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -90,7 +90,8 @@ def has_ended(run: Run) -> bool:
 
 
 def best_value(run: Run, trial: Trial) -> float | None:
-    """A trial's objective, as the leaderboard has it; None where it was not evaluated, or has failed."""
+    """A trial's objective on the rows that all trials are compared on, as the leaderboard has it; None where it was not
+    evaluated, or has failed."""
     metric, mode = run.objective
     values = [float(row[metric]) for row in trial.evaluations(metric)]
     if not values or trial.state == "failed":

@@ -7,10 +7,10 @@ from typing import Any
 
 from ftlib.config import Wandb
 from ftlib.files.json_files import read_json
-from ftlib.run.directory import Trial
+from ftlib.run.directory import ALL_ROWS, Trial
 from ftlib.run.gain import COLUMN_OF
 from ftlib.run.layout import ADAPTER
-from ftlib.run.leaderboard import Row
+from ftlib.run.leaderboard import Row, values
 from ftlib.run.tracking.names import Names
 from ftlib.run.tracking.results import Results
 
@@ -24,7 +24,7 @@ NAME = 100  # characters of an artifact's name: W&B takes 128
 def tell(run: Any, results: Results, settings: Wandb, names: Names, online: bool) -> None:
     """Logs the results into `run`. The data that was trained on is the artifact from which the winner comes."""
     best = results.board.best
-    run.summary.update({"verdict": results.verdict, "winner": best and best.trial, "best": best and best.value})
+    run.summary.update({"verdict": results.verdict, "winner": best and best.trial, "best": best and best.final})
     run.summary.update(results.numbers)
     run.log({"leaderboard": _leaderboard(results, names)})
     answers = results.answers(ANSWERS) if settings.log_answers else []
@@ -42,21 +42,13 @@ def _leaderboard(results: Results, names: Names) -> Any:
     board = results.board
     points = {row.trial: names.parameters(row.params) for row in board.rows}
     swept = list(dict.fromkeys(name for point in points.values() for name in point))
-    columns = [
-        "rank",
-        "trial",
-        "state",
-        names.metric(board.metric),
-        COLUMN_OF[board.unit],
-        *swept,
-        "step",
-        "seconds",
-        "cost",
-    ]
+    metric = names.metric(board.metric)
+    metrics = [metric, *([] if board.part_rows is None else [f"{metric}_{ALL_ROWS}"])]
+    columns = ["rank", "trial", "state", *metrics, COLUMN_OF[board.unit], *swept, "step", "seconds", "cost"]
 
     def cells(row: Row) -> list[Any]:
         point = points.get(row.trial, {})
-        begin = [row.rank, row.trial, row.state, row.value, row.gain]
+        begin = [row.rank, row.trial, row.state, *values(row, board), row.gain]
         return [*begin, *(_cell(point.get(name)) for name in swept), row.step, row.seconds, row.cost]
 
     return _table(columns, [cells(row) for row in [*([board.base] if board.base else []), *board.rows]])
@@ -109,7 +101,7 @@ def _log_winner(run: Any, results: Results, winner: Trial, names: Names) -> None
     best = results.board.best
     point = {name: _cell(value) for name, value in names.parameters(winner.params).items()}
     base = (read_json(folder / "adapter_config.json", dict) or {}).get("base_model_name_or_path")
-    artifact = _artifact(results, "model", trial=winner.id, value=best and best.value, base=base, **point)
+    artifact = _artifact(results, "model", trial=winner.id, value=best and best.final, base=base, **point)
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         _add(artifact, file, str(file.relative_to(folder)))
     run.log_artifact(artifact, aliases=["winner"])

@@ -16,6 +16,9 @@ def test_a_row_is_its_numbers() -> None:
     assert NAMES.row({"step": 3, "loss": 1.0, "time": 5.0, "eval_parts": [1.0], "eval_note": "x"}) == {
         "train/global_step": 3, "train/loss": 1.0,
     }  # fmt: skip
+    assert NAMES.row({"step": 3, "all_rows": {"step": 2, "eval_loss": 1.0, "eval_loss_parts": [1.0]}}) == {
+        "train/global_step": 3, "eval/loss_all_rows": 1.0,
+    }  # fmt: skip
 
 
 def test_a_parameter_is_called_by_the_last_part_of_its_path() -> None:
