@@ -5,12 +5,13 @@ What only the base itself can tell (its attention, its logits) is asked by the p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftlib.config.adapters import Lora
 from ftlib.config.methods import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, SimPO
-from ftlib.config.sweep import Choice, Range
+from ftlib.config.sweep import Choice, Dimension, Range
 
 if TYPE_CHECKING:
     from ftlib.config.experiment import Experiment
@@ -22,6 +23,12 @@ PER_TRIAL = (
     "adapter.lora_alpha",
     "adapter.lora_dropout",
     "adapter.use_rslora",
+    "adapter.rank_pattern",
+    "adapter.alpha_pattern",
+    "adapter.target_modules",
+    "adapter.layers_to_transform",
+    "adapter.lora_plus_ratio",
+    "adapter.lora_fa",
     "method.beta",
     "method.label_smoothing",
     "method.loss_type",
@@ -32,6 +39,11 @@ PER_TRIAL = (
     "method.alpha",
     "method.simpo_gamma",
     "method.cpo_alpha",
+)
+SHAPING = (  # of these, which layers an adapter has, and what ranks beside `r`
+    "adapter.target_modules",
+    "adapter.layers_to_transform",
+    "adapter.rank_pattern",
 )
 SHARED_TRAIN = (
     "train.optim",
@@ -44,8 +56,7 @@ SHARED_TRAIN = (
 
 def _plain_lora(e: Experiment) -> bool:
     a = e.adapter
-    plain = isinstance(a, Lora) and not (a.use_dora or a.lora_fa or a.lora_plus_ratio or a.rank_pattern)
-    return plain and isinstance(a, Lora) and not a.alpha_pattern and a.init_lora_weights in (True, "gaussian")
+    return isinstance(a, Lora) and not a.use_dora and a.init_lora_weights in (True, "gaussian")
 
 
 RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -55,8 +66,7 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
     ),
     (
         lambda e: not _plain_lora(e),
-        "slots hold plain A and B: drop use_dora, lora_plus_ratio, lora_fa and the patterns, and use "
-        "init_lora_weights: true or gaussian",
+        "slots hold plain A and B: use use_dora: false, and init_lora_weights: true or gaussian",
     ),
     (
         lambda e: (
@@ -108,13 +118,31 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
             yield f"trials differ in {path}, which all trials of a pack share: take it out of the space"
 
 
+def shapes(experiment: Experiment) -> list[Lora]:
+    """An adapter for each choice of modules, layers and patterns that trials of the sweep can have."""
+    assert isinstance(experiment.adapter, Lora)
+    space = experiment.sweep.space if experiment.sweep else {}
+    listed = {path: values for path in SHAPING if (values := _values(space.get(path)))}
+    points = itertools.product(*listed.values())
+    return [
+        experiment.adapter.model_copy(
+            update={path.removeprefix("adapter."): value for path, value in zip(listed, point, strict=True)}
+        )
+        for point in points
+    ]
+
+
+def _values(dimension: Dimension | None) -> list[Any]:
+    return dimension.choices if isinstance(dimension, Choice) else []
+
+
 def largest_rank(experiment: Experiment) -> int:
-    """The largest rank that a trial of the sweep can have."""
+    """The largest rank that a layer of a trial of the sweep can have."""
     assert isinstance(experiment.adapter, Lora)
     dimension = experiment.sweep.space.get("adapter.r") if experiment.sweep else None
-    if isinstance(dimension, Choice):
-        return int(max(dimension.choices))
-    return int(dimension.max) if isinstance(dimension, Range) else experiment.adapter.r
+    ranks = [int(dimension.max)] if isinstance(dimension, Range) else _values(dimension) or [experiment.adapter.r]
+    patterned = (rank for shape in shapes(experiment) for rank in shape.rank_pattern.values())
+    return max(*map(int, ranks), *patterned, 1)
 
 
-__all__ = ["largest_rank", "why_not_packed"]
+__all__ = ["largest_rank", "shapes", "why_not_packed"]

@@ -27,13 +27,13 @@ from ftlib.models.bank_routes import Dropout
 from ftlib.models.base import where
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.order import Order
+from ftlib.pack.slot_optimizer import SlotOptimizer
 from ftlib.pack.token_layout import Block
 from ftlib.run.directory import Trial
 from ftlib.training.recorder import EMPTY, POSITION, Record, Report, not_finite
 
 OPTIMIZER = "optimizer.safetensors"
 STATE_FILES = (OPTIMIZER, POSITION)  # what a checkpoint holds beyond the weights
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Member:
@@ -56,17 +56,11 @@ class Member:
         self.adapter, self.train = adapter, experiment.train
         self.objective = objective(experiment, base.data, base)
         self.order = Order(len(base.data.train), experiment.train, self.objective.shuffles)
-        base.bank.configure(slot, adapter.r, base.scale(adapter))
-        self.weights = torch.nn.Parameter(base.bank.weights[slot])
-        self.weights.grad = base.bank.grads[slot]
-        self.optimizer = torch.optim.AdamW(
-            [self.weights],
-            lr=self.train.learning_rate,
-            betas=(self.train.adam_beta1, self.train.adam_beta2),
-            eps=self.train.adam_epsilon,
-            weight_decay=self.train.weight_decay,
-            fused=True,
-        )
+        self.layers = base.layers.of(adapter)
+        if foreign := set(self.layers) - set(base.bank.targets):
+            raise TrialError(f"adapter.target_modules: the pack has no room for an adapter on {min(foreign)}.")
+        base.bank.configure_layers(slot, self.layers)
+        self.optimizer = SlotOptimizer(base.bank, slot, adapter, experiment.train)
         self.step, self.tokens, self.batch = 0, 0, 0  # optimizer steps, tokens seen, batches of this step so far
         self.loss = torch.zeros((), device=base.device)  # since the last log, a sum over steps
         self.logged_at = 0
@@ -77,7 +71,7 @@ class Member:
         steps = self.order.steps
         self.schedule = get_scheduler(
             self.train.lr_scheduler_type,
-            self.optimizer,
+            self.optimizer.torch,
             num_warmup_steps=math.ceil(steps * warmup) if warmup < 1 else int(warmup),
             num_training_steps=steps,
         )
@@ -90,6 +84,7 @@ class Member:
             self._draw()
         else:
             self._restore(checkpoint)
+        self.optimizer.begin(self.step)
         in_tokens = self.record.setting.rungs.unit == "tokens"
         count = self.tokens if in_tokens else self.step
         self.record.begin(self.step, count, self.order.epoch(self.step))
@@ -103,15 +98,9 @@ class Member:
             self.base.bank.load_peft(self.slot, self.base.start)
             return
         set_seed(self.train.seed)
-        head = {}
-        if self.base.head:
-            layer = self.base.model.get_submodule(self.base.head)
-            kept = layer.weight.data.clone()
-            deviation = getattr(self.base.model.config.get_text_config(), "initializer_range", 0.02)
-            head = {f"{self.base.head}.weight": kept.normal_(0.0, deviation)}
+        heads = self.base.drawn.again()
         self.base.bank.draw(self.slot, gaussian=self.adapter.init_lora_weights == "gaussian")
-        if head:
-            self.base.bank.load(self.slot, self.base.bank.state(self.slot) | head)
+        self.base.bank.load(self.slot, self.base.bank.state(self.slot) | heads)
 
     # --- what the pack computes for it -------------------------------------------------------------------------
 
@@ -135,7 +124,7 @@ class Member:
 
     def dropout(self, tokens: int) -> Dropout | None:
         """The dropout of the next batch, of `tokens` places."""
-        if not self.adapter.lora_dropout or not self.objective.adapter_dropout:
+        if not self.objective.adapter_dropout:
             return None
         return Dropout(self.adapter.lora_dropout, (self.train.seed, self.step, self.batch), tokens)
 
@@ -159,15 +148,14 @@ class Member:
 
     def optimize(self) -> None:
         """The step over the slot's own weights. Raises TrialError for a loss or a gradient that is no number."""
-        assert self.weights.grad is not None
-        limit = self.train.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_([self.weights], limit if limit else math.inf, foreach=False)
+        self.optimizer.forget_frozen()
+        norm = self.optimizer.clip(self.train.max_grad_norm or math.inf)
         loss, self.grad_norm = float(self.loss), float(norm)
         for name, value in (("loss", loss), ("grad_norm", self.grad_norm)):
             if not math.isfinite(value):
                 raise TrialError(not_finite(name, value, self.step + 1, self.experiment))
-        self.optimizer.step()
-        self.weights.grad.zero_()
+        self.optimizer.torch.step()
+        self.optimizer.grad.zero_()
         self.step, self.batch, self.rows_of_step = self.step + 1, 0, []
         self.rate = self.schedule.get_last_lr()[0]
         self.schedule.step()
@@ -216,13 +204,13 @@ class Member:
         staged = self.trial.path / ".staging" / f"checkpoint-{self.step}"
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
-        bank, state = self.base.bank, self.optimizer.state[self.weights]
+        bank = self.base.bank
         save_file(bank.peft_state(self.slot), staged / PEFT_WEIGHTS, metadata={"format": "pt"})
         self._peft_config().save_pretrained(str(staged))
         moments = {
             f"{kind}|{name}": tensor
-            for kind in MOMENTS
-            for name, tensor in bank.state(self.slot, state[kind].unsqueeze(0).expand(bank.slots, -1)).items()
+            for kind, flat in self.optimizer.moments.items()
+            for name, tensor in bank.state(self.slot, flat.unsqueeze(0).expand(bank.slots, -1)).items()
         }
         save_file(moments, staged / OPTIMIZER)
         position = {
@@ -242,17 +230,28 @@ class Member:
         return LoraConfig(
             task_type=TASKS[self.experiment.method.head],
             base_model_name_or_path=where(self.experiment.model),
-            modules_to_save=[self.base.head] if self.base.head else None,
+            modules_to_save=[self.base.head.name] if self.base.head else None,
             r=adapter.r,
             lora_alpha=adapter.lora_alpha,
             lora_dropout=adapter.lora_dropout,
             use_rslora=adapter.use_rslora,
-            target_modules=sorted({name.rpartition(".")[2] for name in self.base.bank.targets})
-            if adapter.target_modules == "all-linear"
-            else adapter.target_modules,
+            target_modules=self._target_modules(),
+            layers_to_transform=adapter.layers_to_transform,
+            rank_pattern=adapter.rank_pattern,
+            alpha_pattern=adapter.alpha_pattern,
             init_lora_weights=True,
             inference_mode=True,
         )
+
+    def _target_modules(self) -> list[str] | str:
+        """The last parts of the layers' names; whole names where others end alike, which have no adapter."""
+        asked, names = self.adapter.target_modules, set(self.layers)
+        if asked != "all-linear":
+            return asked
+        ends = {name.rpartition(".")[2] for name in names}
+        alike = {name for name, _ in self.base.model.named_modules() if name.rpartition(".")[2] in ends}
+        numbered = self.adapter.layers_to_transform is not None
+        return sorted(ends if numbered or alike == names else names)
 
     def _facts(self) -> dict[str, Any]:
         trained = self.base.bank.parameters_of(self.slot)
@@ -271,13 +270,11 @@ class Member:
         check_tensors(checkpoint)
         bank.load_peft(self.slot, load_file(checkpoint / PEFT_WEIGHTS))
         moments = load_file(checkpoint / OPTIMIZER)
-        state: dict[str, Any] = {"step": torch.tensor(float(position["step"]), device=self.base.device)}
-        for kind in MOMENTS:
+        for kind, into in self.optimizer.moments.items():
             flat = torch.zeros(bank.slots, bank.size, device=self.base.device)
             named = {name: tensor for key, tensor in moments.items() for of, name in [key.split("|", 1)] if of == kind}
             bank.load(self.slot, named, into=flat)
-            state[kind] = flat[self.slot].clone()
-        self.optimizer.state[self.weights] = state
+            into.copy_(flat[self.slot])
         self.step, self.tokens = position["step"], position["tokens"]
         self.loss += position["loss"]
         self.logged_at, self.grad_norm = position["logged_at"], position["grad_norm"]

@@ -42,6 +42,7 @@ class Block:
     ids: np.ndarray  # [M of this trial]
     positions: np.ndarray
     lengths: tuple[int, ...]  # rounded, of each sequence
+    sizes: tuple[int, ...]  # of each sequence, not rounded
     picked: np.ndarray  # [P of this trial] places
     targets: np.ndarray
     owners: np.ndarray  # the number of the sequence that each picked place belongs to
@@ -53,13 +54,14 @@ class Block:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         ids = np.zeros(starts[-1], dtype=np.int64)
         positions = np.zeros(starts[-1], dtype=np.int64)
-        for sequence, start, length in zip(sequences, starts, lengths, strict=False):
+        for sequence, start in zip(sequences, starts, strict=False):
             ids[start : start + len(sequence.ids)] = sequence.ids
-            positions[start : start + length] = np.arange(length)
+            positions[start : start + len(sequence.ids)] = np.arange(len(sequence.ids))
         return cls(
             ids=ids,
             positions=positions,
             lengths=lengths,
+            sizes=tuple(len(sequence.ids) for sequence in sequences),
             picked=np.concatenate(
                 [sequence.picked + start for sequence, start in zip(sequences, starts, strict=False)]
             ),
@@ -199,7 +201,7 @@ def _attention(
     layout = _CURRENT[-1]
     if n == 1 and layout.one is not None:
         layout = layout.one
-    parts = [_in_order(tensor, layout, n) for tensor in (query, key, value)]
+    parts = [in_order(tensor, layout, n) for tensor in (query, key, value)]
     window = kwargs.pop("sliding_window", None)
     outputs, start = [], 0
     for count, length in layout.groups:
@@ -208,16 +210,19 @@ def _attention(
         mask = _band(length, window, query.device) if window and length > window else None
         out, _ = sdpa_attention_forward(module, *grouped, mask, dropout=dropout, **kwargs)
         outputs.append(out.reshape(count * length, *out.shape[2:]))
-    whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    if layout.order is not None:
-        whole = _Rearrange.apply(whole, layout.back, layout.order)
+    whole = out_of_order(outputs[0] if len(outputs) == 1 else torch.cat(outputs), layout)
     return whole.view(n, m, *whole.shape[1:]), None
 
 
-def _in_order(x: Tensor, layout: Layout, n: int) -> Tensor:
-    """[n or 1, H, M, d] to [all places in order, H, d]."""
+def in_order(x: Tensor, layout: Layout, n: int) -> Tensor:
+    """[n or 1, H, M, d] to [all places in order, H, d], sequences of one length together."""
     flat = x.expand(n, -1, -1, -1).transpose(1, 2).flatten(0, 1)
     return flat if layout.order is None else _Rearrange.apply(flat, layout.order, layout.back)
+
+
+def out_of_order(x: Tensor, layout: Layout) -> Tensor:
+    """[all places in order, H, d] to [N * M, H, d]."""
+    return x if layout.order is None else _Rearrange.apply(x, layout.back, layout.order)
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:

@@ -1,0 +1,81 @@
+"""Trials of one pack that adapt other layers, with other ranks, or whose optimizers treat A and B apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
+
+from ftlib.errors import TrialError
+from ftlib.files.json_files import read_json
+from tests.training.test_trial import setting
+
+from .conftest import assert_same_bits, left_behind, losses, pack_of, train, trial
+from .test_truth import both
+
+POINTS: dict[str, dict[str, Any]] = {
+    "names": {"adapter.target_modules": ["q_proj", "v_proj"], "adapter.r": 8, "train.weight_decay": 0.3},
+    "layers": {"adapter.layers_to_transform": [1], "adapter.use_rslora": True},
+    "patterns": {
+        "adapter.rank_pattern": {"q_proj": 6, r"layers\.1\..*up_proj": 2},
+        "adapter.alpha_pattern": {"v_proj": 3},
+    },
+    "plus": {"adapter.lora_plus_ratio": 8, "train.learning_rate": 1e-3, "train.weight_decay": 0.1},
+    "frozen": {"adapter.lora_fa": True, "train.learning_rate": 3e-3, "train.weight_decay": 0.1},
+    "plain": {"train.learning_rate": 3e-3},
+}
+KEYS = sorted({key for point in POINTS.values() for key in point if key.startswith("adapter.")} - {"adapter.r"})
+
+
+@pytest.fixture
+def tree(tree: dict[str, Any]) -> dict[str, Any]:
+    tree["train"].update(max_steps=12, logging_steps=1, eval_strategy="steps", eval_steps=6)
+    space = {key: [point[key] for point in POINTS.values() if key in point] for key in KEYS}
+    space["adapter.target_modules"].append("all-linear")
+    space["adapter.layers_to_transform"].append(None)
+    tree["sweep"] = {"space": {**space, "adapter.r": [4, 8]}, "search": {"type": "grid"}}
+    return tree
+
+
+def test_each_is_the_trial_alone(tree: dict[str, Any], tmp_path: Path) -> None:
+    for (name, point), (alone, packed) in zip(POINTS.items(), both(tree, tmp_path, list(POINTS.values())), strict=True):
+        for key in ("loss", "eval_loss", "grad_norm", "learning_rate"):
+            assert losses(packed, key) == pytest.approx(losses(alone, key), rel=2e-4), (name, key)
+        ours, theirs = (load_file(found.weights / "adapter_model.safetensors") for found in (packed, alone))
+        assert ours.keys() == theirs.keys(), name
+        for tensor, part in ours.items():
+            assert torch.allclose(part, theirs[tensor], atol=2e-3), (name, tensor)
+        config = read_json(packed.weights / "adapter_config.json")
+        for key in ("rank_pattern", "alpha_pattern", "layers_to_transform"):
+            assert config[key] == read_json(alone.weights / "adapter_config.json")[key]
+        again = AutoPeftModelForCausalLM.from_pretrained(packed.weights)
+        assert len([name for name, _ in again.named_parameters() if ".lora_A." in name]) == len(ours) / 2, point
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_neighbours_change_no_bit_and_no_resume(name: str, tree: dict[str, Any], tmp_path: Path) -> None:
+    """Beside all others, and cut at a checkpoint."""
+    made = setting(tree, tmp_path)
+    cut = {"train.save_steps": 4}
+
+    def before(pack: Any, tick: int) -> None:
+        if tick == 7:
+            pack.depart(name)
+            pack.join(name, POINTS[name] | cut, lambda row: None)
+
+    others = {f"n{number}": point for number, point in enumerate(POINTS.values()) if point is not POINTS[name]}
+    assert train(pack_of(made), {**others, name: POINTS[name] | cut}, before) == {}
+    assert train(pack_of(made, slots=1), {"alone": POINTS[name] | cut}) == {}
+    assert_same_bits(left_behind(trial(made, "alone")), left_behind(trial(made, name)))
+
+
+def test_a_layer_that_the_pack_lacks_is_refused_by_its_name(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["sweep"] = None
+    tree["adapter"]["target_modules"] = ["q_proj"]
+    pack = pack_of(setting(tree, tmp_path), slots=1)
+    with pytest.raises(TrialError, match=r"target_modules: the pack has no room .* k_proj"):
+        pack.join("000", {"adapter.target_modules": ["k_proj"]}, lambda row: None)
