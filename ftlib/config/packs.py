@@ -106,6 +106,17 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
 )
 
 
+# What only the base itself can tell; its check (`ftlib.pack.frozen_base`) says which of these it is.
+BASES = (
+    "the base's attention does not go through transformers' attention interface, or caps its scores (Gemma 2)",
+    "the base makes its logits in a way of its own (Granite, Cohere)",
+    "the base is a decoder that drops weights of its attention (GPT-2 does, unless model.config.attn_pdrop is 0.0)",
+    "an adapted layer of the base is not linear",
+    "the base is a classifier whose head is not made of linear layers named 'score' or 'classifier'",
+    "a layer beside the head is missing in the base's files (DistilBERT's pre_classifier), and train.seed is swept",
+)
+
+
 def why_not_packed(experiment: Experiment) -> str | None:
     """Why the trials of this experiment cannot share a base, as a sentence; None where they can."""
     return next(_reasons(experiment), None)
@@ -142,7 +153,7 @@ def largest_rank(experiment: Experiment) -> int:
     dimension = experiment.sweep.space.get("adapter.r") if experiment.sweep else None
     ranks = [int(dimension.max)] if isinstance(dimension, Range) else _values(dimension) or [experiment.adapter.r]
     patterned = (rank for shape in shapes(experiment) for rank in shape.rank_pattern.values())
-    return max(*map(int, ranks), *patterned, 1)
+    return max(*map(int, ranks), *patterned, 1)  # of one alone, max would want a list
 
 
-__all__ = ["largest_rank", "shapes", "why_not_packed"]
+__all__ = ["BASES", "PER_TRIAL", "RULES", "SHARED_TRAIN", "largest_rank", "shapes", "why_not_packed"]

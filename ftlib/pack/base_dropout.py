@@ -38,3 +38,14 @@ def draw_for_each(model: nn.Module, bank: LoraBank) -> None:
         if isinstance(module, nn.Dropout):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, BaseDropout(module.p, name, bank))
+
+
+def attention_dropout(model: nn.Module) -> str | None:
+    """The name, in the model's config, by which its attention drops weights; None where it drops none."""
+    for part in model.modules():
+        dropped = getattr(part, "attention_dropout", 0.0)
+        if isinstance(dropped, float) and dropped > 0:
+            return "attention_dropout"
+        if isinstance(attn := getattr(part, "attn_dropout", None), nn.Dropout) and attn.p > 0:
+            return "attn_pdrop"
+    return None

@@ -95,7 +95,7 @@ def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, dropout: float = 0.0, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attention [N, H, M, d] within each sequence, both ways."""
-    name, drops = _drops(getattr(module, "dropout", None))
+    name, drops = _drops(getattr(module, "dropout", None) or getattr(module, "attention_dropout", None))
     sequences, n = _CURRENT[-1], len(query)
     if n == 1 and sequences.one is not None and all(part == drops[0] for part in drops):
         sequences, drops = sequences.one, drops[:1]

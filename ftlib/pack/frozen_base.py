@@ -31,9 +31,9 @@ from ftlib.models.adapters.start import read_start
 from ftlib.models.bank_routes import Route
 from ftlib.models.base import count_parameters, identity, load_model, load_tokenizer
 from ftlib.models.lora_bank import LoraBank
-from ftlib.models.onednn import FrozenLinear, freeze_linears
+from ftlib.models.onednn import FrozenLinear, as_linears, freeze_linears
 from ftlib.models.strategies import use_tf32
-from ftlib.pack.base_dropout import draw_for_each
+from ftlib.pack.base_dropout import attention_dropout, draw_for_each
 from ftlib.pack.encoder_attention import BOTH_WAYS, attending
 from ftlib.pack.heads import ClassifierHead, Drawn, first_position, names_of, show_first_places
 from ftlib.pack.token_layout import ATTENTION, Block, Layout, laid_out, pick
@@ -74,6 +74,7 @@ class FrozenBase:
         self.identity = identity(experiment.model, self.model)
         self.total_parameters = count_parameters(self.model)[0]
         self.model.to(self.device).eval().requires_grad_(False)
+        self.transposes = as_linears(self.model) > 0
         self.layers = LoraLayers(experiment.model, head)
         targets = self.layers.union(shapes(experiment), [name for name, _ in self.model.named_modules()])
         odd = [name for name in targets if not hasattr(self.model.get_submodule(name), "in_features")]
@@ -82,6 +83,8 @@ class FrozenBase:
         self.head = ClassifierHead.of(self.model) if head == "sequence_classification" else None
         if head == "sequence_classification" and self.head is None:
             raise CannotPack(f"{type(self.model).__name__} has no head of linear layers named 'score' or 'classifier'")
+        if not self.is_encoder and (key := attention_dropout(self.model)):
+            raise CannotPack(f"{type(self.model).__name__} drops weights of its attention: set model.config.{key}: 0.0")
         self.drawn = Drawn(self.model, self.head)
         if self.drawn.beside_heads and experiment.sweep and "train.seed" in experiment.sweep.space:
             beside = self.drawn.beside_heads[0]

@@ -239,6 +239,7 @@ class Member:
             layers_to_transform=adapter.layers_to_transform,
             rank_pattern=adapter.rank_pattern,
             alpha_pattern=adapter.alpha_pattern,
+            fan_in_fan_out=self.base.transposes,
             init_lora_weights=True,
             inference_mode=True,
         )

@@ -79,3 +79,22 @@ def test_a_layer_that_the_pack_lacks_is_refused_by_its_name(tree: dict[str, Any]
     pack = pack_of(setting(tree, tmp_path), slots=1)
     with pytest.raises(TrialError, match=r"target_modules: the pack has no room .* k_proj"):
         pack.join("000", {"adapter.target_modules": ["k_proj"]}, lambda row: None)
+
+
+def test_gpt2s_transposed_layers(tree: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    tokenizer = AutoTokenizer.from_pretrained(tree["model"]["name_or_path"])
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), embd_pdrop=0.0, **shape, **ends)).save_pretrained(
+        tmp_path / "g"
+    )
+    tokenizer.save_pretrained(tmp_path / "g")
+    tree["model"]["name_or_path"], tree["sweep"] = str(tmp_path / "g"), None
+    points = [{"train.learning_rate": 3e-3}, {"adapter.r": 8}]
+    for alone, packed in both(tree, tmp_path, points):
+        assert losses(packed) == pytest.approx(losses(alone), rel=1e-4)
+        ours, theirs = (load_file(found.weights / "adapter_model.safetensors") for found in (packed, alone))
+        assert {name: part.shape for name, part in ours.items()} == {name: part.shape for name, part in theirs.items()}
+        assert read_json(packed.weights / "adapter_config.json")["fan_in_fan_out"]
