@@ -73,6 +73,16 @@ class Decoder:
             batch.sort(key=lambda row: row.slot)
             self._write(batch, shared, begun)
 
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def write_on(self, rows: list[Row], cache: DynamicCache, seen: Tensor) -> None:
+        """The same for rows that have begun: the cache holds their prompts and all that they wrote but the last token.
+
+        `seen` [rows, places of the cache] is 0 where a place is nobody's.
+        """
+        state = self._kept(_State(rows, cache, seen))
+        while state is not None:
+            state = self._step(state)
+
     def _batches(self, rows: Sequence[Row], shared: int) -> list[list[Row]]:
         """Rows of like length, as many as one pass takes."""
         batches: list[list[Row]] = []

@@ -32,12 +32,13 @@ class BaseDropout(nn.Module):
         return x if mask is None else x * mask
 
 
-def draw_for_each(model: nn.Module, bank: LoraBank) -> None:
-    """Puts a BaseDropout in the place of every nn.Dropout of a base."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Dropout):
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, BaseDropout(module.p, name, bank))
+def draw_for_each(model: nn.Module, bank: LoraBank) -> bool:
+    """Puts a BaseDropout in the place of every nn.Dropout of a base; whether one of them drops something."""
+    found = [(name, module.p) for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
+    for name, p in found:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, BaseDropout(p, name, bank))
+    return any(p > 0 for _, p in found)
 
 
 def attention_dropout(model: nn.Module) -> str | None:

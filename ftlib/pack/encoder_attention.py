@@ -1,7 +1,8 @@
 """Attention of an encoder over the sequences of several trials: every token sees its whole sequence, and no other.
 
-A decoder's rounded-up end lies behind all that is real, where no real token looks; an encoder's tokens look both ways,
-so that here a mask ends each sequence where it ends. Dropout of attention is each trial's own (`base_dropout`).
+Sequences of like length are computed together, rounded up. A causal token sees nothing of a rounded-up end, which lies
+behind it; an encoder's tokens look both ways, so that here a mask ends each sequence where it ends. Dropout of
+attention is each trial's own (`base_dropout`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -19,7 +21,8 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from ftlib.models.bank_routes import Dropout
 from ftlib.pack.base_dropout import BaseDropout
-from ftlib.pack.token_layout import Block, Layout, in_order, out_of_order
+from ftlib.pack.gather import Gather
+from ftlib.pack.token_layout import Block, Layout, filled, rounded
 
 BOTH_WAYS = "ftlib_pack_both_ways"  # our name among transformers' attention implementations
 
@@ -33,19 +36,11 @@ class Group:
     real: Tensor | None  # [sequences, 1, 1, length]: the places that a token may see; None: all of them
 
     @classmethod
-    def all_of(cls, blocks: Sequence[Block], layout: Layout) -> list[Group]:
-        """The groups of a layout, in its order."""
-        found = []
-        for _, length in layout.groups:
-            sizes = [
-                [size for size, rounded in zip(block.sizes, block.lengths, strict=True) if rounded == length]
-                for block in blocks
-            ]
-            ends = torch.tensor([size for of_trial in sizes for size in of_trial], device=layout.ids.device)
-            real = torch.arange(length, device=ends.device) < ends.unsqueeze(1)
-            mask = None if bool((ends == length).all()) else real[:, None, None]
-            found.append(cls(length, tuple(map(len, sizes)), mask))
-        return found
+    def of(cls, length: int, places: Sequence[Sequence[np.ndarray]], device: torch.device) -> Group:
+        """Of the places of each trial's sequences."""
+        ends = torch.tensor([len(one) for of_trial in places for one in of_trial], device=device)
+        real = torch.arange(length, device=device) < ends.unsqueeze(1)
+        return cls(length, tuple(map(len, places)), None if bool(real.all()) else real[:, None, None])
 
     def dropped(self, drops: Sequence[Dropout | None], name: str, like: Tensor) -> Tensor:
         """[sequences, H, length, length], or of one trial where it is the same for all: 0 or 1 / (1 - p)."""
@@ -65,12 +60,22 @@ class Sequences:
     layout: Layout
     groups: list[Group]
     trials: int
+    there: Gather  # from all N * M places to the groups' sequences
+    back: Gather
     one: Sequences | None  # of the first trial alone, where all are alike
 
     @classmethod
     def of(cls, blocks: Sequence[Block], layout: Layout) -> Sequences:
+        device, width = layout.ids.device, layout.ids.shape[1]
+        lengths = sorted({rounded(len(places)) for block in blocks for places in block.places})
+        groups, index = [], []
+        for length in lengths:
+            found = [[one for one in block.places if rounded(len(one)) == length] for block in blocks]
+            groups.append(Group.of(length, found, device))
+            index += [filled(n * width + one, length, len(blocks) * width) for n, of in enumerate(found) for one in of]
+        there = Gather(np.concatenate(index), len(blocks) * width, device)
         one = cls.of(blocks[:1], layout.one) if layout.one is not None else None
-        return cls(layout, Group.all_of(blocks, layout), len(blocks), one)
+        return cls(layout, groups, len(blocks), there, there.inverse(), one)
 
 
 _CURRENT: list[Sequences] = []
@@ -99,8 +104,8 @@ def _attention(
     sequences, n = _CURRENT[-1], len(query)
     if n == 1 and sequences.one is not None and all(part == drops[0] for part in drops):
         sequences, drops = sequences.one, drops[:1]
-    layout, scale = sequences.layout, kwargs.get("scaling")
-    parts = [in_order(tensor, layout, sequences.trials) for tensor in (query, key, value)]
+    scale = kwargs.get("scaling")
+    parts = [_rows(tensor, sequences) for tensor in (query, key, value)]
     outputs, start = [], 0
     for group in sequences.groups:
         count = sum(group.counts)
@@ -111,8 +116,13 @@ def _attention(
         else:
             found = scaled_dot_product_attention(q, k, v, attn_mask=group.real, scale=scale)
         outputs.append(found.transpose(1, 2).flatten(0, 1))
-    whole = out_of_order(torch.cat(outputs), layout)
+    whole = sequences.back(torch.cat(outputs))
     return whole.view(sequences.trials, -1, *whole.shape[1:]), None
+
+
+def _rows(x: Tensor, sequences: Sequences) -> Tensor:
+    """[N or 1, H, M, d] to the groups' rows [rows, H, d]."""
+    return sequences.there(x.expand(sequences.trials, -1, -1, -1).transpose(1, 2).flatten(0, 1))
 
 
 def _drops(dropout: Any) -> tuple[str, list[Dropout | None]]:

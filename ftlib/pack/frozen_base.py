@@ -36,7 +36,8 @@ from ftlib.models.strategies import use_tf32
 from ftlib.pack.base_dropout import attention_dropout, draw_for_each
 from ftlib.pack.encoder_attention import BOTH_WAYS, attending
 from ftlib.pack.heads import ClassifierHead, Drawn, first_position, names_of, show_first_places
-from ftlib.pack.token_layout import ATTENTION, Block, Layout, laid_out, pick
+from ftlib.pack.span_attention import ATTENTION, Kept, laid_out
+from ftlib.pack.token_layout import Block, Layout
 from ftlib.run.layout import TOKENIZER
 
 LOGITS_AT_ONCE = 2**27  # numbers; beyond, the vocabulary's logits are made a trial at a time, and again backward
@@ -101,7 +102,7 @@ class FrozenBase:
         if experiment.train.activation_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.model.train()  # transformers checkpoints in training only; dropout is the bank's, never the base's
-        draw_for_each(self.model, self.bank)
+        self.drops = draw_for_each(self.model, self.bank)
         self._expand_at_first_adapted()
         self.start = read_start(Path(adapter.start)) if adapter.start else None
         self._references: dict[tuple[str, str], Tensor] = {}
@@ -110,13 +111,18 @@ class FrozenBase:
     # --- forward ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def computing(self, blocks: Sequence[Block], route: Route | None) -> Iterator[list[Scored]]:
-        """The outputs of each trial at its picked places. What is done with them inside can go backward too."""
+    def computing(
+        self, blocks: Sequence[Block], route: Route | None, kept: Kept | None = None
+    ) -> Iterator[list[Scored]]:
+        """The outputs of each trial at its picked places. What is done with them inside can go backward too.
+
+        `kept` gets the keys and values of each layer.
+        """
         layout = Layout.of(blocks, self.device)
-        with laid_out(layout), self._attending(blocks, layout), self.bank.routed(route):
+        with laid_out(layout, kept), self._attending(blocks, layout), self.bank.routed(route):
             outputs = self._outputs(layout, len(blocks))
             counted = zip(blocks, layout.counts, strict=True)
-            yield [outputs.scored(n, count, layout, len(block.lengths)) for n, (block, count) in enumerate(counted)]
+            yield [outputs.scored(n, count, layout, len(block.places)) for n, (block, count) in enumerate(counted)]
 
     @property
     def is_encoder(self) -> bool:
@@ -131,13 +137,18 @@ class FrozenBase:
         if self.is_encoder:
             return _Outputs(lambda logits: logits, self.model(**inputs).logits, layout.targets, together=True)
         hidden = self.body(**inputs, use_cache=False).last_hidden_state
-        picked = pick(hidden.expand(trials, -1, -1), layout)
+        picked = layout.pick(hidden.expand(trials, -1, -1))
         if self.head:
             return _Outputs(self.model.get_submodule(self.head.name), picked, layout.targets, together=True)
         head = self.model.get_output_embeddings()
-        together = picked.shape[0] * picked.shape[1] * head.out_features <= LOGITS_AT_ONCE
+        together = layout.targets.numel() * self.classes <= LOGITS_AT_ONCE
         dtype = head.dtype if isinstance(head, FrozenLinear) else head.weight.dtype
         return _Outputs(lambda hidden: head(hidden.to(dtype)), picked, layout.targets, together)
+
+    @property
+    def classes(self) -> int:
+        """How many logits a picked place has: the vocabulary's, or a classifier's."""
+        return int(self.model.config.num_labels if self.head else self.model.get_output_embeddings().out_features)
 
     def _expand_at_first_adapted(self) -> None:
         """Where all trials see one batch, the model runs once up to the part of a layer that holds the first adapter.

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.pack.encoder_attention import current
-from ftlib.pack.token_layout import pick
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def _first_places(hidden: Tensor) -> Tensor:
     """[N, 1, P, hidden]."""
     sequences = current()
     assert sequences is not None
-    return pick(hidden.expand(sequences.trials, -1, -1), sequences.layout).unsqueeze(1)
+    return sequences.layout.pick(hidden.expand(sequences.trials, -1, -1)).unsqueeze(1)
 
 
 def first_position(model: Any) -> int:

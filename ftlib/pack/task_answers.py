@@ -1,13 +1,14 @@
 """Trials of a pack do their task side by side: their answers are written together, through the bank.
 
-First the pack reads each question with its right answer, as in an evaluation: what lies below the first adapter is
-computed once for all trials. As far as a trial's own choice at each place is the right answer's token, it has written
-that. Only what is left is written token by token (`ftlib/evaluation/greedy.py`), all trials' rows in one batch.
+First the pack reads each question with its right answer, as in an evaluation: what questions begin with alike is
+computed once, and what lies below the first adapter once for all trials. As far as a trial's own choice at each place
+is the right answer's token, it has written that. Only what is left is written token by token, from the keys and values
+of that reading (`read_once.py`, `ftlib/evaluation/greedy.py`), all trials' rows in one batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -15,12 +16,15 @@ from typing import Any
 import torch
 
 from ftlib.evaluation.answers import decoder_of, ends_of
-from ftlib.evaluation.greedy import Row
+from ftlib.evaluation.greedy import PLACES, Row
 from ftlib.evaluation.trial_tasks import TrialTask
 from ftlib.methods.pack_losses import Scored, Tokens
 from ftlib.models.bank_routes import Mix, Route
 from ftlib.pack.frozen_base import FrozenBase
-from ftlib.pack.token_layout import ATTENTION, Block
+from ftlib.pack.read_once import Left, Reading, places_kept
+from ftlib.pack.row_passes import passes
+from ftlib.pack.span_attention import ATTENTION
+from ftlib.pack.token_layout import Block
 from ftlib.run.context import Setting
 
 
@@ -37,27 +41,45 @@ class TaskAnswers:
         return TrialTask.of(experiment, self.setting.metric, self.base.tokenizer, template)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def numbers(self, slots: Sequence[int] | None) -> list[dict[str, Any]]:
-        """The task's numbers of each slot; None is the base as it is. Empty mappings where there is no task."""
+    def numbers(self, slots: Sequence[int] | None, roomy: bool = True) -> list[dict[str, Any]]:
+        """The task's numbers of each slot; None is the base as it is. Empty mappings where there is no task. Without
+        room, the right answers are read in passes of `per_device_eval_batch_size` rows."""
         count = 1 if slots is None else len(slots)
         if self.task is None:
             return [{}] * count
         writer, ends = self.task.writer, ends_of(self.base.model, self.base.tokenizer)
         rows = [writer.rows(self.task.questions, place) for place in range(count)]
-        self._check_drafts(rows, slots, ends)
-        self._write_on([row for some in rows for row in some if not row.ended(ends)], slots, ends)
+        unfinished: list[Left] = []
+        for left in self._read(rows, slots, ends, roomy):
+            unfinished.append(left)
+            if sum(part.seen.numel() for part in unfinished) > PLACES:
+                self._write_on(unfinished, slots, ends)
+        self._write_on(unfinished, slots, ends)
         return [self.task.numbers_of(writer.answers(some, ends, 0.0)) for some in rows]
 
-    def _check_drafts(self, rows: Sequence[Sequence[Row]], slots: Sequence[int] | None, ends: frozenset[int]) -> None:
-        """What each trial writes of the right answers. `rows` are [trials][questions], the same questions for all."""
-        size = self.setting.experiment().train.per_device_eval_batch_size
+    def _read(
+        self, rows: Sequence[Sequence[Row]], slots: Sequence[int] | None, ends: frozenset[int], roomy: bool
+    ) -> Iterator[Left]:
+        """What each trial writes of the right answers; gives, pass after pass, the rows that are not at their end.
+        `rows` are [trials][questions], the same questions for all."""
+        model, least = self.base.model, self.setting.experiment().train.per_device_eval_batch_size
         route = None if slots is None else Route(slots)
-        for start in range(0, len(rows[0]), size):
-            parts = [some[start : start + size] for some in rows]
-            block = Block.of([Tokens.answer(row.prompt, row.draft) for row in parts[0]])
-            with self.base.computing([block] * len(parts), route) as outputs:
+        tokens = [Tokens.answer(row.prompt, row.draft) for row in rows[0]]
+        room = places_kept(model.config.get_text_config(), model.dtype) if roomy else 0
+        for numbers in passes([[one] for one in tokens], least, self.base.classes, room):
+            block, reading = Block.of([tokens[number] for number in numbers]), Reading()
+            parts = [[some[number] for number in numbers] for some in rows]
+            with self.base.computing([block] * len(parts), route, reading.layers) as outputs:
                 for part, scored in zip(parts, outputs, strict=True):
                     self._take(part, scored, ends)
+            going = [
+                (row, trial, places[: len(row.prompt) + len(row.written) - 1])
+                for trial, part in enumerate(parts)
+                for row, places in zip(part, block.places, strict=True)
+                if not row.ended(ends)
+            ]
+            if going:
+                yield reading.left(*zip(*going, strict=True))
 
     def _take(self, rows: Sequence[Row], scored: Scored, ends: frozenset[int]) -> None:
         chosen = scored.logits.argmax(-1).tolist()
@@ -67,20 +89,21 @@ class TaskAnswers:
             row.take(chosen[first:last], ends)
             row.nll, row.nll_tokens = nll, len(row.draft)
 
-    def _write_on(self, rows: list[Row], slots: Sequence[int] | None, ends: frozenset[int]) -> None:
-        """What is left of the answers, by the model's own attention with its cache."""
-        if not rows or self.task is None:
+    def _write_on(self, unfinished: list[Left], slots: Sequence[int] | None, ends: frozenset[int]) -> None:
+        """What is left of the answers, by the model's own attention with its cache. Empties the list."""
+        if not unfinished or self.task is None:
             return
-        model, bank = self.base.model, self.base.bank
+        model, bank, left = self.base.model, self.base.bank, Left.joined(unfinished)
+        unfinished.clear()
         decoder = decoder_of(model, self.task.writer, ends, self._router(slots))
-        decoder.scores = False
-        for row in rows:
-            row.draft = list(row.written)
         model.set_attn_implementation("sdpa")
+        was_training = model.training
+        model.eval()  # with activation checkpointing, a model in training takes no cache
         try:
             with bank.routed(None):
-                decoder.write(rows)
+                decoder.write_on(left.rows, left.cache, left.seen)
         finally:
+            model.train(was_training)
             model.set_attn_implementation(ATTENTION)
 
     def _router(self, slots: Sequence[int] | None) -> Callable[[Sequence[int]], None]:
