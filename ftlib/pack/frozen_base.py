@@ -77,8 +77,11 @@ class FrozenBase:
         self.model.to(self.device).eval().requires_grad_(False)
         self.transposes = as_linears(self.model) > 0
         self.layers = LoraLayers(experiment.model, head)
-        targets = self.layers.union(shapes(experiment), [name for name, _ in self.model.named_modules()])
-        odd = [name for name in targets if not hasattr(self.model.get_submodule(name), "in_features")]
+        wanted = shapes(experiment)
+        modules = dict(self.model.named_modules())
+        targets = self.layers.union(wanted, list(modules))
+        found = [name for adapter in wanted for name in self.layers.names(adapter)]
+        odd = [name for name in found if not hasattr(modules.get(name), "in_features")]
         if odd or not targets:
             raise CannotPack(f"{type(self.model).__name__} has adapters on layers that are not linear ({odd[:1]})")
         self.head = ClassifierHead.of(self.model) if head == "sequence_classification" else None
@@ -274,7 +277,9 @@ class FrozenBase:
     def _check(self) -> None:
         """The pack's forward against the model's own on one short text. Raises CannotPack where they differ."""
         length = 9
-        ids = np.arange(length, dtype=np.int64) % max(2, min(self.model.config.get_text_config().vocab_size, 50))
+        vocabulary = self.model.config.get_text_config().vocab_size
+        words = [n for n in range(2 * length) if n != self.pad_token_id and n < vocabulary][:length]
+        ids = np.resize(np.array(words, dtype=np.int64), length)
         places = np.arange(1 if self.is_encoder else length)
         tokens = Tokens(ids, places, np.zeros(len(places), dtype=np.int64))
         try:
