@@ -77,22 +77,10 @@ class FrozenBase:
         self.model.to(self.device).eval().requires_grad_(False)
         self.transposes = as_linears(self.model) > 0
         self.layers = LoraLayers(experiment.model, head)
-        wanted = shapes(experiment)
-        modules = dict(self.model.named_modules())
-        targets = self.layers.union(wanted, list(modules))
-        found = [name for adapter in wanted for name in self.layers.names(adapter)]
-        odd = [name for name in found if not hasattr(modules.get(name), "in_features")]
-        if odd or not targets:
-            raise CannotPack(f"{type(self.model).__name__} has adapters on layers that are not linear ({odd[:1]})")
+        targets = self._targets(shapes(experiment))
         self.head = ClassifierHead.of(self.model) if head == "sequence_classification" else None
-        if head == "sequence_classification" and self.head is None:
-            raise CannotPack(f"{type(self.model).__name__} has no head of linear layers named 'score' or 'classifier'")
-        if not self.is_encoder and (key := attention_dropout(self.model)):
-            raise CannotPack(f"{type(self.model).__name__} drops weights of its attention: set model.config.{key}: 0.0")
         self.drawn = Drawn(self.model, self.head)
-        if self.drawn.beside_heads and experiment.sweep and "train.seed" in experiment.sweep.space:
-            beside = self.drawn.beside_heads[0]
-            raise CannotPack(f"its files lack {beside}, which each train.seed of the space would draw anew")
+        self._refuse_what_no_pack_computes()
         freeze_linears(self.model, gradients=True, keep=names_of(self.head))
         self.bank = LoraBank(self.model, targets, slots, rank, heads=names_of(self.head))
         self.body = self.model.base_model
@@ -110,6 +98,26 @@ class FrozenBase:
         self.start = read_start(Path(adapter.start)) if adapter.start else None
         self._references: dict[tuple[str, str], Tensor] = {}
         self._check()
+
+    def _targets(self, adapters: Sequence[Lora]) -> list[str]:
+        """The layers that one of the adapters has."""
+        modules = dict(self.model.named_modules())
+        found = self.layers.union(adapters, list(modules))
+        all_names = [name for adapter in adapters for name in self.layers.names(adapter)]
+        odd = [name for name in all_names if not hasattr(modules.get(name), "in_features")]
+        if odd or not found:
+            raise CannotPack(f"{type(self.model).__name__} has adapters on layers that are not linear ({odd[:1]})")
+        return found
+
+    def _refuse_what_no_pack_computes(self) -> None:
+        kind, sweep = type(self.model).__name__, self.experiment.sweep
+        if self.experiment.method.head == "sequence_classification" and self.head is None:
+            raise CannotPack(f"{kind} has no head of linear layers named 'score' or 'classifier'")
+        if not self.is_encoder and (key := attention_dropout(self.model)):
+            raise CannotPack(f"{kind} drops weights of its attention: set model.config.{key}: 0.0")
+        if self.drawn.beside_heads and sweep and "train.seed" in sweep.space:
+            beside = self.drawn.beside_heads[0]
+            raise CannotPack(f"its files lack {beside}, which each train.seed of the space would draw anew")
 
     # --- forward ----------------------------------------------------------------------------------------------
 
