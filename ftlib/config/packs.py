@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config.adapters import Lora
-from ftlib.config.methods import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, SimPO
+from ftlib.config.methods import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, Reward, SimPO
 from ftlib.config.sweep import Choice, Dimension, Range
 
 if TYPE_CHECKING:
     from ftlib.config.experiment import Experiment
 
-METHODS = (SFT, Pretrain, Classify, DPO, KTO, ORPO, SimPO)
+METHODS = (SFT, Pretrain, Classify, DPO, KTO, ORPO, SimPO, Reward)
 # What trials of one pack may differ in; all else is the base's, the data's or the pack's.
 PER_TRIAL = (
     "adapter.r",
@@ -29,6 +29,7 @@ PER_TRIAL = (
     "adapter.layers_to_transform",
     "adapter.lora_plus_ratio",
     "adapter.lora_fa",
+    "adapter.use_dora",
     "method.beta",
     "method.label_smoothing",
     "method.loss_type",
@@ -39,6 +40,7 @@ PER_TRIAL = (
     "method.alpha",
     "method.simpo_gamma",
     "method.cpo_alpha",
+    "method.center_rewards_coefficient",
 )
 SHAPING = (  # of these, which layers an adapter has, and what ranks beside `r`
     "adapter.target_modules",
@@ -54,9 +56,15 @@ SHARED_TRAIN = (
 )
 
 
-def _plain_lora(e: Experiment) -> bool:
-    a = e.adapter
-    return isinstance(a, Lora) and not a.use_dora and a.init_lora_weights in (True, "gaussian")
+def may_be_dora(e: Experiment) -> bool:
+    """Whether a trial of the sweep can have DoRA's magnitudes."""
+    swept = _values(e.sweep.space.get("adapter.use_dora")) if e.sweep else []
+    return isinstance(e.adapter, Lora) and any(swept or [e.adapter.use_dora])
+
+
+def _drops(e: Experiment) -> bool:
+    swept = e.sweep is not None and "adapter.lora_dropout" in e.sweep.space
+    return isinstance(e.adapter, Lora) and (swept or e.adapter.lora_dropout > 0)
 
 
 RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -65,8 +73,16 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "only LoRA adapters share their base's products: use adapter.type: lora",
     ),
     (
-        lambda e: not _plain_lora(e),
-        "slots hold plain A and B: use use_dora: false, and init_lora_weights: true or gaussian",
+        lambda e: isinstance(e.adapter, Lora) and e.adapter.init_lora_weights not in (True, "gaussian"),
+        "slots begin with a B of zeros: use init_lora_weights: true or gaussian",
+    ),
+    (
+        lambda e: may_be_dora(e) and _drops(e),
+        "DoRA multiplies what is dropped by the base once more: use lora_dropout: 0.0, or use_dora: false",
+    ),
+    (
+        lambda e: may_be_dora(e) and e.model.quantization is not None,
+        "DoRA needs the norms of the base's own weights: use model.quantization: null, or use_dora: false",
     ),
     (
         lambda e: (
@@ -75,7 +91,7 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
                 isinstance(e.method, Distill) and e.method.kind in ("logit", "self") and e.method.task == "language"
             )
         ),
-        "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo, simpo and distill by logits have",
+        "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo, simpo, reward and distill by logits have",
     ),
     (lambda e: isinstance(e.method, Classify) and e.method.freeze == "encoder", "'freeze: encoder' trains no adapter"),
     (
@@ -156,4 +172,4 @@ def largest_rank(experiment: Experiment) -> int:
     return max(*map(int, ranks), *patterned, 1)  # of one alone, max would want a list
 
 
-__all__ = ["BASES", "PER_TRIAL", "RULES", "SHARED_TRAIN", "largest_rank", "shapes", "why_not_packed"]
+__all__ = ["BASES", "PER_TRIAL", "RULES", "SHARED_TRAIN", "largest_rank", "may_be_dora", "shapes", "why_not_packed"]

@@ -24,9 +24,11 @@ from torch import Tensor, nn
 
 from ftlib.models.bank_heads import BankHead
 from ftlib.models.bank_routes import Mix, Route, bmm
+from ftlib.models.dora import squared_norms, with_magnitudes
 from ftlib.models.onednn import gradient, is_plain, product
 
 ALIGN = 16  # floats: a part begins where vector instructions do
+MAGNITUDE = "lora_magnitude_vector"  # PEFT's name of what DoRA trains beside A and B
 PREFIX = "base_model.model."  # of PEFT's names
 
 
@@ -42,7 +44,7 @@ class Part:
 
     @property
     def kind(self) -> str:
-        """A, B, or of a head weight or bias."""
+        """A or B; weight or bias of a head; lora_magnitude_vector of DoRA."""
         return {1: "A", 0: "B", None: self.name.rpartition(".")[2]}[self.rank_dim]
 
     @property
@@ -82,7 +84,11 @@ class BankLinear(nn.Module):
             return self._mixed(x, bank, bank.route)
         if not any(bank.ranks[slot][self.number] for slot in bank.route.slots):
             return self.base(x)
-        return _Product.apply(x, None if is_plain(self.base) else self.base(x), bank.anchor, self, bank.route)
+        base = None if is_plain(self.base) else self.base(x)
+        out: Tensor = _Product.apply(x, base, bank.anchor, self, bank.route)
+        if any(bank.has_magnitudes(slot, self.number) for slot in bank.route.slots):
+            return with_magnitudes(out, self, bank, bank.route)
+        return out
 
     def _mixed(self, x: Tensor, bank: LoraBank, mix: Mix) -> Tensor:
         """Without gradients, and without scales: a served bank has them in its B."""
@@ -140,7 +146,7 @@ class LoraBank:
     """`slots` adapters over the `targets` (names of linear layers) of `model`, which is changed in place.
 
     `rank` is R, the largest rank that a slot can have. `heads` are linear layers that a slot trains whole, its own copy
-    each.
+    each. With `dora`, slots may have a magnitude for each row of a layer.
     Weights and gradients are float32 whatever the base computes in. A bank that only serves is `frozen`: it has no
     gradients, and its weights are in `dtype`, that of the base.
     """
@@ -152,6 +158,7 @@ class LoraBank:
     heads: Sequence[str] = ()
     frozen: bool = False
     dtype: torch.dtype = torch.float32
+    dora: bool = False
     route: Route | Mix | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -171,6 +178,12 @@ class LoraBank:
             self._add(f"{name}.weight", (base.in_features, base.out_features))
             for name, base in zip(self.heads, bases, strict=True)
         ]
+        self.magnitudes = [
+            self._add(f"{name}.{MAGNITUDE}", (_shape(layer.base)[1],), layer=number)
+            for number, (name, layer) in enumerate(zip(self.targets, self.layers, strict=True))
+            if self.dora
+        ]
+        self.norms = [squared_norms(layer.base) for layer in self.layers if self.dora]
         self.decayed = self.parts[-1].end  # behind it lie vectors, which weight decay leaves alone
         biases = [
             None if base.bias is None else self._add(f"{name}.bias", (base.out_features,))
@@ -193,6 +206,7 @@ class LoraBank:
         self.grads = torch.zeros(0 if self.frozen else slots, self.size, device=self.device)
         self.scales = torch.zeros(slots, len(self.targets), device=self.device)
         self.ranks = [[0] * len(self.targets) for _ in range(slots)]
+        self.doras = [False] * slots
 
     def _add(self, name: str, shape: tuple[int, ...], rank_dim: int | None = None, layer: int | None = None) -> Part:
         start = self.parts[-1].end if self.parts else 0
@@ -241,8 +255,10 @@ class LoraBank:
         rsLoRA."""
         self.configure_layers(slot, dict.fromkeys(self.targets, (r, scale)))
 
-    def configure_layers(self, slot: int, layers: Mapping[str, tuple[int, float]]) -> None:
+    def configure_layers(self, slot: int, layers: Mapping[str, tuple[int, float]], dora: bool = False) -> None:
         """Gives an empty slot the rank and the scale of each layer that it adapts."""
+        if dora and not self.dora:
+            raise ValueError("this bank has no magnitudes")
         for name, (r, _) in layers.items():
             if name not in self.targets:
                 raise ValueError(f"this bank has no layer {name}")
@@ -250,9 +266,14 @@ class LoraBank:
                 raise ValueError(f"rank {r} does not fit into a bank of rank {self.rank}")
         self.weights[slot].zero_()
         self.grads[slot : slot + 1].zero_()
+        self.doras[slot] = dora
         shapes = [layers.get(name, (0, 0.0)) for name in self.targets]
         self.ranks[slot] = [r for r, _ in shapes]
         self.scales[slot] = torch.tensor([scale for _, scale in shapes], device=self.device)
+
+    def has_magnitudes(self, slot: int, layer: int) -> bool:
+        """Whether a slot trains the magnitudes of a layer."""
+        return self.doras[slot] and self.ranks[slot][layer] > 0
 
     def shape(self, slot: int) -> dict[str, tuple[int, float]]:
         """The rank and the scale of each layer that a slot adapts."""
@@ -271,6 +292,8 @@ class LoraBank:
             nn.Linear(r, outputs, bias=False)
             nn.init.normal_(a.weight, std=1 / r) if gaussian else nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
             state[f"{name}.lora_A.weight"] = a.weight.detach()
+        if self.doras[slot]:  # of a B that is zero
+            state |= {part.name: norms.sqrt() for part, norms in zip(self.magnitudes, self.norms, strict=True)}
         self.load(slot, state)
 
     def load(self, slot: int, state: Mapping[str, Tensor], into: Tensor | None = None) -> None:
@@ -296,7 +319,7 @@ class LoraBank:
     def view(self, slot: int, part: Part, flat: Tensor) -> Tensor | None:
         """What a slot has of a part, in PEFT's shape; None of a layer that it does not adapt."""
         tensor, r = part.of(flat)[slot], self._rank(slot, part)
-        if r == 0:
+        if r == 0 or (part.kind == MAGNITUDE and not self.doras[slot]):
             return None
         if r is not None and part.rank_dim is not None:
             tensor = tensor.narrow(part.rank_dim, 0, r)
@@ -325,6 +348,7 @@ class LoraBank:
         for stack in (self.weights, self.scales, *([] if self.frozen else [self.grads])):
             stack[pair] = stack[turned]
         self.ranks[one], self.ranks[other] = self.ranks[other], self.ranks[one]
+        self.doras[one], self.doras[other] = self.doras[other], self.doras[one]
 
     def detach(self) -> None:
         """Puts the model's own layers back."""
@@ -335,8 +359,8 @@ class LoraBank:
 
     def parameters_of(self, slot: int) -> int:
         """How many numbers a slot trains."""
-        ranks = [(part, self._rank(slot, part)) for part in self.parts]
-        return sum(part.size if r is None else part.size // self.rank * r for part, r in ranks)
+        views = (self.view(slot, part, self.weights) for part in self.parts)
+        return sum(view.numel() for view in views if view is not None)
 
 
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:

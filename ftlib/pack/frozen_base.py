@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import set_seed
 
 from ftlib.config import Experiment, Lora
-from ftlib.config.packs import shapes
+from ftlib.config.packs import may_be_dora, shapes
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError
 from ftlib.methods.distillation.quality import key, read_quality, retained, write_quality
@@ -78,11 +78,11 @@ class FrozenBase:
         self.transposes = as_linears(self.model) > 0
         self.layers = LoraLayers(experiment.model, head)
         targets = self._targets(shapes(experiment))
-        self.head = ClassifierHead.of(self.model) if head == "sequence_classification" else None
+        self.head = None if head == "causal_lm" else ClassifierHead.of(self.model)
         self.drawn = Drawn(self.model, self.head)
         self._refuse_what_no_pack_computes()
         freeze_linears(self.model, gradients=True, keep=names_of(self.head))
-        self.bank = LoraBank(self.model, targets, slots, rank, heads=names_of(self.head))
+        self.bank = LoraBank(self.model, targets, slots, rank, names_of(self.head), dora=may_be_dora(experiment))
         self.body = self.model.base_model
         self.attention = BOTH_WAYS if self.is_encoder else ATTENTION
         self.first_position = 0
@@ -111,7 +111,7 @@ class FrozenBase:
 
     def _refuse_what_no_pack_computes(self) -> None:
         kind, sweep = type(self.model).__name__, self.experiment.sweep
-        if self.experiment.method.head == "sequence_classification" and self.head is None:
+        if self.experiment.method.head != "causal_lm" and self.head is None:
             raise CannotPack(f"{kind} has no head of linear layers named 'score' or 'classifier'")
         if not self.is_encoder and (key := attention_dropout(self.model)):
             raise CannotPack(f"{kind} drops weights of its attention: set model.config.{key}: 0.0")
@@ -231,13 +231,13 @@ class FrozenBase:
         adapter = self.experiment.adapter
         assert isinstance(adapter, Lora)
         bank, kept = self.bank, (self.bank.weights[0].clone(), self.bank.grads[0].clone())
-        shape = self.bank.shape(0)
-        bank.configure_layers(0, self.layers.of(adapter))
+        shape, dora = bank.shape(0), bank.doras[0]
+        bank.configure_layers(0, self.layers.of(adapter), adapter.use_dora)
         bank.load_peft(0, self.start)
         try:
             yield Route([0])
         finally:
-            bank.configure_layers(0, shape)
+            bank.configure_layers(0, shape, dora)
             bank.weights[0], bank.grads[0] = kept
 
     def teacher(self, experiment: Experiment) -> tuple[Targets, int, Callable[[dict[str, Any]], dict[str, Any]]]:

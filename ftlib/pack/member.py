@@ -59,7 +59,9 @@ class Member:
         self.layers = base.layers.of(adapter)
         if foreign := set(self.layers) - set(base.bank.targets):
             raise TrialError(f"adapter.target_modules: the pack has no room for an adapter on {min(foreign)}.")
-        base.bank.configure_layers(slot, self.layers)
+        if adapter.use_dora and not base.bank.dora:
+            raise TrialError("adapter.use_dora: the pack has no room for magnitudes, which no trial of the sweep has.")
+        base.bank.configure_layers(slot, self.layers, adapter.use_dora)
         self.optimizer = SlotOptimizer(base.bank, slot, adapter, experiment.train)
         self.step, self.tokens, self.batch = 0, 0, 0  # optimizer steps, tokens seen, batches of this step so far
         self.loss = torch.zeros((), device=base.device)  # since the last log, a sum over steps
@@ -240,6 +242,7 @@ class Member:
             lora_alpha=adapter.lora_alpha,
             lora_dropout=adapter.lora_dropout,
             use_rslora=adapter.use_rslora,
+            use_dora=adapter.use_dora,
             target_modules=self._target_modules(),
             layers_to_transform=adapter.layers_to_transform,
             rank_pattern=adapter.rank_pattern,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ftlib.config import Lora
 from ftlib.config.train import TrainSection
-from ftlib.models.lora_bank import LoraBank, Part
+from ftlib.models.lora_bank import MAGNITUDE, LoraBank, Part
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -59,7 +59,7 @@ class SlotOptimizer:
         else:
             spans = [
                 (self._spans(part for part in bank.parts if part.kind in ("A", "weight")), rate, decay),
-                (self._spans(part for part in bank.parts if part.kind == "B"), rate * ratio, decay),
+                (self._spans(part for part in bank.parts if part.kind in ("B", MAGNITUDE)), rate * ratio, decay),
                 ([(bank.decayed, bank.size)], rate * ratio, 0.0),
             ]
         groups = [

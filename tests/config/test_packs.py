@@ -29,9 +29,13 @@ def experiment(**changes: Any) -> Experiment:
 
 REASONS: list[tuple[dict[str, Any], str]] = [
     ({"adapter": None, "sweep": {"space": {"train.seed": [1, 2]}}}, "only LoRA adapters"),
-    ({"adapter": {"use_dora": True}}, "plain A and B"),
-    ({"adapter": {"init_lora_weights": "pissa"}}, "plain A and B"),
-    ({"method": {"type": "reward"}}, "no loss for packs"),
+    ({"adapter": {"use_dora": True, "lora_dropout": 0.1}}, "DoRA multiplies what is dropped"),
+    ({"adapter": {"use_dora": True}, "model": {"quantization": "nf4"}}, "DoRA needs the norms"),
+    ({"adapter": {"init_lora_weights": "pissa"}}, "a B of zeros"),
+    (
+        {"method": {"type": "grpo", "rewards": [{"function": "length", "arguments": {"target": 9}}]}},
+        "no loss for packs",
+    ),
     ({"method": {"type": "distill", "kind": "feature", "teacher": "t"}}, "no loss for packs"),
     ({"method": {"type": "dpo", "precompute_ref_log_probs": False}}, "precompute_ref_log_probs: true"),
     ({"scale": {"strategy": "ddp", "num_workers": 2}, "sweep": {"scheduler": {"type": "none"}}}, "strategy: single"),
@@ -41,7 +45,7 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"data": {"packing": True}}, "packing: false"),
     ({"train": {"dataloader_num_workers": 2}}, "dataloader_num_workers: 0"),
     ({"sweep": {"space": {"data.packing": [True, False]}}}, "trials differ in data.packing"),
-    ({"sweep": {"space": {"adapter.use_dora": [True, False]}}}, "trials differ in adapter.use_dora"),
+    ({"sweep": {"space": {"adapter.init_lora_weights": [True, "gaussian"]}}}, "trials differ in adapter.init_lora"),
     ({"sweep": {"space": {"train.activation_checkpointing": [True, False]}}}, "trials differ in train.activation"),
 ]
 
@@ -56,7 +60,7 @@ def test_every_rule_has_its_case() -> None:
     assert len(RULES) - len(named) == 1  # 'freeze: encoder' takes no adapter at all, which is refused earlier
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "orpo", "simpo", "classify", "pretrain"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "orpo", "simpo", "classify", "pretrain", "reward"])
 def test_what_can_be_packed(method: str) -> None:
     assert why_not_packed(experiment(method={"type": method})) is None
 

@@ -26,6 +26,7 @@ POINTS: dict[str, dict[str, Any]] = {
     },
     "plus": {"adapter.lora_plus_ratio": 8, "train.learning_rate": 1e-3, "train.weight_decay": 0.1},
     "frozen": {"adapter.lora_fa": True, "train.learning_rate": 3e-3, "train.weight_decay": 0.1},
+    "dora": {"adapter.use_dora": True, "train.learning_rate": 3e-3, "train.weight_decay": 0.1},
     "plain": {"train.learning_rate": 3e-3},
 }
 KEYS = sorted({key for point in POINTS.values() for key in point if key.startswith("adapter.")} - {"adapter.r"})
@@ -42,9 +43,9 @@ def tree(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_each_is_the_trial_alone(tree: dict[str, Any], tmp_path: Path) -> None:
-    for (name, point), (alone, packed) in zip(POINTS.items(), both(tree, tmp_path, list(POINTS.values())), strict=True):
-        for key in ("loss", "eval_loss", "grad_norm", "learning_rate"):
-            assert losses(packed, key) == pytest.approx(losses(alone, key), rel=2e-4), (name, key)
+    for name, (alone, packed) in zip(POINTS, both(tree, tmp_path, list(POINTS.values())), strict=True):
+        for key, near in (("loss", 1e-4), ("eval_loss", 1e-4), ("learning_rate", 1e-6), ("grad_norm", 1e-3)):
+            assert losses(packed, key) == pytest.approx(losses(alone, key), rel=near), (name, key)
         ours, theirs = (load_file(found.weights / "adapter_model.safetensors") for found in (packed, alone))
         assert ours.keys() == theirs.keys(), name
         for tensor, part in ours.items():
@@ -53,7 +54,9 @@ def test_each_is_the_trial_alone(tree: dict[str, Any], tmp_path: Path) -> None:
         for key in ("rank_pattern", "alpha_pattern", "layers_to_transform"):
             assert config[key] == read_json(alone.weights / "adapter_config.json")[key]
         again = AutoPeftModelForCausalLM.from_pretrained(packed.weights)
-        assert len([name for name, _ in again.named_parameters() if ".lora_A." in name]) == len(ours) / 2, point
+        assert len([name for name, _ in again.named_parameters() if ".lora_A." in name]) == len(
+            [name for name in ours if ".lora_A." in name]
+        )
 
 
 @pytest.mark.parametrize("name", POINTS)

@@ -37,6 +37,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "orpo": ({"type": "orpo"}, PAIRS),
     "simpo": ({"type": "simpo", "cpo_alpha": 0.2, "label_smoothing": 0.1}, PAIRS),
     "classify": ({"type": "classify", "class_weights": "balanced", "label_smoothing": 0.1}, "labelled"),
+    "reward": ({"type": "reward", "center_rewards_coefficient": 0.01}, PAIRS),
     "distill": ({"type": "distill", "kind": "logit", "temperature": 2.0, "alpha": 0.7}, "rows"),
 }
 POINTS: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ftlib.methods.class_weights import class_weights
-from ftlib.methods.pack_losses.base import Objective, Scored, Split, Tokens
+from ftlib.methods.pack_losses.base import Objective, Scored, Split, Tokens, place_of_text
 from ftlib.methods.table import Table, mean
 
 
@@ -28,15 +28,9 @@ class Classify(Objective):
         for number in rows:
             row = self.row(split, number)
             ids = np.asarray(row["input_ids"], dtype=np.int64)
-            found.append(Tokens(ids, np.array([self._place(ids)]), np.array([row["labels"]])))
+            place = 0 if self.reads_first else place_of_text(ids, self.pad_token_id)
+            found.append(Tokens(ids, np.array([place]), np.array([row["labels"]])))
         return found
-
-    def _place(self, ids: np.ndarray) -> int:
-        """Where a text's class is read."""
-        if self.reads_first:
-            return 0
-        real = np.flatnonzero(ids != self.pad_token_id)  # as transformers finds the end of a text
-        return int(real[-1]) if len(real) else len(ids) - 1
 
     def items(self, rows: Sequence[int], picked: int) -> int:
         return len(rows)
