@@ -1,4 +1,4 @@
-"""Reward models from pairs (Bradley-Terry), as TRL's RewardTrainer computes them: one number for a whole conversation."""
+"""Reward models from pairs (Bradley-Terry), as TRL's RewardTrainer computes them: a number for a conversation."""
 
 from __future__ import annotations
 
