@@ -91,8 +91,8 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
                 isinstance(e.method, Distill) and e.method.kind in ("logit", "self") and e.method.task == "language"
             )
         ),
-        "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo, simpo, reward and distill by logits "
-        "have",
+        "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo, simpo, reward and distill by "
+        "logits have",
     ),
     (lambda e: isinstance(e.method, Classify) and e.method.freeze == "encoder", "'freeze: encoder' trains no adapter"),
     (
