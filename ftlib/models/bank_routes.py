@@ -38,19 +38,25 @@ class Route:
         together = list(self.slots) == list(range(first, first + len(self.slots)))
         self.span = slice(first, first + len(self.slots)) if together else None
         self.drops = any(dropout is not None for dropout in self.dropouts)
+        self._index: Tensor | None = None
 
     def of(self, stack: Tensor) -> Tensor:
         """The rows of a stack [slots, ...], in the order of the route."""
-        return stack[self.span] if self.span is not None else stack[list(self.slots)]
+        return stack[self.span] if self.span is not None else stack.index_select(0, self.index(stack.device))
 
     def add(self, stack: Tensor, left: Tensor, right: Tensor) -> None:
         """Adds the products left @ right, one a slot, to the rows of a stack."""
         products = bmm(left, right)  # not baddbmm_: into a strided result it multiplies one slot at a time
         if self.span is not None:
             stack[self.span].add_(products)
-            return
-        for slot, update in zip(self.slots, products, strict=True):
-            stack[slot] += update
+        else:
+            stack.index_add_(0, self.index(stack.device), products.to(stack.dtype))
+
+    def index(self, device: torch.device) -> Tensor:
+        """The slots, as numbers on a device. They are sent once, and nothing waits for them."""
+        if self._index is None:
+            self._index = sent(torch.tensor(self.slots), device)
+        return self._index
 
 
 class Mix:
@@ -101,6 +107,13 @@ class Mix:
                 out += added
             else:
                 out.index_add_(0, self.adapted, added)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host, on a device: the host does not wait for its arrival."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # from other memory, the copy is waited for
+    return tensor.to(device, non_blocking=True)
 
 
 def bmm(left: Tensor, right: Tensor) -> Tensor:
