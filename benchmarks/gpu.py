@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument(
         "--tiny", action="store_true", help="a tiny model on the CPU: tries the script, measures nothing"
     )
+    parser.add_argument("--keep-activations", action="store_true", help="no activation checkpointing")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -115,7 +116,7 @@ def _start(child: str, options: argparse.Namespace, folder: Path) -> str:
     """Runs this script as a child; the last line that it said, where it failed."""
     command = [sys.executable, __file__, "--child", child, "--folder", str(folder)]
     command += ["--steps", str(options.steps), "--batch", str(options.batch), "--length", str(options.length)]
-    command += ["--tiny"] * options.tiny
+    command += ["--tiny"] * options.tiny + ["--keep-activations"] * options.keep_activations
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "FTLIB_HOME": str(folder / "home"),
@@ -236,7 +237,7 @@ def _experiment(case: str, options: argparse.Namespace) -> dict[str, Any]:
             "per_device_train_batch_size": batch,
             "per_device_eval_batch_size": batch,
             "lr_scheduler_type": "constant",
-            "activation_checkpointing": True,
+            "activation_checkpointing": not options.keep_activations,
             "logging_steps": 1,
             "eval_strategy": "end",
         },
