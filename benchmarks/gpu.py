@@ -158,13 +158,13 @@ def _table(results: list[dict[str, Any]]) -> str:
 
 def _child(options: argparse.Namespace) -> None:
     if options.child == "make":
-        _make(options)
+        make(options)
         return
     result = _train(options.child, options)
     (options.folder / f"{options.child}.json").write_text(json.dumps(result))
 
 
-def _make(options: argparse.Namespace) -> None:
+def make(options: argparse.Namespace) -> None:
     """The base, its tokenizer, and rows that fill `length` tokens."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -213,7 +213,7 @@ def _make(options: argparse.Namespace) -> None:
     (options.folder / "machine.json").write_text(json.dumps({"device": device, "torch": torch.__version__}))
 
 
-def _experiment(case: str, options: argparse.Namespace) -> dict[str, Any]:
+def experiment_of(case: str, options: argparse.Namespace) -> dict[str, Any]:
     sets = CASES[case]
     pairs = sets.get("method", {}).get("type") == "dpo"
     batch = max(1, options.batch // 2) if pairs else options.batch
@@ -256,8 +256,8 @@ def _train(case: str, options: argparse.Namespace) -> dict[str, Any]:
     from ftlib.training.estimate import estimate
     from ftlib.training.trial import run_trial
 
-    context.PACKAGES = tuple(name for name in context.PACKAGES if _is_installed(name))  # a trial needs no ray
-    experiment = Experiment.parse(_experiment(case, options))
+    context.PACKAGES = tuple(name for name in context.PACKAGES if is_installed(name))  # a trial needs no ray
+    experiment = Experiment.parse(experiment_of(case, options))
     data = prepare(experiment.data, experiment.method.rows, load_tokenizer(experiment.model))
     foretold = estimate(experiment, data.report)
     run = Run.create(experiment.storage, case, "", {"experiment": experiment.to_dict()})
@@ -281,7 +281,7 @@ def _train(case: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
     try:
         return bool(version(name))
     except PackageNotFoundError:
