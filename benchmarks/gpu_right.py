@@ -12,7 +12,7 @@ from typing import Any
 
 import gpu
 import torch
-from gpu_place import Place, packed, setting_of, tflops, trial_of
+from gpu_place import Place, packed, setting_of, tflops, train, trial_of
 
 Row = dict[str, Any]
 CLOSE = {"float32": 1e-4, "bfloat16": 1e-2}  # what certificates promise of losses
