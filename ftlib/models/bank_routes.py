@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ftlib.models.to_device import sent
+
 
 @dataclass(frozen=True)
 class Dropout:
@@ -107,13 +109,6 @@ class Mix:
                 out += added
             else:
                 out.index_add_(0, self.adapted, added)
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host, on a device: the host does not wait for its arrival."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()  # from other memory, the copy is waited for
-    return tensor.to(device, non_blocking=True)
 
 
 def bmm(left: Tensor, right: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from ftlib.models.bank_routes import sent
+from ftlib.models.to_device import sent
 
 Bags = tuple[Tensor, Tensor]  # which rows a row is the sum of, row after row; and where each row's begin and end
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ftlib.models.bank_routes import sent
+from ftlib.models.to_device import sent
 from ftlib.pack.gather import Gather
 
 if TYPE_CHECKING:

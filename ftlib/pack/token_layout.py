@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ftlib.methods.pack_losses import Tokens
-from ftlib.models.bank_routes import sent
+from ftlib.models.to_device import sent
 from ftlib.pack.gather import Gather
 from ftlib.pack.prefix_trie import Span, apart, together
 from ftlib.pack.ragged_attention import Ragged

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftlib.models.bank_routes import sent
 from ftlib.models.lora_bank import LoraBank
+from ftlib.models.to_device import sent
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names
 CLIPPING_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds it to a norm before it divides by it
