@@ -58,8 +58,12 @@ SHARED_TRAIN = (
 
 def may_be_dora(e: Experiment) -> bool:
     """Whether a trial of the sweep can have DoRA's magnitudes."""
-    swept = _values(e.sweep.space.get("adapter.use_dora")) if e.sweep else []
-    return isinstance(e.adapter, Lora) and any(swept or [e.adapter.use_dora])
+    return _may_be("use_dora", e)
+
+
+def _may_be(key: str, e: Experiment) -> bool:
+    swept = _values(e.sweep.space.get(f"adapter.{key}")) if e.sweep else []
+    return isinstance(e.adapter, Lora) and any(swept or [getattr(e.adapter, key)])
 
 
 def _drops(e: Experiment) -> bool:
@@ -75,6 +79,10 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
     (
         lambda e: isinstance(e.adapter, Lora) and e.adapter.init_lora_weights not in (True, "gaussian"),
         "slots begin with a B of zeros: use init_lora_weights: true or gaussian",
+    ),
+    (
+        lambda e: e.scale.use_gpu and _may_be("lora_fa", e),
+        "LoRA-FA's step is computed on CPUs alone: use lora_fa: false, or scale.use_gpu: false",
     ),
     (
         lambda e: may_be_dora(e) and _drops(e),

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ftlib.models.to_device import sent
+
 DRAWS = 2**16  # what 16 bits can be
 
 
@@ -49,6 +51,7 @@ class Route:
         first = self.slots[0]
         together = list(self.slots) == list(range(first, first + len(self.slots)))
         self.span = slice(first, first + len(self.slots)) if together else None
+        self._index: Tensor | None = None
 
     def masks(self, layer: str, x: Tensor, p: float | None = None) -> Tensor | None:
         """[N, M, width], or [1, M, width] where it is the same for all; None where nothing is dropped. What a trial
@@ -65,16 +68,21 @@ class Route:
 
     def of(self, stack: Tensor) -> Tensor:
         """The rows of a stack [slots, ...], in the order of the route."""
-        return stack[self.span] if self.span is not None else stack[list(self.slots)]
+        return stack[self.span] if self.span is not None else stack.index_select(0, self.index(stack.device))
 
     def add(self, stack: Tensor, left: Tensor, right: Tensor) -> None:
         """Adds the products left @ right, one a slot, to the rows of a stack."""
         products = bmm(left, right)  # not baddbmm_: into a strided result it multiplies one slot at a time
         if self.span is not None:
             stack[self.span].add_(products)
-            return
-        for slot, update in zip(self.slots, products, strict=True):
-            stack[slot] += update
+        else:
+            stack.index_add_(0, self.index(stack.device), products.to(stack.dtype))
+
+    def index(self, device: torch.device) -> Tensor:
+        """The slots, as numbers on a device. They are sent once, and nothing waits for them."""
+        if self._index is None:
+            self._index = sent(torch.tensor(self.slots), device)
+        return self._index
 
 
 class Mix:

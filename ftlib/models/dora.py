@@ -39,7 +39,7 @@ def with_magnitudes(out: Tensor, layer: BankLinear, bank: LoraBank, route: Route
 class _Scaled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, out: Tensor, anchor: Tensor, layer: BankLinear, bank: LoraBank, route: Route) -> Tensor:
-        norms = _norms(layer, bank, route)
+        norms = _norms(layer, bank)
         has = torch.tensor([bank.has_magnitudes(slot, layer.number) for slot in route.slots], device=out.device)
         magnitudes = route.of(bank.magnitudes[layer.number].of(bank.weights))
         gains = torch.where(has.unsqueeze(1), magnitudes / norms, 1.0).unsqueeze(1).to(out.dtype)
@@ -60,10 +60,10 @@ class _Scaled(torch.autograd.Function):
         return dy * gains, None, None, None, None
 
 
-def _norms(layer: BankLinear, bank: LoraBank, route: Route) -> Tensor:
+def _norms(layer: BankLinear, bank: LoraBank) -> Tensor:
     """[N, out]: |W + s B A| of each row."""
-    a, b = bank.matrices(layer.number, route, torch.float32)
-    scale = bank.scale(layer.number, route, torch.float32).squeeze(1)
+    a, b = bank.matrices(layer.number, torch.float32)
+    scale = bank.scale(layer.number, torch.float32).squeeze(1)
     rank = a.shape[2]
     rows = pad(a.transpose(1, 2), (0, 0, 0, -rank % ROWS)).to(_dtype(layer.base))
     products = product(layer.base, rows)[:, :rank].float()

@@ -104,8 +104,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, base: Tensor | None, anchor: Tensor, layer: BankLinear, route: Route) -> Tensor:
         (bank,) = layer._bank
-        a, b = bank.matrices(layer.number, route, x.dtype)
-        scale = bank.scale(layer.number, route, x.dtype)
+        (a, b), scale = bank.matrices(layer.number, x.dtype), bank.scale(layer.number, x.dtype)
         mask = route.masks(bank.targets[layer.number], x)
         low = bmm(x if mask is None else x * mask, a).mul_(scale)
         shared = x.stride(0) == 0 and len(x) > 1  # every slot sees the same tokens: the base's product is made once
@@ -116,17 +115,16 @@ class _Product(torch.autograd.Function):
         else:
             out = product(layer.base, x).baddbmm_(low, b)
         ctx.save_for_backward(x, low, mask)
-        ctx.layer, ctx.route = layer, route
+        ctx.layer, ctx.route, ctx.matrices = layer, route, (a, b, scale)
         return out
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, low, mask = ctx.saved_tensors
         layer, route = ctx.layer, ctx.route
-        (bank,) = layer._bank
-        a, b = bank.matrices(layer.number, route, dy.dtype)
+        (bank,), (a, b, scale) = layer._bank, ctx.matrices
         grad_a, grad_b = bank.gradients(layer.number)
-        dlow = bmm(dy, b.transpose(1, 2)).mul_(bank.scale(layer.number, route, dy.dtype))
+        dlow = bmm(dy, b.transpose(1, 2)).mul_(scale)
         route.add(grad_b, low.transpose(1, 2), dy)
         route.add(grad_a, (x if mask is None else x * mask).transpose(1, 2), dlow)
         dx = None
@@ -196,6 +194,7 @@ class LoraBank:
             _replace(self.model, name, head)
         self.size = self.parts[-1].end  # D
         self.resize(self.slots)
+        self._rows: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self.anchor = torch.zeros((), requires_grad=True)  # makes autograd come by where x itself needs no gradient
 
     def resize(self, slots: int) -> None:
@@ -216,20 +215,29 @@ class LoraBank:
     @contextmanager
     def routed(self, route: Route | Mix | None) -> Iterator[None]:
         """Within, rows of every batch go to the slots of `route`; with None the base answers alone."""
-        before, self.route = self.route, route
+        before = self.route, self._rows
+        self.route, self._rows = route, {}
         try:
             yield
         finally:
-            self.route = before
+            self.route, self._rows = before
 
-    def matrices(self, layer: int, route: Route, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """A [N, in, R] and B [N, R, out] of a layer, in the dtype of the computation."""
-        a, b = self.parts[2 * layer], self.parts[2 * layer + 1]
-        return route.of(a.of(self.weights)).to(dtype), route.of(b.of(self.weights)).to(dtype)
+    def _routed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weights [N, D] and scales [N, layers] of the route's slots, in the dtype of the computation. They are made
+        once, for all layers, forward and backward; where the slots stand side by side in float32, they are views."""
+        if dtype not in self._rows:
+            assert isinstance(self.route, Route)
+            scales = self.route.of(self.scales).to(dtype)
+            self._rows[dtype] = self.route.of(self.weights).to(dtype), scales
+        return self._rows[dtype]
 
-    def scale(self, layer: int, route: Route, dtype: torch.dtype) -> Tensor:
-        """[N, 1, 1]: what a layer's products are multiplied by."""
-        return route.of(self.scales)[:, layer].to(dtype).view(-1, 1, 1)
+    def matrices(self, layer: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A [N, in, R] and B [N, R, out] of a layer, of the route's slots."""
+        return self.first(layer, len(self.ranks), self._routed(dtype)[0])
+
+    def scale(self, layer: int, dtype: torch.dtype) -> Tensor:
+        """[N, 1, 1]: what a layer's low-rank products are multiplied by, of the route's slots."""
+        return self._routed(dtype)[1][:, layer].view(-1, 1, 1)
 
     def scaled(self, slots: Sequence[int], dtype: torch.dtype) -> Tensor:
         """[len(slots), D] in `dtype`: the weights of these slots, their scales in B, for a `Mix`."""

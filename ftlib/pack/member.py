@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from ftlib.models.bank_routes import Dropout
 from ftlib.models.base import where
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.order import Order
-from ftlib.pack.slot_optimizer import SlotOptimizer
+from ftlib.pack.slot_optimizer import tenant_of
 from ftlib.pack.token_layout import Block
+from ftlib.pack.update import MOMENTS, Numbers, Update
 from ftlib.run.directory import Trial
 from ftlib.training.recorder import EMPTY, POSITION, Record, Report, not_finite
 
@@ -36,8 +38,20 @@ OPTIMIZER = "optimizer.safetensors"
 STATE_FILES = (OPTIMIZER, POSITION)  # what a checkpoint holds beyond the weights
 
 
+@dataclass
+class _Step:
+    """A step that is done, and whose loss and norm are not read yet."""
+
+    number: int
+    epoch: float
+    tokens: int
+    rate: float
+    numbers: Numbers
+    logged: int = 0  # the steps that its log is the mean of; 0 for none
+
+
 class Member:
-    """A trial and its slot. The pack computes its batches together with others'; all else is done here, alone."""
+    """A trial and its slot. The pack computes its batches and steps together with others'; all else is done here."""
 
     def __init__(
         self,
@@ -48,6 +62,7 @@ class Member:
         record: Record,
         report: Report,
         blocks: Callable[[Objective, list[int], bool], Block],
+        update: Update,
     ) -> None:
         self.trial, self.experiment, self.base, self.slot = trial, experiment, base, slot
         self.record, self.report, self.blocks = record, report, blocks
@@ -62,18 +77,20 @@ class Member:
         if adapter.use_dora and not base.bank.dora:
             raise TrialError("adapter.use_dora: the pack has no room for magnitudes, which no trial of the sweep has.")
         base.bank.configure_layers(slot, self.layers, adapter.use_dora)
-        self.optimizer = SlotOptimizer(base.bank, slot, adapter, experiment.train)
+        self.tenant = tenant_of(base.bank, slot, adapter, experiment.train)
+        update.take(slot, self.tenant)
         self.step, self.tokens, self.batch = 0, 0, 0  # optimizer steps, tokens seen, batches of this step so far
         self.loss = torch.zeros((), device=base.device)  # since the last log, a sum over steps
         self.logged_at = 0
         self.grad_norm = 0.0
+        self._unread: _Step | None = None
         self.finished = False
         self._begin()
         warmup = self.train.warmup_steps
         steps = self.order.steps
         self.schedule = get_scheduler(
             self.train.lr_scheduler_type,
-            self.optimizer.torch,
+            self.tenant.optimizer,
             num_warmup_steps=math.ceil(steps * warmup) if warmup < 1 else int(warmup),
             num_training_steps=steps,
         )
@@ -86,7 +103,6 @@ class Member:
             self._draw()
         else:
             self._restore(checkpoint)
-        self.optimizer.begin(self.step)
         in_tokens = self.record.setting.rungs.unit == "tokens"
         count = self.tokens if in_tokens else self.step
         self.record.begin(self.step, count, self.order.epoch(self.step))
@@ -153,55 +169,63 @@ class Member:
         self.batch += 1
         return self.batch == len(self.rows_of_step)
 
-    def optimize(self) -> None:
-        """The step over the slot's own weights. Raises TrialError for a loss or a gradient that is no number."""
-        self.optimizer.forget_frozen()
-        norm = self.optimizer.clip(self.train.max_grad_norm or math.inf)
-        loss, self.grad_norm = float(self.loss), float(norm)
-        for name, value in (("loss", loss), ("grad_norm", self.grad_norm)):
-            if not math.isfinite(value):
-                raise TrialError(not_finite(name, value, self.step + 1, self.experiment))
-        self.optimizer.torch.step()
-        self.optimizer.grad.zero_()
+    def stepped(self, numbers: Numbers) -> None:
+        """The optimizer's step is done. Raises TrialError where the step before it had no number: on a device that is
+        known only now."""
+        self.settle()
         self.step, self.batch, self.rows_of_step = self.step + 1, 0, []
-        self.rate = self.schedule.get_last_lr()[0]
+        rate = self.schedule.get_last_lr()[0]
+        self._unread = _Step(self.step, self.order.epoch(self.step), self.tokens, rate, numbers)
         self.schedule.step()
 
     def evaluates(self) -> bool:
         """Whether an evaluation is due after this step; logs the loss where that is due."""
-        order = self.order
-        due = self.record.due(self.step, order.epoch(self.step), self.tokens, order.steps, order.ends_epoch(self.step))
+        order, done = self.order, self._unread
+        assert done is not None
+        due = self.record.due(self.step, done.epoch, self.tokens, order.steps, order.ends_epoch(self.step))
         if due or self.step % self.train.logging_steps == 0:
-            values = {
-                "loss": float(self.loss) / max(self.step - self.logged_at, 1),
-                "grad_norm": self.grad_norm,
-                "learning_rate": self.rate,
-            }
-            self._add(values)
+            done.logged = max(self.step - self.logged_at, 1)
             self.loss.zero_()
             self.logged_at = self.step
-        if not due and self.record.saves(self.step):
+        saves = not due and self.record.saves(self.step)
+        if due or saves or done.numbers.here:
+            self.settle()
+        if saves:
             self.record.keep(self._stage())
         return due
 
-    def _add(self, values: dict[str, float]) -> bool:
-        return self.record.add(self.step, self.order.epoch(self.step), self.tokens, self.order.steps, values)
+    def settle(self) -> None:
+        """Reads the loss and the norm of the last step, and logs them where that is due. Raises TrialError for one that
+        is no number."""
+        done, self._unread = self._unread, None
+        if done is None:
+            return
+        loss, self.grad_norm = done.numbers.of(self.slot)
+        for name, value in (("loss", loss), ("grad_norm", self.grad_norm)):
+            if not math.isfinite(value):
+                raise TrialError(not_finite(name, value, done.number, self.experiment))
+        if done.logged:
+            values = {"loss": loss / done.logged, "grad_norm": self.grad_norm, "learning_rate": done.rate}
+            self.record.add(done.number, done.epoch, done.tokens, self.order.steps, values)
 
     # --- what it leaves ---------------------------------------------------------------------------------------
 
     def evaluated(self, evaluation: dict[str, float], seconds: float) -> None:
         """Writes the evaluation, the weights and the checkpoint, then reports."""
-        in_vain = self._add({**evaluation, "eval_runtime": round(seconds, 4)})
+        values = {**evaluation, "eval_runtime": round(seconds, 4)}
+        in_vain = self.record.add(self.step, self.order.epoch(self.step), self.tokens, self.order.steps, values)
         self.record.publish(self._stage(), "adapter", self._facts, STATE_FILES)
         self.report({**self.record.evaluation, "finished": False})
         if in_vain or self.step >= self.order.steps:
             self.finish()
 
     def keep(self) -> None:
-        """Saves where it stands, without an evaluation; a step that is half done is done again by whoever goes on."""
+        """Saves where it stands, without an evaluation; a step that is half done is done again by whoever goes on.
+        Raises TrialError where the last step had no number."""
         if self.batch:
             self.begin_step_again()
         if self.step:
+            self.settle()
             self.record.keep(self._stage())
 
     def _stage(self) -> Path:
@@ -216,8 +240,8 @@ class Member:
         self._peft_config().save_pretrained(str(staged))
         moments = {
             f"{kind}|{name}": tensor
-            for kind, flat in self.optimizer.moments.items()
-            for name, tensor in bank.state(self.slot, flat.unsqueeze(0).expand(bank.slots, -1)).items()
+            for kind, moment in self.tenant.moments.items()
+            for name, tensor in bank.state(self.slot, moment.unsqueeze(0).expand(bank.slots, -1)).items()
         }
         save_file(moments, staged / OPTIMIZER)
         position = {
@@ -279,11 +303,13 @@ class Member:
         check_tensors(checkpoint)
         bank.load_peft(self.slot, load_file(checkpoint / PEFT_WEIGHTS))
         moments = load_file(checkpoint / OPTIMIZER)
-        for kind, into in self.optimizer.moments.items():
+        found: dict[str, Tensor] = {}
+        for kind in MOMENTS:
             flat = torch.zeros(bank.slots, bank.size, device=self.base.device)
             named = {name: tensor for key, tensor in moments.items() for of, name in [key.split("|", 1)] if of == kind}
             bank.load(self.slot, named, into=flat)
-            into.copy_(flat[self.slot])
+            found[kind] = flat[self.slot].clone()
+        self.tenant.go_on(position["step"], found)
         self.step, self.tokens = position["step"], position["tokens"]
         self.loss += position["loss"]
         self.logged_at, self.grad_norm = position["logged_at"], position["grad_norm"]

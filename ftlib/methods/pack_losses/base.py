@@ -75,7 +75,8 @@ class Scored:
     @cached_property
     def counts(self) -> Tensor:
         """[sequences]: how many places each has."""
-        return torch.bincount(self.owners, minlength=self.sequences)
+        ones = torch.ones_like(self.owners)  # not bincount: a device would be asked for the largest first
+        return ones.new_zeros(self.sequences).index_add_(0, self.owners, ones)
 
 
 class Objective:
