@@ -18,12 +18,13 @@ from ftlib.pack.frozen_base import CannotPack, FrozenBase
 from ftlib.pack.token_layout import Block
 from tests.training.test_trial import setting
 
-from ..conftest import write_jsonl
+from ..conftest import ROOT, write_jsonl
 from ..methods.conftest import labelled
 from ..support.encoders import SHAPES, make_encoder
 from .conftest import assert_same_bits, left_behind, losses, pack_of, train, trial
 from .test_truth import both
 
+MINILM = ROOT / ".cache" / "models" / "minilm-l6-v2"
 ROWS = labelled(80)
 NO_DROPOUT = {
     "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
@@ -70,7 +71,12 @@ def test_the_forward_is_the_models_own(kind: str, tree: dict[str, Any], tmp_path
 
 @pytest.mark.parametrize(
     ("kind", "targets"),
-    [("bert", "all-linear"), ("roberta", ["query", "value"]), ("distilbert", "all-linear"), ("electra", ["key"])],
+    [
+        ("bert", "all-linear"),
+        ("roberta", ["query", "value"]),
+        pytest.param("distilbert", "all-linear", marks=pytest.mark.matrix),
+        pytest.param("electra", ["key"], marks=pytest.mark.matrix),
+    ],
 )
 def test_a_trial_of_a_pack_is_the_trial_alone(kind: str, targets: Any, tree: dict[str, Any], tmp_path: Path) -> None:
     tree = with_base(tree, tmp_path, kind)
@@ -83,6 +89,16 @@ def test_a_trial_of_a_pack_is_the_trial_alone(kind: str, targets: Any, tree: dic
         for name, tensor in ours.items():
             assert torch.allclose(tensor, theirs[name], atol=1e-3), name
         assert packed.manifest["trainable_parameters"] == alone.manifest["trainable_parameters"]
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not MINILM.exists(), reason="'make install' could not fetch the model's wheel from PyPI")
+def test_minilm_is_the_trial_alone(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["model"] = {"name_or_path": str(MINILM), "config": NO_DROPOUT["bert"]}
+    tree["train"].update(max_steps=4, eval_steps=4)
+    for alone, packed in both(tree, tmp_path, [{"train.learning_rate": 3e-3}, {"adapter.r": 8}]):
+        for key in ("loss", "eval_loss"):
+            assert losses(packed, key) == pytest.approx(losses(alone, key), rel=1e-4)
 
 
 def test_what_a_pack_saves_peft_loads(tree: dict[str, Any], tmp_path: Path) -> None:
