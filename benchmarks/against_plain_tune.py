@@ -11,7 +11,7 @@ starts a process for each trial, as Ray Tune does by default; `--reuse` gives it
     asha      as natural, 32 trials, both with ASHA                              dpo       8 trials, 0.5M, batch 4 pairs
     distill   8 trials, a 0.5M student of a 2M teacher, logits at T = 2
     smollm    4 trials x 12 steps, SmolLM2-135M-Instruct, batch 8 of SST-2 as chats (../shared/data), 100 held out
-    minilm    8 trials x 60 steps, all-MiniLM-L6-v2 as a classifier of SST-2, batch 16, 400 held out
+    minilm    8 trials x 60 steps, all-MiniLM-L6-v2 as a classifier of SST-2, batch 8, 400 held out
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo": {"shape": SMALL, "trials": 8, "batch": 4, "lengths": None, "method": "dpo", "goal": 4},
     "distill": {"shape": SMALL, "trials": 8, "batch": 8, "lengths": None, "method": "distill", "goal": 5},
     "smollm": {"trials": 4, "ratios": [2], "steps": 12, "batch": 8, "method": "sft", "goal": 2},
-    "minilm": {"trials": 8, "ratios": [2], "batch": 16, "method": "classify", "goal": 3},
+    "minilm": {"trials": 8, "ratios": [2], "batch": 8, "method": "classify", "goal": 3},
 }
 RANKS, RATIOS, RATES = [2, 4, 8, 16], [1, 2], [3e-4, 1e-3, 3e-3, 1e-2]
 SMOLLM = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
