@@ -25,8 +25,8 @@ class Gather:
         real = index < rows
         taken = index[real]
         self._there = _bags(taken, real, device)
-        takers = np.argsort(index, kind="stable")[: len(taken)]
-        self._back = _bags(takers, np.bincount(taken, minlength=rows), device)
+        counts = np.bincount(taken, minlength=rows)
+        self._back = _bags(_takers(index, taken, counts), counts, device)
 
     def __call__(self, table: Tensor) -> Tensor:
         """[rows, ...] to [len(index), ...]."""
@@ -49,6 +49,15 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
         return _sums(dy, ctx.back), None, None
+
+
+def _takers(index: np.ndarray, taken: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Which rows of the result take each row of the table, row after row."""
+    if counts.max(initial=0) > 1:
+        return np.argsort(index, kind="stable")[: len(taken)]
+    of = np.zeros(len(counts), dtype=np.int64)
+    of[taken] = np.flatnonzero(index < len(counts))
+    return of[counts > 0]
 
 
 def _bags(rows: np.ndarray, counts: np.ndarray, device: torch.device) -> Bags:

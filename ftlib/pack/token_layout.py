@@ -30,6 +30,9 @@ from ftlib.pack.ragged_attention import Ragged
 BLOCK = 16  # places: matrix kernels give each whole block of this many rows the same bits wherever it stands
 
 
+Kind = tuple[int, int, bool]  # of spans: places and those of their paths, both rounded up; whether tokens come before
+
+
 def rounded(count: int) -> int:
     """The next multiple of BLOCK that is not below the number."""
     return math.ceil(count / BLOCK) * BLOCK
@@ -68,6 +71,22 @@ class Block:
             places=standing.of,
             tokens=sum(len(sequence.ids) for sequence in sequences),
         )
+
+    @cached_property
+    def attended(self) -> dict[Kind, tuple[np.ndarray, np.ndarray, list[int]]]:
+        """Of the spans of each kind: their places [spans, queries] and their paths' [spans, keys], with -1 behind both,
+        and how many tokens come before each."""
+        kinds: dict[Kind, list[Span]] = {}
+        for span in self.spans:
+            kinds.setdefault((rounded(span.length), rounded(len(span.path)), span.depth > 0), []).append(span)
+        return {
+            (queries, keys, deep): (
+                np.stack([filled(span.path[span.depth :], queries, -1) for span in spans]),
+                np.stack([filled(span.path, keys, -1) for span in spans]),
+                [span.depth for span in spans],
+            )
+            for (queries, keys, deep), spans in kinds.items()
+        }
 
     @property
     def shares(self) -> bool:
@@ -160,28 +179,28 @@ def _attended(
 ) -> tuple[tuple[Group, ...], Gather | None, Gather | None, Gather | None]:
     """The groups, and the gathers to their queries, to their keys, and back to the N * width places."""
     places = len(blocks) * width
-    alike: dict[tuple[int, int, bool], list[tuple[int, Span]]] = {}
-    for number, block in enumerate(blocks):
-        for span in block.spans:
-            kind = rounded(span.length), rounded(len(span.path)), span.depth > 0
-            alike.setdefault(kind, []).append((number * width, span))
-    groups, own, paths = [], [], []
-    for (queries, keys, deep), found in sorted(alike.items()):
-        depths = _depths([span for _, span in found], device) if deep else None
-        groups.append(Group(len(found), queries, keys, depths))
-        own += [filled(start + span.path[span.depth :], queries, places) for start, span in found]
-        paths += [filled(start + span.path, keys, places) for start, span in found]
-    index = np.concatenate(own)
+    groups: list[Group] = []
+    own: list[np.ndarray] = []
+    paths: list[np.ndarray] = []
+    starts: list[int] = []
+    for kind in sorted({kind for block in blocks for kind in block.attended}):
+        found = [(n * width, block.attended[kind]) for n, block in enumerate(blocks) if kind in block.attended]
+        depths = [depth for _, (_, _, some) in found for depth in some]
+        queries, keys, deep = kind
+        groups.append(Group(len(depths), queries, keys, _depths(depths, device) if deep else None))
+        starts += [start for start, _ in found]
+        own += [some.ravel() for _, (some, _, _) in found]
+        paths += [some.ravel() for _, (_, some, _) in found]
+    index = _shifted(own, starts, places)
     deep = any(group.depths is not None for group in groups)
     if not deep and np.array_equal(index, np.arange(places)):
         return tuple(groups), None, None, None
     to_own = Gather(index, places, device)
-    to_paths = Gather(np.concatenate(paths), places, device) if deep else to_own
+    to_paths = Gather(_shifted(paths, starts, places), places, device) if deep else to_own
     return tuple(groups), to_own, to_paths, to_own.inverse()
 
 
-def _depths(spans: Sequence[Span], device: torch.device) -> Tensor:
-    depths = [span.depth for span in spans]
+def _depths(depths: Sequence[int], device: torch.device) -> Tensor:
     return sent(torch.tensor(depths if len(set(depths)) > 1 else depths[:1]), device).view(-1, 1, 1, 1)
 
 
@@ -190,3 +209,9 @@ def filled(array: np.ndarray, length: int, filler: int) -> np.ndarray:
     found = np.full(length, filler, dtype=np.int64)
     found[: len(array)] = array
     return found
+
+
+def _shifted(parts: Sequence[np.ndarray], starts: Sequence[int], filler: int) -> np.ndarray:
+    """All parts, each from its start on, with the filler where they have -1."""
+    whole = np.concatenate(parts)
+    return np.where(whole < 0, filler, whole + np.repeat(starts, [len(part) for part in parts]))

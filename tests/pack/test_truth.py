@@ -3,6 +3,7 @@ alone: same seed, same order of the data, same schedule, 50 steps."""
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,29 @@ from .conftest import losses, pack_of, train, trial
 
 STEPS, SOME = 50, 24  # of SFT always; of the others in `make test-all`, and some in `make test`
 PAIRS, JUDGED = "pairs", "judged"
+OPENING = "The stone is red. The lamp is blue. The horse is pink. "  # of every row: it is computed once a batch
+LETTERS = "ABCDEFGHJKLMNOPQRSUVXYZ"  # that the tokenizer has no merges for: 31 of them and an end are half a block
+
+
+def opened(rows: list[dict[str, Any]], key: str = "prompt") -> list[dict[str, Any]]:
+    return [{**row, key: OPENING + row[key]} for row in rows]
+
+
+def document(number: int) -> dict[str, str]:
+    """Two of three are the same."""
+    draw = random.Random(number if number % 3 == 0 else -1)
+    return {"text": "".join(draw.choices(LETTERS, k=31))}
+
+
 DATA: dict[str, list[Any]] = {
-    "rows": rows(80),
-    PAIRS: pairs(80),
+    "rows": opened(rows(80)),
+    PAIRS: opened(pairs(80)),
     JUDGED: [
         {"prompt": row["prompt"], "completion": row["chosen" if n % 3 else "rejected"], "label": bool(n % 3)}
-        for n, row in enumerate(pairs(80))
+        for n, row in enumerate(opened(pairs(80)))
     ],
-    "labelled": labelled(80),
-    "text": [{"text": f"{row['prompt']} {row['completion']}"} for row in rows(160)],
+    "labelled": opened(labelled(80), "text"),
+    "text": [document(n) for n in range(160)],
 }
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "sft": ({"type": "sft"}, "rows"),
