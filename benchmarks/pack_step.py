@@ -108,7 +108,7 @@ def measured(
 
 def make(folder: Path, options: Any, weights: bool = True) -> tuple[Setting, Any]:
     """A base of random weights, and rows of random tokens of which the second half is the answer. Without `weights`
-    the base draws them as it is loaded."""
+    there is its config alone."""
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -144,11 +144,7 @@ def make(folder: Path, options: Any, weights: bool = True) -> tuple[Setting, Any
     data.chat_template, data.held_out = None, data.eval
     tree = {
         "name": "bench",
-        "model": {
-            "name_or_path": str(folder / "base"),
-            "dtype": options.dtype,
-            "init": "pretrained" if weights else "random",
-        },
+        "model": {"name_or_path": str(folder / "base"), "dtype": options.dtype},
         "data": {"train": "none.jsonl"},
         "method": {"type": "sft"},
         "adapter": {"type": "lora", "r": options.rank, "lora_alpha": 2 * options.rank},

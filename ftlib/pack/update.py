@@ -33,6 +33,7 @@ class Tenant:
     optimizer: torch.optim.AdamW
     limit: float
     moments: dict[str, Tensor] = field(default_factory=dict, init=False)  # [D] of each of MOMENTS
+    steps: int = field(default=0, init=False)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -47,6 +48,7 @@ class Tenant:
 
     def begin(self, moments: Sequence[Tensor]) -> None:
         """Moves in, before its first step: the optimizer's state is views into `moments`, [D] each, and zero."""
+        self.steps = 0
         self.moments = {name: moment.zero_() for name, moment in zip(MOMENTS, moments, strict=True)}
         assert self.row.grad is not None
         for part in self._parts():
@@ -57,16 +59,11 @@ class Tenant:
 
     def go_on(self, step: int, moments: Mapping[str, Tensor]) -> None:
         """Continues after so many steps, with the moments that they left, [D] each."""
+        self.steps = step
         for name, moment in moments.items():
             self.moments[name].copy_(moment)
         for part in self._parts():
             self.optimizer.state[part]["step"].fill_(step)
-
-    def next_step(self) -> int:
-        """Counts a step that torch does not: its number, from 1."""
-        for part in self._parts():
-            self.optimizer.state[part]["step"] += 1
-        return int(self.optimizer.state[part]["step"])
 
     def _parts(self) -> Iterator[Tensor]:
         return (part for group in self.groups for part in group["params"])
@@ -109,6 +106,7 @@ class OneByOne:
             values[0, slot] = loss
             values[1, slot] = torch.nn.utils.clip_grad_norm_([tenant.row], tenant.limit, foreach=False)
             if values[:, slot].isfinite().all():
+                tenant.steps += 1
                 tenant.optimizer.step()
             self.bank.grads[slot].zero_()
         return Numbers(values)
@@ -165,7 +163,8 @@ IDLE = [0.0] * 9  # the options of a slot whose step is not due
 
 def _row(tenant: Tenant) -> list[float]:
     """What the next step of a slot computes with, in the order of `_adamw`."""
-    group, step = tenant.groups[0], tenant.next_step()
+    tenant.steps += 1
+    group, step = tenant.groups[0], tenant.steps
     (beta1, beta2), rate = group["betas"], group["lr"]
     return [
         1.0,
@@ -212,7 +211,7 @@ def _adamw(
     gradient = grads * (limit / (values[1].unsqueeze(1) + CLIPPING_EPSILON)).clamp(max=1.0)
     moved, squared = torch.lerp(first, gradient, to_first), torch.lerp(second, gradient * gradient, to_second)
     if own is not None:
-        rate, decay = rate * own[0], own[1]
+        rate, decay, goes = rate * own[0], own[1], goes & (own[0] > 0)
     stepped = weights * (1 - rate * decay) - rate * mean * moved / (squared.sqrt() * root + epsilon)
     weights.copy_(torch.where(goes, stepped, weights))
     first.copy_(torch.where(goes, moved, first))
