@@ -8,6 +8,7 @@ A trial whose loss or gradient is no number keeps its weights, whatever the othe
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from torch import Tensor
 from ftlib.models.lora_bank import LoraBank
 from ftlib.models.to_device import sent
 
+logger = logging.getLogger(__name__)
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names
 CLIPPING_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds it to a norm before it divides by it
 
@@ -220,6 +222,24 @@ def _adamw(
 
 
 def _on(device: torch.device) -> Callable[..., None]:
-    """`_adamw`; of a CUDA device as one kernel, which reads and writes each number once."""
-    compiled: Callable[..., None] = torch.compile(_adamw, dynamic=True) if device.type == "cuda" else _adamw
-    return compiled
+    """`_adamw`; for CUDA compiled to one kernel, which reads and writes each number once."""
+    return _OrPlain(torch.compile(_adamw, dynamic=False), _adamw) if device.type == "cuda" else _adamw
+
+
+class _OrPlain:
+    """What torch's compiler makes of a function; where it cannot (Triton wants a C compiler), the function, and that is
+    said."""
+
+    def __init__(self, compiled: Callable[..., None], plain: Callable[..., None]) -> None:
+        self.compiled: Callable[..., None] | None = compiled
+        self.plain = plain
+
+    def __call__(self, *args: Any) -> None:
+        if self.compiled is not None:
+            try:
+                return self.compiled(*args)
+            except Exception as error:  # before anything is computed
+                reason = str(error).strip().partition("\n")[0]
+                logger.warning("the optimizer's step is not compiled, which costs memory and time: %s", reason)
+                self.compiled = None
+        return self.plain(*args)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ftlib.pack import engine
 from ftlib.pack.engine import Pack
-from ftlib.pack.update import AtOnce, Numbers, OneByOne, Tenant, Update
+from ftlib.pack.update import AtOnce, Numbers, OneByOne, Tenant, Update, _adamw, _OrPlain
 from ftlib.run.context import Setting
 
 from ..models.test_lora_bank import bank_of
@@ -104,6 +104,19 @@ def test_the_next_tenant_and_one_that_goes_on(tmp_path: Path) -> None:
         tenant.go_on(1, kept)
         stepped(update, (0, 1, 2), 1)
     assert torch.allclose(all_.bank.weights, one.bank.weights, rtol=1e-5, atol=1e-6)
+
+
+def test_where_nothing_can_be_compiled_the_step_is_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    def refuses(*args: Any) -> None:
+        raise RuntimeError("Failed to find C compiler\nhere")
+
+    all_, plain = updates()[1], updates()[1]
+    all_.adamw = _OrPlain(refuses, _adamw)
+    for update in (all_, plain):
+        stepped(update, (0, 1), 0)
+        stepped(update, (0, 1), 1)
+    assert torch.equal(all_.bank.weights, plain.bank.weights)
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["Failed to find C compiler"]
 
 
 # --- in a pack that reads its numbers a step late, as on a device ---------------------------------------------------
