@@ -1,6 +1,6 @@
 """A pack's step against the bound of any LoRA training: the frozen base's forward, and the gradient of its inputs.
 
-    python benchmarks/pack_step.py [--threads 1] [--device cpu] [--shape small|natural|b1] [--widths 1 2 4 8 16]
+    python benchmarks/pack_step.py [--threads 1] [--device cpu] [--shape small|natural|135m|1b|8b] [--widths 1 2 4 8 16]
 
 For each width: seconds of a step (forward, backward, all optimizers), how many times the throughput of one trial, and
 its ratio to a forward and input-gradient of the base alone over the same tokens with the same attention. Memory is the

@@ -238,6 +238,8 @@ class _OrPlain:
         if self.compiled is not None:
             try:
                 return self.compiled(*args)
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # before anything is computed
                 reason = str(error).strip().partition("\n")[0]
                 logger.warning("the optimizer's step is not compiled, which costs memory and time: %s", reason)
