@@ -91,7 +91,9 @@ def serving(place: Place) -> Iterator[Row]:
     from ftlib.models.base import load_model
 
     with place.device:
-        model = load_model(setting.experiment().model).eval().requires_grad_(False)
+        model = (
+            load_model(setting.experiment().model.model_copy(update={"init": "random"})).eval().requires_grad_(False)
+        )
     linears = {name: part for name, part in model.named_modules() if name.endswith("_proj")}
 
     def adapter(number: int) -> Any:

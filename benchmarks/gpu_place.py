@@ -53,9 +53,11 @@ class Place:
 
         load = frozen_base.load_model
 
-        def on_device(*args: Any) -> Any:
+        def on_device(model: Any, *more: Any) -> Any:
+            if not list(Path(model.name_or_path).glob("*.safetensors")):
+                model = model.model_copy(update={"init": "random"})
             with self.device:
-                return load(*args)
+                return load(model, *more)
 
         frozen_base.load_model = on_device
         return frozen_base.FrozenBase(setting.experiment(), data, slots, rank, self.device)

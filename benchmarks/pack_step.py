@@ -1,6 +1,6 @@
 """A pack's step against the bound of any LoRA training: the frozen base's forward, and the gradient of its inputs.
 
-    python benchmarks/pack_step.py [--threads 1] [--device cpu] [--shape small|natural|b1] [--widths 1 2 4 8 16]
+    python benchmarks/pack_step.py [--threads 1] [--device cpu] [--shape small|natural|135m|1b|8b] [--widths 1 2 4 8 16]
 
 For each width: seconds of a step (forward, backward, all optimizers), how many times the throughput of one trial, and
 its ratio to a forward and input-gradient of the base alone over the same tokens with the same attention. Memory is the
@@ -108,7 +108,7 @@ def measured(
 
 def make(folder: Path, options: Any, weights: bool = True) -> tuple[Setting, Any]:
     """A base of random weights, and rows of random tokens of which the second half is the answer. Without `weights`
-    the base draws them as it is loaded."""
+    there is its config alone."""
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -144,11 +144,7 @@ def make(folder: Path, options: Any, weights: bool = True) -> tuple[Setting, Any
     data.chat_template, data.held_out = None, data.eval
     tree = {
         "name": "bench",
-        "model": {
-            "name_or_path": str(folder / "base"),
-            "dtype": options.dtype,
-            "init": "pretrained" if weights else "random",
-        },
+        "model": {"name_or_path": str(folder / "base"), "dtype": options.dtype},
         "data": {"train": "none.jsonl"},
         "method": {"type": "sft"},
         "adapter": {"type": "lora", "r": options.rank, "lora_alpha": 2 * options.rank},

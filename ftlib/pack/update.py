@@ -8,6 +8,7 @@ A trial whose loss or gradient is no number keeps its weights, whatever the othe
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from torch import Tensor
 from ftlib.models.lora_bank import LoraBank
 from ftlib.models.to_device import sent
 
+logger = logging.getLogger(__name__)
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names
 CLIPPING_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds it to a norm before it divides by it
 
@@ -33,6 +35,7 @@ class Tenant:
     optimizer: torch.optim.AdamW
     limit: float
     moments: dict[str, Tensor] = field(default_factory=dict, init=False)  # [D] of each of MOMENTS
+    steps: int = field(default=0, init=False)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -47,6 +50,7 @@ class Tenant:
 
     def begin(self, moments: Sequence[Tensor]) -> None:
         """Moves in, before its first step: the optimizer's state is views into `moments`, [D] each, and zero."""
+        self.steps = 0
         self.moments = {name: moment.zero_() for name, moment in zip(MOMENTS, moments, strict=True)}
         assert self.row.grad is not None
         for part in self._parts():
@@ -57,6 +61,7 @@ class Tenant:
 
     def go_on(self, step: int, moments: Mapping[str, Tensor]) -> None:
         """Continues after so many steps, with the moments that they left, [D] each."""
+        self.steps = step
         for name, moment in moments.items():
             self.moments[name].copy_(moment)
         for part in self._parts():
@@ -64,12 +69,6 @@ class Tenant:
 
     def ready(self) -> None:
         """The gradients are complete; before their norm is taken."""
-
-    def next_step(self) -> int:
-        """Counts a step that torch does not: its number, from 1."""
-        for part in self._parts():
-            self.optimizer.state[part]["step"] += 1
-        return int(self.optimizer.state[part]["step"])
 
     def _parts(self) -> Iterator[Tensor]:
         return (part for group in self.groups for part in group["params"])
@@ -113,6 +112,7 @@ class OneByOne:
             values[0, slot] = loss
             values[1, slot] = torch.nn.utils.clip_grad_norm_([tenant.row], tenant.limit, foreach=False)
             if values[:, slot].isfinite().all():
+                tenant.steps += 1
                 tenant.optimizer.step()
             self.bank.grads[slot].zero_()
         return Numbers(values)
@@ -169,7 +169,8 @@ IDLE = [0.0] * 9  # the options of a slot whose step is not due
 
 def _row(tenant: Tenant) -> list[float]:
     """What the next step of a slot computes with, in the order of `_adamw`."""
-    group, step = tenant.groups[0], tenant.next_step()
+    tenant.steps += 1
+    group, step = tenant.groups[0], tenant.steps
     (beta1, beta2), rate = group["betas"], group["lr"]
     return [
         1.0,
@@ -216,7 +217,7 @@ def _adamw(
     gradient = grads * (limit / (values[1].unsqueeze(1) + CLIPPING_EPSILON)).clamp(max=1.0)
     moved, squared = torch.lerp(first, gradient, to_first), torch.lerp(second, gradient * gradient, to_second)
     if own is not None:
-        rate, decay = rate * own[0], own[1]
+        rate, decay, goes = rate * own[0], own[1], goes & (own[0] > 0)
     stepped = weights * (1 - rate * decay) - rate * mean * moved / (squared.sqrt() * root + epsilon)
     weights.copy_(torch.where(goes, stepped, weights))
     first.copy_(torch.where(goes, moved, first))
@@ -225,6 +226,26 @@ def _adamw(
 
 
 def _on(device: torch.device) -> Callable[..., None]:
-    """`_adamw`; of a CUDA device as one kernel, which reads and writes each number once."""
-    compiled: Callable[..., None] = torch.compile(_adamw, dynamic=True) if device.type == "cuda" else _adamw
-    return compiled
+    """`_adamw`; for CUDA compiled to one kernel, which reads and writes each number once."""
+    return _OrPlain(torch.compile(_adamw, dynamic=False), _adamw) if device.type == "cuda" else _adamw
+
+
+class _OrPlain:
+    """What torch's compiler makes of a function; where it cannot (Triton wants a C compiler), the function, and that is
+    said."""
+
+    def __init__(self, compiled: Callable[..., None], plain: Callable[..., None]) -> None:
+        self.compiled: Callable[..., None] | None = compiled
+        self.plain = plain
+
+    def __call__(self, *args: Any) -> None:
+        if self.compiled is not None:
+            try:
+                return self.compiled(*args)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # before anything is computed
+                reason = str(error).strip().partition("\n")[0]
+                logger.warning("the optimizer's step is not compiled, which costs memory and time: %s", reason)
+                self.compiled = None
+        return self.plain(*args)
