@@ -138,7 +138,7 @@ BASES = (
     "the base is a decoder that drops weights of its attention (GPT-2 does, unless model.config.attn_pdrop is 0.0)",
     "an adapted layer of the base is not linear",
     "the base is a classifier whose head is not made of linear layers named 'score' or 'classifier'",
-    "a layer beside the head is missing in the base's files (DistilBERT's pre_classifier), and train.seed is swept",
+    "a layer beside the head is missing in the base's files (a pooler), and train.seed, which draws it, is swept",
 )
 
 

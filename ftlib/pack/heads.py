@@ -19,7 +19,7 @@ from ftlib.pack.encoder_attention import current
 
 @dataclass(frozen=True)
 class ClassifierHead:
-    """`name` is the module that PEFT saves whole, `layers` are its linear layers."""
+    """`name` is how PEFT finds the modules that it saves whole, `layers` are their linear layers."""
 
     name: str
     layers: tuple[str, ...]
@@ -29,14 +29,23 @@ class ClassifierHead:
     def of(cls, model: Any) -> ClassifierHead | None:
         """The head of a classifier; None where it is none that is made of linear layers alone."""
         for name, reads_first in (("score", False), ("classifier", True)):
-            head = getattr(model, name, None)
-            if head is None:
-                continue
-            layers = {part: layer for part, layer in head.named_modules(prefix=name) if isinstance(layer, nn.Linear)}
-            held = {id(weight) for layer in layers.values() for weight in layer.parameters()}
-            if layers and held == {id(weight) for weight in head.parameters()} and (reads_first or name in layers):
-                return cls(name, tuple(layers), reads_first)
+            if hasattr(model, name):
+                saved = [(path, part) for path, part in model.named_modules() if path.endswith(name)]  # as PEFT does
+                layers = [layer for path, part in saved for layer in _linear_layers(path, part)]
+                whole = all(_is_linear_alone(part) for _, part in saved)
+                return cls(name, tuple(layers), reads_first) if whole and (reads_first or layers == [name]) else None
         return None
+
+
+def _linear_layers(path: str, module: nn.Module) -> list[str]:
+    return [name for name, part in module.named_modules(prefix=path) if isinstance(part, nn.Linear)]
+
+
+def _is_linear_alone(module: nn.Module) -> bool:
+    """Whether all that it trains is in linear layers."""
+    linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    held = {id(weight) for part in linear for weight in part.parameters()}
+    return bool(linear) and held == {id(weight) for weight in module.parameters()}
 
 
 def show_first_places(model: Any) -> None:
