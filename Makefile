@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder # tests/conftest.py says what runs beside what
 
-.PHONY: help install stores quickstart test test-all check bench gpu kuberay clean
+.PHONY: help install stores quickstart test test-all check bench gpu gpu-kit gpu-day kuberay clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,12 @@ bench: install ## the benchmarks; their results belong in docs/log.md
 
 gpu: install ## memory and speed of LoRA, QLoRA, full fine-tuning and DPO on one CUDA GPU (a 1B shape, random weights)
 	$(BIN)/python benchmarks/gpu.py
+
+gpu-kit: ## the wheels that a bare CUDA machine lacks, in .kit, and the line that uses them (benchmarks/gpu_day.py)
+	$(PYTHON) benchmarks/gpu_kit.py
+
+gpu-day: install ## all that is to be known of a CUDA device, in eight minutes
+	$(BIN)/python benchmarks/gpu_day.py
 
 kuberay: install ## deploy/kuberay out of cluster.yaml
 	$(BIN)/python -m ftlib.remote.kuberay cluster.yaml deploy/kuberay

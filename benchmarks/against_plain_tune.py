@@ -11,6 +11,7 @@ starts a process for each trial, as Ray Tune does by default; `--reuse` gives it
     asha      as natural, 32 trials, both with ASHA                              dpo       8 trials, 0.5M, batch 4 pairs
     distill   8 trials, a 0.5M student of a 2M teacher, logits at T = 2
     smollm    4 trials x 12 steps, SmolLM2-135M-Instruct, batch 8 of SST-2 as chats (../shared/data), 100 held out
+    minilm    8 trials x 60 steps, all-MiniLM-L6-v2 as a classifier of SST-2, batch 8, 400 held out
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo": {"shape": SMALL, "trials": 8, "batch": 4, "lengths": None, "method": "dpo", "goal": 4},
     "distill": {"shape": SMALL, "trials": 8, "batch": 8, "lengths": None, "method": "distill", "goal": 5},
     "smollm": {"trials": 4, "ratios": [2], "steps": 12, "batch": 8, "method": "sft", "goal": 2},
+    "minilm": {"trials": 8, "ratios": [2], "batch": 8, "method": "classify", "goal": 3},
 }
 RANKS, RATIOS, RATES = [2, 4, 8, 16], [1, 2], [3e-4, 1e-3, 3e-3, 1e-2]
 SMOLLM = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
+MINILM = ROOT / ".cache" / "models" / "minilm-l6-v2"
 REVIEWS = ROOT.parent / "shared" / "data" / "sst2_train.tsv"
 
 
@@ -57,8 +60,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("ours", "plain"))
     options = parser.parse_args()
     for name in options.cases:
-        if "shape" not in CASES[name] and not (SMOLLM.is_dir() and REVIEWS.is_file()):
-            print(f"{name}: left out, since there is no {SMOLLM} or no {REVIEWS}")
+        base = MINILM if CASES[name]["method"] == "classify" else SMOLLM
+        if "shape" not in CASES[name] and not (base.is_dir() and REVIEWS.is_file()):
+            print(f"{name}: left out, since there is no {base} or no {REVIEWS}")
             continue
         case = {"steps": 60} | CASES[name] | {"reuse": options.reuse, "pack": options.pack}
         case |= {"steps": options.steps} if options.steps else {}
@@ -80,7 +84,8 @@ def compare(name: str, case: dict[str, Any], folder: Path, options: Any) -> None
         packed = next((line for line in said.splitlines() if line.startswith("pack width")), "not packed")
         print(f"{name}: ftlib {statistics.median(ours):.1f} s ({packed})", flush=True)
     if plain:
-        print(f"{name}: plain Ray Tune + TRL {statistics.median(plain):.1f} s", flush=True)
+        rival = "Trainer" if case["method"] == "classify" else "TRL"
+        print(f"{name}: plain Ray Tune + {rival} {statistics.median(plain):.1f} s", flush=True)
     if ours and plain:
         ratios = sorted(b / a for a, b in zip(ours, plain, strict=True))
         print(f"{name}: {statistics.median(ratios):.2f}x (goal {case['goal']}x), {options.runs} run(s)", flush=True)
@@ -111,8 +116,17 @@ def make_inputs(folder: Path, case: dict[str, Any]) -> None:
     """The base as `folder`/base, and rows to train on and to evaluate."""
     if "shape" in case:
         make_words(folder, case)
+    elif case["method"] == "classify":
+        (folder / "base").symlink_to(MINILM)
+        rows = [{"text": text.strip(), "label": ("negative", "positive")[int(label)]} for text, label in reviews(2400)]
+        write_rows(folder, {"train": rows[:2000], "eval": rows[2000:]})
     else:
         take_reviews(folder)
+
+
+def reviews(count: int) -> list[list[str]]:
+    """The first so many of SST-2: a sentence, and 0 or 1."""
+    return [line.rsplit("\t", 1) for line in REVIEWS.read_text(encoding="utf-8").splitlines()[:count]]
 
 
 def take_reviews(folder: Path) -> None:
@@ -122,7 +136,6 @@ def take_reviews(folder: Path) -> None:
     file = gguf.gguf_file("model.name_or_path", str(SMOLLM), None)
     assert file is not None
     (folder / "base").symlink_to(gguf.as_folder("model.name_or_path", file))
-    reviews = [line.rsplit("\t", 1) for line in REVIEWS.read_text(encoding="utf-8").splitlines()[:500]]
     rows = [
         {
             "prompt": [
@@ -130,7 +143,7 @@ def take_reviews(folder: Path) -> None:
             ],
             "completion": [{"role": "assistant", "content": ("negative", "positive")[int(label)]}],
         }
-        for text, label in reviews
+        for text, label in reviews(500)
     ]
     write_rows(folder, {"train": rows[:400], "eval": rows[400:]})
 

@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument(
         "--tiny", action="store_true", help="a tiny model on the CPU: tries the script, measures nothing"
     )
+    parser.add_argument("--keep-activations", action="store_true", help="no activation checkpointing")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -115,7 +116,7 @@ def _start(child: str, options: argparse.Namespace, folder: Path) -> str:
     """Runs this script as a child; the last line that it said, where it failed."""
     command = [sys.executable, __file__, "--child", child, "--folder", str(folder)]
     command += ["--steps", str(options.steps), "--batch", str(options.batch), "--length", str(options.length)]
-    command += ["--tiny"] * options.tiny
+    command += ["--tiny"] * options.tiny + ["--keep-activations"] * options.keep_activations
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "FTLIB_HOME": str(folder / "home"),
@@ -157,13 +158,13 @@ def _table(results: list[dict[str, Any]]) -> str:
 
 def _child(options: argparse.Namespace) -> None:
     if options.child == "make":
-        _make(options)
+        make(options)
         return
     result = _train(options.child, options)
     (options.folder / f"{options.child}.json").write_text(json.dumps(result))
 
 
-def _make(options: argparse.Namespace) -> None:
+def make(options: argparse.Namespace) -> None:
     """The base, its tokenizer, and rows that fill `length` tokens."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -212,7 +213,7 @@ def _make(options: argparse.Namespace) -> None:
     (options.folder / "machine.json").write_text(json.dumps({"device": device, "torch": torch.__version__}))
 
 
-def _experiment(case: str, options: argparse.Namespace) -> dict[str, Any]:
+def experiment_of(case: str, options: argparse.Namespace) -> dict[str, Any]:
     sets = CASES[case]
     pairs = sets.get("method", {}).get("type") == "dpo"
     batch = max(1, options.batch // 2) if pairs else options.batch
@@ -236,7 +237,7 @@ def _experiment(case: str, options: argparse.Namespace) -> dict[str, Any]:
             "per_device_train_batch_size": batch,
             "per_device_eval_batch_size": batch,
             "lr_scheduler_type": "constant",
-            "activation_checkpointing": True,
+            "activation_checkpointing": not options.keep_activations,
             "logging_steps": 1,
             "eval_strategy": "end",
         },
@@ -255,8 +256,8 @@ def _train(case: str, options: argparse.Namespace) -> dict[str, Any]:
     from ftlib.training.estimate import estimate
     from ftlib.training.trial import run_trial
 
-    context.PACKAGES = tuple(name for name in context.PACKAGES if _is_installed(name))  # a trial needs no ray
-    experiment = Experiment.parse(_experiment(case, options))
+    context.PACKAGES = tuple(name for name in context.PACKAGES if is_installed(name))  # a trial needs no ray
+    experiment = Experiment.parse(experiment_of(case, options))
     data = prepare(experiment.data, experiment.method.rows, load_tokenizer(experiment.model))
     foretold = estimate(experiment, data.report)
     run = Run.create(experiment.storage, case, "", {"experiment": experiment.to_dict()})
@@ -280,7 +281,7 @@ def _train(case: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
     try:
         return bool(version(name))
     except PackageNotFoundError:

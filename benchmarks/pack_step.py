@@ -1,6 +1,6 @@
 """A pack's step against the bound of any LoRA training: the frozen base's forward, and the gradient of its inputs.
 
-    python benchmarks/pack_step.py [--threads 1] [--device cpu] [--shape small|natural|b1] [--widths 1 2 4 8 16]
+    python benchmarks/pack_step.py [--threads 1] [--device cpu] [--shape small|natural|135m|1b|8b] [--widths 1 2 4 8 16]
 
 For each width: seconds of a step (forward, backward, all optimizers), how many times the throughput of one trial, and
 its ratio to a forward and input-gradient of the base alone over the same tokens with the same attention. Memory is the
@@ -34,6 +34,9 @@ SHAPES: dict[str, Any] = {
     "small": ((64, 176, 8, 4, 2, 1024), 4, 32),
     "natural": ((128, 352, 4, 4, 2, 1024), 8, None),
     "b1": ((2048, 5632, 22, 32, 8, 32000), 1, 512),
+    "135m": ((576, 1536, 30, 9, 3, 49152), 8, 256),  # SmolLM2
+    "1b": ((2048, 8192, 16, 32, 8, 128256), 2, 512),  # Llama 3.2
+    "8b": ((4096, 14336, 32, 32, 8, 128256), 1, 512),  # Llama 3.1
 }
 
 
@@ -52,38 +55,65 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     folder = Path(tempfile.mkdtemp(prefix="ftlib-pack-"))
     setting, data = make(folder, options)
+    base = FrozenBase(setting.experiment(), data, 1, options.rank, options.device)
     one = None
     print(f"{options.shape}, rank {options.rank}, {options.threads} threads, {options.device}, {options.dtype}")
     print("width |  step ms |  x one trial | step / bound | tokens/s | memory above the base, MiB (a trial)")
     for width in options.widths:
-        base = FrozenBase(setting.experiment(), data, width, options.rank, options.device)
-        pack = Pack(base, setting)
-        before = memory(options.device)
-        for number in range(width):
-            seed = {"train.seed": number} if options.other_batches else {}
-            pack.join(f"{width}-{number}", {"train.learning_rate": 1e-4 * (number + 1), **seed}, lambda row: None)
-        device, members = base.device, list(pack.members.values())
-        step = timed(pack.tick, device, options.seconds)
-        held = memory(options.device) - before
-        bound = timed(partial(bound_of, base, members), device, options.seconds)
+        found = measured(base, setting, width, options.seconds, options.other_batches)
+        step, held = found["step"], found["memory"] / 2**20
         one = one or step
-        tokens = sum(len(member.block().ids) for member in members)
         print(
-            f"{width:5} | {step * 1e3:8.2f} | {one * width / step:12.2f} | {step / bound:12.2f} | "
-            f"{tokens / step:8.0f} | {held / 2**20:.0f} ({held / 2**20 / width:.1f})",
+            f"{width:5} | {step * 1e3:8.2f} | {one * width / step:12.2f} | {step / found['bound']:12.2f} | "
+            f"{found['tokens'] / step:8.0f} | {held:.0f} ({held / width:.1f})",
             flush=True,
         )
-        if options.profile and width == options.widths[-1]:
-            profile(pack)
-        del pack, base, members
-        gc.collect()
+    if options.profile:
+        profile(packed(base, setting, options.widths[-1], options.other_batches))
 
 
-def make(folder: Path, options: Any) -> tuple[Setting, Any]:
+def packed(base: FrozenBase, setting: Setting, width: int, other_batches: bool) -> Pack:
+    """A pack of so many trials, in place of what the base carried before."""
+    base.bank.resize(width)
+    pack = Pack(base, setting)
+    for number in range(width):
+        seed = {"train.seed": number} if other_batches else {}
+        pack.join(f"{width}-{number}", {"train.learning_rate": 1e-4 * (number + 1), **seed}, lambda row: None)
+    return pack
+
+
+def measured(
+    base: FrozenBase, setting: Setting, width: int, seconds: float, other_batches: bool = False
+) -> dict[str, Any]:
+    """Of a pack of so many trials: seconds of a step and of the bound, tokens of a step, bytes above the base, and how
+    many trials were computed together at the end (memory may have halved it)."""
+    gc.collect()
+    device = base.device
+    before = memory(device)
+    pack = packed(base, setting, width, other_batches)
+    members = list(pack.members.values())
+    step = timed(pack.tick, device, seconds)
+    held, peak = memory(device, peak=True) - before, memory(device, peak=True)
+    bound = timed(partial(bound_of, base, members), device, seconds)
+    tokens = sum(len(member.block().ids) for member in members)
+    return {
+        "step": step,
+        "bound": bound,
+        "tokens": tokens,
+        "memory": held,
+        "peak": peak,
+        "together": pack.width,
+    }
+
+
+def make(folder: Path, options: Any, weights: bool = True) -> tuple[Setting, Any]:
+    """A base of random weights, and rows of random tokens of which the second half is the answer. Without `weights`
+    there is its config alone."""
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     (hidden, inner, layers, heads, kv, vocabulary), rows, tokens = SHAPES[options.shape]
+    tokens = getattr(options, "tokens", tokens)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -94,7 +124,11 @@ def make(folder: Path, options: Any) -> tuple[Setting, Any]:
         num_key_value_heads=kv,
         tie_word_embeddings=True,
     )
-    LlamaForCausalLM(config).to(getattr(torch, options.dtype)).save_pretrained(folder / "base")
+    if weights:
+        LlamaForCausalLM(config).to(getattr(torch, options.dtype)).save_pretrained(folder / "base")
+    else:
+        config.architectures = ["LlamaForCausalLM"]
+        config.save_pretrained(folder / "base")
     tokenizer = Tokenizer(models.WordLevel({"<end>": 0, "<pad>": 1, "a": 2}, unk_token="a"))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>").save_pretrained(
         folder / "base"
@@ -133,10 +167,14 @@ def bound_of(base: FrozenBase, members: list[Any]) -> None:
         member.step, member.rows_of_step = member.step + 1, []
 
 
-def memory(device: str) -> int:
-    if device != "cpu":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def memory(device: torch.device, peak: bool = False) -> int:
+    """Bytes that torch holds on the device, or has held since it was last asked; of a CPU, of the whole process."""
+    if device.type != "cuda":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if peak:
+        return int(torch.cuda.max_memory_allocated(device))
+    torch.cuda.reset_peak_memory_stats(device)
+    return int(torch.cuda.memory_allocated(device))
 
 
 def profile(pack: Pack) -> None:

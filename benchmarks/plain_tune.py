@@ -1,4 +1,5 @@
-"""The rival: a plain, well-written Ray Tune + TRL sweep, one process a trial. Called by against_plain_tune.py."""
+"""The rival: a plain, well-written Ray Tune sweep with TRL, or with transformers' Trainer for classes; one process a
+trial. Called by against_plain_tune.py."""
 
 from __future__ import annotations
 
@@ -14,8 +15,7 @@ from ray.tune.schedulers import ASHAScheduler
 def train(config: dict[str, Any]) -> None:
     import torch
     from datasets import load_dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import TrainerCallback
 
     torch.set_num_threads(1)
     folder, point, steps = config["folder"], config["point"], config["steps"]
@@ -26,7 +26,6 @@ def train(config: dict[str, Any]) -> None:
         "per_device_train_batch_size": config["batch"],
         "learning_rate": point["rate"],
         "lr_scheduler_type": "linear",
-        "max_length": 128,
         "bf16": False,
         "gradient_checkpointing": False,
         "use_cpu": True,
@@ -35,16 +34,8 @@ def train(config: dict[str, Any]) -> None:
         "report_to": [],
         "disable_tqdm": True,
     }
-    parts = {
-        "model": AutoModelForCausalLM.from_pretrained(f"{folder}/base"),
-        "train_dataset": rows["train"],
-        "eval_dataset": rows["eval"],
-        "processing_class": AutoTokenizer.from_pretrained(f"{folder}/base"),
-        "peft_config": LoraConfig(
-            task_type="CAUSAL_LM", r=point["r"], lora_alpha=point["alpha"], target_modules="all-linear"
-        ),
-    }
-    trainer = make(config["method"], folder, arguments, parts)
+    make = classifier if config["method"] == "classify" else writer
+    trainer = make(config["method"], folder, arguments, rows, point)
 
     class Rungs(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -59,7 +50,50 @@ def train(config: dict[str, Any]) -> None:
     tune.report({"eval_loss": metrics["eval_loss"], "step": steps})
 
 
-def make(method: str, folder: str, arguments: dict[str, Any], parts: dict[str, Any]) -> Any:
+def classifier(method: str, folder: str, arguments: dict[str, Any], rows: Any, point: dict[str, Any]) -> Any:
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(f"{folder}/base")
+    labels = sorted(set(rows["train"]["label"]))
+
+    def ready(row: dict[str, Any]) -> dict[str, Any]:
+        ids = tokenizer(row["text"], truncation=True, max_length=128)["input_ids"]
+        return {"input_ids": ids, "labels": labels.index(row["label"])}
+
+    rows = rows.map(ready, remove_columns=["text", "label"])
+    model = AutoModelForSequenceClassification.from_pretrained(f"{folder}/base", num_labels=len(labels))
+    lora = LoraConfig(task_type="SEQ_CLS", r=point["r"], lora_alpha=point["alpha"], target_modules="all-linear")
+    return Trainer(
+        model=get_peft_model(model, lora),
+        args=TrainingArguments(**arguments),
+        train_dataset=rows["train"],
+        eval_dataset=rows["eval"],
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+    )
+
+
+def writer(method: str, folder: str, arguments: dict[str, Any], rows: Any, point: dict[str, Any]) -> Any:
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    arguments |= {"max_length": 128}
+    parts = {
+        "model": AutoModelForCausalLM.from_pretrained(f"{folder}/base"),
+        "train_dataset": rows["train"],
+        "eval_dataset": rows["eval"],
+        "processing_class": AutoTokenizer.from_pretrained(f"{folder}/base"),
+        "peft_config": LoraConfig(
+            task_type="CAUSAL_LM", r=point["r"], lora_alpha=point["alpha"], target_modules="all-linear"
+        ),
+    }
     if method == "dpo":
         from trl import DPOConfig, DPOTrainer
 

@@ -9,6 +9,9 @@ from typing import Any
 from ftlib.config import Experiment
 from ftlib.config.comparable import CHANGES
 from ftlib.config.compat import ANY_PARTS, RULES, Rule, refusals
+from ftlib.config.packs import BASES as PACK_BASES
+from ftlib.config.packs import PER_TRIAL, SHARED_TRAIN
+from ftlib.config.packs import RULES as PACK_RULES
 
 REWARD = {"function": "length", "arguments": {"target": 64}}
 TEACHER = {"type": "distill", "teacher": "a-teacher"}
@@ -112,6 +115,7 @@ def markdown() -> str:
             *(f"{number}. `{rule.key}`: {rule.reason}. Use {rule.instead}." for number, rule in enumerate(RULES, 1)),
             "",
             *_comparisons(),
+            *_packs(),
         ]
     )
 
@@ -137,6 +141,22 @@ def _comparisons() -> Iterable[str]:
         reasons.setdefault(reason, []).append(f"`{key}`")
     yield from (f"- {', '.join(keys)}: {reason}." for reason, keys in reasons.items())
     yield from ("", "`data.train` can be swept where `data.eval` names the rows to evaluate on.", "")
+
+
+def _packs() -> Iterable[str]:
+    """Which sweeps train their trials in packs, and what these may differ in (`packs.py`)."""
+    yield from ("## What is trained in packs", "")
+    yield "`sweep.pack: auto` trains the trials of a sweep in packs ([packs.md](packs.md)). What keeps them out of one:"
+    yield ""
+    yield from (f"- {reason}." for _, reason in PACK_RULES)
+    yield from (f"- {reason}." for reason in PACK_BASES)
+    yield ""
+    yield "Trials of a pack may differ in these keys, and in no other:"
+    yield ""
+    shared = ", ".join(f"`{path}`" for path in SHARED_TRAIN)
+    yield f"- `train.*`, but for {shared}"
+    yield from (f"- `{path}`" for path in PER_TRIAL)
+    yield ""
 
 
 def _markdown(table: Table) -> Iterable[str]:

@@ -5,23 +5,31 @@ What only the base itself can tell (its attention, its logits) is asked by the p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftlib.config.adapters import Lora
-from ftlib.config.methods import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, SimPO
-from ftlib.config.sweep import Choice, Range
+from ftlib.config.methods import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, Reward, SimPO
+from ftlib.config.sweep import Choice, Dimension, Range
 
 if TYPE_CHECKING:
     from ftlib.config.experiment import Experiment
 
-METHODS = (SFT, Pretrain, Classify, DPO, KTO, ORPO, SimPO)
+METHODS = (SFT, Pretrain, Classify, DPO, KTO, ORPO, SimPO, Reward)
 # What trials of one pack may differ in; all else is the base's, the data's or the pack's.
 PER_TRIAL = (
     "adapter.r",
     "adapter.lora_alpha",
     "adapter.lora_dropout",
     "adapter.use_rslora",
+    "adapter.rank_pattern",
+    "adapter.alpha_pattern",
+    "adapter.target_modules",
+    "adapter.layers_to_transform",
+    "adapter.lora_plus_ratio",
+    "adapter.lora_fa",
+    "adapter.use_dora",
     "method.beta",
     "method.label_smoothing",
     "method.loss_type",
@@ -32,6 +40,12 @@ PER_TRIAL = (
     "method.alpha",
     "method.simpo_gamma",
     "method.cpo_alpha",
+    "method.center_rewards_coefficient",
+)
+SHAPING = (  # of these, which layers an adapter has, and what ranks beside `r`
+    "adapter.target_modules",
+    "adapter.layers_to_transform",
+    "adapter.rank_pattern",
 )
 SHARED_TRAIN = (
     "train.optim",
@@ -42,10 +56,19 @@ SHARED_TRAIN = (
 )
 
 
-def _plain_lora(e: Experiment) -> bool:
-    a = e.adapter
-    plain = isinstance(a, Lora) and not (a.use_dora or a.lora_fa or a.lora_plus_ratio or a.rank_pattern)
-    return plain and isinstance(a, Lora) and not a.alpha_pattern and a.init_lora_weights in (True, "gaussian")
+def may_be_dora(e: Experiment) -> bool:
+    """Whether a trial of the sweep can have DoRA's magnitudes."""
+    return _may_be("use_dora", e)
+
+
+def _may_be(key: str, e: Experiment) -> bool:
+    swept = _values(e.sweep.space.get(f"adapter.{key}")) if e.sweep else []
+    return isinstance(e.adapter, Lora) and any(swept or [getattr(e.adapter, key)])
+
+
+def _drops(e: Experiment) -> bool:
+    swept = e.sweep is not None and "adapter.lora_dropout" in e.sweep.space
+    return isinstance(e.adapter, Lora) and (swept or e.adapter.lora_dropout > 0)
 
 
 RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -54,9 +77,20 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "only LoRA adapters share their base's products: use adapter.type: lora",
     ),
     (
-        lambda e: not _plain_lora(e),
-        "slots hold plain A and B: drop use_dora, lora_plus_ratio, lora_fa and the patterns, and use "
-        "init_lora_weights: true or gaussian",
+        lambda e: isinstance(e.adapter, Lora) and e.adapter.init_lora_weights not in (True, "gaussian"),
+        "slots begin with a B of zeros: use init_lora_weights: true or gaussian",
+    ),
+    (
+        lambda e: e.scale.use_gpu and _may_be("lora_fa", e),
+        "LoRA-FA's step is computed on CPUs alone: use lora_fa: false, or scale.use_gpu: false",
+    ),
+    (
+        lambda e: may_be_dora(e) and _drops(e),
+        "DoRA multiplies what is dropped by the base once more: use lora_dropout: 0.0, or use_dora: false",
+    ),
+    (
+        lambda e: may_be_dora(e) and e.model.quantization is not None,
+        "DoRA needs the norms of the base's own weights: use model.quantization: null, or use_dora: false",
     ),
     (
         lambda e: (
@@ -65,7 +99,8 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
                 isinstance(e.method, Distill) and e.method.kind in ("logit", "self") and e.method.task == "language"
             )
         ),
-        "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo, simpo and distill by logits have",
+        "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo, simpo, reward and distill by "
+        "logits have",
     ),
     (lambda e: isinstance(e.method, Classify) and e.method.freeze == "encoder", "'freeze: encoder' trains no adapter"),
     (
@@ -96,6 +131,17 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
 )
 
 
+# What only the base itself can tell; its check (`ftlib.pack.frozen_base`) says which of these it is.
+BASES = (
+    "the base's attention does not go through transformers' attention interface, or caps its scores (Gemma 2)",
+    "the base makes its logits in a way of its own (Granite, Cohere)",
+    "the base is a decoder that drops weights of its attention (GPT-2 does, unless model.config.attn_pdrop is 0.0)",
+    "an adapted layer of the base is not linear",
+    "the base is a classifier whose head is not made of linear layers named 'score' or 'classifier'",
+    "a layer beside the head is missing in the base's files (a pooler), and train.seed, which draws it, is swept",
+)
+
+
 def why_not_packed(experiment: Experiment) -> str | None:
     """Why the trials of this experiment cannot share a base, as a sentence; None where they can."""
     return next(_reasons(experiment), None)
@@ -108,13 +154,31 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
             yield f"trials differ in {path}, which all trials of a pack share: take it out of the space"
 
 
+def shapes(experiment: Experiment) -> list[Lora]:
+    """An adapter for each choice of modules, layers and patterns that trials of the sweep can have."""
+    assert isinstance(experiment.adapter, Lora)
+    space = experiment.sweep.space if experiment.sweep else {}
+    listed = {path: values for path in SHAPING if (values := _values(space.get(path)))}
+    points = itertools.product(*listed.values())
+    return [
+        experiment.adapter.model_copy(
+            update={path.removeprefix("adapter."): value for path, value in zip(listed, point, strict=True)}
+        )
+        for point in points
+    ]
+
+
+def _values(dimension: Dimension | None) -> list[Any]:
+    return dimension.choices if isinstance(dimension, Choice) else []
+
+
 def largest_rank(experiment: Experiment) -> int:
-    """The largest rank that a trial of the sweep can have."""
+    """The largest rank that a layer of a trial of the sweep can have."""
     assert isinstance(experiment.adapter, Lora)
     dimension = experiment.sweep.space.get("adapter.r") if experiment.sweep else None
-    if isinstance(dimension, Choice):
-        return int(max(dimension.choices))
-    return int(dimension.max) if isinstance(dimension, Range) else experiment.adapter.r
+    ranks = [int(dimension.max)] if isinstance(dimension, Range) else _values(dimension) or [experiment.adapter.r]
+    patterned = (rank for shape in shapes(experiment) for rank in shape.rank_pattern.values())
+    return max(*map(int, ranks), *patterned, 1)  # of one alone, max would want a list
 
 
-__all__ = ["largest_rank", "why_not_packed"]
+__all__ = ["BASES", "PER_TRIAL", "RULES", "SHARED_TRAIN", "largest_rank", "may_be_dora", "shapes", "why_not_packed"]

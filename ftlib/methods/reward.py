@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.nn.functional import logsigmoid
 from trl import RewardConfig, RewardTrainer
 
 from ftlib.config import Experiment, Reward
 from ftlib.methods.arguments import training_arguments
 from ftlib.methods.evaluation import ByRows
-from ftlib.methods.table import Table, mean
+from ftlib.methods.pack_losses.reward import summary
+from ftlib.methods.table import Table
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -48,17 +47,7 @@ class _RewardTrainer(ByRows, RewardTrainer):
 
     def summary(self, table: Table) -> dict[str, float]:
         """The numbers of an evaluation, by TRL's names."""
-        chosen, rejected = table["chosen"], table["rejected"]
-        centre = self.args.center_rewards_coefficient or 0.0
-        both = torch.cat([chosen, rejected])
-        return {
-            "loss": mean(centre * (chosen + rejected).square() - logsigmoid(chosen - rejected)),
-            "accuracy": mean((chosen > rejected).double()),
-            "margin": mean(chosen - rejected),
-            "mean_reward": mean(both),
-            "min_reward": float(both.min()),
-            "max_reward": float(both.max()),
-        }
+        return summary(table, self.args.center_rewards_coefficient or 0.0)
 
 
 def _whole(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from ftlib.models.to_device import sent
+
+DRAWS = 2**16  # what 16 bits can be
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """The dropout of one slot in one forward pass. Its mask depends on the trial alone: seed, step, batch, layer."""
+    """The dropout of one slot in one forward pass. Its masks depend on the trial alone: seed, step, batch, layer."""
 
-    p: float
+    p: float  # of the adapter's inputs
     key: tuple[int, ...]  # (seed, step, batch of the step)
     tokens: int  # how many of the M tokens are the trial's own
 
-    def mask(self, layer: int, width: int, like: Tensor) -> Tensor:
-        """[tokens, width]: 0 or 1 / (1 - p), drawn anew and alike whenever it is asked for."""
+    def mask(self, layer: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """0 or 1 / (1 - p) in `shape`, drawn anew and alike whenever it is asked for.
+
+        On a CPU, p is met to 1 / 65536: torch's generator takes 20 ns a number there, and 16 bits of this one 1 ns.
+        """
         digest = hashlib.blake2b(repr((*self.key, layer)).encode(), digest_size=8).digest()
-        generator = torch.Generator(like.device).manual_seed(int.from_bytes(digest, "little") >> 1)
-        kept = torch.empty(self.tokens, width, device=like.device).bernoulli_(1 - self.p, generator=generator)
-        return (kept / (1 - self.p)).to(like.dtype)
+        seed = int.from_bytes(digest, "little") >> 1
+        if like.device.type != "cpu":
+            generator = torch.Generator(like.device).manual_seed(seed)
+            kept = torch.empty(*shape, device=like.device).bernoulli_(1 - self.p, generator=generator)
+            return (kept / (1 - self.p)).to(like.dtype)
+        count, stay = math.prod(shape), max(1, round((1 - self.p) * DRAWS))
+        drawn = np.random.SFC64(seed).random_raw(math.ceil(count / 4)).view(np.uint16)[:count]
+        return torch.from_numpy(drawn < stay).view(*shape).to(like.dtype).mul_(DRAWS / stay)
 
 
 @dataclass
@@ -37,20 +51,38 @@ class Route:
         first = self.slots[0]
         together = list(self.slots) == list(range(first, first + len(self.slots)))
         self.span = slice(first, first + len(self.slots)) if together else None
-        self.drops = any(dropout is not None for dropout in self.dropouts)
+        self._index: Tensor | None = None
+
+    def masks(self, layer: str, x: Tensor, p: float | None = None) -> Tensor | None:
+        """[N, M, width], or [1, M, width] where it is the same for all; None where nothing is dropped. What a trial
+        has fewer than M of stays as it is. `p`: the base's; None is that of each trial's adapter."""
+        drops = [drop if drop is None or p is None else replace(drop, p=p) for drop in self.dropouts]
+        if not any(drop is not None and drop.p for drop in drops):
+            return None
+        shown = drops[:1] if all(drop == drops[0] for drop in drops) else drops
+        masks = torch.ones(len(shown), *x.shape[1:], dtype=x.dtype, device=x.device)
+        for mask, drop in zip(masks, shown, strict=True):
+            if drop is not None and drop.p:
+                mask[: drop.tokens] = drop.mask(layer, (drop.tokens, x.shape[-1]), x)[: len(mask)]
+        return masks
 
     def of(self, stack: Tensor) -> Tensor:
         """The rows of a stack [slots, ...], in the order of the route."""
-        return stack[self.span] if self.span is not None else stack[list(self.slots)]
+        return stack[self.span] if self.span is not None else stack.index_select(0, self.index(stack.device))
 
     def add(self, stack: Tensor, left: Tensor, right: Tensor) -> None:
         """Adds the products left @ right, one a slot, to the rows of a stack."""
         products = bmm(left, right)  # not baddbmm_: into a strided result it multiplies one slot at a time
         if self.span is not None:
             stack[self.span].add_(products)
-            return
-        for slot, update in zip(self.slots, products, strict=True):
-            stack[slot] += update
+        else:
+            stack.index_add_(0, self.index(stack.device), products.to(stack.dtype))
+
+    def index(self, device: torch.device) -> Tensor:
+        """The slots, as numbers on a device. They are sent once, and nothing waits for them."""
+        if self._index is None:
+            self._index = sent(torch.tensor(self.slots), device)
+        return self._index
 
 
 class Mix:

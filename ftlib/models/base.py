@@ -146,9 +146,16 @@ def load_model(model: ModelSection, head: Head = "causal_lm", labels: Sequence[s
         kwargs["quantization_config"] = quantization(model, config)
     local = where(model)
     with _named("model.name_or_path", model.name_or_path):
-        loaded = CLASSES[head].from_pretrained(
-            local, config=config, revision=model.revision, dtype=dtype, use_safetensors=True, **kwargs
+        loaded, found = CLASSES[head].from_pretrained(
+            local,
+            config=config,
+            revision=model.revision,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **kwargs,
         )
+    loaded.drawn = frozenset(found["missing_keys"])  # weights that the files lack
     keep_unpacked(loaded)
     return _with_rows_for_tokens(loaded, model, head)
 

@@ -3,7 +3,8 @@
 A bank has slots. All that a slot trains is one row of `weights` [slots, D] and of `grads` [slots, D]; the matrices of a
 layer, A [slots, in, R] and B [slots, R, out], are views into it. So an optimizer or a gradient norm sees a trial as one
 contiguous vector, a slot is copied or emptied by one row, and adapters of different rank share a product: R is the
-bank's largest rank, and what a smaller adapter does not use stays zero (its gradient is zero too).
+bank's largest rank, and what a smaller adapter does not use stays zero (its gradient is zero too). The same holds for a
+layer that a slot does not adapt at all: its rank there is 0.
 
 Inputs are [N, M, in]: M tokens for each of the N slots that `route` names. The same layer trains packs and serves
 endpoints, where a `Mix` says which slot each row of a batch has. It needs torch and transformers alone; adapters come
@@ -21,32 +22,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ftlib.models.bank_heads import BankHead
 from ftlib.models.bank_routes import Mix, Route, bmm
+from ftlib.models.dora import squared_norms, with_magnitudes
 from ftlib.models.onednn import gradient, is_plain, product
 
 ALIGN = 16  # floats: a part begins where vector instructions do
+MAGNITUDE = "lora_magnitude_vector"  # PEFT's name of what DoRA trains beside A and B
 PREFIX = "base_model.model."  # of PEFT's names
 
 
 @dataclass
 class Part:
-    """One trained matrix: where it lies in a slot's row. `shape` is (rows, columns) of a slot's matrix."""
+    """What is trained of one tensor: where it lies in a slot's row. `shape` is a slot's, a matrix's as (in, out)."""
 
     name: str
     start: int
-    shape: tuple[int, int]
-    rank_dim: int | None  # the dimension that is cut to a slot's rank; None for a head, which has none
+    shape: tuple[int, ...]
+    rank_dim: int | None = None  # the dimension that is cut to a slot's rank; None for a head, which has none
+    layer: int | None = None  # of the bank's
+
+    @property
+    def kind(self) -> str:
+        """A or B; weight or bias of a head; lora_magnitude_vector of DoRA."""
+        return {1: "A", 0: "B", None: self.name.rpartition(".")[2]}[self.rank_dim]
 
     @property
     def size(self) -> int:
-        return self.shape[0] * self.shape[1]
+        return math.prod(self.shape)
+
+    @property
+    def end(self) -> int:
+        return math.ceil((self.start + self.size) / ALIGN) * ALIGN
 
     def of(self, flat: Tensor) -> Tensor:
-        """[slots, rows, columns], a view."""
-        rows, columns = self.shape
-        return flat.as_strided(
-            (len(flat), rows, columns), (flat.stride(0), columns, 1), flat.storage_offset() + self.start
-        )
+        """[slots, *shape], a view."""
+        strides = (self.shape[-1], 1)[-len(self.shape) :]
+        return flat.as_strided((len(flat), *self.shape), (flat.stride(0), *strides), flat.storage_offset() + self.start)
 
 
 class BankLinear(nn.Module):
@@ -70,7 +82,13 @@ class BankLinear(nn.Module):
             return self.base(x)
         if isinstance(bank.route, Mix):
             return self._mixed(x, bank, bank.route)
-        return _Product.apply(x, None if is_plain(self.base) else self.base(x), bank.anchor, self, bank.route)
+        if not any(bank.ranks[slot][self.number] for slot in bank.route.slots):
+            return self.base(x)
+        base = None if is_plain(self.base) else self.base(x)
+        out: Tensor = _Product.apply(x, base, bank.anchor, self, bank.route)
+        if any(bank.has_magnitudes(slot, self.number) for slot in bank.route.slots):
+            return with_magnitudes(out, self, bank, bank.route)
+        return out
 
     def _mixed(self, x: Tensor, bank: LoraBank, mix: Mix) -> Tensor:
         """Without gradients, and without scales: a served bank has them in its B."""
@@ -86,9 +104,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, base: Tensor | None, anchor: Tensor, layer: BankLinear, route: Route) -> Tensor:
         (bank,) = layer._bank
-        a, b = bank.matrices(layer.number, route, x.dtype)
-        scale = route.of(bank.scales).to(x.dtype).view(-1, 1, 1)
-        mask = _masks(route, layer.number, x) if route.drops else None
+        (a, b), scale = bank.matrices(layer.number, x.dtype), bank.scale(layer.number, x.dtype)
+        mask = route.masks(bank.targets[layer.number], x)
         low = bmm(x if mask is None else x * mask, a).mul_(scale)
         shared = x.stride(0) == 0 and len(x) > 1  # every slot sees the same tokens: the base's product is made once
         if base is not None:
@@ -98,17 +115,16 @@ class _Product(torch.autograd.Function):
         else:
             out = product(layer.base, x).baddbmm_(low, b)
         ctx.save_for_backward(x, low, mask)
-        ctx.layer, ctx.route = layer, route
+        ctx.layer, ctx.route, ctx.matrices = layer, route, (a, b, scale)
         return out
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, low, mask = ctx.saved_tensors
         layer, route = ctx.layer, ctx.route
-        (bank,) = layer._bank
-        a, b = bank.matrices(layer.number, route, dy.dtype)
+        (bank,), (a, b, scale) = layer._bank, ctx.matrices
         grad_a, grad_b = bank.gradients(layer.number)
-        dlow = bmm(dy, b.transpose(1, 2)).mul_(route.of(bank.scales).to(dy.dtype).view(-1, 1, 1))
+        dlow = bmm(dy, b.transpose(1, 2)).mul_(scale)
         route.add(grad_b, low.transpose(1, 2), dy)
         route.add(grad_a, (x if mask is None else x * mask).transpose(1, 2), dlow)
         dx = None
@@ -123,36 +139,12 @@ class _Product(torch.autograd.Function):
         return dx, None if is_plain(layer.base) else dy, None, None, None
 
 
-class _Stacked(torch.autograd.Function):
-    """x W of each slot's own whole matrix (a classifier's head); its gradient is added to the bank."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, bank: LoraBank, part: Part, route: Route) -> Tensor:
-        weight = route.of(part.of(bank.weights)).to(x.dtype)
-        ctx.save_for_backward(x, weight)
-        ctx.bank, ctx.part, ctx.route = bank, part, route
-        return bmm(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        ctx.route.add(ctx.part.of(ctx.bank.grads), x.transpose(1, 2), dy)
-        return bmm(dy, weight.transpose(1, 2)), None, None, None, None
-
-
-def _masks(route: Route, layer: int, x: Tensor) -> Tensor:
-    masks = torch.ones(len(route.slots), *x.shape[1:], dtype=x.dtype, device=x.device)
-    for mask, drop in zip(masks, route.dropouts, strict=True):
-        if drop is not None:
-            mask[: drop.tokens] = drop.mask(layer, x.shape[-1], x)
-    return masks
-
-
 @dataclass
 class LoraBank:
     """`slots` adapters over the `targets` (names of linear layers) of `model`, which is changed in place.
 
-    `rank` is R, the largest rank that a slot can have. `heads` are layers that a slot trains whole, its own copy each.
+    `rank` is R, the largest rank that a slot can have. `heads` are linear layers that a slot trains whole, its own copy
+    each. With `dora`, slots may have a magnitude for each row of a layer.
     Weights and gradients are float32 whatever the base computes in. A bank that only serves is `frozen`: it has no
     gradients, and its weights are in `dtype`, that of the base.
     """
@@ -164,27 +156,45 @@ class LoraBank:
     heads: Sequence[str] = ()
     frozen: bool = False
     dtype: torch.dtype = torch.float32
+    dora: bool = False
     route: Route | Mix | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
         self.parts: list[Part] = []
-        size, self.layers = 0, []
+        self.layers = []
         for number, name in enumerate(self.targets):
             base = self.model.get_submodule(name)
             layer = BankLinear(base, self, number)
             _replace(self.model, name, layer)
             self.layers.append(layer)
             inputs, outputs = _shape(base)
-            size = self._add(f"{name}.lora_A.weight", size, (inputs, self.rank), 1)
-            size = self._add(f"{name}.lora_B.weight", size, (self.rank, outputs), 0)
-        self.head_parts = {}
-        for name in self.heads:
-            weight = self.model.get_submodule(name).weight
-            size = self._add(f"{name}.weight", size, (weight.shape[1], weight.shape[0]), None)
-            self.head_parts[name] = self.parts[-1]
-        self.size = size  # D
+            self._add(f"{name}.lora_A.weight", (inputs, self.rank), 1, number)
+            self._add(f"{name}.lora_B.weight", (self.rank, outputs), 0, number)
+        bases: list[Any] = [self.model.get_submodule(name) for name in self.heads]
+        weights = [
+            self._add(f"{name}.weight", (base.in_features, base.out_features))
+            for name, base in zip(self.heads, bases, strict=True)
+        ]
+        self.magnitudes = [
+            self._add(f"{name}.{MAGNITUDE}", (_shape(layer.base)[1],), layer=number)
+            for number, (name, layer) in enumerate(zip(self.targets, self.layers, strict=True))
+            if self.dora
+        ]
+        self.norms = [squared_norms(layer.base) for layer in self.layers if self.dora]
+        self.decayed = self.parts[-1].end  # behind it lie vectors, which weight decay leaves alone
+        biases = [
+            None if base.bias is None else self._add(f"{name}.bias", (base.out_features,))
+            for name, base in zip(self.heads, bases, strict=True)
+        ]
+        self.head_layers = [
+            BankHead(base, self, weight, bias) for base, weight, bias in zip(bases, weights, biases, strict=True)
+        ]
+        for name, head in zip(self.heads, self.head_layers, strict=True):
+            _replace(self.model, name, head)
+        self.size = self.parts[-1].end  # D
         self.resize(self.slots)
+        self._rows: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self.anchor = torch.zeros((), requires_grad=True)  # makes autograd come by where x itself needs no gradient
 
     def resize(self, slots: int) -> None:
@@ -193,33 +203,48 @@ class LoraBank:
         self.weights = self.grads = torch.zeros(0)  # freed before the new ones are taken
         self.weights = torch.zeros(slots, self.size, device=self.device, dtype=self.dtype)
         self.grads = torch.zeros(0 if self.frozen else slots, self.size, device=self.device)
-        self.scales = torch.zeros(slots, device=self.device)
-        self.ranks = [0] * slots
+        self.scales = torch.zeros(slots, len(self.targets), device=self.device)
+        self.ranks = [[0] * len(self.targets) for _ in range(slots)]
+        self.doras = [False] * slots
 
-    def _add(self, name: str, start: int, shape: tuple[int, int], rank_dim: int | None) -> int:
-        self.parts.append(Part(name, start, shape, rank_dim))
-        return math.ceil((start + self.parts[-1].size) / ALIGN) * ALIGN
+    def _add(self, name: str, shape: tuple[int, ...], rank_dim: int | None = None, layer: int | None = None) -> Part:
+        start = self.parts[-1].end if self.parts else 0
+        self.parts.append(Part(name, start, shape, rank_dim, layer))
+        return self.parts[-1]
 
     @contextmanager
     def routed(self, route: Route | Mix | None) -> Iterator[None]:
         """Within, rows of every batch go to the slots of `route`; with None the base answers alone."""
-        before, self.route = self.route, route
+        before = self.route, self._rows
+        self.route, self._rows = route, {}
         try:
             yield
         finally:
-            self.route = before
+            self.route, self._rows = before
 
-    def matrices(self, layer: int, route: Route, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """A [N, in, R] and B [N, R, out] of a layer, in the dtype of the computation."""
-        a, b = self.parts[2 * layer], self.parts[2 * layer + 1]
-        return route.of(a.of(self.weights)).to(dtype), route.of(b.of(self.weights)).to(dtype)
+    def _routed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weights [N, D] and scales [N, layers] of the route's slots, in the dtype of the computation. They are made
+        once, for all layers, forward and backward; where the slots stand side by side in float32, they are views."""
+        if dtype not in self._rows:
+            assert isinstance(self.route, Route)
+            scales = self.route.of(self.scales).to(dtype)
+            self._rows[dtype] = self.route.of(self.weights).to(dtype), scales
+        return self._rows[dtype]
+
+    def matrices(self, layer: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A [N, in, R] and B [N, R, out] of a layer, of the route's slots."""
+        return self.first(layer, len(self.ranks), self._routed(dtype)[0])
+
+    def scale(self, layer: int, dtype: torch.dtype) -> Tensor:
+        """[N, 1, 1]: what a layer's low-rank products are multiplied by, of the route's slots."""
+        return self._routed(dtype)[1][:, layer].view(-1, 1, 1)
 
     def scaled(self, slots: Sequence[int], dtype: torch.dtype) -> Tensor:
         """[len(slots), D] in `dtype`: the weights of these slots, their scales in B, for a `Mix`."""
         weights = self.weights[list(slots)]
         for part in self.parts:
             if part.rank_dim == 0:
-                part.of(weights).mul_(self.scales[list(slots)].view(-1, 1, 1))
+                part.of(weights).mul_(self.scales[list(slots), part.layer].view(-1, 1, 1))
         return weights.to(dtype)
 
     def first(self, layer: int, count: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -231,31 +256,52 @@ class LoraBank:
         """The gradients of a layer's A and B, all slots."""
         return self.parts[2 * layer].of(self.grads), self.parts[2 * layer + 1].of(self.grads)
 
-    def head(self, name: str, x: Tensor) -> Tensor:
-        """Each slot's own head: x [N, rows, hidden] to [N, rows, classes]."""
-        assert isinstance(self.route, Route)
-        return _Stacked.apply(x, self.anchor, self, self.head_parts[name], self.route)
-
     # --- one slot ---------------------------------------------------------------------------------------------
 
     def configure(self, slot: int, r: int, scale: float) -> None:
-        """Gives an empty slot its rank and its scale: lora_alpha / r, or lora_alpha / sqrt(r) of rsLoRA."""
-        if not 1 <= r <= self.rank:
-            raise ValueError(f"rank {r} does not fit into a bank of rank {self.rank}")
+        """Gives an empty slot one rank and one scale for all layers: lora_alpha / r, or lora_alpha / sqrt(r) of
+        rsLoRA."""
+        self.configure_layers(slot, dict.fromkeys(self.targets, (r, scale)))
+
+    def configure_layers(self, slot: int, layers: Mapping[str, tuple[int, float]], dora: bool = False) -> None:
+        """Gives an empty slot the rank and the scale of each layer that it adapts."""
+        if dora and not self.dora:
+            raise ValueError("this bank has no magnitudes")
+        for name, (r, _) in layers.items():
+            if name not in self.targets:
+                raise ValueError(f"this bank has no layer {name}")
+            if not 1 <= r <= self.rank:
+                raise ValueError(f"rank {r} does not fit into a bank of rank {self.rank}")
         self.weights[slot].zero_()
         self.grads[slot : slot + 1].zero_()
-        self.ranks[slot], self.scales[slot] = r, scale
+        self.doras[slot] = dora
+        shapes = [layers.get(name, (0, 0.0)) for name in self.targets]
+        self.ranks[slot] = [r for r, _ in shapes]
+        self.scales[slot] = torch.tensor([scale for _, scale in shapes], device=self.device)
+
+    def has_magnitudes(self, slot: int, layer: int) -> bool:
+        """Whether a slot trains the magnitudes of a layer."""
+        return self.doras[slot] and self.ranks[slot][layer] > 0
+
+    def shape(self, slot: int) -> dict[str, tuple[int, float]]:
+        """The rank and the scale of each layer that a slot adapts."""
+        shapes = zip(self.targets, self.ranks[slot], self.scales[slot].tolist(), strict=True)
+        return {name: (r, scale) for name, r, scale in shapes if r}
 
     def draw(self, slot: int, gaussian: bool = False) -> None:
         """The first weights, in PEFT's order from torch's global generator: a layer's A and B as nn.Linear makes them,
         then A once more (kaiming uniform, or normal with deviation 1/r). B is zero."""
-        r, state = self.ranks[slot], {}
-        for name in self.targets:
-            base = self.model.get_submodule(name)
-            a = nn.Linear(base.in_features, r, bias=False)
-            nn.Linear(r, base.out_features, bias=False)
+        state = {}
+        for name, r, layer in zip(self.targets, self.ranks[slot], self.layers, strict=True):
+            if not r:
+                continue
+            inputs, outputs = _shape(layer.base)
+            a = nn.Linear(inputs, r, bias=False)
+            nn.Linear(r, outputs, bias=False)
             nn.init.normal_(a.weight, std=1 / r) if gaussian else nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
             state[f"{name}.lora_A.weight"] = a.weight.detach()
+        if self.doras[slot]:  # of a B that is zero
+            state |= {part.name: norms.sqrt() for part, norms in zip(self.magnitudes, self.norms, strict=True)}
         self.load(slot, state)
 
     def load(self, slot: int, state: Mapping[str, Tensor], into: Tensor | None = None) -> None:
@@ -264,19 +310,32 @@ class LoraBank:
         flat[slot].zero_()
         for part in self.parts:
             if part.name in state:
-                tensor = state[part.name].t()
-                part.of(flat)[slot, : tensor.shape[0], : tensor.shape[1]] = tensor.to(flat)
+                tensor = state[part.name]
+                tensor = tensor.t() if tensor.dim() == 2 else tensor
+                part.of(flat)[slot][tuple(slice(size) for size in tensor.shape)] = tensor.to(flat)
 
     def state(self, slot: int, of: Tensor | None = None) -> dict[str, Tensor]:
-        """A slot's tensors by their names, in PEFT's shapes, cut to the slot's rank. `of`: the weights, or anything
+        """A slot's tensors by their names, in PEFT's shapes, cut to the slot's ranks. `of`: the weights, or anything
         that lies as they do (gradients, an optimizer's moments)."""
-        flat, r, found = self.weights if of is None else of, self.ranks[slot], {}
+        flat, found = self.weights if of is None else of, {}
         for part in self.parts:
-            matrix = part.of(flat)[slot]
-            if part.rank_dim is not None:
-                matrix = matrix.narrow(part.rank_dim, 0, r)
-            found[part.name] = matrix.t().detach().to("cpu", copy=True).contiguous()
+            view = self.view(slot, part, flat)
+            if view is not None:
+                found[part.name] = view.detach().to("cpu", copy=True).contiguous()
         return found
+
+    def view(self, slot: int, part: Part, flat: Tensor) -> Tensor | None:
+        """What a slot has of a part, in PEFT's shape; None of a layer that it does not adapt."""
+        tensor, r = part.of(flat)[slot], self._rank(slot, part)
+        if r == 0 or (part.kind == MAGNITUDE and not self.doras[slot]):
+            return None
+        if r is not None and part.rank_dim is not None:
+            tensor = tensor.narrow(part.rank_dim, 0, r)
+        return tensor.t() if tensor.dim() == 2 else tensor
+
+    def _rank(self, slot: int, part: Part) -> int | None:
+        """A slot's rank in the layer of a part; None for a head."""
+        return None if part.layer is None else self.ranks[slot][part.layer]
 
     def peft_state(self, slot: int) -> dict[str, Tensor]:
         """The content of PEFT's `adapter_model.safetensors`."""
@@ -297,16 +356,19 @@ class LoraBank:
         for stack in (self.weights, self.scales, *([] if self.frozen else [self.grads])):
             stack[pair] = stack[turned]
         self.ranks[one], self.ranks[other] = self.ranks[other], self.ranks[one]
+        self.doras[one], self.doras[other] = self.doras[other], self.doras[one]
 
     def detach(self) -> None:
         """Puts the model's own layers back."""
         for name, layer in zip(self.targets, self.layers, strict=True):
             _replace(self.model, name, layer.base)
+        for name, head in zip(self.heads, self.head_layers, strict=True):
+            _replace(self.model, name, head.base)
 
     def parameters_of(self, slot: int) -> int:
         """How many numbers a slot trains."""
-        r = self.ranks[slot]
-        return sum(p.size if p.rank_dim is None else p.size // self.rank * r for p in self.parts)
+        views = (self.view(slot, part, self.weights) for part in self.parts)
+        return sum(view.numel() for view in views if view is not None)
 
 
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:

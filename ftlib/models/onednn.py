@@ -15,6 +15,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from transformers.pytorch_utils import Conv1D
 
 ROWS = 16  # for which the layout is chosen; it hardly matters (measured for 1 to 256)
 ROOM = 0.25  # of the free memory may go into a second layout, for gradients
@@ -95,6 +96,18 @@ def freeze_linears(
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, FrozenLinear(layer, gradients))
     return len(fit)
+
+
+def as_linears(model: nn.Module) -> int:
+    """Replaces GPT-2's Conv1D, which keeps its weight as [in, out], by nn.Linear; returns how many."""
+    found = [(name, part) for name, part in model.named_modules() if isinstance(part, Conv1D)]
+    for name, part in found:
+        layer = nn.utils.skip_init(nn.Linear, *part.weight.shape, dtype=part.weight.dtype)
+        layer.weight = nn.Parameter(part.weight.detach().t().contiguous(), requires_grad=False)
+        layer.bias = part.bias
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer)
+    return len(found)
 
 
 def _fits(layer: Any, dtypes: Sequence[torch.dtype]) -> bool:

@@ -31,6 +31,7 @@ from ftlib.pack.member import Member
 from ftlib.pack.row_passes import PLACES, passes
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
+from ftlib.pack.update import update_of
 from ftlib.run.context import EvalPart, Setting
 from ftlib.run.directory import ALL_ROWS, ENDED, Run
 from ftlib.run.layout import BASE
@@ -54,6 +55,7 @@ class Pack:
         self._blocks: OrderedDict[Any, Block] = OrderedDict()
         self._plans: dict[Any, list[list[int]]] = {}
         self.tasks = TaskAnswers(base, setting)
+        self.update = update_of(base.bank)
 
     @property
     def free(self) -> list[int]:
@@ -89,7 +91,8 @@ class Pack:
         trial.path.mkdir(parents=True, exist_ok=True)
         experiment = self.setting.experiment().at(params)
         record = Record(trial, experiment, self.setting, self.base.data)
-        member = Member(trial, experiment, self.base, free[0], record, report, partial(self._block, "train"))
+        blocks = partial(self._block, "train")
+        member = Member(trial, experiment, self.base, free[0], record, report, blocks, self.update)
         self.members[trial_id], self._failed[trial_id] = member, failed
         # A donor at its end left nothing to train, nor did whoever died before its closing evaluation.
         if member.step >= member.order.steps or record.over:
@@ -104,8 +107,9 @@ class Pack:
     def depart(self, trial_id: str) -> None:
         """Saves a trial where it stands, between two batches, and frees its slot: it goes on elsewhere from this
         step."""
-        self.members[trial_id].keep()
-        self.leave(trial_id)
+        member = self.members[trial_id]
+        if self._guarded(member, member.keep):
+            self.leave(trial_id)
 
     # --- one batch of every member ----------------------------------------------------------------------------
 
@@ -114,11 +118,12 @@ class Pack:
 
         Members that `waits` names are left out: the driver has not heard their last evaluations yet.
         """
-        stepped: list[Member] = []
-        for fused in self._fused([member for name, member in self.members.items() if not waits(name)]):
-            for member in self._compute(fused):
-                if self._guarded(member, member.optimize):
-                    stepped.append(member)
+        going = [member for name, member in self.members.items() if not waits(name)]
+        complete = [member for fused in self._fused(going) for member in self._compute(fused)]
+        if not complete:
+            return
+        numbers = self.update.step({member.slot: member.loss for member in complete})
+        stepped = [member for member in complete if self._guarded(member, partial(member.stepped, numbers))]
         due = [member for member in stepped if self._guarded(member, member.evaluates)]
         if due:
             self._evaluate(due)
@@ -170,7 +175,9 @@ class Pack:
         return [member for member, part, block in done if member.went_backward(part, block.tokens)]
 
     def _block(self, split: Split, objective: Objective, rows: list[int], share: bool = True) -> Block:
-        """The places of some rows, made once for all trials that see them."""
+        """The places of some rows, made once for all trials that see them. An encoder's tokens see what comes after
+        them: they share nothing."""
+        share = share and not self.base.is_encoder
         key = (split, objective.variant, tuple(rows), share)
         if key not in self._blocks:
             self._blocks[key] = Block.of(objective.tokens(split, rows), share)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -19,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import set_seed
 
 from ftlib.config import Experiment, Lora
+from ftlib.config.packs import may_be_dora, shapes
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError
 from ftlib.methods.distillation.quality import key, read_quality, retained, write_quality
@@ -26,13 +26,16 @@ from ftlib.methods.distillation.targets import Reader, Targets, Task, targets_ke
 from ftlib.methods.pack_losses import Scored, Tokens
 from ftlib.methods.reference import reference_of
 from ftlib.methods.teacher import cached, check_tokenizers, teacher_of
-from ftlib.models.adapters.build import empty_model
+from ftlib.models.adapters.lora_layers import LoraLayers
 from ftlib.models.adapters.start import read_start
 from ftlib.models.bank_routes import Route
 from ftlib.models.base import count_parameters, identity, load_model, load_tokenizer
 from ftlib.models.lora_bank import LoraBank
-from ftlib.models.onednn import FrozenLinear, freeze_linears
+from ftlib.models.onednn import FrozenLinear, as_linears, freeze_linears
 from ftlib.models.strategies import use_tf32
+from ftlib.pack.base_dropout import attention_dropout, draw_for_each
+from ftlib.pack.encoder_attention import BOTH_WAYS, attending
+from ftlib.pack.heads import ClassifierHead, Drawn, first_position, names_of, show_first_places
 from ftlib.pack.span_attention import ATTENTION, Kept, laid_out
 from ftlib.pack.token_layout import Block, Layout
 from ftlib.run.layout import TOKENIZER
@@ -72,25 +75,49 @@ class FrozenBase:
         self.identity = identity(experiment.model, self.model)
         self.total_parameters = count_parameters(self.model)[0]
         self.model.to(self.device).eval().requires_grad_(False)
-        shape = empty_model(experiment.model, adapter, head)
-        targets = [_plain(name) for name, module in shape.named_modules() if isinstance(module, LoraLayer)]
-        odd = [name for name in targets if not hasattr(self.model.get_submodule(name), "in_features")]
-        if odd or not targets:
-            raise CannotPack(f"{type(self.model).__name__} has adapters on layers that are not linear ({odd[:1]})")
-        self.head = "score" if head == "sequence_classification" else None
-        if self.head and not isinstance(getattr(self.model, "score", None), nn.Linear):
-            raise CannotPack(f"{type(self.model).__name__} has no linear head named 'score'")
-        freeze_linears(self.model, gradients=True, keep=[self.head] if self.head else [])
-        self.bank = LoraBank(self.model, targets, slots, rank, heads=[self.head] if self.head else [])
+        self.transposes = as_linears(self.model) > 0
+        self.layers = LoraLayers(experiment.model, head)
+        targets = self._targets(shapes(experiment))
+        self.head = None if head == "causal_lm" else ClassifierHead.of(self.model)
+        self.drawn = Drawn(self.model, self.head)
+        self._refuse_what_no_pack_computes()
+        freeze_linears(self.model, gradients=True, keep=names_of(self.head))
+        self.bank = LoraBank(self.model, targets, slots, rank, names_of(self.head), dora=may_be_dora(experiment))
         self.body = self.model.base_model
+        self.attention = BOTH_WAYS if self.is_encoder else ATTENTION
+        self.first_position = 0
+        if self.is_encoder:
+            self.model.set_attn_implementation(BOTH_WAYS)
+            show_first_places(self.model)
+            self.first_position = first_position(self.model)
         if experiment.train.activation_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.model.train()  # transformers checkpoints in training only; dropout is the bank's, never the base's
-        self._without_dropout()
+        self.drops = draw_for_each(self.model, self.bank)
         self._expand_at_first_adapted()
         self.start = read_start(Path(adapter.start)) if adapter.start else None
         self._references: dict[tuple[str, str], Tensor] = {}
         self._check()
+
+    def _targets(self, adapters: Sequence[Lora]) -> list[str]:
+        """The layers that one of the adapters has."""
+        modules = dict(self.model.named_modules())
+        found = self.layers.union(adapters, list(modules))
+        all_names = [name for adapter in adapters for name in self.layers.names(adapter)]
+        odd = [name for name in all_names if not hasattr(modules.get(name), "in_features")]
+        if odd or not found:
+            raise CannotPack(f"{type(self.model).__name__} has adapters on layers that are not linear ({odd[:1]})")
+        return found
+
+    def _refuse_what_no_pack_computes(self) -> None:
+        kind, sweep = type(self.model).__name__, self.experiment.sweep
+        if self.experiment.method.head != "causal_lm" and self.head is None:
+            raise CannotPack(f"{kind} has no head of linear layers named 'score' or 'classifier'")
+        if not self.is_encoder and (key := attention_dropout(self.model)):
+            raise CannotPack(f"{kind} drops weights of its attention: set model.config.{key}: 0.0")
+        if self.drawn.beside_heads and sweep and "train.seed" in sweep.space:
+            beside = self.drawn.beside_heads[0]
+            raise CannotPack(f"its files lack {beside}, which each train.seed of the space would draw anew")
 
     # --- forward ----------------------------------------------------------------------------------------------
 
@@ -103,37 +130,36 @@ class FrozenBase:
         `kept` gets the keys and values of each layer.
         """
         layout = Layout.of(blocks, self.device)
-        with laid_out(layout, kept), self.bank.routed(route):
-            hidden = self.body(input_ids=layout.ids, position_ids=layout.positions, use_cache=False).last_hidden_state
-            outputs = self._outputs(layout.pick(hidden.expand(len(blocks), -1, -1)), layout.targets)
+        with laid_out(layout, kept), self._attending(blocks, layout), self.bank.routed(route):
+            outputs = self._outputs(layout, len(blocks))
             counted = zip(blocks, layout.counts, strict=True)
             yield [outputs.scored(n, count, layout, len(block.places)) for n, (block, count) in enumerate(counted)]
 
-    def _outputs(self, picked: Tensor, targets: Tensor) -> _Outputs:
-        if self.head and self.bank.route is not None:
-            name = self.head
-            return _Outputs(lambda hidden: self.bank.head(name, hidden.float()), picked, targets, together=True)
-        head = self._plain_head
-        n, p, _ = picked.shape
-        together = n * p * self.classes <= LOGITS_AT_ONCE
-        dtype = head.dtype if isinstance(head, FrozenLinear) else head.weight.dtype
-        return _Outputs(lambda hidden: head(hidden.to(dtype)), picked, targets, together)
-
     @property
-    def _plain_head(self) -> Any:
-        return self.model.get_submodule(self.head) if self.head else self.model.get_output_embeddings()
+    def is_encoder(self) -> bool:
+        """Whether a text is read at its first token, which has seen all others."""
+        return self.head is not None and self.head.reads_first
+
+    def _attending(self, blocks: Sequence[Block], layout: Layout) -> AbstractContextManager[None]:
+        return attending(blocks, layout) if self.is_encoder else nullcontext()
+
+    def _outputs(self, layout: Layout, trials: int) -> _Outputs:
+        inputs = {"input_ids": layout.ids, "position_ids": layout.positions + self.first_position}
+        if self.is_encoder:
+            return _Outputs(lambda logits: logits, self.model(**inputs).logits, layout.targets, together=True)
+        hidden = self.body(**inputs, use_cache=False).last_hidden_state
+        picked = layout.pick(hidden.expand(trials, -1, -1))
+        if self.head:
+            return _Outputs(self.model.get_submodule(self.head.name), picked, layout.targets, together=True)
+        head = self.model.get_output_embeddings()
+        together = layout.targets.numel() * self.classes <= LOGITS_AT_ONCE
+        dtype = head.dtype if isinstance(head, FrozenLinear) else head.weight.dtype
+        return _Outputs(lambda hidden: head(hidden.to(dtype)), picked, layout.targets, together)
 
     @property
     def classes(self) -> int:
         """How many logits a picked place has: the vocabulary's, or a classifier's."""
-        return int(self._plain_head.out_features)
-
-    def _without_dropout(self) -> None:
-        for module in self.model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            if getattr(module, "attention_dropout", 0):
-                module.attention_dropout = 0.0
+        return int(self.model.config.num_labels if self.head else self.model.get_output_embeddings().out_features)
 
     def _expand_at_first_adapted(self) -> None:
         """Where all trials see one batch, the model runs once up to the part of a layer that holds the first adapter.
@@ -202,18 +228,17 @@ class FrozenBase:
         if self.start is None:
             yield None
             return
-        bank, kept = self.bank, (self.bank.weights[0].clone(), self.bank.scales[0].clone())
+        adapter = self.experiment.adapter
+        assert isinstance(adapter, Lora)
+        bank, kept = self.bank, (self.bank.weights[0].clone(), self.bank.grads[0].clone())
+        shape, dora = bank.shape(0), bank.doras[0]
+        bank.configure_layers(0, self.layers.of(adapter), adapter.use_dora)
         bank.load_peft(0, self.start)
-        bank.scales[0] = self.scale(self.experiment.adapter)
         try:
             yield Route([0])
         finally:
-            bank.weights[0], bank.scales[0] = kept
-
-    @staticmethod
-    def scale(adapter: Any) -> float:
-        """What the product of a slot's A and B is multiplied by."""
-        return float(adapter.lora_alpha / (adapter.r**0.5 if adapter.use_rslora else adapter.r))
+            bank.configure_layers(0, shape, dora)
+            bank.weights[0], bank.grads[0] = kept
 
     def teacher(self, experiment: Experiment) -> tuple[Targets, int, Callable[[dict[str, Any]], dict[str, Any]]]:
         """The teacher's lines of the training rows, how many classes they speak of, and, of an evaluation, what of the
@@ -260,8 +285,11 @@ class FrozenBase:
     def _check(self) -> None:
         """The pack's forward against the model's own on one short text. Raises CannotPack where they differ."""
         length = 9
-        ids = np.arange(length, dtype=np.int64) % max(2, min(self.model.config.get_text_config().vocab_size, 50))
-        tokens = Tokens(ids, np.arange(length), np.zeros(length, dtype=np.int64))
+        vocabulary = self.model.config.get_text_config().vocab_size
+        words = [n for n in range(2 * length) if n != self.pad_token_id and n < vocabulary][:length]
+        ids = np.resize(np.array(words, dtype=np.int64), length)
+        places = np.arange(1 if self.is_encoder else length)
+        tokens = Tokens(ids, places, np.zeros(len(places), dtype=np.int64))
         try:
             with self.computing([Block.of([tokens])], None) as (scored,):
                 ours = scored.logits
@@ -270,13 +298,13 @@ class FrozenBase:
             raise CannotPack(
                 f"{type(self.model).__name__} does not take sequences of several trials: {reason}"
             ) from error
-        if self.head:
+        if self.head and not self.head.reads_first:
             return
         self.model.set_attn_implementation("sdpa")
         try:
-            theirs = self.model(input_ids=torch.from_numpy(ids)[None].to(self.device), use_cache=False).logits[0]
+            theirs = self.model(input_ids=torch.from_numpy(ids)[None].to(self.device)).logits[0]
         finally:
-            self.model.set_attn_implementation(ATTENTION)
+            self.model.set_attn_implementation(self.attention)
         off = float((ours.float() - theirs.float()).abs().max())
         if not off <= 0.02 * float(theirs.float().abs().max()) + 1e-3:
             raise CannotPack(
@@ -326,10 +354,6 @@ class _Outputs:
 
 def _log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     return -cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
-
-
-def _plain(name: str) -> str:
-    return name.removeprefix("base_model.model.")
 
 
 def _padded(examples: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from ftlib.models.to_device import sent
+
 Bags = tuple[Tensor, Tensor]  # which rows a row is the sum of, row after row; and where each row's begin and end
 
 
@@ -60,7 +62,7 @@ def _takers(index: np.ndarray, taken: np.ndarray, counts: np.ndarray) -> np.ndar
 
 def _bags(rows: np.ndarray, counts: np.ndarray, device: torch.device) -> Bags:
     bounds = np.concatenate([[0], np.cumsum(counts)])
-    return torch.from_numpy(rows).to(device), torch.from_numpy(bounds).to(device)
+    return sent(torch.from_numpy(rows), device), sent(torch.from_numpy(bounds), device)
 
 
 def _sums(table: Tensor, bags: Bags) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -90,10 +89,9 @@ def _layers(base: FrozenBase) -> Iterator[_Layer]:
     bank = base.bank
     for a, b, layer in zip(bank.parts[::2], bank.parts[1::2], bank.layers, strict=False):
         yield _Layer(a.shape[0], b.shape[1], layer, (a, b))
-    if base.head:
-        part = bank.head_parts[base.head]
-        yield _Layer(*part.shape, partial(bank.head, base.head), (part,))
-    else:
+    for trained in bank.head_layers:
+        yield _Layer(trained.in_features, trained.out_features, trained, tuple(trained.parts))
+    if not bank.head_layers:
         head: Any = base.model.get_output_embeddings()
         yield _Layer(head.in_features, head.out_features, head, ())
 
@@ -121,12 +119,14 @@ def _rows_of_a_step(base: FrozenBase) -> int:
 def _filled(bank: LoraBank, layer: _Layer, draw: torch.Generator) -> Iterator[None]:
     """All slots have the same weights, so that every trial of a company must come to what one comes to alone."""
     bank.scales.fill_(1.0)
+    bank.ranks = [[bank.rank] * len(bank.targets) for _ in range(bank.slots)]
     for part in layer.trained:
         part.of(bank.weights).copy_(torch.randn(part.shape, generator=draw) * 0.1)
     try:
         yield
     finally:
         bank.scales.zero_()
+        bank.ranks = [[0] * len(bank.targets) for _ in range(bank.slots)]
         for part in layer.trained:
             part.of(bank.weights).zero_()
             part.of(bank.grads).zero_()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,30 @@ from ftlib.models.bank_routes import Dropout
 from ftlib.models.base import where
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.order import Order
+from ftlib.pack.slot_optimizer import tenant_of
 from ftlib.pack.token_layout import Block
+from ftlib.pack.update import MOMENTS, Numbers, Update
 from ftlib.run.directory import Trial
 from ftlib.training.recorder import EMPTY, POSITION, Record, Report, not_finite
 
 OPTIMIZER = "optimizer.safetensors"
 STATE_FILES = (OPTIMIZER, POSITION)  # what a checkpoint holds beyond the weights
-MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class _Step:
+    """A step that is done, and whose loss and norm are not read yet."""
+
+    number: int
+    epoch: float
+    tokens: int
+    rate: float
+    numbers: Numbers
+    logged: int = 0  # the steps that its log is the mean of; 0 for none
 
 
 class Member:
-    """A trial and its slot. The pack computes its batches together with others'; all else is done here, alone."""
+    """A trial and its slot. The pack computes its batches and steps together with others'; all else is done here."""
 
     def __init__(
         self,
@@ -49,6 +63,7 @@ class Member:
         record: Record,
         report: Report,
         blocks: Callable[[Objective, list[int], bool], Block],
+        update: Update,
     ) -> None:
         self.trial, self.experiment, self.base, self.slot = trial, experiment, base, slot
         self.record, self.report, self.blocks = record, report, blocks
@@ -57,28 +72,26 @@ class Member:
         self.adapter, self.train = adapter, experiment.train
         self.objective = objective(experiment, base.data, base)
         self.order = Order(len(base.data.train), experiment.train, self.objective.shuffles)
-        base.bank.configure(slot, adapter.r, base.scale(adapter))
-        self.weights = torch.nn.Parameter(base.bank.weights[slot])
-        self.weights.grad = base.bank.grads[slot]
-        self.optimizer = torch.optim.AdamW(
-            [self.weights],
-            lr=self.train.learning_rate,
-            betas=(self.train.adam_beta1, self.train.adam_beta2),
-            eps=self.train.adam_epsilon,
-            weight_decay=self.train.weight_decay,
-            fused=True,
-        )
+        self.layers = base.layers.of(adapter)
+        if foreign := set(self.layers) - set(base.bank.targets):
+            raise TrialError(f"adapter.target_modules: the pack has no room for an adapter on {min(foreign)}.")
+        if adapter.use_dora and not base.bank.dora:
+            raise TrialError("adapter.use_dora: the pack has no room for magnitudes, which no trial of the sweep has.")
+        base.bank.configure_layers(slot, self.layers, adapter.use_dora)
+        self.tenant = tenant_of(base.bank, slot, adapter, experiment.train)
+        update.take(slot, self.tenant)
         self.step, self.tokens, self.batch = 0, 0, 0  # optimizer steps, tokens seen, batches of this step so far
         self.loss = torch.zeros((), device=base.device)  # since the last log, a sum over steps
         self.logged_at = 0
         self.grad_norm = 0.0
+        self._unread: _Step | None = None
         self.ended = self.finished = False  # trained to its end; and all that is left of it is on disk
         self._begin()
         warmup = self.train.warmup_steps
         steps = self.order.steps
         self.schedule = get_scheduler(
             self.train.lr_scheduler_type,
-            self.optimizer,
+            self.tenant.optimizer,
             num_warmup_steps=math.ceil(steps * warmup) if warmup < 1 else int(warmup),
             num_training_steps=steps,
         )
@@ -104,15 +117,9 @@ class Member:
             self.base.bank.load_peft(self.slot, self.base.start)
             return
         set_seed(self.train.seed)
-        head = {}
-        if self.base.head:
-            layer = self.base.model.get_submodule(self.base.head)
-            kept = layer.weight.data.clone()
-            deviation = getattr(self.base.model.config.get_text_config(), "initializer_range", 0.02)
-            head = {f"{self.base.head}.weight": kept.normal_(0.0, deviation)}
+        heads = self.base.drawn.again()
         self.base.bank.draw(self.slot, gaussian=self.adapter.init_lora_weights == "gaussian")
-        if head:
-            self.base.bank.load(self.slot, self.base.bank.state(self.slot) | head)
+        self.base.bank.load(self.slot, self.base.bank.state(self.slot) | heads)
 
     # --- what the pack computes for it -------------------------------------------------------------------------
 
@@ -137,7 +144,7 @@ class Member:
     @property
     def drops(self) -> bool:
         """Whether it trains with dropout: then each sequence has a mask of its own, and no place serves two of them."""
-        return self.adapter.lora_dropout > 0 and self.objective.adapter_dropout
+        return (self.adapter.lora_dropout > 0 or self.base.drops) and self.objective.adapter_dropout
 
     def dropout(self, tokens: int) -> Dropout | None:
         """The dropout of the next batch, of `tokens` places."""
@@ -163,46 +170,51 @@ class Member:
         self.batch += 1
         return self.batch == len(self.rows_of_step)
 
-    def optimize(self) -> None:
-        """The step over the slot's own weights. Raises TrialError for a loss or a gradient that is no number."""
-        assert self.weights.grad is not None
-        limit = self.train.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_([self.weights], limit if limit else math.inf, foreach=False)
-        loss, self.grad_norm = float(self.loss), float(norm)
-        for name, value in (("loss", loss), ("grad_norm", self.grad_norm)):
-            if not math.isfinite(value):
-                raise TrialError(not_finite(name, value, self.step + 1, self.experiment))
-        self.optimizer.step()
-        self.weights.grad.zero_()
+    def stepped(self, numbers: Numbers) -> None:
+        """The optimizer's step is done. Raises TrialError where the step before it had no number: on a device that is
+        known only now."""
+        self.settle()
         self.step, self.batch, self.rows_of_step = self.step + 1, 0, []
-        self.rate = self.schedule.get_last_lr()[0]
+        rate = self.schedule.get_last_lr()[0]
+        self._unread = _Step(self.step, self.order.epoch(self.step), self.tokens, rate, numbers)
         self.schedule.step()
 
     def evaluates(self) -> bool:
         """Whether an evaluation is due after this step; logs the loss where that is due."""
-        order = self.order
-        due = self.record.due(self.step, order.epoch(self.step), self.tokens, order.steps, order.ends_epoch(self.step))
+        order, done = self.order, self._unread
+        assert done is not None
+        due = self.record.due(self.step, done.epoch, self.tokens, order.steps, order.ends_epoch(self.step))
         if due or self.step % self.train.logging_steps == 0:
-            values = {
-                "loss": float(self.loss) / max(self.step - self.logged_at, 1),
-                "grad_norm": self.grad_norm,
-                "learning_rate": self.rate,
-            }
-            self._add(values)
+            done.logged = max(self.step - self.logged_at, 1)
             self.loss.zero_()
             self.logged_at = self.step
-        if not due and self.record.saves(self.step):
+        saves = not due and self.record.saves(self.step)
+        if due or saves or done.numbers.here:
+            self.settle()
+        if saves:
             self.record.keep(self._stage())
         return due
 
-    def _add(self, values: dict[str, float]) -> bool:
-        return self.record.add(self.step, self.order.epoch(self.step), self.tokens, self.order.steps, values)
+    def settle(self) -> None:
+        """Reads the loss and the norm of the last step, and logs them where that is due. Raises TrialError for one that
+        is no number."""
+        done, self._unread = self._unread, None
+        if done is None:
+            return
+        loss, self.grad_norm = done.numbers.of(self.slot)
+        for name, value in (("loss", loss), ("grad_norm", self.grad_norm)):
+            if not math.isfinite(value):
+                raise TrialError(not_finite(name, value, done.number, self.experiment))
+        if done.logged:
+            values = {"loss": loss / done.logged, "grad_norm": self.grad_norm, "learning_rate": done.rate}
+            self.record.add(done.number, done.epoch, done.tokens, self.order.steps, values)
 
     # --- what it leaves ---------------------------------------------------------------------------------------
 
     def evaluated(self, evaluation: dict[str, float], seconds: float) -> None:
         """Writes the evaluation, the weights and the checkpoint, then reports."""
-        in_vain = self._add({**evaluation, "eval_runtime": round(seconds, 4)})
+        values = {**evaluation, "eval_runtime": round(seconds, 4)}
+        in_vain = self.record.add(self.step, self.order.epoch(self.step), self.tokens, self.order.steps, values)
         self.record.publish(self._stage(), "adapter", partial(self._facts, evaluation), STATE_FILES)
         self.report({**self.record.evaluation, "finished": False})
         self.ended = in_vain or self.step >= self.order.steps
@@ -221,10 +233,12 @@ class Member:
         self.finish()
 
     def keep(self) -> None:
-        """Saves where it stands, without an evaluation; a step that is half done is done again by whoever goes on."""
+        """Saves where it stands, without an evaluation; a step that is half done is done again by whoever goes on.
+        Raises TrialError where the last step had no number."""
         if self.batch:
             self.begin_step_again()
         if self.step:
+            self.settle()
             self.record.keep(self._stage())
 
     def _stage(self) -> Path:
@@ -234,13 +248,13 @@ class Member:
         staged = self.trial.path / ".staging" / f"checkpoint-{self.step}"
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
-        bank, state = self.base.bank, self.optimizer.state[self.weights]
+        bank = self.base.bank
         save_file(bank.peft_state(self.slot), staged / PEFT_WEIGHTS, metadata={"format": "pt"})
         self._peft_config().save_pretrained(str(staged))
         moments = {
             f"{kind}|{name}": tensor
-            for kind in MOMENTS
-            for name, tensor in bank.state(self.slot, state[kind].unsqueeze(0).expand(bank.slots, -1)).items()
+            for kind, moment in self.tenant.moments.items()
+            for name, tensor in bank.state(self.slot, moment.unsqueeze(0).expand(bank.slots, -1)).items()
         }
         save_file(moments, staged / OPTIMIZER)
         position = {
@@ -260,17 +274,30 @@ class Member:
         return LoraConfig(
             task_type=TASKS[self.experiment.method.head],
             base_model_name_or_path=where(self.experiment.model),
-            modules_to_save=[self.base.head] if self.base.head else None,
+            modules_to_save=[self.base.head.name] if self.base.head else None,
             r=adapter.r,
             lora_alpha=adapter.lora_alpha,
             lora_dropout=adapter.lora_dropout,
             use_rslora=adapter.use_rslora,
-            target_modules=sorted({name.rpartition(".")[2] for name in self.base.bank.targets})
-            if adapter.target_modules == "all-linear"
-            else adapter.target_modules,
+            use_dora=adapter.use_dora,
+            target_modules=self._target_modules(),
+            layers_to_transform=adapter.layers_to_transform,
+            rank_pattern=adapter.rank_pattern,
+            alpha_pattern=adapter.alpha_pattern,
+            fan_in_fan_out=self.base.transposes,
             init_lora_weights=True,
             inference_mode=True,
         )
+
+    def _target_modules(self) -> list[str] | str:
+        """The last parts of the layers' names; whole names where others end alike, which have no adapter."""
+        asked, names = self.adapter.target_modules, set(self.layers)
+        if asked != "all-linear":
+            return asked
+        ends = {name.rpartition(".")[2] for name in names}
+        alike = {name for name, _ in self.base.model.named_modules() if name.rpartition(".")[2] in ends}
+        numbered = self.adapter.layers_to_transform is not None
+        return sorted(ends if numbered or alike == names else names)
 
     def _facts(self, evaluation: dict[str, Any]) -> dict[str, Any]:
         trained = self.base.bank.parameters_of(self.slot)
@@ -289,13 +316,13 @@ class Member:
         check_tensors(checkpoint)
         bank.load_peft(self.slot, load_file(checkpoint / PEFT_WEIGHTS))
         moments = load_file(checkpoint / OPTIMIZER)
-        state: dict[str, Any] = {"step": torch.tensor(float(position["step"]), device=self.base.device)}
+        found: dict[str, Tensor] = {}
         for kind in MOMENTS:
             flat = torch.zeros(bank.slots, bank.size, device=self.base.device)
             named = {name: tensor for key, tensor in moments.items() for of, name in [key.split("|", 1)] if of == kind}
             bank.load(self.slot, named, into=flat)
-            state[kind] = flat[self.slot].clone()
-        self.optimizer.state[self.weights] = state
+            found[kind] = flat[self.slot].clone()
+        self.tenant.go_on(position["step"], found)
         self.step, self.tokens = position["step"], position["tokens"]
         self.loss += position["loss"]
         self.logged_at, self.grad_norm = position["logged_at"], position["grad_norm"]

@@ -13,10 +13,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
 from ftlib.pack.gather import Gather
+from ftlib.pack.ragged_attention import HALVES
 from ftlib.pack.token_layout import Layout
 
 ATTENTION = "ftlib_pack"  # our name among transformers' attention implementations
 Kept = list[tuple[Tensor, Tensor]]  # keys and values [N, H, M, d], layer after layer
+RAGGED = False  # on CUDA: until `benchmarks/gpu_day.py`, part attention, has shown there that it is right and pays
 _CURRENT: list[tuple[Layout, Kept | None]] = []
 
 
@@ -42,6 +44,10 @@ def _attention(
     if n == 1 and layout.one is not None:
         layout = layout.one
     window = kwargs.pop("sliding_window", None)
+    if RAGGED and query.dtype in HALVES and query.device.type == "cuda":
+        flat = (_rows(query, None, n), _rows(key, None, n), _rows(value, None, n))
+        whole = layout.ragged.attention(*flat, kwargs.get("scaling"), window)
+        return whole.view(n, m, *whole.shape[1:]), None
     queries, keys, values = _rows(query, layout.queries, n), _rows(key, layout.keys, n), _rows(value, layout.keys, n)
     outputs, at, seen = [], 0, 0
     for group in layout.groups:

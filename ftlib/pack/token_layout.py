@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 
 from ftlib.methods.pack_losses import Tokens
+from ftlib.models.to_device import sent
 from ftlib.pack.gather import Gather
 from ftlib.pack.prefix_trie import Span, apart, together
+from ftlib.pack.ragged_attention import Ragged
 
 BLOCK = 16  # places: matrix kernels give each whole block of this many rows the same bits wherever it stands
 
@@ -79,8 +81,8 @@ class Block:
             kinds.setdefault((rounded(span.length), rounded(len(span.path)), span.depth > 0), []).append(span)
         return {
             (queries, keys, deep): (
-                np.stack([_filled(span.path[span.depth :], queries, -1) for span in spans]),
-                np.stack([_filled(span.path, keys, -1) for span in spans]),
+                np.stack([filled(span.path[span.depth :], queries, -1) for span in spans]),
+                np.stack([filled(span.path, keys, -1) for span in spans]),
                 [span.depth for span in spans],
             )
             for (queries, keys, deep), spans in kinds.items()
@@ -131,6 +133,12 @@ class Layout:
     keys: Gather | None  # to the spans' paths, padded
     back: Gather | None  # from the groups' spans to all places
     one: Layout | None  # of the first block alone, where all are alike: layers below the first adapter see one row
+    blocks: tuple[Block, ...]
+
+    @cached_property
+    def ragged(self) -> Ragged:
+        """The spans without their padding, for a kernel that needs none."""
+        return Ragged.of(self.blocks, self.ids.shape[1], self.ids.device)
 
     @classmethod
     def of(cls, blocks: Sequence[Block], device: torch.device) -> Layout:
@@ -140,11 +148,11 @@ class Layout:
         shown = blocks[:1] if alike else blocks
 
         def table(arrays: Sequence[np.ndarray], columns: int) -> Tensor:
-            return torch.from_numpy(np.stack([_filled(array, columns, 0) for array in arrays])).to(device)
+            return sent(torch.from_numpy(np.stack([filled(array, columns, 0) for array in arrays])), device)
 
-        owners = {id(block): torch.from_numpy(block.owners).to(device) for block in blocks}
+        owners = {id(block): sent(torch.from_numpy(block.owners), device) for block in blocks}
         places = len(blocks) * width
-        picked = [_filled(number * width + block.picked, most, places) for number, block in enumerate(blocks)]
+        picked = [filled(number * width + block.picked, most, places) for number, block in enumerate(blocks)]
         groups, queries, keys, back = _attended(blocks, width, device)
         return cls(
             ids=table([block.ids for block in shown], width),
@@ -158,6 +166,7 @@ class Layout:
             keys=keys,
             back=back,
             one=cls.of(blocks[:1], device) if alike and len(blocks) > 1 else None,
+            blocks=tuple(blocks),
         )
 
     def pick(self, hidden: Tensor) -> Tensor:
@@ -192,10 +201,11 @@ def _attended(
 
 
 def _depths(depths: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(depths if len(set(depths)) > 1 else depths[:1], device=device).view(-1, 1, 1, 1)
+    return sent(torch.tensor(depths if len(set(depths)) > 1 else depths[:1]), device).view(-1, 1, 1, 1)
 
 
-def _filled(array: np.ndarray, length: int, filler: int) -> np.ndarray:
+def filled(array: np.ndarray, length: int, filler: int) -> np.ndarray:
+    """An array of this length, whose end is the filler."""
     found = np.full(length, filler, dtype=np.int64)
     found[: len(array)] = array
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ftlib.config import Experiment
-from ftlib.config.packs import RULES, largest_rank, why_not_packed
+from ftlib.config.packs import RULES, largest_rank, shapes, why_not_packed
 
 LORA: dict[str, Any] = {"type": "lora", "r": 8}
 SPACE = {"adapter.r": [4, 16], "train.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
@@ -29,10 +29,14 @@ def experiment(**changes: Any) -> Experiment:
 
 REASONS: list[tuple[dict[str, Any], str]] = [
     ({"adapter": None, "sweep": {"space": {"train.seed": [1, 2]}}}, "only LoRA adapters"),
-    ({"adapter": {"use_dora": True}}, "plain A and B"),
-    ({"adapter": {"rank_pattern": {"q_proj": 4}}}, "plain A and B"),
-    ({"adapter": {"init_lora_weights": "pissa"}}, "plain A and B"),
-    ({"method": {"type": "reward"}}, "no loss for packs"),
+    ({"adapter": {"use_dora": True, "lora_dropout": 0.1}}, "DoRA multiplies what is dropped"),
+    ({"adapter": {"use_dora": True}, "model": {"quantization": "nf4"}}, "DoRA needs the norms"),
+    ({"adapter": {"lora_fa": True}, "scale": {"use_gpu": True}}, "on CPUs alone"),
+    ({"adapter": {"init_lora_weights": "pissa"}}, "a B of zeros"),
+    (
+        {"method": {"type": "grpo", "rewards": [{"function": "length", "arguments": {"target": 9}}]}},
+        "no loss for packs",
+    ),
     ({"method": {"type": "distill", "kind": "feature", "teacher": "t"}}, "no loss for packs"),
     ({"method": {"type": "dpo", "precompute_ref_log_probs": False}}, "precompute_ref_log_probs: true"),
     ({"scale": {"strategy": "ddp", "num_workers": 2}, "sweep": {"scheduler": {"type": "none"}}}, "strategy: single"),
@@ -42,10 +46,7 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"data": {"packing": True}}, "packing: false"),
     ({"train": {"dataloader_num_workers": 2}}, "dataloader_num_workers: 0"),
     ({"sweep": {"space": {"data.packing": [True, False]}}}, "trials differ in data.packing"),
-    (
-        {"sweep": {"space": {"adapter.target_modules": [["q_proj"], ["v_proj"]]}}},
-        "trials differ in adapter.target_modules",
-    ),
+    ({"sweep": {"space": {"adapter.init_lora_weights": [True, "gaussian"]}}}, "trials differ in adapter.init_lora"),
     ({"sweep": {"space": {"train.activation_checkpointing": [True, False]}}}, "trials differ in train.activation"),
 ]
 
@@ -60,7 +61,7 @@ def test_every_rule_has_its_case() -> None:
     assert len(RULES) - len(named) == 1  # 'freeze: encoder' takes no adapter at all, which is refused earlier
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "orpo", "simpo", "classify", "pretrain"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "orpo", "simpo", "classify", "pretrain", "reward"])
 def test_what_can_be_packed(method: str) -> None:
     assert why_not_packed(experiment(method={"type": method})) is None
 
@@ -69,6 +70,22 @@ def test_the_largest_rank_is_the_banks() -> None:
     assert largest_rank(experiment()) == 16
     assert largest_rank(experiment(sweep={"space": {"adapter.r": {"min": 2, "max": 64}}})) == 64
     assert largest_rank(experiment(sweep={"space": {"train.learning_rate": [1e-3]}})) == 8
+
+
+def test_trials_may_adapt_other_layers_with_other_ranks() -> None:
+    space = {
+        "adapter.target_modules": ["all-linear", ["q_proj"]],
+        "adapter.layers_to_transform": [None, [0, 1]],
+        "adapter.rank_pattern": [{}, {"q_proj": 64}],
+        "adapter.lora_plus_ratio": [2.0, 8.0],
+    }
+    made = experiment(sweep={"space": space})
+    assert why_not_packed(made) is None
+    assert largest_rank(made) == 64
+    found = [(shape.target_modules, shape.layers_to_transform) for shape in shapes(made)]
+    assert len(found) == 8
+    assert (["q_proj"], [0, 1]) in found
+    assert shapes(experiment()) == [experiment().adapter]
 
 
 def test_off_may_be_written_as_yaml_reads_it() -> None:

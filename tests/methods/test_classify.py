@@ -17,6 +17,7 @@ from ftlib.run.directory import Run
 from tests.training.test_trial import setting, train
 
 from ..conftest import COLOURS, write_jsonl
+from ..support.encoders import make_encoder
 from .conftest import labelled
 
 
@@ -29,29 +30,7 @@ def classify(quick: dict[str, Any], labelled_file: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BERT, whose tokenizer has no end-of-text token."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("encoder")
-    # Not trained: a trained vocabulary is ordered anew in each process, and with it what random weights can learn.
-    words = sorted({word for row in labelled(80) for word in row["text"].split()})
-    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    BertModel(
-        BertConfig(vocab_size=len(fast), max_position_embeddings=64, initializer_range=0.2, **shape)
-    ).save_pretrained(folder)
-    return folder
+    return make_encoder(tmp_path_factory.mktemp("encoder"), [row["text"] for row in labelled(80)])
 
 
 def test_a_decoder_learns_labels(classify: dict[str, Any], tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def bank_of(ranks: list[int], rank: int = 8, **shape: Any) -> tuple[Net, LoraBan
 
 
 def peft_of(bank: LoraBank, slot: int) -> PeftModel:
-    r = bank.ranks[slot]
+    r = bank.ranks[slot][0]
     model = get_peft_model(Net(), LoraConfig(r=r, lora_alpha=16, target_modules=TARGETS))
     state = {name.replace(".weight", ".default.weight"): part for name, part in bank.peft_state(slot).items()}
     missing = model.load_state_dict(state, strict=False)
@@ -126,7 +126,7 @@ def test_dropout_is_drawn_from_the_trial_alone() -> None:
     assert torch.equal(alone[0], among)
     with bank.routed(Route([0], [Dropout(0.5, (7, 4, 0), 16)])):
         assert not torch.equal(alone, net(x))
-    mask = drop.mask(0, 4000, x)
+    mask = drop.mask("first", (16, 4000), x)
     assert mask.mean().item() == pytest.approx(1.0, abs=0.03)
     assert set(mask.unique().tolist()) == {0.0, 2.0}
 

@@ -64,6 +64,9 @@ class Lora(_Begun):
     target_modules: Modules = "all-linear"
     """The linear layers that get an adapter: all-linear (all but the output layer), a list of the last parts of their
     names, or a regular expression over whole names."""
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = None
+    """The numbers of the model's layers that get an adapter, from 0: [10, 11]. null adapts all of them. It does not go
+    together with a regular expression in target_modules."""
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Another rank for some layers: {q_proj: 32}. A key is the last part of a layer's name, or a regular expression for
     the end of it."""
@@ -88,6 +91,11 @@ class Lora(_Begun):
             raise ValueError("lora_fa freezes A, so lora_plus_ratio has nothing to be the ratio to: drop one of them")
         if self.start is not None and self.init_lora_weights is not True:
             raise ValueError("from brings the first weights, and so does init_lora_weights: drop one of them")
+        by_name = self.target_modules == "all-linear" or not isinstance(self.target_modules, str)
+        if self.layers_to_transform is not None and not by_name:
+            raise ValueError(
+                "target_modules is a regular expression, which can name layers itself: drop layers_to_transform"
+            )
         if self.lora_fa and self.use_dora:
             raise ValueError("lora_fa updates pairs of A and B, and use_dora adds a third weight: drop one of them")
         if self.lora_fa and self.init_lora_weights == "mica":

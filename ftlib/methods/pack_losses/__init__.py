@@ -20,6 +20,7 @@ OBJECTIVES: dict[str, str] = {
     "kto": "ftlib.methods.pack_losses.kto",
     "orpo": "ftlib.methods.pack_losses.orpo",
     "simpo": "ftlib.methods.pack_losses.simpo",
+    "reward": "ftlib.methods.pack_losses.reward",
     "distill": "ftlib.methods.pack_losses.distill",
 }
 

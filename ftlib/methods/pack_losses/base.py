@@ -40,6 +40,12 @@ class Tokens:
         return cls.of([*prompt, *answer], counted)
 
 
+def place_of_text(ids: np.ndarray, pad_token_id: int) -> int:
+    """Where a decoder's head reads a text: at its last token that is no padding, as transformers finds it."""
+    real = np.flatnonzero(ids != pad_token_id)
+    return int(real[-1]) if len(real) else len(ids) - 1
+
+
 @dataclass
 class Scored:
     """A batch's outputs at its picked places, sequence after sequence. What an objective does not ask for is not
@@ -69,7 +75,8 @@ class Scored:
     @cached_property
     def counts(self) -> Tensor:
         """[sequences]: how many places each has."""
-        return torch.bincount(self.owners, minlength=self.sequences)
+        ones = torch.ones_like(self.owners)  # not bincount: a device would be asked for the largest first
+        return ones.new_zeros(self.sequences).index_add_(0, self.owners, ones)
 
 
 class Objective:

@@ -1,4 +1,5 @@
-"""Classification by a decoder: weighted cross-entropy of each row's class, read at the last token of its text."""
+"""Classification: weighted cross-entropy of each row's class. A decoder's is read at the last token of the text, an
+encoder's at the first."""
 
 from __future__ import annotations
 
@@ -10,16 +11,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ftlib.methods.class_weights import class_weights
-from ftlib.methods.pack_losses.base import Objective, Scored, Split, Tokens
+from ftlib.methods.pack_losses.base import Objective, Scored, Split, Tokens, place_of_text
 from ftlib.methods.table import Table, mean
 
 
 class Classify(Objective):
     """Rows of `input_ids` and the number of a class. The head is the trial's own, trained whole."""
 
-    def __init__(self, experiment: Any, data: Any, pad_token_id: int) -> None:
+    def __init__(self, experiment: Any, data: Any, pad_token_id: int, reads_first: bool = False) -> None:
         super().__init__(experiment, data)
-        self.pad_token_id = pad_token_id
+        self.pad_token_id, self.reads_first = pad_token_id, reads_first
         self.weights = class_weights(self.method, data)
 
     def tokens(self, split: Split, rows: Sequence[int]) -> list[Tokens]:
@@ -27,8 +28,8 @@ class Classify(Objective):
         for number in rows:
             row = self.row(split, number)
             ids = np.asarray(row["input_ids"], dtype=np.int64)
-            real = np.flatnonzero(ids != self.pad_token_id)  # as transformers finds the end of a text
-            found.append(Tokens(ids, real[-1:] if len(real) else np.array([len(ids) - 1]), np.array([row["labels"]])))
+            place = 0 if self.reads_first else place_of_text(ids, self.pad_token_id)
+            found.append(Tokens(ids, np.array([place]), np.array([row["labels"]])))
         return found
 
     def items(self, rows: Sequence[int], picked: int) -> int:
@@ -83,4 +84,4 @@ def _confusion(table: Table, classes: int) -> np.ndarray:
 
 def make(experiment: Any, data: Any, base: Any) -> Classify:
     """The objective of a classifier."""
-    return Classify(experiment, data, base.pad_token_id)
+    return Classify(experiment, data, base.pad_token_id, base.is_encoder)

@@ -14,6 +14,7 @@ from ftlib.methods.distillation.losses import softened_kl
 from ftlib.methods.distillation.targets import Targets
 from ftlib.methods.pack_losses.base import Scored, Split
 from ftlib.methods.pack_losses.language import Language
+from ftlib.models.to_device import sent
 
 
 class Distill(Language):
@@ -32,7 +33,7 @@ class Distill(Language):
 
     def loss(self, scored: Scored, split: Split, rows: Sequence[int], items: int | None) -> Tensor:
         labelled = super().loss(scored, split, rows, items)
-        said = {name: tensor.to(scored.logits.device) for name, tensor in self.targets.of(list(rows)).items()}
+        said = {name: sent(tensor, scored.logits.device) for name, tensor in self.targets.of(list(rows)).items()}
         kl = softened_kl(
             scored.logits[:, : self.classes],
             said["teacher_values"],

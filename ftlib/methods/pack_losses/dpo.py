@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from ftlib.methods.pack_losses.base import Objective, Scored, Split, Tokens
 from ftlib.methods.table import Table, mean
+from ftlib.models.to_device import sent
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class DPO(Objective):
     def columns(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
         """What a batch's pairs say, each [pairs]."""
         chosen, rejected = scored.sums().chunk(2)
-        reference = self.reference(split)[list(rows)].to(chosen.device)
+        reference = sent(self.reference(split)[list(rows)], chosen.device)
         chosen_tokens, rejected_tokens = scored.counts.chunk(2)
         return {
             "chosen": chosen,

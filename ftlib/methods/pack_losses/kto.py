@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ftlib.methods.pack_losses.base import Objective, Row, Scored, Split, Tokens
 from ftlib.methods.table import Table, mean
+from ftlib.models.to_device import sent
 
 
 class KTO(Objective):
@@ -51,8 +52,8 @@ class KTO(Objective):
     def columns(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
         """What a batch's rows say, each [rows]: log-ratios to the reference of their own answers and of the mismatched
         ones, and whether they are good."""
-        sums, reference = scored.sums(), self.reference(split)[list(rows)].to(scored.owners.device)
-        good = torch.tensor([self.row(split, number)["label"] for number in rows], device=sums.device)
+        sums, reference = scored.sums(), sent(self.reference(split)[list(rows)], scored.owners.device)
+        good = sent(torch.tensor([self.row(split, number)["label"] for number in rows]), sums.device)
         count = len(rows)
         found = {"good": good, "policy": sums[:count], "reference": reference[:, 0]}
         return found | ({"mismatched": sums[count:].detach() - reference[:, 1]} if self.mismatches else {})

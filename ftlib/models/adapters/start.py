@@ -21,7 +21,10 @@ from ftlib.models.adapters.state import PEFT_CONFIG, PEFT_WEIGHTS
 from ftlib.models.base import parent_of, unlike
 from ftlib.run.layout import MANIFEST
 
-SHAPE = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
+SHAPE = (
+    *("r", "lora_alpha", "target_modules", "layers_to_transform"),
+    *("rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
+)
 CLASSIFIES = {"SEQ_CLS": "sorts texts", "CAUSAL_LM": "writes text"}
 
 
