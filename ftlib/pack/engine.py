@@ -27,6 +27,7 @@ from ftlib.methods.table import Table, on_cpu
 from ftlib.models.bank_routes import Route
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
+from ftlib.pack.pace import Pace
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
 from ftlib.run.context import Setting
@@ -43,8 +44,8 @@ PADDED = 1.25  # trials are computed together while their places are at most thi
 class Pack:
     """`width` trials are fused into one pass; more members than that take turns within a tick. It changes no number."""
 
-    def __init__(self, base: FrozenBase, setting: Setting, width: int | None = None) -> None:
-        self.base, self.setting = base, setting
+    def __init__(self, base: FrozenBase, setting: Setting, width: int | None = None, pace: Pace | None = None) -> None:
+        self.base, self.setting, self.pace = base, setting, pace
         self.width = width or base.bank.slots
         self.members: dict[str, Member] = {}
         self._failed: dict[str, Failed] = {}
@@ -109,16 +110,25 @@ class Pack:
 
         Members that `waits` names are left out: the driver has not heard their last evaluations yet.
         """
-        stepped: list[Member] = []
-        for fused in self._fused([member for name, member in self.members.items() if not waits(name)]):
+        started, stepped = time.perf_counter(), list[Member]()
+        passes = self._fused([member for name, member in self.members.items() if not waits(name)])
+        for fused in passes:
             for member in self._compute(fused):
                 if self._guarded(member, member.optimize):
                     stepped.append(member)
+        if self.pace is not None and passes:
+            self._note(self.pace, passes, time.perf_counter() - started)
         due = [member for member in stepped if self._guarded(member, member.evaluates)]
         if due:
             self._evaluate(due)
             for member in due:
                 self._leave_if_finished(member)
+
+    def _note(self, pace: Pace, passes: list[list[tuple[Member, Block]]], seconds: float) -> None:
+        """The width of the next tick, as the pace of this one tells."""
+        fused = [pair for group in passes for pair in group]
+        to_go = max(member.order.steps - member.step for member, _ in fused)
+        self.width = pace.after(max(map(len, passes)), sum(len(block.ids) for _, block in fused), seconds, to_go)
 
     def _fused(self, members: list[Member]) -> list[list[tuple[Member, Block]]]:
         """Members whose batches are computed together: of like size, at most `width` of them."""
@@ -148,6 +158,7 @@ class Pack:
             self._fail(members[0], "out of memory with this trial alone: lower train.per_device_train_batch_size.")
             return []
         self.width = half = len(members) // 2
+        self.pace = None  # wider was tried
         Run(Path(self.setting.run)).log_event("pack_narrowed", width=half, why="out of memory")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

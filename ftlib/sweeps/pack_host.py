@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from ftlib.errors import FtlibError, StorageError
 from ftlib.files.atomic import write_text
 from ftlib.pack.mkl import ask_for_bits
 from ftlib.run.context import Setting
+from ftlib.run.directory import Run
 from ftlib.run.layout import BASE, PACK_ERROR
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How a host opens its pack: with `fixed` slots, or with as many as pay, up to `most`. `baseline`: the untuned base
-    is evaluated before all else. `before` is what the run's first driver measured, where there was one."""
+    """How a host opens its pack: with `fixed` slots, or with as many as the estimate gives, up to `most`. `baseline`:
+    the untuned base is evaluated before all else. `before` is what the first host, or an earlier driver, has found."""
 
     setting: Setting
     most: int
@@ -67,7 +69,7 @@ class Host:
     # --- the pack ---------------------------------------------------------------------------------------------
 
     def open(self, opening: Opening) -> dict[str, Any]:
-        """Loads the base, measures the width, and begins; says what was measured. Asked again, it only answers.
+        """Loads the base, estimates the width, and begins; says what was found. Asked again, it only answers.
 
         Raises CannotPack where this base holds no pack.
         """
@@ -78,7 +80,7 @@ class Host:
         self.opened.wait()
         if self.opening is not None:
             raise self.opening
-        said: dict[str, Any] = self.measured
+        said: dict[str, Any] = self.found
         return said
 
     def _run(self, opening: Opening) -> None:
@@ -119,7 +121,8 @@ class Host:
         from ftlib.pack.engine import Pack
         from ftlib.pack.frozen_base import FrozenBase
         from ftlib.pack.isolation import probe
-        from ftlib.pack.width import Width, depends_on, measure
+        from ftlib.pack.pace import Pace
+        from ftlib.pack.width import Width, depends_on, estimated, places_of
         from ftlib.run.trial_transfer import download, upload
 
         vault.receive()
@@ -131,20 +134,24 @@ class Host:
         download(setting)
         data = load_prepared(Path(setting.data))
         device = "cuda" if experiment.scale.use_gpu else "cpu"
-        of = depends_on(setting, data.hash, opening.most, rank, device, opening.threads)
-        width = Width(fixed, 0.0, 0.0, {}) if fixed else Width.known(opening.before, of)
-        base = FrozenBase(experiment, data, width.width if width else 1, rank, device)
+        of = depends_on(setting, data.hash, rank, device, opening.threads)
+        base = FrozenBase(experiment, data, 1, rank, device)
+        places = places_of(setting, data)
+        if fixed:
+            width = Width(fixed, fixed, places, "asked")
+        else:
+            width = Width.known(opening.before, of, opening.most) or estimated(base, places, opening.most)
+        base.bank.resize(width.slots)
         loaded = time.perf_counter()
-        width = width or measure(base, setting, opening.most, rank)
-        measured = time.perf_counter()
         isolation = probe(base)
         probed = time.perf_counter()
-        self.pack = Pack(base, setting)
+        pace = Pace(width.width, width.slots, partial(self._settled, setting)) if width.found == "estimated" else None
+        self.pack = Pack(base, setting, width.width, pace)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))
             upload(setting, BASE)
         ready = time.perf_counter()
-        self.measured = {
+        self.found = {
             **width.to_dict(),
             "sentence": width.sentence,
             "isolation": isolation.to_dict(),
@@ -155,11 +162,17 @@ class Host:
             "seconds": {
                 "import": started - asked,
                 "load": loaded - started,
-                "measure": measured - loaded,
-                "probe": probed - measured,
+                "probe": probed - loaded,
                 "baseline": ready - probed,
             },
         }
+
+    def _settled(self, setting: Setting, width: int, rates: dict[int, float]) -> None:
+        """Notes which width has been the fastest, for a driver that goes on with the run."""
+        best = max(rates.values())
+        slower = ", ".join(f"width {wide}: {rate / best:.0%}" for wide, rate in sorted(rates.items()) if wide != width)
+        sentence = f"pack width {width}: {rates[width]:,.0f} tokens a second. Of this speed, {slower}."
+        Run(Path(setting.run)).log_event("pack_paced", width=width, rates=rates, of=self.found["of"], sentence=sentence)
 
     def evacuate(self, why: str) -> None:
         """Saves every trial where it stands and sends it away, to go on elsewhere: this machine is about to go."""
