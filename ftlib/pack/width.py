@@ -31,22 +31,17 @@ class Width:
     width: int
     slots: int
     places: int
-    found: str  # "asked", "estimated", or "measured" while an earlier driver's trials trained
+    how: str  # "asked", "estimated", or "measured" while an earlier driver's trials trained
 
     @property
     def sentence(self) -> str:
-        if self.found == "asked":
+        if self.how == "asked" or self.slots == 1:
             return f"pack width {self.slots}"
-        if self.slots == 1:
-            return "pack width 1: one trial at once"
-        those = f"{self.slots} trials train at once"
-        if self.found == "measured":
-            return f"pack width {self.width}: {those}. The width was measured earlier in this run."
         if self.width == 1:
-            batch = f"about {self.places:,} tokens"
-            return f"pack width 1: {those} and take turns. One trial's batch of {batch} keeps the machine busy."
-        tokens = f"about {self.width * self.places:,} tokens"
-        return f"pack width {self.width}: {those}. A pass has {tokens}. This is an estimate: the steps measure it."
+            batch = f"one trial's batch of about {self.places:,} tokens keeps the machine busy"
+            return f"pack width 1 ({self.how}): {self.slots} trials take turns, since {batch}"
+        tokens = f"about {self.width * self.places:,} tokens a pass"
+        return f"pack width {self.width} ({self.how}): {self.slots} trials train at once, {tokens}"
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "sentence": self.sentence}
@@ -88,7 +83,7 @@ def estimated(base: FrozenBase, places: int, most: int) -> Width:
 
 
 def _free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
 
 
 def places_of(setting: Setting, data: Prepared) -> int:

@@ -145,7 +145,7 @@ class Host:
         loaded = time.perf_counter()
         isolation = probe(base)
         probed = time.perf_counter()
-        pace = Pace(width.width, width.slots, partial(self._settled, setting)) if width.found == "estimated" else None
+        pace = Pace(width.width, width.slots, partial(self._settled, setting)) if width.how == "estimated" else None
         self.pack = Pack(base, setting, width.width, pace)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))

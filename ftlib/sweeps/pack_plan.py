@@ -138,7 +138,7 @@ def open_packs(
         return None
     hosts.opening = replace(opening, most=found["slots"], before=found)  # others have no more than the first
     write_json(run.path / PACK_FILE, {**begun, "hosts": number, "found": found})
-    sentence = found["sentence"] + (f" There are {number} such packs." if number > 1 else "")
+    sentence = found["sentence"] + (f", {number} of them" if number > 1 else "")
     run.log_event("packed", width=found["width"], slots=found["slots"], hosts=number, sentence=sentence)
     say(sentence)
     hosts.look()
@@ -147,11 +147,11 @@ def open_packs(
 
 def _found_before(run: Run, begun: dict[str, Any]) -> dict[str, Any] | None:
     """What the first host of an earlier driver found, with the width that its trials then measured."""
-    found: dict[str, Any] | None = begun.get("found")
+    found: dict[str, Any] = begun.get("found") or {}
     for event in run.events() if found else ():
         if event["event"] == "pack_paced" and event["of"] == found["of"]:
             found = {**found, "width": event["width"], "rates": event["rates"]}
-    return found
+    return found or None
 
 
 def _tell(run: Run, event: str, **details: Any) -> None:

@@ -36,7 +36,7 @@ def base(parameters: int = 1000) -> Any:
 def test_a_pass_keeps_the_machine_busy(places: int, most: int, expected: tuple[int, int]) -> None:
     found = estimated(base(), places, most)
     assert (found.width, found.slots) == expected
-    assert f"pack width {found.width}: {found.slots} trials train at once" in found.sentence
+    assert f"pack width {found.width} (estimated): {found.slots} trials t" in found.sentence
 
 
 def test_slots_are_bounded_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
