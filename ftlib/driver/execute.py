@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ftlib.driver.listener import SILENT, Listener
 from ftlib.driver.outcome import Outcome, has_ended, planned
 from ftlib.driver.prepare import prepared
+from ftlib.models.lean_imports import uncollected
 
 if TYPE_CHECKING:
     from ftlib.config import Experiment
@@ -132,8 +133,9 @@ def _begin() -> None:
 
 
 def _import_libraries() -> None:
-    for name in ("ftlib.sweeps.sweep", "ftlib.data", "ftlib.models.adapters.build"):
-        import_module(name)
+    with uncollected():
+        for name in ("ftlib.sweeps.sweep", "ftlib.data", "ftlib.models.adapters.build"):
+            import_module(name)
 
 
 def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:

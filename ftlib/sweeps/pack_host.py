@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.cluster.nodes import here
+from ftlib.config import Experiment
 from ftlib.errors import FtlibError, StorageError
 from ftlib.files.atomic import write_text
+from ftlib.models.lean_imports import uncollected
 from ftlib.pack.mkl import ask_for_bits
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run
@@ -46,9 +48,10 @@ AHEAD = 2  # evaluations that a trial may be ahead of the scheduler's word
 
 
 class Host:
-    """The actor. Importing this file is light; torch comes with `open`."""
+    """The actor. Importing this file is light. While the driver prepares the data, the host imports its libraries, and
+    what a model like that of `resolved`, the experiment, needs of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolved: dict[str, Any] | None = None) -> None:
         ask_for_bits()
         from ftlib.sweeps.packed_trial import Slot
 
@@ -64,7 +67,8 @@ class Host:
         self.evacuated: str | None = None  # why no trial is taken any more
         self.lock = threading.Lock()
         Slot.host = self
-        threading.Thread(target=_import, name="imports", daemon=True).start()  # while the driver prepares the data
+        self.importing = threading.Thread(target=_import, args=(resolved,), name="imports", daemon=True)
+        self.importing.start()
 
     # --- the pack ---------------------------------------------------------------------------------------------
 
@@ -112,6 +116,7 @@ class Host:
 
     def _open(self, opening: Opening) -> None:
         asked = time.perf_counter()
+        self.importing.join()  # transformers changes torch for the moment in which it makes an empty model
         import torch
 
         from ftlib.cluster import vault
@@ -285,7 +290,22 @@ class _NoSlotYet(Exception):
     """A trial came before a slot was free."""
 
 
-def _import() -> None:
-    """Imports ahead of time what a pack needs."""
-    import ftlib.pack.engine
-    import ftlib.pack.width  # noqa: F401
+def _import(resolved: dict[str, Any] | None) -> None:
+    """Imports ahead of time what a pack needs. transformers imports the classes of a model when it meets one."""
+    with uncollected():
+        import ftlib.pack.engine
+        import ftlib.pack.pace
+        import ftlib.pack.width  # noqa: F401
+
+        if resolved is not None:
+            with contextlib.suppress(Exception):  # whatever is wrong, the driver says it
+                _meet(Experiment.parse(resolved))
+
+
+def _meet(experiment: Experiment) -> None:
+    from ftlib.models.adapters.build import empty_model
+    from ftlib.models.base import load_tokenizer
+
+    if (Path(experiment.model.name_or_path) / "config.json").is_file():  # of others, the driver may not be done yet
+        load_tokenizer(experiment.model, experiment.method.head)
+        empty_model(experiment.model, experiment.adapter, experiment.method.head)

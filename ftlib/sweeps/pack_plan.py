@@ -62,7 +62,7 @@ def _new_host(experiment: Experiment) -> Any:
         max_concurrency=2 * MOST + 8,  # each trial waits in a thread of its own
         scheduling_strategy="SPREAD",  # a lost machine takes fewer trials with it
     )
-    return actor.remote()
+    return actor.remote(experiment.to_dict())
 
 
 def _fits(experiment: Experiment) -> int:
