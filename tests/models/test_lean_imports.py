@@ -1,10 +1,13 @@
 """PEFT's import leaves bitsandbytes for later, and that of transformers SciPy; later they are there."""
 
+import gc
 import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
+
+from ftlib.models.lean_imports import uncollected
 
 LOOKS = """
 import sys
@@ -33,3 +36,11 @@ print(scipy.optimize.linear_sum_assignment is not loss.linear_sum_assignment)
 def test_scipy_comes_when_its_function_is_called() -> None:
     done = subprocess.run([sys.executable, "-c", SOLVES], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "[1,", "0]", "True", "True"]
+
+
+def test_imports_look_for_no_garbage() -> None:
+    before = gc.get_freeze_count()
+    with uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > before
