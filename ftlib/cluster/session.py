@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from ftlib.cluster.interrupt import sigterm_is_ctrl_c
-from ftlib.cluster.nodes import NICENESS
+from ftlib.cluster.nodes import NICENESS, WAITING
 from ftlib.cluster.ray_private import lean_node, silence_raylets
 from ftlib.cluster.token import guard_local_cluster
 from ftlib.errors import ConfigError, FtlibError
@@ -20,9 +20,6 @@ from ftlib.errors import ConfigError, FtlibError
 if TYPE_CHECKING:
     from ftlib.config import Experiment
 
-# What OpenMP's threads do between two pieces of work, read by each worker as it imports torch. By default they spin, and
-# beside one busy process each piece waits for a thread that has no core: a packed step took 25 times as long.
-WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
 LONGEST_FOLDER = 107 - len("/session_2026-11-27_10-59-17_123456_1234567/sockets/plasma_store.1")
 
 

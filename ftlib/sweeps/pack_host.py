@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ftlib.cluster.nodes import here
+from ftlib.cluster.nodes import WAITING, here
 from ftlib.config import Experiment
 from ftlib.errors import FtlibError, StorageError
 from ftlib.files.atomic import write_text
@@ -53,6 +53,7 @@ class Host:
 
     def __init__(self, resolved: dict[str, Any] | None = None) -> None:
         ask_for_bits()
+        os.environ.setdefault(*WAITING)  # on a cluster, Ray was started by others
         from ftlib.sweeps.packed_trial import Slot
 
         self.since = time.time()

@@ -281,6 +281,12 @@ def test_a_base_that_cannot_be_packed_is_said(
     assert "use sweep.pack: off" in output
 
 
+def test_a_hosts_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    Host()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
 def test_a_trial_that_was_called_back_before_it_asked_for_its_next_report_hears_so() -> None:
     """Tune sends `train` and, at another trial's word, `stop`: the host's threads may take them in either order."""
     assert Host().next_report("000") == {"left": True}
