@@ -20,15 +20,17 @@ from ftlib.run.context import Setting
 
 BUSY = {"cpu": 2048, "cuda": 16384}  # places of a pass that keep the machine busy: more are hardly faster a place
 COMPARED = 8  # trials at once, at least, though fewer keep the machine busy: a scheduler compares those that train
-FREE = 0.25  # of the free memory, that slots may take
+FREE = {"slots": 0.25, "pass": 0.5}  # of the free memory, that each may take
 BYTES = 16  # of a trained parameter: its weight, its gradient and AdamW's two moments, in float32
 
 
 @dataclass(frozen=True)
 class Width:
-    """`slots` trials train at once, `width` of them in one pass; `places` are those of one trial's batch."""
+    """`slots` trials train at once, `width` of them in one pass, and never more than `widest`. `places` are those of one
+    trial's batch."""
 
     width: int
+    widest: int
     slots: int
     places: int
     how: str  # "asked", "estimated", or "measured" while an earlier driver's trials trained
@@ -52,7 +54,8 @@ class Width:
         if not told or told.get("of") != of:
             return None
         slots = min(told["slots"], most)
-        return cls(min(told["width"], slots), slots, told["places"], "measured" if "rates" in told else "estimated")
+        width, widest = min(told["width"], slots), min(told["widest"], slots)
+        return cls(width, widest, slots, told["places"], "measured" if "rates" in told else "estimated")
 
 
 def depends_on(setting: Setting, data: str, rank: int, device: str, threads: int) -> dict[str, Any]:
@@ -75,15 +78,24 @@ def _processor() -> str:
 def estimated(base: FrozenBase, places: int, most: int) -> Width:
     """Of at most `most` trials: as many slots as keep the machine busy, or as a scheduler compares, or as memory holds,
     such that trials come in waves of like size. One pass computes as many as keep the machine busy."""
+    free = _free_bytes(base.device)
     busy = max(1, math.ceil(BUSY[base.device.type] / places))
-    held = max(1, int(FREE * _free_bytes(base.device) / (BYTES * base.bank.size)))
+    held = max(1, int(FREE["slots"] * free / (BYTES * base.bank.size)))
     slots = min(most, held, max(COMPARED, busy))
     slots = math.ceil(most / math.ceil(most / slots))
-    return Width(min(busy, slots), slots, places, "estimated")
+    widest = max(1, min(slots, int(FREE["pass"] * free / (places * _place_bytes(base)))))
+    return Width(min(busy, widest), widest, slots, places, "estimated")
 
 
 def _free_bytes(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
+
+
+def _place_bytes(base: FrozenBase) -> int:
+    """Bytes of what a place keeps until the backward pass, about: of a layer 34 a hidden unit at 16 bits (Korthikanti
+    et al. 2022, arXiv:2205.05198, the attention scores left out), and the logits with their gradient."""
+    config = base.model.config.get_text_config()
+    return 68 * int(config.hidden_size) * int(config.num_hidden_layers) + 8 * int(config.vocab_size)
 
 
 def places_of(setting: Setting, data: Prepared) -> int:

@@ -144,14 +144,14 @@ class Host:
         base = FrozenBase(experiment, data, 1, rank, device)
         places = places_of(setting, data)
         if fixed:
-            width = Width(fixed, fixed, places, "asked")
+            width = Width(fixed, fixed, fixed, places, "asked")
         else:
             width = Width.known(opening.before, of, opening.most) or estimated(base, places, opening.most)
         base.bank.resize(width.slots)
         loaded = time.perf_counter()
         isolation = probe(base)
         probed = time.perf_counter()
-        pace = Pace(width.width, width.slots, partial(self._settled, setting)) if width.how == "estimated" else None
+        pace = Pace(width.width, width.widest, partial(self._settled, setting)) if width.how == "estimated" else None
         self.pack = Pack(base, setting, width.width, pace)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))

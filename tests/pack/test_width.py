@@ -19,8 +19,10 @@ from tests.training.test_trial import setting
 PLACES = BUSY["cpu"] // 4  # four trials keep the machine busy
 
 
-def base(parameters: int = 1000) -> Any:
-    return SimpleNamespace(device=torch.device("cpu"), bank=SimpleNamespace(size=parameters))
+def base(parameters: int = 1000, hidden: int = 1) -> Any:
+    config = SimpleNamespace(hidden_size=hidden, num_hidden_layers=1, vocab_size=0)
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config))
+    return SimpleNamespace(device=torch.device("cpu"), bank=SimpleNamespace(size=parameters), model=model)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +41,12 @@ def test_a_pass_keeps_the_machine_busy(places: int, most: int, expected: tuple[i
     assert f"pack width {found.width} (estimated): {found.slots} trials t" in found.sentence
 
 
-def test_slots_are_bounded_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_bounds_slots_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(width, "_free_bytes", lambda device: 2**30)
+    found = estimated(base(hidden=2**10), PLACES, 64)  # 34 MiB a trial's pass
+    assert (found.width, found.widest, found.slots) == (4, 8, 8)
+    found = estimated(base(hidden=2**12), PLACES, 64)
+    assert (found.width, found.widest, found.slots) == (3, 3, 8)
     found = estimated(base(2**23), PLACES, 64)  # 128 MiB a slot
     assert (found.width, found.slots) == (2, 2)
     assert estimated(base(2**30), PLACES, 64).slots == 1
@@ -50,13 +56,13 @@ def test_what_was_found_is_known_while_all_is_the_same(tree: dict[str, Any], tmp
     """Through `pack.json`, as a run that is resumed reads it."""
     made = setting(tree, tmp_path)
     data = load_prepared(Path(made.data))
-    found = Width(4, 8, places_of(made, data), "estimated")
+    found = Width(4, 6, 8, places_of(made, data), "estimated")
     of = depends_on(made, data.hash, 4, "cpu", 1)
     write_json(tmp_path / "pack.json", {**found.to_dict(), "of": of})
     told = read_json(tmp_path / "pack.json")
     assert Width.known(told, of, 8) == found
-    assert Width.known(told, of, 3) == Width(3, 3, found.places, "estimated")
-    assert Width.known({**told, "width": 2, "rates": {"2": 1.0}}, of, 8) == Width(2, 8, found.places, "measured")
+    assert Width.known(told, of, 3) == Width(3, 3, 3, found.places, "estimated")
+    assert Width.known({**told, "width": 2, "rates": {"2": 1.0}}, of, 8) == Width(2, 6, 8, found.places, "measured")
     for other in ({"threads": 2}, {"processor": "another"}, {"rank": 8}, {"data": "other rows"}, {"torch": "3.0"}):
         assert Width.known(told, of | other, 8) is None
     assert Width.known(None, of, 8) is None
