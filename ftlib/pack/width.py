@@ -26,7 +26,7 @@ BYTES = 16  # of a trained parameter: its weight, its gradient and AdamW's two m
 
 @dataclass(frozen=True)
 class Width:
-    """`slots` trials train at once, `width` of them in one pass, and never more than `widest`. `places` are those of one
+    """`slots` trials train at once, `width` of them in one pass, never more than `widest`. `places` are those of one
     trial's batch."""
 
     width: int
