@@ -131,7 +131,7 @@ class Pack:
         """The width of the next tick, as the pace of this one tells."""
         fused = [pair for group in passes for pair in group]
         to_go = max(member.order.steps - member.step for member, _ in fused)
-        self.width = pace.after(max(map(len, passes)), sum(len(block.ids) for _, block in fused), seconds, to_go)
+        self.width = pace.after(max(map(len, passes)), [len(block.ids) for _, block in fused], seconds, to_go)
 
     def _fused(self, members: list[Member]) -> list[list[tuple[Member, Block]]]:
         """Members whose batches are computed together: of like size, at most `width` of them."""

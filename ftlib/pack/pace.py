@@ -6,6 +6,7 @@ takes over. It changes no number of a trial (`docs/packs.md`), so nothing is mad
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,24 +20,31 @@ Settled = Callable[[int, dict[int, float]], None]
 
 @dataclass
 class Pace:
-    """`width` is the best known so far; no width beyond `most` is tried. `settled` hears once which width stays, and
-    the places a second of each that was tried."""
+    """`width` is the best known so far; no width beyond `most` is tried. The first tick shows how many places batches
+    have, what they share left out: `busy` of them keep the machine busy (0: nobody knows). `settled` hears once which
+    width stays, and the places a second of each that was tried."""
 
     width: int
     most: int
+    busy: int = 0
     settled: Settled = lambda width, rates: None
     rates: dict[int, float] = field(default_factory=dict, init=False)  # width -> places a second, of its best tick
 
     def __post_init__(self) -> None:
         self._asked = self.width
-        self._others = deque(other for other in (2 * self.width, self.width // 2) if 0 < other <= self.most)
         self._ticks: dict[int, list[float]] = defaultdict(list)
+        self._others = deque(other for other in (2 * self.width, self.width // 2) if 0 < other <= self.most)
 
-    def after(self, wide: int, places: int, seconds: float, to_go: int) -> int:
-        """The width of the next tick, after one whose widest pass had `wide` trials. `to_go` is how many ticks are left
-        to the trials of now."""
+    def after(self, wide: int, places: list[int], seconds: float, to_go: int) -> int:
+        """The width of the next tick, after one whose widest pass had `wide` trials. `places` are those of each trial's
+        batch; `to_go` is how many ticks are left to the trials of now."""
+        if self.busy:
+            self.width = max(1, min(self.most, math.ceil(self.busy * len(places) / sum(places))))
+            self.busy = 0
+            self.__post_init__()
+            return self.width
         if self._others and wide == self._asked:
-            self._ticks[wide].append(places / seconds)
+            self._ticks[wide].append(sum(places) / seconds)
             if len(self._ticks[self._others[0]]) == TICKS:
                 self._decide(self._others.popleft())
         self._asked = self._next(to_go)

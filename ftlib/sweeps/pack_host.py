@@ -128,7 +128,7 @@ class Host:
         from ftlib.pack.frozen_base import FrozenBase
         from ftlib.pack.isolation import probe
         from ftlib.pack.pace import Pace
-        from ftlib.pack.width import Width, depends_on, estimated, places_of
+        from ftlib.pack.width import BUSY, Width, depends_on, estimated, places_of
         from ftlib.run.trial_transfer import download, upload
 
         vault.receive()
@@ -151,7 +151,8 @@ class Host:
         loaded = time.perf_counter()
         isolation = probe(base)
         probed = time.perf_counter()
-        pace = Pace(width.width, width.widest, partial(self._settled, setting)) if width.how == "estimated" else None
+        settled = partial(self._settled, setting)
+        pace = Pace(width.width, width.widest, BUSY[device], settled) if width.how == "estimated" else None
         self.pack = Pack(base, setting, width.width, pace)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))

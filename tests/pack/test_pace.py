@@ -18,10 +18,10 @@ from tests.training.test_trial import setting
 def paced(width: int, most: int, rate: Callable[[int], float], to_go: int = 1000) -> tuple[Pace, list[int]]:
     """A pace after so many ticks, each as fast as `rate` says of its width, and the widths of the ticks."""
     told: list[int] = []
-    pace = Pace(width, most, lambda width, rates: told.append(width))
+    pace = Pace(width, most, settled=lambda width, rates: told.append(width))
     seen = [width]
     for number in range(60):
-        seen.append(pace.after(seen[-1], 1000, 1000 / rate(seen[-1]), to_go - number))
+        seen.append(pace.after(seen[-1], [500, 500], 1000 / rate(seen[-1]), to_go - number))
     assert told == [pace.width][: len(told)]
     return pace, seen
 
@@ -55,6 +55,12 @@ def test_nothing_is_tried_where_it_could_not_pay() -> None:
     pace, seen = paced(4, 64, lambda wide: wide, to_go=int(TICKS / SHARE) - 1)
     assert set(seen) == {4}
     assert pace.rates == {}
+
+
+def test_the_first_tick_tells_how_long_batches_are() -> None:
+    """An estimate from the data counts what rows share once for each row."""
+    assert Pace(1, 8, busy=2000).after(1, [500, 300], 1.0, 10) == 5
+    assert Pace(8, 8, busy=2000).after(8, [4000], 1.0, 10) == 1
 
 
 def test_trials_train_while_widths_are_tried_and_no_bit_changes(tree: dict[str, Any], tmp_path: Path) -> None:
