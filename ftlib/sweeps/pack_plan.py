@@ -24,7 +24,7 @@ from ftlib.sweeps.pack_host import Host, Opening
 from ftlib.sweeps.pack_hosts import Hosts
 from ftlib.training.estimate import estimate
 
-MOST = 64  # slots of a host, whatever is measured
+MOST = 64  # slots of a host, whatever the estimate
 FLOPS_A_PARAMETER = 5  # of a token: forward 2, gradient of the inputs 2, adapters and attention the rest
 FLOPS_A_SECOND = 2e10  # of a core, at the least
 WORTH_SECONDS = 400.0  # of work, by that estimate, that make another host worth its start
@@ -155,7 +155,7 @@ def _found_before(run: Run, begun: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _tell(run: Run, event: str, **details: Any) -> None:
-    """Writes what a host measured into the run's events. What the run promises of isolation is what its weakest host
+    """Writes what a host found into the run's events. What the run promises of isolation is what its weakest host
     gives."""
     run.log_event(event, **details)
     if event == "host_opened":
