@@ -43,7 +43,7 @@ def start(
     _closed_to_others()
     _begin()
     check_resources(experiment)
-    from ftlib.sweeps.sweep import dismiss, first_host
+    from ftlib.sweeps.pack_plan import dismiss, first_host  # light: the host need not wait for what is imported here
 
     hosts = first_host(experiment)  # it imports its libraries while the data is prepared
     try:
