@@ -176,9 +176,9 @@ class Host:
 
     def _settled(self, setting: Setting, width: int, rates: dict[int, float]) -> None:
         """Notes which width has been the fastest, for a driver that goes on with the run."""
-        best = max(rates.values())
-        slower = ", ".join(f"width {wide}: {rate / best:.0%}" for wide, rate in sorted(rates.items()) if wide != width)
-        sentence = f"pack width {width}: {rates[width]:,.0f} tokens a second. Of this speed, {slower}."
+        others = [f"width {wide} makes {rate / rates[width]:.0%} of them" for wide, rate in sorted(rates.items())
+                  if wide != width]  # fmt: skip
+        sentence = f"pack width {width}: {rates[width]:,.0f} tokens a second; {', '.join(others)}"
         Run(Path(setting.run)).log_event("pack_paced", width=width, rates=rates, of=self.found["of"], sentence=sentence)
 
     def evacuate(self, why: str) -> None:
