@@ -14,6 +14,9 @@ import gc
 import json
 import resource
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ import torch
 from ftlib.config import Experiment
 from ftlib.pack.engine import Pack
 from ftlib.pack.frozen_base import FrozenBase
-from ftlib.pack.width import frozen, timed
+from ftlib.pack.token_layout import Block
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 
@@ -165,6 +168,39 @@ def bound_of(base: FrozenBase, members: list[Any]) -> None:
     frozen(base, [member.block() for member in members])
     for member in members:
         member.step, member.rows_of_step = member.step + 1, []
+
+
+def frozen(base: FrozenBase, blocks: list[Block]) -> None:
+    """Forward of the base alone over each trial's places, and the gradient of its embeddings: what LoRA cannot do
+    without."""
+    hook = base.model.get_input_embeddings().register_forward_hook(
+        lambda module, args, out: out.detach().requires_grad_()
+    )
+    try:
+        with base.computing([replace(block) for block in blocks], None) as outputs:  # copies: no batch is shared
+            torch.autograd.backward([scored.logits.float().logsumexp(-1).sum() for scored in outputs])
+    finally:
+        hook.remove()
+
+
+def timed(action: Callable[[], Any], device: torch.device, seconds: float) -> float:
+    """The best of some calls, in seconds, after one to warm up: the others were disturbed."""
+    taken: list[float] = []
+    for number in range(1000):
+        _synchronize(device)
+        started = time.perf_counter()
+        action()
+        _synchronize(device)
+        if number:
+            taken.append(time.perf_counter() - started)
+        if len(taken) >= 3 and sum(taken) > seconds:
+            break
+    return min(taken)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def memory(device: torch.device, peak: bool = False) -> int:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ftlib.models import lean_peft
+from ftlib.models import lean_imports
 
 if TYPE_CHECKING:
     from ftlib.api import Endpoint, Run, Trial, open_run, resume, serve, sweep, train
@@ -23,7 +23,7 @@ __all__ = [
     "train",
 ]
 
-lean_peft.install()
+lean_imports.install()
 
 
 def __getattr__(name: str) -> Any:

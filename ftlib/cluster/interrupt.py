@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE_SECONDS = 30.0  # that trials have to save
+GRACE_SECONDS = 600.0  # that trials have to save: a tick of a large pack, with an evaluation, takes minutes
 SAME_SECONDS = 1.0  # a terminal and a wrapper may both hand on one Ctrl-C
 
 

@@ -17,6 +17,9 @@ from ftlib.run.layout import PLACE
 # Ray gives its workers a niceness of 15: beside any other busy process they get a thirtieth of a core, and a model
 # takes minutes to load.
 NICENESS = ("RAY_worker_niceness", "0")
+# What OpenMP's threads do between two pieces of work; a worker reads it as it imports torch. By default they spin, and
+# beside one busy process each piece waits for a thread that has no core: a packed step took 25 times as long.
+WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
 DOOR_SECONDS = 2.0
 
 

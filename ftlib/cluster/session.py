@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from ftlib.cluster.interrupt import sigterm_is_ctrl_c
-from ftlib.cluster.nodes import NICENESS
+from ftlib.cluster.nodes import NICENESS, WAITING
 from ftlib.cluster.ray_private import lean_node, silence_raylets
 from ftlib.cluster.token import guard_local_cluster
 from ftlib.errors import ConfigError, FtlibError
@@ -29,6 +29,7 @@ def start_ray(cpus: int | None = None) -> None:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault(*NICENESS)
+    os.environ.setdefault(*WAITING)
     silence_raylets()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if os.environ.get("RAY_ADDRESS"):

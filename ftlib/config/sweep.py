@@ -211,7 +211,7 @@ class SweepSection(Section):
     time_budget_s: float | None = Field(default=None, gt=0)
     """Seconds after which the sweep ends. Trials that still train are stopped where they stand."""
     pack: Annotated[PackWidth, BeforeValidator(_pack, json_schema_input_type=PackWidth | Literal[False])] = "auto"
-    """How many trials share one base in one process (docs/packs.md). auto measures how many pay, and trains one by one
+    """How many trials share one base in one process (docs/packs.md). auto finds how many pay, and trains one by one
     where trials cannot share. A number asks for so many. off shares nothing."""
     eval_rows: EvalRows = "auto"
     """How many held-out rows, and questions of a task, trials are compared on before their end. They are the same for

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ftlib.driver.listener import SILENT, Listener
 from ftlib.driver.outcome import Outcome, has_ended, planned
 from ftlib.driver.prepare import prepared
+from ftlib.models.lean_imports import uncollected
 
 if TYPE_CHECKING:
     from ftlib.config import Experiment
@@ -42,7 +43,7 @@ def start(
     _closed_to_others()
     _begin()
     check_resources(experiment)
-    from ftlib.sweeps.sweep import dismiss, first_host
+    from ftlib.sweeps.pack_plan import dismiss, first_host  # light: the host need not wait for what is imported here
 
     hosts = first_host(experiment)  # it imports its libraries while the data is prepared
     try:
@@ -132,8 +133,9 @@ def _begin() -> None:
 
 
 def _import_libraries() -> None:
-    for name in ("ftlib.sweeps.sweep", "ftlib.data", "ftlib.models.adapters.build"):
-        import_module(name)
+    with uncollected():
+        for name in ("ftlib.sweeps.sweep", "ftlib.data", "ftlib.models.adapters.build"):
+            import_module(name)
 
 
 def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:

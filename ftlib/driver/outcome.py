@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ftlib.run.directory import Run
     from ftlib.run.leaderboard import Leaderboard
 
+DRIVERS = ("started", "resumed", "ended", "interrupted")  # events of a driver; others may come after its end
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -92,7 +94,7 @@ def has_ended(experiment: Experiment, run: Run) -> bool:
     events = run.events()
     if not run.trials() or run.unfinished() or waiting(run) or not events or run.conducted:
         return False
-    ended = events[-1]["event"] == "ended"
+    ended = [event["event"] for event in events if event["event"] in DRIVERS][-1:] == ["ended"]
     return _left(experiment, run) <= 0 or (ended and bool(_over(experiment, run)))
 
 

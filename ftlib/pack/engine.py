@@ -28,6 +28,7 @@ from ftlib.methods.table import Table, in_order, joined, on_cpu
 from ftlib.models.bank_routes import Route
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
+from ftlib.pack.pace import Pace
 from ftlib.pack.row_passes import PLACES, passes
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
@@ -47,8 +48,8 @@ PADDED = 1.25  # trials are computed together while their places are at most thi
 class Pack:
     """`width` trials are fused into one pass; more members than that take turns within a tick. It changes no number."""
 
-    def __init__(self, base: FrozenBase, setting: Setting, width: int | None = None) -> None:
-        self.base, self.setting = base, setting
+    def __init__(self, base: FrozenBase, setting: Setting, width: int | None = None, pace: Pace | None = None) -> None:
+        self.base, self.setting, self.pace = base, setting, pace
         self.width = width or base.bank.slots
         self.members: dict[str, Member] = {}
         self._failed: dict[str, Failed] = {}
@@ -118,17 +119,29 @@ class Pack:
 
         Members that `waits` names are left out: the driver has not heard their last evaluations yet.
         """
-        going = [member for name, member in self.members.items() if not waits(name)]
-        complete = [member for fused in self._fused(going) for member in self._compute(fused)]
-        if not complete:
-            return
-        numbers = self.update.step({member.slot: member.loss for member in complete})
-        stepped = [member for member in complete if self._guarded(member, partial(member.stepped, numbers))]
+        started = time.perf_counter()
+        groups = self._fused([member for name, member in self.members.items() if not waits(name)])
+        stepped = self._optimized([member for fused in groups for member in self._compute(fused)])
+        if self.pace is not None and groups:
+            self._note(self.pace, groups, time.perf_counter() - started)
         due = [member for member in stepped if self._guarded(member, member.evaluates)]
         if due:
             self._evaluate(due)
             for member in due:
                 self._leave_if_finished(member)
+
+    def _optimized(self, members: list[Member]) -> list[Member]:
+        """One update for all whose step is due; returns those that go on."""
+        if not members:
+            return []
+        numbers = self.update.step({member.slot: member.loss for member in members})
+        return [member for member in members if self._guarded(member, partial(member.stepped, numbers))]
+
+    def _note(self, pace: Pace, passes: list[list[tuple[Member, Block]]], seconds: float) -> None:
+        """The width of the next tick, as the pace of this one tells."""
+        fused = [pair for group in passes for pair in group]
+        to_go = max(member.order.steps - member.step for member, _ in fused)
+        self.width = pace.after(max(map(len, passes)), [len(block.ids) for _, block in fused], seconds, to_go)
 
     def _fused(self, members: list[Member]) -> list[list[tuple[Member, Block]]]:
         """Members whose batches are computed together: of like size, at most `width` of them."""
@@ -158,6 +171,7 @@ class Pack:
             self._fail(members[0], "out of memory with this trial alone: lower train.per_device_train_batch_size.")
             return []
         self.width = half = len(members) // 2
+        self.pace = None  # wider was tried
         Run(Path(self.setting.run)).log_event("pack_narrowed", width=half, why="out of memory")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,62 +1,68 @@
-"""How many trials to compute together: measured on the base, the data and the machine that will train them."""
+"""How many trials live in a pack, and how many of them one pass computes at first: told by memory and by the batches,
+before anything is computed. `pace` corrects the second while the trials train."""
 
 from __future__ import annotations
 
+import math
 import platform
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
-from ftlib.pack.engine import Pack, out_of_memory
+from ftlib.data import Prepared
 from ftlib.pack.frozen_base import FrozenBase
-from ftlib.pack.token_layout import Block
-from ftlib.run.context import Rungs, Setting
-from ftlib.run.directory import Run
+from ftlib.run.context import Setting
 
-SECONDS = 0.1  # of measuring, each width
-STRIDE = 4  # 1, 4, 16, 64: throughput rises and levels off, and each try costs steps of all its trials
-LEVEL = 1.1  # a stride that raises throughput by less than this is the last: it has levelled off
-AS_GOOD = 0.97  # a smaller width that has this share of the best throughput is taken: fewer trials wait for each other
+BUSY = {"cpu": 2048, "cuda": 16384}  # places of a pass that keep the machine busy: more are hardly faster a place
+COMPARED = 8  # trials at once, at least, though fewer keep the machine busy: a scheduler compares those that train
+FREE = {"slots": 0.25, "pass": 0.5}  # of the free memory, that each may take
+BYTES = 16  # of a trained parameter: its weight, its gradient and AdamW's two moments, in float32
 
 
 @dataclass(frozen=True)
 class Width:
-    """`speedup` is the throughput over one trial's; `share` that over what the frozen base alone would allow."""
+    """`slots` trials train at once, `width` of them in one pass, never more than `widest`. `places` are those of one
+    trial's batch."""
 
     width: int
-    speedup: float
-    share: float
-    steps: dict[int, float]  # width -> seconds of a step of all its trials
+    widest: int
+    slots: int
+    places: int
+    how: str  # "asked", "estimated", or "measured" while an earlier driver's trials trained
 
     @property
     def sentence(self) -> str:
+        if self.how == "asked" or self.slots == 1:
+            return f"pack width {self.slots}"
         if self.width == 1:
-            return f"pack width 1: packing would not pay here, {self.share:.0%} of the limit"
-        return f"pack width {self.width}: {self.speedup:.1f}x one trial, {self.share:.0%} of the limit"
+            batch = f"one trial's batch of about {self.places:,} tokens keeps the machine busy"
+            return f"pack width 1 ({self.how}): {self.slots} trials take turns, since {batch}"
+        tokens = f"about {self.width * self.places:,} tokens a pass"
+        return f"pack width {self.width} ({self.how}): {self.slots} trials train at once, {tokens}"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "sentence": self.sentence}
 
     @classmethod
-    def known(cls, measured: Mapping[str, Any] | None, of: dict[str, Any]) -> Width | None:
-        """The width that an earlier driver of the run measured, where all that it depends on (`of`) is the same."""
-        if not measured or measured.get("of") != of:
+    def known(cls, told: Mapping[str, Any] | None, of: dict[str, Any], most: int) -> Width | None:
+        """What another host of the run found, where all that it depends on (`of`) is the same; at most `most` slots."""
+        if not told or told.get("of") != of:
             return None
-        steps = {int(width): seconds for width, seconds in measured["steps"].items()}
-        return cls(measured["width"], measured["speedup"], measured["share"], steps)
+        slots = min(told["slots"], most)
+        width, widest = min(told["width"], slots), min(told["widest"], slots)
+        return cls(width, widest, slots, told["places"], "measured" if "rates" in told else "estimated")
 
 
-def depends_on(setting: Setting, data: str, most: int, rank: int, device: str, threads: int) -> dict[str, Any]:
-    """What a measured width holds for: the machine, and the shapes of the run's steps. `data` is the rows' hash."""
+def depends_on(setting: Setting, data: str, rank: int, device: str, threads: int) -> dict[str, Any]:
+    """What a width holds for: the machine, and the shapes of the run's steps. `data` is the rows' hash."""
     processor = torch.cuda.get_device_name() if device == "cuda" else _processor()
     batch = setting.experiment().train.per_device_train_batch_size
-    shapes = {"data": data, "most": most, "rank": rank, "batch": batch}
+    shapes = {"data": data, "rank": rank, "batch": batch}
     return {"processor": processor, "threads": threads, "torch": torch.__version__, **shapes}
 
 
@@ -69,84 +75,31 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def measure(base: FrozenBase, setting: Setting, most: int, rank: int) -> Width:
-    """Widens in strides while that pays and memory allows, up to `most`. Leaves the bank empty, with as many slots."""
-    steps: dict[int, float] = {}
-    blocks: dict[int, list[Block]] = {}
-    width = 1
-    while True:
-        try:
-            steps[width], blocks[width] = _step(base, setting, width, rank)
-        except RuntimeError as error:
-            if not out_of_memory(error) or width == 1:
-                raise
-            break
-        rates = [tried / seconds for tried, seconds in steps.items()]
-        if width >= most or (width > 1 and rates[-1] < LEVEL * max(rates[:-1])):
-            break
-        width = min(STRIDE * width, most)
-    best = min(tried for tried, seconds in steps.items() if tried / seconds >= AS_GOOD * max(rates))
-    bound = timed(lambda: frozen(base, blocks[best]), base.device)
-    base.bank.resize(best)
-    return Width(best, best / steps[best] * steps[1], min(1.0, bound / steps[best]), steps)
+def estimated(base: FrozenBase, places: int, most: int) -> Width:
+    """Of at most `most` trials: as many slots as keep the machine busy, or as a scheduler compares, or as memory holds,
+    such that trials come in waves of like size. One pass computes as many as keep the machine busy."""
+    free = _free_bytes(base.device)
+    busy = max(1, math.ceil(BUSY[base.device.type] / places))
+    held = max(1, int(FREE["slots"] * free / (BYTES * base.bank.size)))
+    slots = min(most, held, max(COMPARED, busy))
+    slots = math.ceil(most / math.ceil(most / slots))
+    widest = max(1, min(slots, int(FREE["pass"] * free / (places * _place_bytes(base)))))
+    return Width(min(busy, widest), widest, slots, places, "estimated")
 
 
-# What would interrupt the steps that are timed.
-STOPS = ("eval_steps", "evals_per_epoch", "save_steps", "early_stopping_patience")
+def _free_bytes(device: torch.device) -> int:
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
 
 
-def _step(base: FrozenBase, setting: Setting, width: int, rank: int) -> tuple[float, list[Block]]:
-    """Seconds of a step of `width` trials, and their places: one batch again and again, since batches differ in
-    size."""
-    base.bank.resize(width)
-    params: dict[str, Any] = {"adapter.r": rank, "train.max_steps": 10**6, "train.logging_steps": 10**6}
-    params |= {"train.eval_strategy": "end"} | {f"train.{key}": None for key in STOPS}
-    sweep = setting.experiment().sweep
-    own_order = sweep is not None and "train.seed" in sweep.space
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(folder, "width", "", {})
-        pack = Pack(base, replace(setting, run=str(run.path), rungs=Rungs()))
-        for number in range(width):
-            seed = {"train.seed": number} if own_order else {}
-            pack.join(f"{number:03d}", {**params, **seed}, lambda row: None)
-        blocks = [member.block() for member in pack.members.values()]
-
-        def step() -> None:
-            pack.tick()
-            for member in pack.members.values():
-                member.step = 0  # the same batch again
-
-        return timed(step, base.device), blocks
+def _place_bytes(base: FrozenBase) -> int:
+    """Bytes of what a place keeps until the backward pass, about: of a layer 34 a hidden unit at 16 bits (Korthikanti
+    et al. 2022, arXiv:2205.05198, the attention scores left out), and the logits with their gradient."""
+    config = base.model.config.get_text_config()
+    return 68 * int(config.hidden_size) * int(config.num_hidden_layers) + 8 * int(config.vocab_size)
 
 
-def frozen(base: FrozenBase, blocks: list[Block]) -> None:
-    """Forward of the base alone over each trial's places, and the gradient of its embeddings: what LoRA cannot do
-    without."""
-    hook = base.model.get_input_embeddings().register_forward_hook(
-        lambda module, args, out: out.detach().requires_grad_()
-    )
-    try:
-        with base.computing([replace(block) for block in blocks], None) as outputs:  # copies: no batch is shared
-            torch.autograd.backward([scored.logits.float().logsumexp(-1).sum() for scored in outputs])
-    finally:
-        hook.remove()
-
-
-def timed(action: Callable[[], Any], device: torch.device, seconds: float = SECONDS) -> float:
-    """The best of some calls, in seconds, after one to warm up: the others were disturbed."""
-    taken: list[float] = []
-    for number in range(1000):
-        _synchronize(device)
-        started = time.perf_counter()
-        action()
-        _synchronize(device)
-        if number:
-            taken.append(time.perf_counter() - started)
-        if len(taken) >= 3 and sum(taken) > seconds:
-            break
-    return min(taken)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def places_of(setting: Setting, data: Prepared) -> int:
+    """Tokens of one trial's batch, the mean over the data."""
+    report = data.report
+    rows = setting.experiment().train.per_device_train_batch_size
+    return max(1, round(rows * report.train_tokens / max(1, report.train_rows)))

@@ -83,7 +83,7 @@ def _hosts(run: Run) -> list[str]:
 
 def _processor(run: Run) -> str:
     match read_json(run.path / PACK_FILE):
-        case {"measured": {"of": {"processor": str(name), "threads": int(threads)}}}:
+        case {"found": {"of": {"processor": str(name), "threads": int(threads)}}}:
             return f"{name}, {count(threads, 'thread')}"
     return ""
 

@@ -137,7 +137,6 @@ def _print_news(watch: Watch, console: Console) -> None:
 
 
 def _changes(watch: Watch) -> Iterator[str]:
-    board = {row.trial: row for row in leaderboard(watch.run).rows}
     for trial in watch.run.trials():
         state = trial.state
         if watch.seen.get(trial.id) == state or state == "pending":
@@ -147,7 +146,7 @@ def _changes(watch: Watch) -> Iterator[str]:
             params = ", ".join(f"{name}={value}" for name, value in trial.params.items())
             yield f"trial {trial.id} started" + (f": {params}" if params else "")
             continue
-        row = board[trial.id]
+        row = next(row for row in leaderboard(watch.run).rows if row.trial == trial.id)
         value = "" if row.value is None else f" {row.value:.4f}"
         reason = f": {row.reason}" if row.reason else ""
         yield f"trial {trial.id} {state}{value}{reason} | {summary(watch)}"

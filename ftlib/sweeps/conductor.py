@@ -76,5 +76,4 @@ class Conductor:
         if not self.interrupt.asked and trials:
             self.say("interrupted: trials save where they stand, and the run ends (once more: at once)")
         if self.interrupt.asks_again():
-            for trial in trials:
-                self.live.ask_to_leave(trial, "interrupted")
+            self.live.ask_all_to_leave(trials, "interrupted")

@@ -25,9 +25,10 @@ from ftlib.sweeps.solo_trial import preempted_error
 from ftlib.sweeps.steering import Sparing, Steering, spared
 from ftlib.sweeps.tune_private import OpenController, controlled_by
 
-OURS = ("steering", "_next_snapshot", "_ending")  # attributes that Tune's controller does not have
+OURS = ("steering", "_next_snapshot", "_saved", "_ending")  # attributes that Tune's controller does not have
 IDLE_SECONDS = 0.05
-SNAPSHOT_SHARE = 0.05  # of the driver's time
+WAKE_SECONDS = 0.5  # between two looks at commands and machines, where no trial reports
+SNAPSHOT_SHARE = 0.02  # of the driver's time
 
 
 class Named:
@@ -58,7 +59,8 @@ class Controller(OpenController):
             scheduler.run = self.conductor.run
         arguments["scheduler"] = Sparing(scheduler, spared(self.conductor.run))
         super().__init__(**arguments)
-        self._next_snapshot, self._ending = 0.0, False
+        self._next_snapshot, self._saved, self._ending = 0.0, None, False
+        self.sleep(WAKE_SECONDS)
         self.steering = Steering(self)
         if arguments.get("resume_config") is not None:
             if not self.get_trials():  # Tune would begin the sweep again from nothing
@@ -140,9 +142,11 @@ class Controller(OpenController):
         self.fail(trial, preempted_error("asked for by hand"))
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
-        """Saves Tune's state, whole. It grows with the sweep: a small share of the time is spent on it."""
-        began = time.monotonic()
-        if force or began >= self._next_snapshot:
+        """Saves Tune's state, whole, where it has changed. It grows with the sweep: a small share of the time is spent
+        on it."""
+        began, stands = time.monotonic(), self._stands()
+        if force or (began >= self._next_snapshot and stands != self._saved):
+            self._saved = stands
             self.save_to_dir()
             keep(self.staging_path, Path(self.experiment_path))
             if force:  # the last one: Tune reads it again for its results, also of trials that have not begun
@@ -151,6 +155,13 @@ class Controller(OpenController):
                     trial.init_local_path()
             now = time.monotonic()
             self._next_snapshot = now + (now - began) / SNAPSHOT_SHARE
+
+    def _stands(self) -> Any:
+        """What changes whenever Tune's state does."""
+        reports = [
+            (str(trial), trial.status, (trial.last_result or {}).get("time_total_s")) for trial in self.get_trials()
+        ]
+        return reports, getattr(self.search_alg, "total_samples", None)
 
     def is_finished(self) -> bool:
         """Whether Tune may end. Not while a trial is moving to another place. In an interrupted run, when all trials

@@ -15,21 +15,25 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ftlib.cluster.nodes import here
+from ftlib.cluster.nodes import WAITING, here
+from ftlib.config import Experiment
 from ftlib.errors import FtlibError, StorageError
 from ftlib.files.atomic import write_text
+from ftlib.models.lean_imports import uncollected
 from ftlib.pack.mkl import ask_for_bits
 from ftlib.run.context import Setting
+from ftlib.run.directory import Run
 from ftlib.run.layout import BASE, PACK_ERROR
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How a host opens its pack: with `fixed` slots, or with as many as pay, up to `most`. `baseline`: the untuned base
-    is evaluated before all else. `before` is what the run's first driver measured, where there was one."""
+    """How a host opens its pack: with `fixed` slots, or with as many as the estimate gives, up to `most`. `baseline`:
+    the untuned base is evaluated before all else. `before` is what the first host, or an earlier driver, has found."""
 
     setting: Setting
     most: int
@@ -44,10 +48,12 @@ AHEAD = 2  # evaluations that a trial may be ahead of the scheduler's word
 
 
 class Host:
-    """The actor. Importing this file is light; torch comes with `open`."""
+    """The actor. Importing this file is light. While the driver prepares the data, the host imports its libraries, and
+    what a model like that of `resolved`, the experiment, needs of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolved: dict[str, Any] | None = None) -> None:
         ask_for_bits()
+        os.environ.setdefault(*WAITING)  # on a cluster, Ray was started by others
         from ftlib.sweeps.packed_trial import Slot
 
         self.since = time.time()
@@ -62,12 +68,13 @@ class Host:
         self.evacuated: str | None = None  # why no trial is taken any more
         self.lock = threading.Lock()
         Slot.host = self
-        threading.Thread(target=_import, name="imports", daemon=True).start()  # while the driver prepares the data
+        self.importing = threading.Thread(target=_import, args=(resolved,), name="imports", daemon=True)
+        self.importing.start()
 
     # --- the pack ---------------------------------------------------------------------------------------------
 
     def open(self, opening: Opening) -> dict[str, Any]:
-        """Loads the base, measures the width, and begins; says what was measured. Asked again, it only answers.
+        """Loads the base, estimates the width, and begins; says what was found. Asked again, it only answers.
 
         Raises CannotPack where this base holds no pack.
         """
@@ -78,7 +85,7 @@ class Host:
         self.opened.wait()
         if self.opening is not None:
             raise self.opening
-        said: dict[str, Any] = self.measured
+        said: dict[str, Any] = self.found
         return said
 
     def _run(self, opening: Opening) -> None:
@@ -110,6 +117,7 @@ class Host:
 
     def _open(self, opening: Opening) -> None:
         asked = time.perf_counter()
+        self.importing.join()  # transformers changes torch for the moment in which it makes an empty model
         import torch
 
         from ftlib.cluster import vault
@@ -119,7 +127,8 @@ class Host:
         from ftlib.pack.engine import Pack
         from ftlib.pack.frozen_base import FrozenBase
         from ftlib.pack.isolation import probe
-        from ftlib.pack.width import Width, depends_on, measure
+        from ftlib.pack.pace import Pace
+        from ftlib.pack.width import BUSY, Width, depends_on, estimated, places_of
         from ftlib.run.trial_transfer import download, upload
 
         vault.receive()
@@ -131,20 +140,25 @@ class Host:
         download(setting)
         data = load_prepared(Path(setting.data))
         device = "cuda" if experiment.scale.use_gpu else "cpu"
-        of = depends_on(setting, data.hash, opening.most, rank, device, opening.threads)
-        width = Width(fixed, 0.0, 0.0, {}) if fixed else Width.known(opening.before, of)
-        base = FrozenBase(experiment, data, width.width if width else 1, rank, device)
+        of = depends_on(setting, data.hash, rank, device, opening.threads)
+        base = FrozenBase(experiment, data, 1, rank, device)
+        places = places_of(setting, data)
+        if fixed:
+            width = Width(fixed, fixed, fixed, places, "asked")
+        else:
+            width = Width.known(opening.before, of, opening.most) or estimated(base, places, opening.most)
+        base.bank.resize(width.slots)
         loaded = time.perf_counter()
-        width = width or measure(base, setting, opening.most, rank)
-        measured = time.perf_counter()
         isolation = probe(base)
         probed = time.perf_counter()
-        self.pack = Pack(base, setting)
+        settled = partial(self._settled, setting)
+        pace = Pace(width.width, width.widest, BUSY[device], settled) if width.how == "estimated" else None
+        self.pack = Pack(base, setting, width.width, pace)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))
             upload(setting, BASE)
         ready = time.perf_counter()
-        self.measured = {
+        self.found = {
             **width.to_dict(),
             "sentence": width.sentence,
             "isolation": isolation.to_dict(),
@@ -155,11 +169,17 @@ class Host:
             "seconds": {
                 "import": started - asked,
                 "load": loaded - started,
-                "measure": measured - loaded,
-                "probe": probed - measured,
+                "probe": probed - loaded,
                 "baseline": ready - probed,
             },
         }
+
+    def _settled(self, setting: Setting, width: int, rates: dict[int, float]) -> None:
+        """Notes which width has been the fastest, for a driver that goes on with the run."""
+        others = [f"width {wide} makes {rate / rates[width]:.0%} of them" for wide, rate in sorted(rates.items())
+                  if wide != width]  # fmt: skip
+        sentence = f"pack width {width}: {rates[width]:,.0f} tokens a second; {', '.join(others)}"
+        Run(Path(setting.run)).log_event("pack_paced", width=width, rates=rates, of=self.found["of"], sentence=sentence)
 
     def evacuate(self, why: str) -> None:
         """Saves every trial where it stands and sends it away, to go on elsewhere: this machine is about to go."""
@@ -272,7 +292,22 @@ class _NoSlotYet(Exception):
     """A trial came before a slot was free."""
 
 
-def _import() -> None:
-    """Imports ahead of time what a pack needs."""
-    import ftlib.pack.engine
-    import ftlib.pack.width  # noqa: F401
+def _import(resolved: dict[str, Any] | None) -> None:
+    """Imports ahead of time what a pack needs. transformers imports the classes of a model when it meets one."""
+    with uncollected():
+        import ftlib.pack.engine
+        import ftlib.pack.pace
+        import ftlib.pack.width  # noqa: F401
+
+        if resolved is not None:
+            with contextlib.suppress(Exception):  # whatever is wrong, the driver says it
+                _meet(Experiment.parse(resolved))
+
+
+def _meet(experiment: Experiment) -> None:
+    from ftlib.models.adapters.build import empty_model
+    from ftlib.models.base import load_tokenizer
+
+    if (Path(experiment.model.name_or_path) / "config.json").is_file():  # of others, the driver may not be done yet
+        load_tokenizer(experiment.model, experiment.method.head)
+        empty_model(experiment.model, experiment.adapter, experiment.method.head)

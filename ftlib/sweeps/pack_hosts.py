@@ -132,7 +132,7 @@ class Hosts:
             except FtlibError as error:
                 self._refused(host, str(getattr(error, "cause", error)))
             else:
-                host.width, host.node = opened["width"], opened["node"]
+                host.width, host.node = opened["slots"], opened["node"]
                 self.opened, self.died = self.opened + 1, 0
                 host.number = self.opened
                 age = round(time.time() - opened["since"], 3)

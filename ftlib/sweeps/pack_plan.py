@@ -24,7 +24,7 @@ from ftlib.sweeps.pack_host import Host, Opening
 from ftlib.sweeps.pack_hosts import Hosts
 from ftlib.training.estimate import estimate
 
-MOST = 64  # slots of a host, whatever is measured
+MOST = 64  # slots of a host, whatever the estimate
 FLOPS_A_PARAMETER = 5  # of a token: forward 2, gradient of the inputs 2, adapters and attention the rest
 FLOPS_A_SECOND = 2e10  # of a core, at the least
 WORTH_SECONDS = 400.0  # of work, by that estimate, that make another host worth its start
@@ -62,7 +62,7 @@ def _new_host(experiment: Experiment) -> Any:
         max_concurrency=2 * MOST + 8,  # each trial waits in a thread of its own
         scheduling_strategy="SPREAD",  # a lost machine takes fewer trials with it
     )
-    return actor.remote()
+    return actor.remote(experiment.to_dict())
 
 
 def _fits(experiment: Experiment) -> int:
@@ -104,7 +104,7 @@ def open_packs(
     setting: Setting,
     say: Callable[[str], None],
 ) -> Hosts | None:
-    """Loads the base in every host and measures; None where this base cannot be packed and nobody insisted.
+    """Loads the base in every host and estimates the width; None where this base cannot be packed and nobody insisted.
 
     Raises FtlibError where a pack was asked for, or where the run has begun in packs, and cannot go on so.
     """
@@ -125,11 +125,10 @@ def open_packs(
         1 if os.environ.get("RAY_ADDRESS") else _fits(experiment) // number
     )  # of this machine, what no other host takes
     threads = max(1, int(cores * spare))
-    before = (begun or {}).get("measured")
-    opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads, before)
+    opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads, _found_before(run, begun))
     hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), partial(_tell, run))
     try:
-        measured = hosts.open_first(first[0], replace(opening, baseline=setting.baseline))
+        found = hosts.open_first(first[0], replace(opening, baseline=setting.baseline))
     except FtlibError as error:
         hosts.close()
         sentence = str(getattr(error, "cause", error))
@@ -137,18 +136,26 @@ def open_packs(
             raise FtlibError(f"sweep.pack: {sentence}: use sweep.pack: off.") from error
         _one_by_one(sentence, run, say)
         return None
-    hosts.opening = replace(opening, fixed=measured["width"])  # others are as wide as the one that was measured
-    write_json(run.path / PACK_FILE, {**begun, "hosts": number, "measured": measured})
-    sentence = measured["sentence"] if not fixed else f"pack width {measured['width']}"
-    sentence += f", {number} of them" if number > 1 else ""
-    run.log_event("packed", width=measured["width"], hosts=number, sentence=sentence)
+    hosts.opening = replace(opening, most=found["slots"], before=found)  # others have no more than the first
+    write_json(run.path / PACK_FILE, {**begun, "hosts": number, "found": found})
+    sentence = found["sentence"] + (f", {number} of them" if number > 1 else "")
+    run.log_event("packed", width=found["width"], slots=found["slots"], hosts=number, sentence=sentence)
     say(sentence)
     hosts.look()
     return hosts
 
 
+def _found_before(run: Run, begun: dict[str, Any]) -> dict[str, Any] | None:
+    """What the first host of an earlier driver found, with the width that its trials then measured."""
+    found: dict[str, Any] = begun.get("found") or {}
+    for event in run.events() if found else ():
+        if event["event"] == "pack_paced" and event["of"] == found["of"]:
+            found = {**found, "width": event["width"], "rates": event["rates"]}
+    return found or None
+
+
 def _tell(run: Run, event: str, **details: Any) -> None:
-    """Writes what a host measured into the run's events. What the run promises of isolation is what its weakest host
+    """Writes what a host found into the run's events. What the run promises of isolation is what its weakest host
     gives."""
     run.log_event(event, **details)
     if event == "host_opened":

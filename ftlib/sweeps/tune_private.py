@@ -39,6 +39,11 @@ class OpenController(TuneController):
         """Whether trials are actors of their own, which Tune kills when they do not end."""
         return True
 
+    def sleep(self, seconds: float) -> None:
+        """Has Tune wait so long for its next event, in place of a tenth of a second. An event ends the wait."""
+        theirs = self._actor_manager.next
+        self._actor_manager.next = lambda timeout=None: theirs(timeout=seconds)
+
     def fail(self, trial: Trial, exception: Exception) -> None:
         """Has Tune treat a trial as failed; it starts again if its failures allow it."""
         super()._process_trial_failure(trial, exception)

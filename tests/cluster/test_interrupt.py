@@ -53,3 +53,10 @@ def test_sigterm_is_a_ctrl_c() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_tick_of_a_large_pack_is_waited_for() -> None:
+    """Sixteen trials of a real model and their evaluation take more than a minute on two cores."""
+    found = Interrupt()
+    found.since = time.monotonic() - 120
+    assert not found.over

@@ -16,6 +16,7 @@ from ftlib.run.directory import Run
 from ftlib.run.layout import PACK_FILE, PLACE
 from ftlib.run.leaderboard import leaderboard
 from ftlib.sweeps.pack_host import Host
+from ftlib.sweeps.pack_plan import _found_before
 from tests.conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 from tests.pack.conftest import assert_same_bits, left_behind
 from tests.sweeps.test_sweep import has_ended, start, wait_for
@@ -287,6 +288,23 @@ def test_a_base_that_cannot_be_packed_is_said(
     status, output = ftlib("sweep", write_experiment(tmp_path / "asked.yaml", sweep), "sweep.pack=2")
     assert status == 1
     assert "use sweep.pack: off" in output
+
+
+def test_a_driver_that_goes_on_knows_what_the_steps_have_measured(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "x", "", {})
+    found = {"width": 4, "of": {"threads": 2}}
+    assert _found_before(run, {}) is None
+    assert _found_before(run, {"found": found}) == found
+    run.log_event("pack_paced", width=8, rates={"8": 2.0}, of={"threads": 1}, sentence="on another machine")
+    assert _found_before(run, {"found": found}) == found
+    run.log_event("pack_paced", width=2, rates={"2": 1.0}, of={"threads": 2}, sentence="here")
+    assert _found_before(run, {"found": found}) == {**found, "width": 2, "rates": {"2": 1.0}}
+
+
+def test_a_hosts_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    Host()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 def test_a_trial_that_was_called_back_before_it_asked_for_its_next_report_hears_so() -> None:

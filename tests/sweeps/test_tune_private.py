@@ -44,6 +44,16 @@ def test_what_is_overridden_is_there_and_takes_the_same(ours: Any, theirs: Any, 
     )
 
 
+def test_tune_sleeps_until_something_happens() -> None:
+    """Tune's own pause is a tenth of a second, and it is said at each step: `_actor_manager.next(timeout=0.1)`."""
+    assert "_actor_manager.next(timeout=" in inspect.getsource(TuneController.step)
+    paused: list[float] = []
+    controller = SimpleNamespace(_actor_manager=SimpleNamespace(next=lambda timeout: paused.append(timeout)))
+    OpenController.sleep(controller, 0.5)  # type: ignore[arg-type]
+    controller._actor_manager.next(timeout=0.1)
+    assert paused == [0.5]
+
+
 def test_tune_takes_its_controller_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with controlled_by(OpenController, asked=3):
         assert issubclass(tune.TuneController, OpenController)

@@ -73,7 +73,9 @@ class _Follower:
         self.run, self.trackers, self.handed, self.warn = run, trackers, handed, warn
 
     def follow(self) -> None:
-        """One look at every trial."""
+        """One look at every trial; none where nobody is told."""
+        if not self.trackers:
+            return
         base = self.run.trial(BASE)
         for trial in [*([base] if base.path.exists() else []), *self.run.trials()]:
             state, rows = trial.state, trial.metrics()  # the state first: no row comes after a final one
