@@ -264,11 +264,15 @@ class Engine:
                 self._work.wait()
             self._expire()
             group = self._next()
-        touched = self._batch.admit([waiter.sequence for waiter in group]) if group else []
-        touched += self._batch.step()
+        if group:
+            begun = self._batch.admit([waiter.sequence for waiter in group])
+            self._report(begun)
+            self._pass_on()  # first words do not wait for a step
+            self.row_steps += len(begun)
+        touched = self._batch.step()
         self.steps += 1
         self.row_steps += len(touched)
-        self._report(dict.fromkeys(touched))
+        self._report(touched)
         self._clear_away()
         self._pass_on()
 
@@ -305,7 +309,7 @@ class Engine:
             self._queue.remove(waiter.key, waiter)
             self._said.append((waiter.answer, self._busy()))
 
-    def _report(self, touched: dict[Any, None]) -> None:
+    def _report(self, touched: list[Any]) -> None:
         now = time.monotonic()
         for sequence in touched:
             waiter = self._active.get(sequence)
