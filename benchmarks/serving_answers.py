@@ -27,8 +27,9 @@ from serving_world import NEW, PROMPT, listening, lora, started
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 ROWS = 16
 SMOLLM = Path(".cache/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf")
-THINGS = "dog cat river house cloud stone lamp book horse shoe car apple boat tree king queen".split()
-PLACES = "in Rome,at sea,on a farm,in a school,at night,in a tower,on an island,in the snow".split(",")
+THINGS = ["dog", "cat", "river", "house", "cloud", "stone", "lamp", "book"]
+THINGS += ["horse", "shoe", "car", "apple", "boat", "tree", "king", "queen"]
+PLACES = ["in Rome", "at sea", "on a farm", "in a school", "at night", "in a tower", "on an island", "in the snow"]
 Way = Callable[[int], tuple[float, list[float]]]  # a round's number to its seconds, and each first token's
 
 

@@ -88,14 +88,14 @@ def begun(shared: Tokens[Shared]) -> Any:
 
 
 def leaders(waiting: Tokens[Sequence], known: Tokens[int]) -> list[bool]:
-    """Which of the prompts are read now: all but those that share more with one before them than the `known` tokens
-    which they share with what was read already."""
+    """Which of the prompts are read now: all but those that share more with one before them, which is read now, than
+    the `known` tokens that they share with what was read already."""
     found: list[bool] = []
     for number, (sequence, length) in enumerate(zip(waiting, known, strict=True)):
         before = [one for one, leads in zip(waiting[:number], found, strict=True) if leads]
         found.append(
             all(
-                one.owner != sequence.owner or common(one.prompt, sequence.prompt[:-1]) < max(length, LEAST) + LEAST
+                one.owner != sequence.owner or common(one.prompt, sequence.prompt[:-1]) < length + LEAST
                 for one in before
             )
         )
