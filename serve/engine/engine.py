@@ -183,12 +183,13 @@ class Engine:
 
     def _sequences(self, ask: Ask, until: float) -> list[Any]:
         """What the request asks for, ready to become rows. Raises Refused."""
-        from serve.engine.model import decoding, encode, sentences
+        from serve.engine.model import encode, sentences
         from serve.engine.sampling import Sampling
         from serve.engine.sequence import Sequence as Row
 
         with sentences(ask.version):
             tokenizer = self._tokenizers.get(ask.version, ask.bare)
+            decoder = self._tokenizers.decoder(tokenizer)
             spelling = self._tokenizers.spelling(tokenizer) if ask.logprobs is not None else None
             adapter = self._adapters_read.get(ask.version) if self._banked and not ask.bare else None
             if adapter is not None:
@@ -202,7 +203,7 @@ class Engine:
                     limit=limit,
                     ends=self._loaded.ends | {tokenizer.eos_token_id},
                     sampling=Sampling(**ask.sampling(len(found) % ask.n)),
-                    decode=decoding(tokenizer),
+                    decode=decoder,
                     stop=ask.stop,
                     adapter=adapter,
                     index=len(found),
