@@ -113,8 +113,10 @@ class Call:
         if not self._by_line:
             raise StopAsyncIteration
         self._by_line = False  # its last pieces, or none
-        async with asyncio.timeout(LOST):
-            return await self._more()
+        try:
+            return await asyncio.wait_for(self._more(), LOST)
+        except TimeoutError:
+            raise ConnectionError("the call ended, and its last pieces did not come down the line") from None
 
 
 async def call(lines: Lines, handle: Any, ask: Ask) -> Call:
