@@ -52,9 +52,9 @@ class Prefixes:
 
     def find(self, sequence: Sequence) -> Shared:
         """The longest beginning that is kept. A prompt's last token is read anew: what follows it is asked."""
-        owner, found = sequence.owner, NOTHING
+        owner, prompt, found = sequence.owner, sequence.prompt[:-1], NOTHING
         for read in self._kept:
-            if read.owner == owner and (length := common(read.prompt, sequence.prompt[:-1])) > found.length:
+            if read.owner == owner and (length := common(read.prompt, prompt)) > found.length:
                 found = Shared(read, length)
         if found.length < LEAST or found.read is None:
             return NOTHING
@@ -62,9 +62,12 @@ class Prefixes:
         return found
 
     def keep(self, sequence: Sequence, cache: Any, row: int) -> None:
-        """A prompt that was read. A NaN is kept too: its owner's other prompts would meet it anyway."""
-        if len(sequence.prompt) > LEAST:
-            self._kept[Read(sequence.owner, sequence.prompt, cache, row)] = None
+        """A prompt that was read, unless another begins with all of it. A NaN is kept too: its owner's other prompts
+        would meet it anyway."""
+        owner, prompt = sequence.owner, sequence.prompt
+        there = any(read.owner == owner and read.prompt[: len(prompt)] == prompt for read in self._kept)
+        if len(prompt) > LEAST and not there:
+            self._kept[Read(owner, prompt, cache, row)] = None
             self._tokens += cache.get_seq_length()
         while self._tokens > self._most:
             self._tokens -= self._kept.popitem(last=False)[0].cache.get_seq_length()

@@ -73,6 +73,7 @@ def test_the_same_prompt_reads_its_last_token(model: Any) -> None:
     batch = batch_of(model)
     read(batch, chats(1))
     assert read(batch, chats(1)) == 1
+    assert len(batch._prefixes._kept) == 1
 
 
 def test_after_a_failure_nothing_is_kept(model: Any) -> None:
