@@ -11,16 +11,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
-from serve.engine.prefixes import KEPT, Prefixes, Shared, begun, leaders
+from serve.engine.prefixes import KEPT, LEAST, Prefixes, Shared, begun, leaders
 from serve.engine.rows import RowCache
 from serve.engine.sampling import draw
 from serve.engine.sequence import Sequence
 from serve.engine.slots import Slots
 
+Begun: TypeAlias = tuple[Sequence, Shared]  # a prompt, and what of it was read already
 CHUNK = 512  # tokens of prompts that are read between two steps
 
 
@@ -117,19 +118,19 @@ class Batch:
         self._prefixes.clear()
         self._slots.free_all()
 
-    def _read_these(self, prompts: list[tuple[Sequence, Shared]]) -> list[Sequence]:
+    def _read_these(self, prompts: list[Begun]) -> list[Sequence]:
         """Short prompts now, long ones in the steps to come."""
         short = [(sequence, shared) for sequence, shared in prompts if len(sequence.prompt) - shared.length <= CHUNK]
         for sequence, shared in prompts:
             if len(sequence.prompt) - shared.length > CHUNK:
-                self._filling.append(Filling(sequence, begun([shared]), shared.length))
+                self._filling.append(Filling(sequence, begun([shared], shared.length), shared.length))
         return [sequence for group in _gathered(short) for sequence in self._read(group)]
 
-    def _read(self, group: list[tuple[Sequence, Shared]]) -> list[Sequence]:
-        """Short prompts in one pass, behind as many tokens that are shared. Shorter ones are filled up behind their
+    def _read(self, group: list[Begun]) -> list[Sequence]:
+        """Short prompts in one pass, behind the tokens that all of them share. Shorter ones are filled up behind their
         end, which no token before it sees."""
-        sequences, done = [sequence for sequence, _ in group], group[0][1].length
-        cache = begun([shared for _, shared in group])
+        sequences, done = [sequence for sequence, _ in group], min(shared.length for _, shared in group)
+        cache = begun([shared for _, shared in group], done)
         rest = [sequence.prompt[done:] for sequence in sequences]
         longest = max(map(len, rest))
         ids = torch.tensor([part + [0] * (longest - len(part)) for part in rest], device=self._device)
@@ -208,16 +209,28 @@ class Batch:
         return self._slots.mixed(ids) if any(id is not None for id in ids) else nullcontext()
 
 
-def _gathered(prompts: list[tuple[Sequence, Shared]]) -> list[list[tuple[Sequence, Shared]]]:
-    """Prompts that are read together: behind as many shared tokens, about equally long, and not too many tokens with
-    what fills them up."""
-    found: list[list[tuple[Sequence, Shared]]] = []
-    for sequence, shared in sorted(prompts, key=lambda pair: (pair[1].length, len(pair[0].prompt))):
-        rest = len(sequence.prompt) - shared.length
-        if found and found[-1][0][1].length == shared.length and (len(found[-1]) + 1) * rest <= CHUNK:
-            found[-1].append((sequence, shared))
-        else:
-            found.append([(sequence, shared)])
+def _gathered(prompts: list[Begun]) -> list[list[Begun]]:
+    """Prompts that are read together: behind about as many shared tokens, about equally long, and not too many tokens
+    with what fills them up."""
+    found: list[list[Begun]] = []
+    for alike in _alike(prompts):
+        group: list[Begun] = []
+        done = alike[0][1].length
+        for sequence, shared in sorted(alike, key=lambda begun: len(begun[0].prompt)):
+            if not group or (len(group) + 1) * (len(sequence.prompt) - done) > CHUNK:
+                group = []
+                found.append(group)
+            group.append((sequence, shared))
+    return found
+
+
+def _alike(prompts: list[Begun]) -> list[list[Begun]]:
+    """By how much they share, the least first: a pass more costs as much as the few tokens that some read anew."""
+    found: list[list[Begun]] = []
+    for sequence, shared in sorted(prompts, key=lambda begun: begun[1].length):
+        if not found or shared.length > found[-1][0][1].length + LEAST:
+            found.append([])
+        found[-1].append((sequence, shared))
     return found
 
 

@@ -78,14 +78,14 @@ class Prefixes:
         self._tokens = 0
 
 
-def begun(shared: Tokens[Shared]) -> Any:
-    """The cache of a pass that reads on: one row for each, all of one length."""
+def begun(shared: Tokens[Shared], length: int) -> Any:
+    """The cache of a pass that reads on behind the first `length` tokens: a row for each."""
     cache = DynamicCache()
-    first = shared[0].read
-    for number in range(len(first.cache.layers) if first is not None else 0):
-        own = [(entry.read.cache.layers[number], entry.read.row) for entry in shared if entry.read is not None]
-        keys = torch.stack([layer.keys[row, :, : shared[0].length] for layer, row in own])
-        values = torch.stack([layer.values[row, :, : shared[0].length] for layer, row in own])
+    reads = [entry.read for entry in shared if entry.read is not None and length]
+    for number in range(len(reads[0].cache.layers) if reads else 0):
+        own = [(read.cache.layers[number], read.row) for read in reads]
+        keys = torch.stack([layer.keys[row, :, :length] for layer, row in own])
+        values = torch.stack([layer.values[row, :, :length] for layer, row in own])
         cache.update(keys, values, number)
     return cache
 

@@ -59,6 +59,24 @@ def test_a_later_prompt_reads_on_behind_it_and_another_client_does_not(model: An
     assert second.tokens == greedy(model, second.prompt, 3, eos_token_id=None)
 
 
+def test_prompts_that_share_a_few_tokens_more_are_read_in_the_same_pass(model: Any) -> None:
+    """They read those anew: 16 passes of one row each would take longer than all of it at once."""
+    first, *others = chats(4)
+    for number, row in enumerate(others):
+        row.prompt[SHARED : SHARED + number] = first.prompt[SHARED : SHARED + number]
+    batch, passes = batch_of(model), []
+    run(batch, [first], 1)
+    hook = model.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        assert read(batch, others) == 3 * 5
+        assert len(passes) == 1
+    finally:
+        hook.remove()
+    run(batch, [], 3)
+    for row in others:
+        assert row.tokens == greedy(model, row.prompt, 3, eos_token_id=None)
+
+
 def test_a_long_prompt_reads_on_behind_it(model: Any) -> None:
     row = chats(1, CHUNK + 50)[0]
     twin = sequence([*row.prompt[:-3], 7, 8, 9], 3)
