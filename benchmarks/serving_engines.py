@@ -11,24 +11,29 @@ from typing import Any
 from serving_world import ADAPTERS, NEW, PROMPT, RANK, lora, model
 
 
-def engines(rows: int, repeats: int) -> None:
+def tuned() -> Any:
+    """The base with all adapters, as PEFT holds them."""
     import torch
-    from peft import PeftModel, get_peft_model
+    from peft import get_peft_model
+
+    peft = get_peft_model(model(), lora(0), adapter_name="a0")
+    for number in range(1, ADAPTERS):
+        peft.add_adapter(f"a{number}", lora(number))
+    for name, part in peft.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(part, std=0.02)
+    return peft.eval()
+
+
+def bank(peft: Any) -> Callable[[list[list[int]], Callable[[int], int]], list[list[int]]]:
+    """The same adapters in the engine's batch: a function of prompts, and of which adapter a row has."""
+    import torch
 
     from ftlib.models.onednn import freeze_linears
     from serve.engine.batch import Batch
     from serve.engine.sampling import Sampling
     from serve.engine.sequence import Sequence
     from serve.engine.slots import Adapter, Slots
-
-    torch.set_grad_enabled(False)
-    peft: PeftModel = get_peft_model(model(), lora(0), adapter_name="a0")
-    for number in range(1, ADAPTERS):
-        peft.add_adapter(f"a{number}", lora(number))
-    for name, part in peft.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(part, std=0.02)
-    peft.eval()
 
     def banked(name: str) -> Adapter:
         state = {}
@@ -43,10 +48,8 @@ def engines(rows: int, repeats: int) -> None:
     slots = Slots(base, ADAPTERS, torch.float32)
     adapters = [banked(f"a{number}") for number in range(ADAPTERS)]
     batch = Batch(base, slots)
-    draw = random.Random(0)
-    prompts = [[draw.randrange(2, 8000) for _ in range(PROMPT)] for _ in range(rows)]
 
-    def bank(which: Callable[[int], int]) -> list[list[int]]:
+    def write(prompts: list[list[int]], which: Callable[[int], int]) -> list[list[int]]:
         group = [
             Sequence(prompt, NEW, frozenset(), Sampling(temperature=0), lambda ids: "", adapter=adapters[which(row)])
             for row, prompt in enumerate(prompts)
@@ -57,6 +60,18 @@ def engines(rows: int, repeats: int) -> None:
         while len(batch):
             batch.step()
         return [sequence.tokens for sequence in group]
+
+    return write
+
+
+def engines(rows: int, repeats: int) -> None:
+    import torch
+
+    torch.set_grad_enabled(False)
+    peft = tuned()
+    written = bank(peft)
+    draw = random.Random(0)
+    prompts = [[draw.randrange(2, 8000) for _ in range(PROMPT)] for _ in range(rows)]
 
     ids = torch.tensor(prompts)
     greedy = {"do_sample": False, "max_new_tokens": NEW, "min_new_tokens": NEW, "pad_token_id": 1}
@@ -81,8 +96,8 @@ def engines(rows: int, repeats: int) -> None:
         return generated(ids)
 
     ways: dict[str, Callable[[], list[list[int]]]] = {
-        "bank, one adapter": lambda: bank(lambda _: 0),
-        "bank, mixed": lambda: bank(lambda row: row % ADAPTERS),
+        "bank, one adapter": lambda: written(prompts, lambda _: 0),
+        "bank, mixed": lambda: written(prompts, lambda row: row % ADAPTERS),
         "generate, one adapter": single_by_peft,
         "generate, adapter_names": mixed_by_peft,
         "generate, one adapter after the other": one_by_one,

@@ -87,18 +87,23 @@ def world(folder: Path, adapters: int = ADAPTERS, rank: int = RANK) -> list[str]
 
 
 def started(folder: Path, adapters: int = ADAPTERS, rank: int = RANK, **engine: Any) -> tuple[str, list[str]]:
+    names = world(folder, adapters, rank)
+    return listening(names, **engine), names
+
+
+def listening(names: list[str], **engine: Any) -> str:
+    """An endpoint that serves them on two cores; its url."""
     import socket
 
     import ray
 
     from serve.front import app
 
-    names = world(folder, adapters, rank)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return app.start(names, port=port, replicas={"num_cpus": 2}, engine=engine), names
+    return app.start(names, port=port, replicas={"num_cpus": 2}, engine=engine)
 
 
 def replicas_memory() -> int:

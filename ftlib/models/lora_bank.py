@@ -206,6 +206,7 @@ class LoraBank:
         self.scales = torch.zeros(slots, len(self.targets), device=self.device)
         self.ranks = [[0] * len(self.targets) for _ in range(slots)]
         self.doras = [False] * slots
+        self._views: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def _add(self, name: str, shape: tuple[int, ...], rank_dim: int | None = None, layer: int | None = None) -> Part:
         start = self.parts[-1].end if self.parts else 0
@@ -248,9 +249,13 @@ class LoraBank:
         return weights.to(dtype)
 
     def first(self, layer: int, count: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """A and B of a layer, of the first `count` slots of the bank, or of `weights`: views."""
-        weights = self.weights[:count] if weights is None else weights
-        return self.parts[2 * layer].of(weights), self.parts[2 * layer + 1].of(weights)
+        """A and B of a layer, of the first `count` slots of the bank, or of `weights`: views. The bank's are kept: a
+        step of few rows spends as long on making them as on a product."""
+        if weights is not None:
+            return self.parts[2 * layer].of(weights), self.parts[2 * layer + 1].of(weights)
+        if (layer, count) not in self._views:
+            self._views[layer, count] = self.first(layer, count, self.weights[:count])
+        return self._views[layer, count]
 
     def gradients(self, layer: int) -> tuple[Tensor, Tensor]:
         """The gradients of a layer's A and B, all slots."""

@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +23,7 @@ from ray import serve
 
 from ftlib.models.adapter_files import why_not_banked
 from ftlib.registry.version import Version
+from serve.engine.answer import Answer, Lines, Said, deliver_soon
 from serve.engine.arrivals import Arrivals
 from serve.engine.memory import SECONDS, bound_caches, give_back
 from serve.engine.messages import Ask, Piece, Refusal, Refused
@@ -44,7 +45,7 @@ class Waiting:
     sequence: Any
     key: str
     until: float
-    tell: Callable[[Piece | Refusal], None]
+    answer: Answer
     arrived: float = field(default_factory=time.monotonic)
     begun: float = 0.0  # when its prompt was read
     first: float = 0.0  # when its first token was there
@@ -60,22 +61,26 @@ class Engine:
         bound_caches(options.max_rows)
         from serve.engine.batch import Batch
         from serve.engine.model import Loaded, Tokenizers
+        from serve.engine.prefixes import KEPT
         from serve.engine.slots import AdapterCache, Slots
 
         self._options = options
         self._loaded = Loaded(version, threads)
         self._banked = version.kind == "adapter" and not why_not_banked(version.id, version.weights)
         self._slots = Slots(self._loaded.model, options.max_adapters, self._loaded.dtype)
-        self._batch = Batch(self._loaded.model, self._slots, self._loaded.reads)
         self._arrivals, self._adapters_read, self._tokenizers = (
             Arrivals(),
             AdapterCache(2 * options.max_adapters),
             Tokenizers(),
         )
         self._cells = _cells(options.cache_gb, self._loaded)
+        kept = min(KEPT, self._cells // 8)
+        self._batch = Batch(self._loaded.model, self._slots, self._loaded.reads, kept)
         self._queue: FairQueue[Waiting] = FairQueue(options.max_waiting)
         self._active: dict[Any, Waiting] = {}  # by sequence
         self._work = threading.Condition()
+        self._lines = Lines()
+        self._said: list[tuple[Answer, Said]] = []  # in this step
         self._pace = 0.0  # seconds between two answers' ends, smoothed
         self._ended_at = time.monotonic()
         self.steps = self.row_steps = 0
@@ -86,16 +91,10 @@ class Engine:
         self._encoding: dict[asyncio.Future[Any], float] = {}  # since when
 
     async def generate(self, ask: Ask) -> AsyncIterator[Piece | Refusal]:
-        """One Refusal, or pieces of each choice up to its last one.
+        """One Refusal, or pieces of each choice up to its last one; where those go down a line, it only ends with them.
 
         Whoever stops listening frees the rows: at their next token, or before they began.
         """
-        loop = asyncio.get_running_loop()
-        heard: asyncio.Queue[Piece | Refusal] = asyncio.Queue()
-
-        def tell(piece: Piece | Refusal) -> None:
-            loop.call_soon_threadsafe(heard.put_nowait, piece)
-
         seconds = min(ask.seconds or math.inf, self._options.deadline)
         until = time.monotonic() + seconds
         try:
@@ -105,19 +104,14 @@ class Engine:
         except Refused as refused:
             yield refused.refusal
             return
-        waiting = [Waiting(sequence, ask.writer, until, tell) for sequence in sequences]
+        line = await self._lines.to(ask.reply_to.socket) if ask.reply_to else None
         prompt_tokens = sum(len(sequence.prompt) for sequence in sequences[:: ask.n])
+        answer = Answer(len(sequences), prompt_tokens, read, line, ask.reply_to.number if ask.reply_to else 0)
+        waiting = [Waiting(sequence, ask.writer, until, answer) for sequence in sequences]
         self._enter(waiting)
-        left = len(waiting)
         try:
-            while left:
-                for piece in _joined(await heard.get(), heard):
-                    if isinstance(piece, Refusal):
-                        yield piece
-                        return
-                    yield replace(piece, prompt_tokens=prompt_tokens, prompt=read)
-                    read = None
-                    left -= piece.finish_reason is not None
+            async for piece in answer.pieces():
+                yield piece
         finally:
             self._abandon(waiting)
 
@@ -130,6 +124,7 @@ class Engine:
             "waiting": waiting,
             "steps": self.steps,
             "row_steps": self.row_steps,
+            "tokens": self._batch.tokens,
             "adapters": len(self._slots.resident),
             "adapter_hits": self._slots.hits,
             "adapter_misses": self._slots.misses,
@@ -188,12 +183,13 @@ class Engine:
 
     def _sequences(self, ask: Ask, until: float) -> list[Any]:
         """What the request asks for, ready to become rows. Raises Refused."""
-        from serve.engine.model import decoding, encode, sentences
+        from serve.engine.model import encode, sentences
         from serve.engine.sampling import Sampling
         from serve.engine.sequence import Sequence as Row
 
         with sentences(ask.version):
             tokenizer = self._tokenizers.get(ask.version, ask.bare)
+            decoder = self._tokenizers.decoder(tokenizer)
             spelling = self._tokenizers.spelling(tokenizer) if ask.logprobs is not None else None
             adapter = self._adapters_read.get(ask.version) if self._banked and not ask.bare else None
             if adapter is not None:
@@ -207,11 +203,12 @@ class Engine:
                     limit=limit,
                     ends=self._loaded.ends | {tokenizer.eos_token_id},
                     sampling=Sampling(**ask.sampling(len(found) % ask.n)),
-                    decode=decoding(tokenizer),
+                    decode=decoder,
                     stop=ask.stop,
                     adapter=adapter,
                     index=len(found),
                     streams=ask.stream,
+                    client=ask.client,
                     spelling=spelling,
                 )
                 found.append(sequence)
@@ -237,7 +234,7 @@ class Engine:
             for waiter in waiting:
                 dropped = self._queue.put(waiter.key, waiter)
                 if dropped is not None:
-                    dropped.tell(self._busy())
+                    deliver_soon([(dropped.answer, self._busy())])
             self._work.notify()
 
     def _abandon(self, waiting: list[Waiting]) -> None:
@@ -268,12 +265,17 @@ class Engine:
                 self._work.wait()
             self._expire()
             group = self._next()
-        touched = self._batch.admit([waiter.sequence for waiter in group]) if group else []
-        touched += self._batch.step()
+        if group:
+            begun = self._batch.admit([waiter.sequence for waiter in group])
+            self._report(begun)
+            self._pass_on()  # first words do not wait for a step
+            self.row_steps += len(begun)
+        touched = self._batch.step()
         self.steps += 1
         self.row_steps += len(touched)
-        self._report(dict.fromkeys(touched))
+        self._report(touched)
         self._clear_away()
+        self._pass_on()
 
     def _next(self) -> list[Waiting]:
         """Who becomes a row now: in fair order, while there are rows, slots and places in the cache."""
@@ -282,7 +284,7 @@ class Engine:
         while len(group) < GROUP and (waiter := self._queue.take(users, self._fits)) is not None:
             if waiter.lost is not None:
                 log.error("%s could not be put into a slot.", waiter.key, exc_info=waiter.lost)
-                waiter.tell(BROKEN)
+                self._said.append((waiter.answer, BROKEN))
                 continue
             waiter.begun = time.monotonic()
             self._active[waiter.sequence] = waiter
@@ -306,9 +308,9 @@ class Engine:
         now = time.monotonic()
         for waiter in [waiter for waiter in self._queue if now > waiter.until]:
             self._queue.remove(waiter.key, waiter)
-            waiter.tell(self._busy())
+            self._said.append((waiter.answer, self._busy()))
 
-    def _report(self, touched: dict[Any, None]) -> None:
+    def _report(self, touched: list[Any]) -> None:
         now = time.monotonic()
         for sequence in touched:
             waiter = self._active.get(sequence)
@@ -316,9 +318,10 @@ class Engine:
                 continue
             waiter.first = waiter.first or now
             if sequence.refusal is not None:
-                waiter.tell(sequence.refusal)
+                self._said.append((waiter.answer, sequence.refusal))
             elif not waiter.gone and (piece := sequence.piece()) is not None:
-                waiter.tell(replace(piece, queued=waiter.begun - waiter.arrived, waited=waiter.first - waiter.arrived))
+                times = {"queued": waiter.begun - waiter.arrived, "waited": waiter.first - waiter.arrived}
+                self._said.append((waiter.answer, replace(piece, **times)))
             if sequence.ended:
                 del self._active[sequence]
                 self._count_end()
@@ -335,26 +338,18 @@ class Engine:
                 self._batch.drop(sequence)
                 del self._active[sequence]
                 if not waiter.gone:
-                    waiter.tell(_too_late(waiter))
+                    self._said.append((waiter.answer, _too_late(waiter)))
 
     def _fail(self) -> None:
         self._batch.clear()
-        for waiter in self._active.values():
-            waiter.tell(BROKEN)
+        self._said += [(waiter.answer, BROKEN) for waiter in self._active.values()]
         self._active.clear()
+        self._pass_on()
 
-
-def _joined(first: Piece | Refusal, heard: asyncio.Queue[Piece | Refusal]) -> Sequence[Piece | Refusal]:
-    """All that was heard meanwhile, by choice: who reads slowly gets fewer and longer pieces."""
-    pieces = [first]
-    while not heard.empty():
-        pieces.append(heard.get_nowait())
-    joined: dict[int, Piece] = {}
-    for piece in pieces:
-        if isinstance(piece, Refusal):
-            return [*joined.values(), piece]
-        joined[piece.index] = piece.after(joined[piece.index]) if piece.index in joined else piece
-    return list(joined.values())
+    def _pass_on(self) -> None:
+        """What the step said, to everyone at once."""
+        said, self._said = self._said, []
+        deliver_soon(said)
 
 
 def _too_late(waiter: Waiting) -> Refusal:

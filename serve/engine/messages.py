@@ -19,6 +19,14 @@ LONGEST_ECHO = 64  # characters of what a client wrote that stand in a sentence 
 
 
 @dataclass(frozen=True)
+class ReplyTo:
+    """The socket that an HTTP side listens at, on its own machine, and the number that it gave a request."""
+
+    socket: str
+    number: int
+
+
+@dataclass(frozen=True)
 class Ask:
     """What Api asks of an Engine: prompts as text or token ids, or the messages of a chat, with its tools."""
 
@@ -42,6 +50,8 @@ class Ask:
     logprobs: int | None = None  # how many alternatives are told beside each token; None: nothing is told
     tells_prompt: bool = False  # whether the first piece tells what the model read
     bare: bool = False  # whether the base of the version answers, without the version's adapter
+    client: str = ""  # the name of the key that asks: clients share no beginnings of prompts
+    reply_to: ReplyTo | None = None  # where pieces go that need not be the call's own results
 
     @property
     def writer(self) -> str:
@@ -100,7 +110,8 @@ class Piece:
 
     def after(self, before: Piece) -> Piece:
         """The two as one; `before` is an earlier piece of the same choice."""
-        return replace(self, text=before.text + self.text, logprobs=before.logprobs + self.logprobs)
+        prompt = before.prompt if self.prompt is None else self.prompt
+        return replace(self, text=before.text + self.text, logprobs=before.logprobs + self.logprobs, prompt=prompt)
 
 
 @dataclass(frozen=True)
@@ -221,6 +232,16 @@ class Tally:
         """Token counts; the token that ended an answer counts, as it was generated."""
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         return {**counts, "total_tokens": sum(counts.values())}
+
+
+def joined(said: Iterable[Piece | Refusal]) -> list[Piece | Refusal]:
+    """Pieces of one request, in their order, by choice; a refusal is the last that counts."""
+    found: dict[int, Piece] = {}
+    for piece in said:
+        if isinstance(piece, Refusal):
+            return [*found.values(), piece]
+        found[piece.index] = piece.after(found[piece.index]) if piece.index in found else piece
+    return [*found.values()]
 
 
 def writer(version: Version, bare: bool) -> str:

@@ -8,10 +8,9 @@ import logging
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from peft import PeftModel
@@ -29,7 +28,7 @@ from ftlib.registry.version import Version
 from serve.engine.messages import Ask, Refusal, Refused, writer
 from serve.engine.slots import Adapter
 from serve.engine.templates import Templates
-from serve.engine.text import Spelling
+from serve.engine.text import Decoder, Spelling
 
 log = logging.getLogger("ray.serve")
 TOKENIZERS = 16  # kept, the last used
@@ -101,7 +100,8 @@ class Tokenizers:
         self._size = size
         self._contents: dict[str, str] = {}  # by who writes: a version is never written again
         self._loaded: OrderedDict[str, Any] = OrderedDict()  # by content
-        self._spellings: WeakKeyDictionary[Any, Spelling] = WeakKeyDictionary()
+        self._spellings: dict[Any, Spelling] = {}
+        self._decoders: dict[Any, Decoder] = {}
         self._lock = threading.Lock()
 
     def spelling(self, tokenizer: Any) -> Spelling:
@@ -110,6 +110,13 @@ class Tokenizers:
             if tokenizer not in self._spellings:
                 self._spellings[tokenizer] = Spelling(tokenizer)
             return self._spellings[tokenizer]
+
+    def decoder(self, tokenizer: Any) -> Decoder:
+        """What makes text of its tokens."""
+        with self._lock:
+            if tokenizer not in self._decoders:
+                self._decoders[tokenizer] = Decoder(tokenizer)
+            return self._decoders[tokenizer]
 
     def get(self, version: Version, bare: bool = False) -> Any:
         """The version's own; with `bare`, its base's."""
@@ -124,7 +131,9 @@ class Tokenizers:
         with self._lock:
             self._loaded[content] = tokenizer
             while len(self._loaded) > self._size:
-                self._loaded.popitem(last=False)
+                _, gone = self._loaded.popitem(last=False)
+                self._decoders.pop(gone, None)
+                self._spellings.pop(gone, None)
         return tokenizer
 
 
@@ -182,11 +191,6 @@ def _check_ids(ids: Iterable[int], param: str, tokenizer: Any, vocabulary: int |
     wrong = next((token for token in ids if not 0 <= token < most), None)
     if wrong is not None:
         raise Refused(Refusal(f"{param}: token ids go from 0 to {most - 1} here, and {wrong} is none.", param))
-
-
-def decoding(tokenizer: Any) -> Callable[[list[int]], str]:
-    """The function from token ids to text."""
-    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 @contextmanager

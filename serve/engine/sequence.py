@@ -33,6 +33,7 @@ class Sequence:
     index: int = 0  # of the choice
     streams: bool = False  # somebody reads along
     spelling: Spelling | None = None  # where log-probabilities are told
+    client: str = ""  # who asks, by the name of its key
     finish_reason: FinishReason | None = None
     refusal: Refusal | None = None
     tokens: list[int] = field(default_factory=list)
@@ -45,6 +46,11 @@ class Sequence:
         self._unsettled: list[Drawn] = []  # tokens whose text is not certain yet: parts of a character
         self._told: deque[TokenLogprob] = deque()  # of tokens whose text may not be shown yet
         self._told_of = 0  # characters, of tokens that were told of
+
+    @property
+    def owner(self) -> tuple[str | None, str]:
+        """Whose prompts this one's beginning may be shared with: one adapter's, of one client."""
+        return None if self.adapter is None else self.adapter.id, self.client
 
     @property
     def ended(self) -> bool:

@@ -62,6 +62,24 @@ class TextStream:
         return certain
 
 
+class Decoder:
+    """From token ids to text. A stream asks for each of its tokens alone, too: those it remembers."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._alone: dict[int, str] = {}
+
+    def __call__(self, ids: list[int]) -> str:
+        if len(ids) != 1:
+            return self._text(ids)
+        if ids[0] not in self._alone:
+            self._alone[ids[0]] = self._text(ids)
+        return self._alone[ids[0]]
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
 class Spelling:
     """What a token is by itself: the bytes that it stands for, where its tokenizer knows them, and a text for people.
 

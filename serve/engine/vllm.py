@@ -66,7 +66,7 @@ class VllmEngine:
 
     async def generate(self, ask: Ask) -> AsyncIterator[Piece | Refusal]:
         """One Refusal, or pieces of each choice up to its last one."""
-        from serve.engine.model import decoding, encode, sentences
+        from serve.engine.model import encode, sentences
 
         try:
             ask.check_count(self._options.max_rows)
@@ -74,7 +74,7 @@ class VllmEngine:
             with sentences(ask.version):
                 tokenizer = self._tokenizers.get(ask.version, ask.bare)
                 prompts = await asyncio.to_thread(encode, ask, tokenizer, self._context)
-                read = decoding(tokenizer)(prompts[0]) if ask.tells_prompt else None
+                read = self._tokenizers.decoder(tokenizer)(prompts[0]) if ask.tells_prompt else None
         except Refused as refused:
             yield refused.refusal
             return

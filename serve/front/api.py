@@ -38,6 +38,7 @@ from serve.front.books import Books
 from serve.front.catalog import Catalog, Entry, labels_of
 from serve.front.engines import Engines
 from serve.front.guard import Guard
+from serve.front.lines import Call, Lines, call
 from serve.front.metrics import Metrics, Visit
 from serve.front.openai import ChatRequest, ClassifyRequest, CompletionRequest, GenerationRequest, Shape
 
@@ -72,6 +73,7 @@ class Api:
         self._engines = Engines(endpoint, engines)
         self._catalog = Catalog(endpoint.names, self._engines.ready, self._engines.reach, endpoint.base)
         self._catalog.refresh()
+        self._lines = Lines()
         self._metrics = Metrics()
         self._books = Books(endpoint.logs)
         self._following: asyncio.Task[None] | None = None
@@ -212,7 +214,7 @@ class Api:
         if labels_of(version):
             raise Refused(Refusal(f"model: {version.id} sorts texts and writes none: use /v1/classify.", "model"))
         ask, sampled = asked.ask(version), self._books.wants_sample()
-        ask = replace(ask, seconds=self._left(visit, ask.seconds), bare=_bare(asked.model))
+        ask = replace(ask, seconds=self._left(visit, ask.seconds), bare=_bare(asked.model), client=visit.key)
         visit.stream, hidden = ask.stream, sampled and ask.logprobs is None
         if sampled:  # what the model read belongs to it, and how sure it was
             ask = replace(ask, logprobs=ask.logprobs or 0, tells_prompt=True)
@@ -242,15 +244,16 @@ class Api:
         head = {"object": "list", "model": asked.model, "system_fingerprint": version.id}
         return JSONResponse({**head, "data": data, "usage": usage})
 
-    async def _begin(self, ask: Ask) -> tuple[Piece, Any]:
+    async def _begin(self, ask: Ask) -> tuple[Piece, Call]:
         """The first piece, and what comes after it. Waits for it, so that a refusal still has its own status; and asks
         another replica when the first one died, since nobody has heard anything yet."""
         for attempt in (1, 2):
-            pieces = self._engines.stream(ask.version).generate.remote(ask)
+            pieces = await call(self._lines, self._engines.stream(ask.version), ask)
             try:
                 async with asyncio.timeout((ask.seconds or self._deadline) + GRACE):
                     first = await anext(pieces)
             except GONE:
+                pieces.cancel()
                 if attempt == 2:
                     raise
                 continue
@@ -258,11 +261,12 @@ class Api:
                 pieces.cancel()
                 raise
             if isinstance(first, Refusal):
+                pieces.cancel()
                 raise Refused(first)
             return first, pieces
         raise AssertionError
 
-    async def _heard(self, visit: Visit, sampled: bool, first: Piece, rest: Any) -> AsyncIterator[Piece]:
+    async def _heard(self, visit: Visit, sampled: bool, first: Piece, rest: Call) -> AsyncIterator[Piece]:
         """The pieces, as they come. The engine is told when nobody wants the rest, and the books are kept."""
         tally = Tally()
         try:

@@ -24,6 +24,7 @@ GAUGES = {
     "adapters": "Adapters in the bank.",
     "steps": "Forward passes so far.",
     "row_steps": "Rows of all passes so far; by steps, the mean width of the batch.",
+    "tokens": "Tokens that went through the model, without those of beginnings that were kept.",
     "adapter_hits": "Requests whose adapter was in the bank.",
     "adapter_misses": "Requests whose adapter had to be loaded into the bank.",
     "adapter_evictions": "Adapters put out of the bank for another.",

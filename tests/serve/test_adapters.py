@@ -27,10 +27,11 @@ from ftlib.registry.version import Version
 from ftlib.run.directory import Run
 from serve.engine.batch import Batch
 from serve.engine.messages import Ask, Refused
-from serve.engine.model import Loaded, Tokenizers, decoding, encode
+from serve.engine.model import Loaded, Tokenizers, encode
 from serve.engine.sampling import Sampling
 from serve.engine.sequence import Sequence
 from serve.engine.slots import Adapter, AdapterCache, Slots, read_adapter
+from serve.engine.text import Decoder
 from serve.front.catalog import base_key, engine_name
 
 from .conftest import finish, tiny_tokenizer
@@ -75,7 +76,7 @@ def answered(version: Version) -> str:
     [prompt] = encode(Ask(version, (PROMPT,)), tokenizer, loaded.context)
     slots = Slots(loaded.model, 1, loaded.dtype)
     adapter = None if why_not_banked(version.id, version.weights) else read_adapter(version)
-    said = Sequence(prompt, 8, loaded.ends, Sampling(temperature=0), decoding(tokenizer), adapter=adapter, streams=True)
+    said = Sequence(prompt, 8, loaded.ends, Sampling(temperature=0), Decoder(tokenizer), adapter=adapter, streams=True)
     if adapter is not None:
         slots.hold(adapter)
     batch = Batch(loaded.model, slots, loaded.reads)
@@ -183,7 +184,7 @@ def test_a_bank_grows_with_the_adapters_that_come(base: Path, tmp_path: Path) ->
     batch = Batch(loaded.model, slots)
     for version in (small, large):
         adapter = read_adapter(version)
-        rows.append(Sequence(prompt, 8, loaded.ends, Sampling(temperature=0), decoding(tokenizer), adapter=adapter))
+        rows.append(Sequence(prompt, 8, loaded.ends, Sampling(temperature=0), Decoder(tokenizer), adapter=adapter))
         assert slots.hold(adapter)
         batch.admit([rows[-1]])
         batch.step()

@@ -79,9 +79,10 @@ def test_every_adapter_in_any_company_is_what_peft_generates(versions: list[Vers
     loaded, draw, cache = Loaded(versions[0]), random.Random(0), AdapterCache(8)
     slots = Slots(loaded.model, 4, loaded.dtype)
     asked: list[tuple[Version | None, Sequence]] = []
+    begin = tokens(draw, 40)
     for _ in range(40):
         version = draw.choice([*versions, None])
-        prompt = tokens(draw, draw.choice([3, 5, 20, 30, 90, CHUNK + 50]))
+        prompt = begin[: draw.choice([0, 25, 40])] + tokens(draw, draw.choice([3, 5, 20, 30, 90, CHUNK + 50]))
         limit = draw.choice([1, 2, 8, 30, 60])
         adapter = None if version is None else cache.get(version)
         asked.append((version, sequence(prompt, limit, adapter, ends=frozenset({1}))))
@@ -113,7 +114,9 @@ def test_rows_of_other_architectures(config: Any) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     draw = random.Random(1)
-    asked = [sequence(tokens(draw, draw.choice([2, 7, 25])), draw.choice([3, 9, 20])) for _ in range(12)]
+    begin = tokens(draw, 20)
+    lengths = [(draw.choice([0, 20]), draw.choice([2, 7, 25]), draw.choice([3, 9, 20])) for _ in range(12)]
+    asked = [sequence(begin[:shared] + tokens(draw, own), limit) for shared, own, limit in lengths]
     run(Batch(model, Slots(model, 1, torch.float32)), asked, rows=4)
     for row in asked:
         assert row.tokens == greedy(model, row.prompt, row.limit, eos_token_id=None)

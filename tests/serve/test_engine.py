@@ -15,6 +15,7 @@ import pytest
 from ftlib.errors import FtlibError
 from ftlib.registry.version import Version
 from serve.engine import arrivals
+from serve.engine import engine as engine_module
 from serve.engine.arrivals import Arrivals
 from serve.engine.engine import THREADS, Engine
 from serve.engine.messages import Ask, Piece, Refusal, Refused, Tally
@@ -185,6 +186,24 @@ def test_a_slow_reader_gets_longer_pieces(versions: list[Version]) -> None:
     whole = run(answer(engine, ask(versions[0], 60)))
     assert "".join(piece.text for piece in pieces) == text(whole)
     assert len(pieces) < 20
+
+
+def test_first_words_do_not_wait_for_a_step(versions: list[Version], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, order = Engine(versions[0], EngineOptions()), []
+    deliver, step = engine_module.deliver_soon, engine._batch.step
+
+    def told(said: list[Any]) -> None:
+        order.extend("told" for _ in said)
+        deliver(said)
+
+    def stepped() -> Any:
+        order.append("step")
+        return step()
+
+    monkeypatch.setattr(engine_module, "deliver_soon", told)
+    monkeypatch.setattr(engine._batch, "step", stepped)
+    text(run(answer(engine, ask(versions[0], 12, stream=True))))
+    assert order[:2] == ["told", "step"]
 
 
 def test_an_adapter_that_does_not_fit_its_base_is_refused(versions: list[Version]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from serve.engine.text import Spelling, TextStream
+from serve.engine.text import Decoder, Spelling, TextStream
 
 TEXT = "größe 日本語 🙂 end, the end"
 
@@ -75,3 +75,18 @@ def test_a_token_of_sentencepiece_has_its_bytes_and_its_space() -> None:
     assert (spelling.raw(3 + 0xE6), spelling.alone(3 + 0xE6)) == (b"\xe6", "bytes:\\xe6")
     assert (spelling.raw(3 + 0x41), spelling.alone(3 + 0x41)) == (b"A", "A")
     assert (spelling.raw(0), spelling.alone(0)) == (b"", "")
+
+
+def test_a_token_alone_is_decoded_once() -> None:
+    asked: list[list[int]] = []
+
+    class Letters:
+        def decode(self, ids: list[int], **_: object) -> str:
+            asked.append(ids)
+            return "".join(map(chr, ids))
+
+    decode = Decoder(Letters())
+    for _ in range(2):
+        stream = TextStream(decode)
+        assert "".join(map(stream.push, b"abab")) == "abab"
+    assert sum(len(ids) == 1 for ids in asked) == 2
