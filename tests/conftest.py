@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Before any library is imported: quiet, offline, one thread a process (two cores, several processes).
+# Before any library is imported: quiet, offline, one thread a process (two cores, several processes). The threads of a
+# pack's host sleep where they wait for each other: those that spin take the core from the one that they wait for.
 os.environ.update(
     HF_HUB_OFFLINE="1",
     TRANSFORMERS_VERBOSITY="error",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",
+    OMP_WAIT_POLICY="PASSIVE",
     PYTHONWARNINGS="ignore",
     RAY_TRAIN_V2_ENABLED="1",
     WANDB_SILENT="true",
