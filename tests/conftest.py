@@ -87,16 +87,23 @@ SWEEPING = (
 SERVING = (
     "serve/",
     "attacks/test_endpoint",
+    "attacks/test_secrets",
+    "attacks/test_trust",
+    "config/test_comparable",
+    "driver/",
+    "registry/test_card",
     "remote/",
     "run/test_archive",
+    "run/test_layout",
     "run/test_mirror",
     "run/test_signature",
     "test_api",
+    "test_lines",
     "test_spine",
 )
 
 
-LONG = ("sweeping", "serving", "models/", "methods/", "pack/", "training/")
+LONG = ("sweeping", "serving", "test_real_model", "pack/", "models/", "methods/", "report/", "files/", "registry/")
 
 
 def _scope(nodeid: str) -> str:
@@ -113,7 +120,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _Turns(LoadScopeScheduling):
-    """Two Rays at most: one worker serves, one sweeps, each one test after the other; then the rest, file by file.
+    """Two Rays at most: one worker serves, one sweeps, each one test after the other; the rest, file by file.
 
     There is one Ray Serve: its tests kill its processes by name.
     """
@@ -124,7 +131,7 @@ class _Turns(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Turns:
-    """Used with `-n 2` (`make test`)."""
+    """Used with `-n 3` (`make test`)."""
     return _Turns(config, log)
 
 
