@@ -14,7 +14,9 @@ from ftlib.config import Experiment, ModelSection
 from ftlib.evaluation.answers import Writer, answers
 from ftlib.evaluation.task import Question
 from ftlib.files.home import home
+from ftlib.models.bank_routes import Route
 from ftlib.models.base import load_model, load_tokenizer
+from ftlib.pack.token_layout import Block
 from ftlib.registry import bases, registry
 from ftlib.registry.version import Version
 from ftlib.run.directory import Run
@@ -166,3 +168,23 @@ def test_four_bits_train_and_are_evaluated(smollm: ModelSection, tmp_path: Path)
     first, last = losses(found)
     assert last < first
     assert 0 < losses(found, "eval_loss")[-1] < first
+
+
+def test_a_shared_beginning_changes_no_loss(smollm: ModelSection, tmp_path: Path) -> None:
+    """The system prompt of the chat template, computed once for all rows of a batch."""
+    pack = pack_of(setting(tree(smollm, tmp_path, ROWS), tmp_path), slots=1, rank=4)
+    pack.join("000", {}, lambda row: None)
+    bank, objective, rows = pack.base.bank, pack.members["000"].objective, [0, 1, 2, 3]
+    bank.weights.add_(0.01 * torch.randn(bank.weights.shape, generator=torch.Generator().manual_seed(0)))
+    found = []
+    for share in (True, False):
+        block = Block.of(objective.tokens("train", rows), share)
+        assert block.shares == share
+        with pack.base.computing([block], Route([0])) as (scored,):
+            loss = objective.loss(scored, "train", rows, None)
+            loss.backward()
+        found.append((float(loss.detach()), bank.grads.clone()))
+        bank.grads.zero_()
+    (shared, ours), (apart, theirs) = found
+    assert shared == pytest.approx(apart, rel=1e-5)
+    assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))

@@ -7,7 +7,7 @@ batches, on padding, or on how many workers shared them: TRL and transformers gi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,12 @@ def on_cpu(table: Table) -> Table:
 def joined(parts: Sequence[Table]) -> Table:
     """One table of several, line after line."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def in_order(table: Table, rows: Iterable[int]) -> Table:
+    """The table with its lines in the order of the data: line n is that of row `rows[n]` now."""
+    order = torch.tensor(list(rows)).argsort()
+    return {name: column[order] for name, column in table.items()}
 
 
 def mean(values: Tensor, weights: Tensor | None = None) -> float:

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from ftlib.errors import FtlibError, TrialError
 from ftlib.files.json_files import append_row
 from ftlib.methods.pack_losses import Objective
 from ftlib.methods.pack_losses.base import Split
-from ftlib.methods.table import Table, on_cpu
+from ftlib.methods.table import Table, in_order, joined, on_cpu
 from ftlib.models.bank_routes import Route
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
+from ftlib.pack.row_passes import passes
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
 from ftlib.run.context import Setting
@@ -49,6 +51,7 @@ class Pack:
         self.members: dict[str, Member] = {}
         self._failed: dict[str, Failed] = {}
         self._blocks: OrderedDict[Any, Block] = OrderedDict()
+        self._plans: dict[Any, list[list[int]]] = {}
         self.tasks = TaskAnswers(base, setting)
 
     @property
@@ -164,11 +167,11 @@ class Pack:
         done = zip(members, parts, blocks, strict=True)
         return [member for member, part, block in done if member.went_backward(part, block.tokens)]
 
-    def _block(self, split: Split, objective: Objective, rows: list[int]) -> Block:
+    def _block(self, split: Split, objective: Objective, rows: list[int], share: bool = True) -> Block:
         """The places of some rows, made once for all trials that see them."""
-        key = (split, objective.variant, tuple(rows))
+        key = (split, objective.variant, tuple(rows), share)
         if key not in self._blocks:
-            self._blocks[key] = Block.of(objective.tokens(split, rows))
+            self._blocks[key] = Block.of(objective.tokens(split, rows), share)
             while len(self._blocks) > BLOCKS_KEPT:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(key)
@@ -180,48 +183,62 @@ class Pack:
         for start in range(0, len(members), self.width):
             self._evaluate_at_once(members[start : start + self.width])
 
-    def _evaluate_at_once(self, members: list[Member]) -> None:
-        """Out of memory makes two halves of them."""
+    def _evaluate_at_once(self, members: list[Member], roomy: bool = True) -> None:
+        """Out of memory makes two halves of them; of one, passes of `per_device_eval_batch_size` rows."""
         started = time.perf_counter()
         try:
             slots = [member.slot for member in members]
-            found = self.evaluations(slots, [member.objective for member in members])
-            tasks = self.tasks.numbers(slots)
+            found = self.evaluations(slots, [member.objective for member in members], roomy)
+            tasks = self.tasks.numbers(slots, roomy)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            self._evaluate_in_halves(members)
+            self._evaluate_in_parts(members, roomy)
             return
         seconds = time.perf_counter() - started
         for member, evaluation, task in zip(members, found, tasks, strict=True):
             self._guarded(member, partial(member.evaluated, evaluation | task, seconds))
 
-    def _evaluate_in_halves(self, members: list[Member]) -> None:
+    def _evaluate_in_parts(self, members: list[Member], roomy: bool) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(members) == 1:
-            self._fail(members[0], "out of memory evaluating this trial: lower train.per_device_eval_batch_size.")
-            return
         half = len(members) // 2
-        self._evaluate_at_once(members[:half])
-        self._evaluate_at_once(members[half:])
+        if half:
+            self._evaluate_at_once(members[:half])
+            self._evaluate_at_once(members[half:])
+        elif roomy:
+            self._evaluate_at_once(members, roomy=False)
+        else:
+            self._fail(members[0], "out of memory evaluating this trial: lower train.per_device_eval_batch_size.")
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def evaluations(self, slots: Sequence[int] | None, objectives: Sequence[Objective]) -> list[dict[str, float]]:
+    def evaluations(
+        self, slots: Sequence[int] | None, objectives: Sequence[Objective], roomy: bool = True
+    ) -> list[dict[str, float]]:
         """Each objective over all evaluation rows, with the adapters in `slots`; None is the base as it is."""
-        rows = len(self.base.data.eval)
-        size = self.setting.experiment().train.per_device_eval_batch_size
-        parts = [list(range(start, min(start + size, rows))) for start in range(0, rows, size)]
+        plans = [self._passes(objective, roomy) for objective in objectives]
         found: list[list[Table]] = [[] for _ in objectives]
-        route = None if slots is None else Route(slots)
-        for part in parts:
-            blocks = [self._block("eval", objective, part) for objective in objectives]
+        for number in range(max(map(len, plans))):
+            going = [trial for trial, plan in enumerate(plans) if number < len(plan)]
+            blocks = [self._block("eval", objectives[trial], plans[trial][number]) for trial in going]
+            route = None if slots is None else Route([slots[trial] for trial in going])
             with self.base.computing(blocks, route) as outputs:
-                for into, objective, scored in zip(found, objectives, outputs, strict=True):
-                    into.append(on_cpu(objective.evaluate(scored, "eval", part)))
+                for trial, scored in zip(going, outputs, strict=True):
+                    found[trial].append(on_cpu(objectives[trial].evaluate(scored, "eval", plans[trial][number])))
+        done = zip(objectives, found, plans, strict=True)
         return [
-            objective.finish(batches, self.setting.metric) for objective, batches in zip(objectives, found, strict=True)
+            objective.finish([in_order(joined(batches), chain.from_iterable(plan))], self.setting.metric)
+            for objective, batches, plan in done
         ]
+
+    def _passes(self, objective: Objective, roomy: bool) -> list[list[int]]:
+        """The evaluation rows of each pass, planned once for all trials that read the same tokens."""
+        key = (objective.variant, roomy)
+        if key not in self._plans:
+            rows = [objective.tokens("eval", [number]) for number in range(len(self.base.data.eval))]
+            least = self.setting.experiment().train.per_device_eval_batch_size
+            self._plans[key] = passes(rows, least, self.base.classes, roomy)
+        return self._plans[key]
 
     def evaluate_base(self, make: Callable[[], Objective]) -> None:
         """Evaluates the untuned base as the trial `base`, once. That it cannot be evaluated is noted, not raised."""

@@ -33,7 +33,8 @@ from ftlib.models.base import count_parameters, identity, load_model, load_token
 from ftlib.models.lora_bank import LoraBank
 from ftlib.models.onednn import FrozenLinear, freeze_linears
 from ftlib.models.strategies import use_tf32
-from ftlib.pack.token_layout import ATTENTION, Block, Layout, laid_out, pick
+from ftlib.pack.span_attention import ATTENTION, laid_out
+from ftlib.pack.token_layout import Block, Layout
 from ftlib.run.layout import TOKENIZER
 
 LOGITS_AT_ONCE = 2**27  # numbers; beyond, the vocabulary's logits are made a trial at a time, and again backward
@@ -99,19 +100,28 @@ class FrozenBase:
         layout = Layout.of(blocks, self.device)
         with laid_out(layout), self.bank.routed(route):
             hidden = self.body(input_ids=layout.ids, position_ids=layout.positions, use_cache=False).last_hidden_state
-            outputs = self._outputs(pick(hidden.expand(len(blocks), -1, -1), layout), layout.targets)
+            outputs = self._outputs(layout.pick(hidden.expand(len(blocks), -1, -1)), layout.targets)
             counted = zip(blocks, layout.counts, strict=True)
-            yield [outputs.scored(n, count, layout, len(block.lengths)) for n, (block, count) in enumerate(counted)]
+            yield [outputs.scored(n, count, layout, block.sequences) for n, (block, count) in enumerate(counted)]
 
     def _outputs(self, picked: Tensor, targets: Tensor) -> _Outputs:
         if self.head and self.bank.route is not None:
             name = self.head
             return _Outputs(lambda hidden: self.bank.head(name, hidden.float()), picked, targets, together=True)
-        head = self.model.get_submodule(self.head) if self.head else self.model.get_output_embeddings()
+        head = self._plain_head
         n, p, _ = picked.shape
-        together = n * p * head.out_features <= LOGITS_AT_ONCE
+        together = n * p * self.classes <= LOGITS_AT_ONCE
         dtype = head.dtype if isinstance(head, FrozenLinear) else head.weight.dtype
         return _Outputs(lambda hidden: head(hidden.to(dtype)), picked, targets, together)
+
+    @property
+    def _plain_head(self) -> Any:
+        return self.model.get_submodule(self.head) if self.head else self.model.get_output_embeddings()
+
+    @property
+    def classes(self) -> int:
+        """How many logits a picked place has: the vocabulary's, or a classifier's."""
+        return int(self._plain_head.out_features)
 
     def _without_dropout(self) -> None:
         for module in self.model.modules():

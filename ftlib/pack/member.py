@@ -47,7 +47,7 @@ class Member:
         slot: int,
         record: Record,
         report: Report,
-        blocks: Callable[[Objective, list[int]], Block],
+        blocks: Callable[[Objective, list[int], bool], Block],
     ) -> None:
         self.trial, self.experiment, self.base, self.slot = trial, experiment, base, slot
         self.record, self.report, self.blocks = record, report, blocks
@@ -124,18 +124,23 @@ class Member:
         """The next batch, as places in a layout."""
         if not self.rows_of_step:
             self.rows_of_step = self.order.batches(self.step)
-            blocks = [self.blocks(self.objective, rows) for rows in self.rows_of_step]
+            blocks = [self.blocks(self.objective, rows, not self.drops) for rows in self.rows_of_step]
             counted = [
                 self.objective.items(rows, len(block.picked))
                 for rows, block in zip(self.rows_of_step, blocks, strict=True)
             ]
             self.items = None if None in counted else sum(count for count in counted if count is not None)
             self.before = self.loss.clone(), self.tokens
-        return self.blocks(self.objective, self.rows)
+        return self.blocks(self.objective, self.rows, not self.drops)
+
+    @property
+    def drops(self) -> bool:
+        """Whether it trains with dropout: then each sequence has a mask of its own, and no place serves two of them."""
+        return self.adapter.lora_dropout > 0 and self.objective.adapter_dropout
 
     def dropout(self, tokens: int) -> Dropout | None:
         """The dropout of the next batch, of `tokens` places."""
-        if not self.adapter.lora_dropout or not self.objective.adapter_dropout:
+        if not self.drops:
             return None
         return Dropout(self.adapter.lora_dropout, (self.train.seed, self.step, self.batch), tokens)
 

@@ -20,7 +20,9 @@ from ftlib.evaluation.trial_tasks import TrialTask
 from ftlib.methods.pack_losses import Scored, Tokens
 from ftlib.models.bank_routes import Mix, Route
 from ftlib.pack.frozen_base import FrozenBase
-from ftlib.pack.token_layout import ATTENTION, Block
+from ftlib.pack.row_passes import passes
+from ftlib.pack.span_attention import ATTENTION
+from ftlib.pack.token_layout import Block
 from ftlib.run.context import Setting
 
 
@@ -37,24 +39,28 @@ class TaskAnswers:
         return TrialTask.of(experiment, self.setting.metric, self.base.tokenizer, template)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def numbers(self, slots: Sequence[int] | None) -> list[dict[str, Any]]:
-        """The task's numbers of each slot; None is the base as it is. Empty mappings where there is no task."""
+    def numbers(self, slots: Sequence[int] | None, roomy: bool = True) -> list[dict[str, Any]]:
+        """The task's numbers of each slot; None is the base as it is. Empty mappings where there is no task. Without
+        room, the right answers are read in passes of `per_device_eval_batch_size` rows."""
         count = 1 if slots is None else len(slots)
         if self.task is None:
             return [{}] * count
         writer, ends = self.task.writer, ends_of(self.base.model, self.base.tokenizer)
         rows = [writer.rows(self.task.questions, place) for place in range(count)]
-        self._check_drafts(rows, slots, ends)
+        self._check_drafts(rows, slots, ends, roomy)
         self._write_on([row for some in rows for row in some if not row.ended(ends)], slots, ends)
         return [self.task.numbers_of(writer.answers(some, ends, 0.0)) for some in rows]
 
-    def _check_drafts(self, rows: Sequence[Sequence[Row]], slots: Sequence[int] | None, ends: frozenset[int]) -> None:
+    def _check_drafts(
+        self, rows: Sequence[Sequence[Row]], slots: Sequence[int] | None, ends: frozenset[int], roomy: bool
+    ) -> None:
         """What each trial writes of the right answers. `rows` are [trials][questions], the same questions for all."""
-        size = self.setting.experiment().train.per_device_eval_batch_size
+        least = self.setting.experiment().train.per_device_eval_batch_size
         route = None if slots is None else Route(slots)
-        for start in range(0, len(rows[0]), size):
-            parts = [some[start : start + size] for some in rows]
-            block = Block.of([Tokens.answer(row.prompt, row.draft) for row in parts[0]])
+        tokens = [Tokens.answer(row.prompt, row.draft) for row in rows[0]]
+        for numbers in passes([[one] for one in tokens], least, self.base.classes, roomy):
+            parts = [[some[number] for number in numbers] for some in rows]
+            block = Block.of([tokens[number] for number in numbers])
             with self.base.computing([block] * len(parts), route) as outputs:
                 for part, scored in zip(parts, outputs, strict=True):
                     self._take(part, scored, ends)

@@ -1,33 +1,30 @@
 """Where the tokens of several trials' batches stand in one forward pass.
 
-Each trial has a row of M places: its sequences one behind the other, each rounded up to BLOCK places. So no trial
-computes the padding of its longest sequence, and a trial's places, and the vector instructions that meet there, depend
-on its own sequences alone: what a token becomes is the same bits whoever else is in the pack.
+Each trial has a row of M places: its sequences one behind the other, and what sequences begin with alike once. Only the
+whole of a trial is rounded up to BLOCK places. So no trial computes the padding of its sequences, and a trial's places,
+and the vector instructions that meet there, depend on its own sequences alone: what a token becomes is the same bits
+whoever else is in the pack.
 
-    places     [sequence 0 ....][sequence 1 ..........][sequence 2 ....][none, up to the longest trial]   M
-    attention  runs over sequences of one length together, whichever trial they belong to
+    places     [prefix][rest of 0][rest of 1 ...][another sequence ....][none, up to the longest trial]   M
+    attention  runs over spans of like lengths together, whichever trial they belong to (`span_attention`)
     picked     P places whose next token (or, of a classifier, whose text) counts
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface
 
 from ftlib.methods.pack_losses import Tokens
+from ftlib.pack.gather import Gather
+from ftlib.pack.prefix_trie import Span, apart, together
 
 BLOCK = 16  # places: matrix kernels give each whole block of this many rows the same bits wherever it stands
-ATTENTION = "ftlib_pack"  # our name among transformers' attention implementations
 
 
 def rounded(count: int) -> int:
@@ -41,32 +38,62 @@ class Block:
 
     ids: np.ndarray  # [M of this trial]
     positions: np.ndarray
-    lengths: tuple[int, ...]  # rounded, of each sequence
-    picked: np.ndarray  # [P of this trial] places
+    spans: tuple[Span, ...]
+    picked: np.ndarray  # [P of this trial] places; one may be picked for several sequences
     targets: np.ndarray
     owners: np.ndarray  # the number of the sequence that each picked place belongs to
-    tokens: int  # not counting what was rounded up
+    sequences: int
+    tokens: int  # of the sequences, what they share counted for each
 
     @classmethod
-    def of(cls, sequences: Sequence[Tokens]) -> Block:
-        lengths = tuple(rounded(len(sequence.ids)) for sequence in sequences)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        ids = np.zeros(starts[-1], dtype=np.int64)
-        positions = np.zeros(starts[-1], dtype=np.int64)
-        for sequence, start, length in zip(sequences, starts, lengths, strict=False):
-            ids[start : start + len(sequence.ids)] = sequence.ids
-            positions[start : start + length] = np.arange(length)
+    def of(cls, sequences: Sequence[Tokens], share: bool = True) -> Block:
+        """`share`: what sequences begin with alike may be computed once."""
+        standing = (together if share else apart)([sequence.ids for sequence in sequences])
+        ids = np.zeros(rounded(standing.places), dtype=np.int64)
+        positions = np.zeros_like(ids)
+        for sequence, places in zip(sequences, standing.of, strict=True):
+            ids[places] = sequence.ids
+            positions[places] = np.arange(len(places))
+        found = zip(sequences, standing.of, strict=True)
         return cls(
             ids=ids,
             positions=positions,
-            lengths=lengths,
-            picked=np.concatenate(
-                [sequence.picked + start for sequence, start in zip(sequences, starts, strict=False)]
-            ),
+            spans=standing.spans,
+            picked=np.concatenate([places[sequence.picked] for sequence, places in found]),
             targets=np.concatenate([sequence.targets for sequence in sequences]),
             owners=np.repeat(np.arange(len(sequences)), [len(sequence.picked) for sequence in sequences]),
+            sequences=len(sequences),
             tokens=sum(len(sequence.ids) for sequence in sequences),
         )
+
+    @property
+    def shares(self) -> bool:
+        """Whether a place serves several sequences."""
+        return sum(span.length for span in self.spans) < self.tokens
+
+
+@dataclass(frozen=True)
+class Group:
+    """Spans of like length that attention computes in one call."""
+
+    count: int
+    queries: int  # places of each, rounded up
+    keys: int
+    depths: Tensor | None  # [count or 1, 1, 1, 1] tokens before each span; None: no tokens before any
+    masks: dict[int | None, Tensor] = field(default_factory=dict)  # by the window
+
+    def mask(self, window: int | None, device: torch.device) -> Tensor | None:
+        """[count or 1, 1, queries, keys]: which keys a query sees. None: those up to its own. A span's rounded-up end
+        is behind all that is real."""
+        window = window if window and self.keys > window else None
+        if self.depths is None and window is None:
+            return None
+        if window not in self.masks:
+            own = torch.arange(self.queries, device=device).unsqueeze(1) + (0 if self.depths is None else self.depths)
+            apart = own - torch.arange(self.keys, device=device)
+            seen = (apart >= 0) & (apart < (window or self.keys))
+            self.masks[window] = seen.view(-1, 1, self.queries, self.keys)
+        return self.masks[window]
 
 
 @dataclass(frozen=True)
@@ -75,14 +102,14 @@ class Layout:
 
     ids: Tensor  # [N or 1, M]
     positions: Tensor  # [N or 1, M]
-    picked: Tensor  # [N, P] places; what a trial has fewer than P of are places of its own, and count for nothing
+    picked: Gather  # from all N * M places to [N * P]; what a trial has fewer than P of are no places
     targets: Tensor  # [N, P]
     counts: tuple[int, ...]  # how many of the P are each trial's
     owners: tuple[Tensor, ...]  # of each trial, the sequence that each of its picked places belongs to
-    groups: tuple[tuple[int, int], ...]  # (sequences, their rounded length), in the order of `order`
-    order: Tensor | None  # all trials' places, sequences of one length together; None: they are in order already
-    back: Tensor | None  # for each of the N * M places, where it is in `order`; one past the end for no sequence
-    alike: bool
+    groups: tuple[Group, ...]
+    queries: Gather | None  # from all places to the groups' spans, padded; None: they are in order already
+    keys: Gather | None  # to the spans' paths, padded
+    back: Gather | None  # from the groups' spans to all places
     one: Layout | None  # of the first block alone, where all are alike: layers below the first adapter see one row
 
     @classmethod
@@ -93,138 +120,62 @@ class Layout:
         shown = blocks[:1] if alike else blocks
 
         def table(arrays: Sequence[np.ndarray], columns: int) -> Tensor:
-            made = np.zeros((len(arrays), columns), dtype=np.int64)
-            for row, array in zip(made, arrays, strict=True):
-                row[: len(array)] = array
-            return torch.from_numpy(made).to(device)
+            return torch.from_numpy(np.stack([_filled(array, columns, 0) for array in arrays])).to(device)
 
         owners = {id(block): torch.from_numpy(block.owners).to(device) for block in blocks}
-        groups, order, back = _groups(blocks, width)
+        places = len(blocks) * width
+        picked = [_filled(number * width + block.picked, most, places) for number, block in enumerate(blocks)]
+        groups, queries, keys, back = _attended(blocks, width, device)
         return cls(
             ids=table([block.ids for block in shown], width),
             positions=table([block.positions for block in shown], width),
-            picked=table([block.picked for block in blocks], most),
+            picked=Gather(np.concatenate(picked), places, device),
             targets=table([block.targets for block in blocks], most),
             counts=tuple(len(block.picked) for block in blocks),
             owners=tuple(owners[id(block)] for block in blocks),
             groups=groups,
-            order=None if order is None else torch.from_numpy(order).to(device),
-            back=None if back is None else torch.from_numpy(back).to(device),
-            alike=alike,
+            queries=queries,
+            keys=keys,
+            back=back,
             one=cls.of(blocks[:1], device) if alike and len(blocks) > 1 else None,
         )
 
+    def pick(self, hidden: Tensor) -> Tensor:
+        """hidden [N, M, h] to the hidden states [N, P, h] at the places that count."""
+        return self.picked(hidden.flatten(0, 1)).view(*self.targets.shape, -1)
 
-def _groups(
-    blocks: Sequence[Block], width: int
-) -> tuple[tuple[tuple[int, int], ...], np.ndarray | None, np.ndarray | None]:
-    by_length: dict[int, list[int]] = {}
+
+def _attended(
+    blocks: Sequence[Block], width: int, device: torch.device
+) -> tuple[tuple[Group, ...], Gather | None, Gather | None, Gather | None]:
+    """The groups, and the gathers to their queries, to their keys, and back to the N * width places."""
+    places = len(blocks) * width
+    alike: dict[tuple[int, int, bool], list[tuple[int, Span]]] = {}
     for number, block in enumerate(blocks):
-        start = number * width
-        for length in block.lengths:
-            by_length.setdefault(length, []).append(start)
-            start += length
-    groups = tuple((len(starts), length) for length, starts in sorted(by_length.items()))
-    if len(groups) == 1 and groups[0][0] * groups[0][1] == len(blocks) * width:
-        return groups, None, None
-    order = np.concatenate(
-        [(np.asarray(starts)[:, None] + np.arange(length)).ravel() for length, starts in sorted(by_length.items())]
-    )
-    back = np.full(len(blocks) * width, len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
-    return groups, order, back
+        for span in block.spans:
+            kind = rounded(span.length), rounded(len(span.path)), span.depth > 0
+            alike.setdefault(kind, []).append((number * width, span))
+    groups, own, paths = [], [], []
+    for (queries, keys, deep), found in sorted(alike.items()):
+        depths = _depths([span for _, span in found], device) if deep else None
+        groups.append(Group(len(found), queries, keys, depths))
+        own += [_filled(start + span.path[span.depth :], queries, places) for start, span in found]
+        paths += [_filled(start + span.path, keys, places) for start, span in found]
+    index = np.concatenate(own)
+    deep = any(group.depths is not None for group in groups)
+    if not deep and np.array_equal(index, np.arange(places)):
+        return tuple(groups), None, None, None
+    to_own = Gather(index, places, device)
+    to_paths = Gather(np.concatenate(paths), places, device) if deep else to_own
+    return tuple(groups), to_own, to_paths, to_own.inverse()
 
 
-class _Rearrange(torch.autograd.Function):
-    """Rows of `x` by `index`, an index past the end giving zeros; backward, the rows of the gradient by `inverse`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(index, inverse)
-        return _taken(x, index, len(inverse))
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        index, inverse = ctx.saved_tensors
-        return _taken(dy, inverse, len(index)), None, None
+def _depths(spans: Sequence[Span], device: torch.device) -> Tensor:
+    depths = [span.depth for span in spans]
+    return torch.tensor(depths if len(set(depths)) > 1 else depths[:1], device=device).view(-1, 1, 1, 1)
 
 
-def _taken(x: Tensor, index: Tensor, known: int) -> Tensor:
-    if len(index) > known:  # more places than rows: some places are nobody's
-        x = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
-    return x.index_select(0, index)
-
-
-class _Pick(torch.autograd.Function):
-    """hidden [N, M, h] at the picked places: [N, P, h]."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, flat: Tensor) -> Tensor:
-        ctx.save_for_backward(flat)
-        ctx.shape = hidden.shape
-        return hidden.flatten(0, 1).index_select(0, flat.flatten()).view(*flat.shape, -1)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-        (flat,) = ctx.saved_tensors
-        n, m, h = ctx.shape
-        found = dy.new_zeros(n * m, h).index_add_(0, flat.flatten(), dy.flatten(0, 1))
-        return found.view(n, m, h), None
-
-
-def pick(hidden: Tensor, layout: Layout) -> Tensor:
-    """The hidden states [N, P, h] at the places that count."""
-    rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1) * hidden.shape[1]
-    return _Pick.apply(hidden, layout.picked + rows)
-
-
-_CURRENT: list[Layout] = []
-
-
-@contextmanager
-def laid_out(layout: Layout) -> Iterator[None]:
-    """Within, attention knows where the sequences are; backward too, for layers that are computed again there."""
-    _CURRENT.append(layout)
-    try:
-        yield
-    finally:
-        _CURRENT.pop()
-
-
-def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, dropout: float = 0.0, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """Causal attention [N, H, M, d] within each sequence. A sequence's rounded-up end is behind all that is real."""
-    n, _, m, _ = query.shape
-    layout = _CURRENT[-1]
-    if n == 1 and layout.one is not None:
-        layout = layout.one
-    parts = [_in_order(tensor, layout, n) for tensor in (query, key, value)]
-    window = kwargs.pop("sliding_window", None)
-    outputs, start = [], 0
-    for count, length in layout.groups:
-        rows = slice(start, start := start + count * length)
-        grouped = [part[rows].view(count, length, *part.shape[1:]).transpose(1, 2) for part in parts]
-        mask = _band(length, window, query.device) if window and length > window else None
-        out, _ = sdpa_attention_forward(module, *grouped, mask, dropout=dropout, **kwargs)
-        outputs.append(out.reshape(count * length, *out.shape[2:]))
-    whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    if layout.order is not None:
-        whole = _Rearrange.apply(whole, layout.back, layout.order)
-    return whole.view(n, m, *whole.shape[1:]), None
-
-
-def _in_order(x: Tensor, layout: Layout, n: int) -> Tensor:
-    """[n or 1, H, M, d] to [all places in order, H, d]."""
-    flat = x.expand(n, -1, -1, -1).transpose(1, 2).flatten(0, 1)
-    return flat if layout.order is None else _Rearrange.apply(flat, layout.order, layout.back)
-
-
-def _band(length: int, window: int, device: torch.device) -> Tensor:
-    places = torch.arange(length, device=device)
-    apart = places.unsqueeze(1) - places
-    return ((apart >= 0) & (apart < window)).view(1, 1, length, length)
-
-
-AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)
+def _filled(array: np.ndarray, length: int, filler: int) -> np.ndarray:
+    found = np.full(length, filler, dtype=np.int64)
+    found[: len(array)] = array
+    return found

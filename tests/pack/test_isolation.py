@@ -125,11 +125,11 @@ def test_an_evaluation_without_memory_is_made_in_halves(made: Setting, monkeypat
     evaluated = Pack.evaluations
     refused: list[int] = []
 
-    def small(self: Pack, slots: Any, objectives: Any) -> Any:
+    def small(self: Pack, slots: Any, objectives: Any, roomy: bool = True) -> Any:
         if len(slots) > 1 or ("n0" in self.members and self.members["n0"].slot in slots):
             refused.append(len(slots))
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return evaluated(self, slots, objectives)
+        return evaluated(self, slots, objectives, roomy)
 
     pack = pack_of(made)
     pack.evaluate_base = lambda make: None  # type: ignore[method-assign]

@@ -77,6 +77,8 @@ def both(tree: dict[str, Any], folder: Path, points: list[dict[str, Any]], seam:
     packed = solo.setting(tree, folder / "pack")
     pack = pack_of(packed)
     assert train(pack, {f"{number:03d}": point for number, point in enumerate(points)}) == {}
+    splits = {split for (split, *_), block in pack._blocks.items() if block.shares}
+    assert splits == {"train", "eval"}  # what rows begin with alike was computed once
     return [(trial(alone, name), trial(packed, name)) for name in (f"{number:03d}" for number in range(len(points)))]
 
 

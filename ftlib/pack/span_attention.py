@@ -1,0 +1,70 @@
+"""Attention of a pack: each span looks at its own tokens and at what stands before it on its path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface
+
+from ftlib.pack.gather import Gather
+from ftlib.pack.token_layout import Layout
+
+ATTENTION = "ftlib_pack"  # our name among transformers' attention implementations
+_CURRENT: list[Layout] = []
+
+
+@contextmanager
+def laid_out(layout: Layout) -> Iterator[None]:
+    """Within, attention knows where the sequences are; backward too, for layers that are computed again there."""
+    _CURRENT.append(layout)
+    try:
+        yield
+    finally:
+        _CURRENT.pop()
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, dropout: float = 0.0, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """[N, H, M, d] queries, keys and values to [N, M, H, d]."""
+    n, _, m, _ = query.shape
+    layout = _CURRENT[-1]
+    if n == 1 and layout.one is not None:
+        layout = layout.one
+    window = kwargs.pop("sliding_window", None)
+    queries, keys, values = _rows(query, layout.queries, n), _rows(key, layout.keys, n), _rows(value, layout.keys, n)
+    outputs, at, seen = [], 0, 0
+    for group in layout.groups:
+        own, path = (
+            slice(at, at := at + group.count * group.queries),
+            slice(seen, seen := seen + group.count * group.keys),
+        )
+        parts = [_heads(rows, group.count) for rows in (queries[own], keys[path], values[path])]
+        mask = group.mask(window, query.device)
+        out, _ = sdpa_attention_forward(module, *parts, mask, dropout=dropout, **kwargs)
+        outputs.append(out.flatten(0, 1))
+    whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    if layout.back is not None:
+        whole = layout.back(whole)
+    return whole.view(n, m, *whole.shape[1:]), None
+
+
+def _rows(x: Tensor, gather: Gather | None, n: int) -> Tensor:
+    """[n or 1, H, M, d] to the groups' rows [rows, H, d]."""
+    flat = x.expand(n, -1, -1, -1).transpose(1, 2).flatten(0, 1)
+    return flat if gather is None else gather(flat)
+
+
+def _heads(rows: Tensor, count: int) -> Tensor:
+    """[count * length, H, d] to [count, H, length, d]."""
+    return rows.view(count, -1, *rows.shape[1:]).transpose(1, 2)
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)
