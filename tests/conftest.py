@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Before any library is imported: quiet, offline, one thread a process (two cores, several processes).
+# Before any library is imported: quiet, offline, one thread a process (two cores, several processes). The threads of a
+# pack's host sleep where they wait for each other: those that spin take the core from the one that they wait for.
 os.environ.update(
     HF_HUB_OFFLINE="1",
     TRANSFORMERS_VERBOSITY="error",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",
+    OMP_WAIT_POLICY="PASSIVE",
     PYTHONWARNINGS="ignore",
     RAY_TRAIN_V2_ENABLED="1",
     WANDB_SILENT="true",
@@ -85,16 +87,23 @@ SWEEPING = (
 SERVING = (
     "serve/",
     "attacks/test_endpoint",
+    "attacks/test_secrets",
+    "attacks/test_trust",
+    "config/test_comparable",
+    "driver/",
+    "registry/test_card",
     "remote/",
     "run/test_archive",
+    "run/test_layout",
     "run/test_mirror",
     "run/test_signature",
     "test_api",
+    "test_lines",
     "test_spine",
 )
 
 
-LONG = ("sweeping", "serving", "models/", "methods/", "pack/", "training/")
+LONG = ("sweeping", "serving", "test_real_model", "pack/", "models/", "methods/", "report/", "files/", "registry/")
 
 
 def _scope(nodeid: str) -> str:
@@ -111,7 +120,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _Turns(LoadScopeScheduling):
-    """Two Rays at most: one worker serves, one sweeps, each one test after the other; then the rest, file by file.
+    """Two Rays at most: one worker serves, one sweeps, each one test after the other; the rest, file by file.
 
     There is one Ray Serve: its tests kill its processes by name.
     """
@@ -122,7 +131,7 @@ class _Turns(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Turns:
-    """Used with `-n 2` (`make test`)."""
+    """Used with `-n 3` (`make test`)."""
     return _Turns(config, log)
 
 

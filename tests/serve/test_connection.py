@@ -40,8 +40,9 @@ def listening(http: Any) -> Iterator[int]:
     while not server.started:
         time.sleep(0.01)
     yield found
-    server.should_exit = True
+    server.should_exit = server.force_exit = True  # also where an answer has no end
     thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.fixture
