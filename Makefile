@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Errors alone: what it warns of is of no use here.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
-SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder # tests/conftest.py says what runs beside what
+SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder # tests/conftest.py says what runs beside what
 
 .PHONY: help install stores quickstart test test-all check bench gpu kuberay clean
 

@@ -131,7 +131,7 @@ class _Turns(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Turns:
-    """Used with `-n 2` (`make test`)."""
+    """Used with `-n 3` (`make test`)."""
     return _Turns(config, log)
 
 
