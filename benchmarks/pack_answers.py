@@ -1,9 +1,9 @@
 """What a pack saves where trials write answers: all trials at once through the bank, against one after another.
 
-    python benchmarks/pack_answers.py RUN [--rows 100]
+    python benchmarks/pack_answers.py RUN [--rows 100] [--threads 2]
 
 RUN is a finished sweep of LoRA adapters that is compared by a task (experiments/chain/sentiment.yaml). Three ways to
-the same answers, each with both cores: the pack's; each adapter alone by ftlib; each adapter alone by transformers'
+the same answers, each with all threads: the pack's; each adapter alone by ftlib; each adapter alone by transformers'
 `generate` in batches, its best size of those tried. Loading a model is in no time.
 """
 
@@ -38,8 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
     parser.add_argument("--rows", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(given.threads)
     run = Run.open(str(given.run))
     tree = run.resolved["experiment"]
     for task in tree["evaluation"]["tasks"]:

@@ -1,11 +1,11 @@
 """What shared beginnings save on SmolLM2: places of a batch, the time of a step, and that of an evaluation.
 
     python experiments/chain/prepare.py
-    python benchmarks/shared_prefixes.py [--threads 1] [--rounds 3] [--pairs ../shared/data/dpo_en_demo.json]
+    python benchmarks/shared_prefixes.py [--threads 1] [--rounds 3] [--only sft|dpo] [--pairs FILE]
 
 Three layouts of the same rows, in turn: each sequence rounded up to 16 places (as before the trie), apart without that,
 and shared. SFT: 6 trials with 8 SST-2 chats each, and their evaluation on 32 rows; DPO: 4 trials with 2 pairs each of
-at most 512 tokens. Engine alone: no Ray, no TRL, and nothing is written but the run's directory.
+at most 512 tokens (dpo_en_demo.json). Engine alone: no Ray, no TRL, and nothing is written but the run's directory.
 """
 
 from __future__ import annotations
@@ -62,12 +62,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["sft", "dpo"])
     parser.add_argument("--pairs", type=Path, default=Path("../shared/data/dpo_en_demo.json"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        chats(Path(folder), options.rounds)
-        preferences(Path(folder), options.pairs, options.rounds)
+        if options.only != "dpo":
+            chats(Path(folder), options.rounds)
+        if options.only != "sft":
+            preferences(Path(folder), options.pairs, options.rounds)
 
 
 def chats(folder: Path, rounds: int) -> None:
