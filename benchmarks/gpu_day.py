@@ -32,12 +32,14 @@ PARTS = {
     "step-135m": 45,
     "step-1b": 45,
     "step-8b": 75,
-    "trainer": 90,
+    "trainer-lora": 60,
     "attention": 40,
     "dpo": 45,
     "qlora": 45,
     "serving": 45,
     "low-rank": 20,
+    "trainer-dpo": 60,
+    "trainer-qlora": 60,
 }
 
 

@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[[Place], Iterator[dict[str, Any]]]] = {
     "waits": waits,
     "update": update,
     **{f"step-{shape}": partial(step, shape=shape) for shape in ("135m", "1b", "8b")},
-    "trainer": trainer,
+    **{f"trainer-{case}": partial(trainer, case=case) for case in ("lora", "qlora", "dpo")},
     "attention": attention,
     "dpo": dpo,
     "qlora": qlora,

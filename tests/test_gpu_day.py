@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-PARTS = ("machine", "update", "waits", "step-1b", "certificates-float32", "certificates-bfloat16", "trainer")
-MORE = ("attention", "dpo", "qlora", "serving", "low-rank")
+PARTS = ("machine", "update", "waits", "step-1b", "certificates-float32", "certificates-bfloat16", "trainer-lora")
+MORE = ("trainer-dpo", "trainer-qlora", "attention", "dpo", "qlora", "serving", "low-rank")
 
 
 def day(folder: Path, *parts: str, **options: str) -> tuple[int, list[dict[str, Any]]]:
