@@ -82,7 +82,7 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
     ),
     (
         lambda e: e.scale.use_gpu and _may_be("lora_fa", e),
-        "LoRA-FA's step is computed on CPUs alone: use lora_fa: false, or scale.use_gpu: false",
+        "LoRA-FA's step is computed on CPUs alone: use lora_fa: false, or scale.resources_per_worker without GPU",
     ),
     (
         lambda e: may_be_dora(e) and _drops(e),

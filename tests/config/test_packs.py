@@ -31,7 +31,7 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"adapter": None, "sweep": {"space": {"train.seed": [1, 2]}}}, "only LoRA adapters"),
     ({"adapter": {"use_dora": True, "lora_dropout": 0.1}}, "DoRA multiplies what is dropped"),
     ({"adapter": {"use_dora": True}, "model": {"quantization": "nf4"}}, "DoRA needs the norms"),
-    ({"adapter": {"lora_fa": True}, "scale": {"use_gpu": True}}, "on CPUs alone"),
+    ({"adapter": {"lora_fa": True}, "scale": {"resources_per_worker": {"GPU": 1}}}, "on CPUs alone"),
     ({"adapter": {"init_lora_weights": "pissa"}}, "a B of zeros"),
     (
         {"method": {"type": "grpo", "rewards": [{"function": "length", "arguments": {"target": 9}}]}},

@@ -40,7 +40,7 @@ SPACE: dict[str, list[Any]] = {
 
 @pytest.fixture
 def tree(tree: dict[str, Any]) -> dict[str, Any]:
-    tree["train"].update(max_steps=12, logging_steps=1, eval_strategy="steps", eval_steps=6)
+    tree["train"].update(max_steps=8, logging_steps=1, eval_strategy="steps", eval_steps=4)
     tree["sweep"] = {"space": SPACE, "search": {"type": "grid"}}
     return tree
 
@@ -62,21 +62,22 @@ def test_each_is_the_trial_alone(tree: dict[str, Any], tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("name", POINTS)
-def test_neighbours_change_no_bit_and_no_resume(name: str, tree: dict[str, Any], tmp_path: Path) -> None:
-    """Beside all others, and cut at a checkpoint."""
+def test_neighbours_change_no_bit_and_no_resume(tree: dict[str, Any], tmp_path: Path) -> None:
+    """Beside all others, and cut after some steps."""
+    tree["train"].update(max_steps=6, eval_steps=3)
     made = setting(tree, tmp_path)
-    cut = {"train.save_steps": 4}
 
     def before(pack: Any, tick: int) -> None:
-        if tick == 7:
-            pack.depart(name)
-            pack.join(name, POINTS[name] | cut, lambda row: None)
+        if tick == 4:
+            for name, point in POINTS.items():
+                pack.depart(name)
+                pack.join(name, point, lambda row: None)
 
-    others = {f"n{number}": point for number, point in enumerate(POINTS.values()) if point is not POINTS[name]}
-    assert train(pack_of(made), {**others, name: POINTS[name] | cut}, before) == {}
-    assert train(pack_of(made, slots=1), {"alone": POINTS[name] | cut}) == {}
-    assert_same_bits(left_behind(trial(made, "alone")), left_behind(trial(made, name)))
+    assert train(pack_of(made), POINTS, before) == {}
+    one = pack_of(made, slots=1)
+    for name, point in POINTS.items():
+        assert train(one, {f"{name} alone": point}) == {}
+        assert_same_bits(left_behind(trial(made, f"{name} alone")), left_behind(trial(made, name)))
 
 
 def test_a_layer_that_the_pack_lacks_is_refused_by_its_name(tree: dict[str, Any], tmp_path: Path) -> None:
@@ -98,6 +99,7 @@ def test_gpt2s_transposed_layers(tree: dict[str, Any], tmp_path: Path) -> None:
     )
     tokenizer.save_pretrained(tmp_path / "g")
     tree["model"]["name_or_path"], tree["sweep"] = str(tmp_path / "g"), None
+    tree["train"].update(max_steps=3, eval_steps=3)
     points = [{"train.learning_rate": 3e-3}, {"adapter.r": 8}]
     for alone, packed in both(tree, tmp_path, points, shares=False):
         assert losses(packed) == pytest.approx(losses(alone), rel=1e-4)

@@ -181,9 +181,10 @@ def _by_peft(config: type[PeftConfig]) -> Callable[..., Any]:
 
 
 def _lora(model: Any, adapter: Lora, task: TaskType, batches: Sequence[Batch]) -> Any:
-    config = LoraConfig(task_type=task, **_keys(adapter, "from", "lora_plus_ratio", "lora_fa", "init_lora_weights"))
-    if adapter.layers_to_transform is not None and config.target_modules == "all-linear":
-        config.target_modules = set(_linear_names(model))  # PEFT takes layers' numbers with names alone
+    keys = _keys(adapter, "from", "lora_plus_ratio", "lora_fa", "init_lora_weights")
+    if adapter.layers_to_transform is not None and adapter.target_modules == "all-linear":
+        keys["target_modules"] = _linear_names(model)  # PEFT takes layers' numbers with names alone
+    config = LoraConfig(task_type=task, **keys)
     if adapter.start is not None:
         begun = get_peft_model(model, config)
         load_start(begun, Path(adapter.start))
