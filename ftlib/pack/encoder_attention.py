@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 from ftlib.models.bank_routes import Dropout
 from ftlib.pack.base_dropout import BaseDropout
@@ -143,5 +142,5 @@ def _weighted(q: Tensor, k: Tensor, v: Tensor, real: Tensor | None, kept: Tensor
     return dropped.view(weights.shape) @ v
 
 
+# It has no mask function: for such an attention transformers makes no mask, and asks the device for nothing.
 AttentionInterface.register(BOTH_WAYS, _attention)
-AttentionMaskInterface.register(BOTH_WAYS, lambda *args, **kwargs: None)

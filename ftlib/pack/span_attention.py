@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface
 
 from ftlib.pack.gather import Gather
 from ftlib.pack.ragged_attention import HALVES
@@ -76,5 +75,5 @@ def _heads(rows: Tensor, count: int) -> Tensor:
     return rows.view(count, -1, *rows.shape[1:]).transpose(1, 2)
 
 
+# It has no mask function: for such an attention transformers makes no mask, and asks the device for nothing.
 AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)

@@ -40,7 +40,7 @@ KEEPS = {
     # a student is evaluated on the labels alone; `kind` is looked at value by value (`on_policy` has other rows)
     *("Distill.kind", "Distill.teacher", "Distill.teacher_revision", "Distill.temperature", "Distill.alpha"),
     *("Distill.top_k", "Distill.layer_map", "Distill.distance_weight", "Distill.angle_weight", "Distill.beta"),
-    *("Distill.max_completion_length", "Distill.reasoning", "Distill.teacher_name"),
+    *("Distill.max_completion_length", "Distill.reasoning", "Distill.teacher_name", "Distill.teacher_api_key_env"),
 }
 LISTS = ("data.train.", "method.rewards.")  # members of lists have no path that could be swept
 
