@@ -258,15 +258,15 @@ def test_pbt_copies_a_slot(sweep: dict[str, Any], tmp_path: Path, synch: bool) -
 def test_a_sweep_that_cannot_be_packed_is_trained_one_by_one_unless_a_pack_was_asked_for(
     sweep: dict[str, Any], tmp_path: Path
 ) -> None:
-    sweep["adapter"]["use_dora"] = True
+    sweep["adapter"]["init_lora_weights"] = "olora"
     sweep["sweep"]["pack"] = 4
-    status, output = ftlib("sweep", write_experiment(tmp_path / "dora.yaml", sweep))
+    status, output = ftlib("sweep", write_experiment(tmp_path / "olora.yaml", sweep))
     assert status == 2
-    assert "sweep.pack: slots hold plain A and B: drop use_dora" in output
+    assert "sweep.pack: slots begin with a B of zeros: use init_lora_weights: true or gaussian" in output
     assert not Path(sweep["storage"]).exists()
     sweep["sweep"].update(pack="auto", space={"train.learning_rate": [1e-3]})
     run, output = swept(sweep, tmp_path)
-    assert "trials are trained one by one: slots hold plain A and B" in output
+    assert "trials are trained one by one: slots begin with a B of zeros" in output
     assert [event["why"][:5] for event in run.events() if event["event"] == "not_packed"] == ["slots"]
     assert [trial.state for trial in run.trials()] == ["finished"]
 
@@ -274,7 +274,7 @@ def test_a_sweep_that_cannot_be_packed_is_trained_one_by_one_unless_a_pack_was_a
 def test_a_base_that_cannot_be_packed_is_said(
     sweep: dict[str, Any], base: Path, tmp_path: Path, ray_local: None
 ) -> None:
-    """GPT-2's layers are transformers' own Conv1D."""
+    """GPT-2 drops weights of its attention."""
     import torch
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
@@ -286,7 +286,7 @@ def test_a_base_that_cannot_be_packed_is_said(
     sweep["model"]["name_or_path"] = str(tmp_path / "gpt2")
     sweep["sweep"].update(space={"train.learning_rate": [1e-3]}, baseline=False)
     run, output = swept(sweep, tmp_path)
-    assert "trials are trained one by one: GPT2LMHeadModel has adapters on layers that are not linear" in output
+    assert "trials are trained one by one: GPT2LMHeadModel drops weights of its attention: set model.config" in output
     assert [trial.state for trial in run.trials()] == ["finished"]
     assert any(event["event"] == "not_packed" for event in run.events())
     status, output = ftlib("sweep", write_experiment(tmp_path / "asked.yaml", sweep), "sweep.pack=2")
