@@ -56,9 +56,10 @@ def main() -> None:
         base.bank.load_peft(slot, load_file(folder / "adapter_model.safetensors"))
     packed = TaskAnswers(base, Setting(str(run.path), str(data.path), tree, metric))
     assert packed.task is not None
-    print(f"{len(adapters)} adapters, {len(packed.task.questions)} questions, {metric}")
+    print(f"{len(adapters)} adapters, {len(packed.task.questions)} questions, {metric}", flush=True)
     found: list[float] = []
     seconds = {"pack": timed(lambda: found.extend(row[metric] for row in packed.numbers(range(len(adapters)))))}
+    print(f"the pack: {seconds['pack']:.1f} s", flush=True)
     base.bank.detach()
     del base, packed.base
     seconds |= alone(experiment, adapters, packed.task, found)
