@@ -144,7 +144,8 @@ class FrozenBase:
         return attending(blocks, layout) if self.is_encoder else nullcontext()
 
     def _outputs(self, layout: Layout, trials: int) -> _Outputs:
-        inputs = {"input_ids": layout.ids, "position_ids": layout.positions + self.first_position}
+        first = self.first_position
+        inputs = {"input_ids": layout.ids, "position_ids": layout.positions + first if first else layout.positions}
         if self.is_encoder:
             return _Outputs(lambda logits: logits, self.model(**inputs).logits, layout.targets, together=True)
         hidden = self.body(**inputs, use_cache=False).last_hidden_state

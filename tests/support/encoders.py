@@ -8,7 +8,7 @@ from typing import Any
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 SHAPES: dict[str, dict[str, Any]] = {
-    "bert": {**SHAPE, "max_position_embeddings": 60},  # the rounded-up end of a text has no position
+    "bert": {**SHAPE, "max_position_embeddings": 64},
     "roberta": {**SHAPE, "max_position_embeddings": 66},
     "electra": {**SHAPE, "embedding_size": 32, "max_position_embeddings": 64},
     "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 64},
