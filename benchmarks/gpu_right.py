@@ -102,8 +102,8 @@ def update(place: Place) -> Iterator[Row]:
         for member in members:
             way.take(member.slot, member.tenant)
             if name == "one by one":  # torch's fused step has its count beside the weights
-                state = member.optimizer.state[member.weights]
-                state["step"] = state["step"].to(place.device)
+                for state in member.tenant.optimizer.state.values():
+                    state["step"] = state["step"].to(place.device)
         started = time.perf_counter()
         for seed in range(3):
             bank.grads.copy_(torch.randn(bank.grads.shape, generator=torch.Generator().manual_seed(seed)))

@@ -27,6 +27,7 @@ TABLE = {
     "ftlib/models/adapters/state.py": ("peft", "0.21"),  # one name, of one object that is changed there
     "ftlib/models/strategies.py": ("accelerate", "1.15"),  # two names in one function
     "ftlib/methods/teacher.py": ("transformers", "5.23"),  # the commit of a config; the state of ZeRO-3
+    "ftlib/pack/heads.py": ("transformers", "5.23"),  # how a model draws a layer that its files lack
     "ftlib/models/gguf.py": ("transformers", "5.23"),  # a tokenizer's inner one, which is replaced
     "serve/engine/batch.py": ("transformers", "5.23"),  # which attention a config names
     "ftlib/data/read.py": ("datasets", "5.2"),  # a data set's fingerprint, which has no other name

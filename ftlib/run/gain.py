@@ -13,7 +13,7 @@ from ftlib.config.methods import SHARES
 
 Unit = Literal["percent", "points", "difference"]
 COLUMN_OF: dict[Unit, str] = {"percent": "gain_percent", "points": "gain_points", "difference": "gain"}
-SAID: dict[Unit, str] = {"percent": "in percent of its number", "points": "in percentage points", "difference": ""}
+SAID: dict[Unit, str] = {"percent": "in percent", "points": "in percentage points", "difference": ""}
 
 
 def unit_of(metric: str, mode: str, experiment: dict[str, Any]) -> Unit:

@@ -98,7 +98,7 @@ class Leaderboard:
             return None
         name = f" ({self.model})" if self.model else ""
         said = f", {SAID[self.unit]}" if SAID[self.unit] else ""
-        return f"vs base: how much better than the base{name} before any training, on the same evaluation rows{said}"
+        return f"vs base: how much better than the base{name} before any training, on the same rows{said}"
 
     def gained(self, row: Row) -> str:
         """How much better than the base a trial is, as a person reads it: `+91.0 %`; empty where nobody can say."""
@@ -110,8 +110,8 @@ class Leaderboard:
         if self.part_rows is None:
             return None
         return (
-            f"trials are compared on {self.part_rows:,} rows, the same for all; those that come to their end are "
-            "evaluated on all rows too, and ranked among themselves by that"
+            f"trials are compared on {self.part_rows:,} rows, the same for all\n"
+            "finished trials are ranked among themselves on all rows"
         )
 
     def base_beside(self, row: Row) -> float | None:

@@ -20,7 +20,7 @@ SOURCES = {
         (r"\bflock\(", {"ftlib/files/locks.py"}),
         (r"\bos\.fsync\(", {"ftlib/files/atomic.py"}),
         (r"def patiently\b", {"ftlib/files/patience.py"}),
-        (r"\.wait\((every|EVERY|\w*SECONDS)\)", {"ftlib/files/repeating.py"}),
+        (r"\.wait\((pause|every|EVERY|\w*SECONDS)\)", {"ftlib/files/repeating.py"}),
         (r"\bray\.init\(", {"ftlib/cluster/session.py"}),
         (r"\bray\._private\b|\bray\.[\w.]*\._private", {"ftlib/cluster/ray_private.py"}),
     ],

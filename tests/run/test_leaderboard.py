@@ -53,8 +53,7 @@ def test_what_trials_are_compared_with_is_said_or_left_out(tmp_path: Path) -> No
     table = to_table(leaderboard(run))
     assert "vs base" in [column.header for column in table.columns]
     assert str(table.caption) == (
-        "vs base: how much better than the base (small-chat) before any training, on the same evaluation rows, in "
-        "percent of its number"
+        "vs base: how much better than the base (small-chat) before any training, on the same rows, in percent"
     )
 
 
