@@ -259,7 +259,8 @@ OURS = re.compile(
     [⠀-⣿]\ preparing\ data | (data|tokens|parameters|a\ trial|memory|a\ sweep|cost|gate|error|warning):\ | run\ / |
     trial\ \S+\ (started|finished|stopped|failed|preempted|of) | pack\ width\ \d | no\ trial\ is\ stopped\ early: |
     \d+/\d+\ trials\ done | interrupted |
-    vs\ base:\ | trials\ are\ compared\ on\ \d | finished\ trials\ are\ ranked | promote\ the\ winner: | \ \ ftlib\ | serve\ it:\ | base\ \S+@\d | merged\ into\ | serving\ |
+    vs\ base:\ | trials\ are\ compared\ on\ \d | finished\ trials\ are\ ranked |
+    promote\ the\ winner: | \ \ ftlib\ | serve\ it:\ | base\ \S+@\d | merged\ into\ | serving\ |
     stopping$""",
     re.VERBOSE,
 )

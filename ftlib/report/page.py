@@ -52,7 +52,7 @@ def page(run: Run) -> str:
         notes=first_screen.notes(evaluation),
         results=first_screen.results(evaluation),
         leaderboard=first_screen.leaderboard_table(board, evaluation),
-        footer=". ".join(line for line in (board.numbers, board.footer) if line),
+        footer=". ".join(line for told in (board.numbers, board.footer) if told for line in told.splitlines()),
         tied=first_screen.tied(board, evaluation),
         promotion=first_screen.promotion(run, board, evaluation),
         before=before,
