@@ -62,5 +62,5 @@ async function copy(button) {
     getSelection().selectAllChildren(source);
     button.textContent = "Marked";
   }
-  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  button.addEventListener("blur", () => { button.textContent = "Copy"; }, { once: true });
 }

@@ -68,8 +68,8 @@ class Host:
         self.evacuated: str | None = None  # why no trial is taken any more
         self.lock = threading.Lock()
         Slot.host = self
-        self.importing = threading.Thread(target=_import, args=(resolved,), name="imports", daemon=True)
-        self.importing.start()
+        # Not in a thread: what the host is asked meanwhile waits, and Ray imports torch too where it reads arguments.
+        _import(resolved)
 
     # --- the pack ---------------------------------------------------------------------------------------------
 
@@ -117,7 +117,6 @@ class Host:
 
     def _open(self, opening: Opening) -> None:
         asked = time.perf_counter()
-        self.importing.join()  # transformers changes torch for the moment in which it makes an empty model
         import torch
 
         from ftlib.cluster import vault

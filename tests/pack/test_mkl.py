@@ -26,7 +26,7 @@ from ftlib.pack import mkl
 if asked["maker"]:
     mkl.PROCESSOR = pathlib.Path(asked["maker"])
 from ftlib.sweeps.pack_host import Host
-Host().importing.join()
+Host()
 from ftlib.pack.isolation import probe
 from ftlib.run.context import Setting
 from tests.pack import test_isolation as certificate
