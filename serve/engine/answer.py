@@ -15,7 +15,7 @@ from typing import TypeAlias
 from serve.engine.messages import Piece, Refusal, joined
 
 Said: TypeAlias = Piece | Refusal
-PIECE = 0.003  # seconds that a streamed piece costs on its way from the HTTP side to the client (docs/log.md)
+PIECE = 0.003  # seconds that a streamed piece may cost between the HTTP side and the client: an estimate, not measured
 SIZE = 4  # bytes in front of a message that say how long it is
 
 
