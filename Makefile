@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): the pinned versions of constraints.txt. The first time takes minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) -c constraints.txt torch
-	@$(PIP) -c constraints.txt -e '.[dev,qlora,deepspeed,metrics,mlflow,dashboards]'
+	@$(PIP) -c constraints.txt -e '.[dev,qlora,deepspeed,metrics,curate,mlflow,dashboards]'
 	@touch $@
 
 $(VENV)/stores/.installed: tests/support/stores-requirements.txt | install

@@ -23,8 +23,7 @@ class Lease:
 
     The object says who holds it and until when. Who finds none, or one that is over, writes its own, waits a second
     (or twice as long as it took to write), and holds it when it reads its own back: of several that wrote in that
-    second, the last one. `check` looks again,
-    right before what must not be done twice.
+    second, the last one. `check` looks again, right before what must not be done twice.
 
     Measured: 4 processes that each added 5 lines to one object at an S3 server: 20 of 20 were kept with a lease (1.5 s
     each), 12 of 20 without one (0.14 s each).
