@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import gc
 import importlib.abc
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -22,16 +21,11 @@ OPTIMIZERS = "scipy.optimize"
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Meets the first import of each module of `LEAN`, and no other."""
-
-    def __init__(self) -> None:
-        self.awaited = set(LEAN)
+    """Finds the modules of `LEAN`, and no other. It may be asked more than once: transformers looks for PEFT before it
+    imports it."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in self.awaited:
-            return None
-        self.awaited.remove(name)
-        spec = importlib.util.find_spec(name)
+        spec = PathFinder.find_spec(name, path, target) if name in LEAN else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader, LEAN[name])
         return spec

@@ -27,7 +27,7 @@ from ftlib.training.estimate import estimate
 MOST = 64  # slots of a host, whatever the estimate
 FLOPS_A_PARAMETER = 5  # of a token: forward 2, gradient of the inputs 2, adapters and attention the rest
 FLOPS_A_SECOND = 2e10  # of a core, at the least
-WORTH_SECONDS = 400.0  # of work, by that estimate, that make another host worth its start
+WORTH_SECONDS = 20.0  # of a core's work, by that estimate, that make another host worth its start
 
 
 def first_host(experiment: Experiment) -> list[Any]:
@@ -83,8 +83,8 @@ def _begin_with(experiment: Experiment, most: int) -> int:
 
 
 def _worth(experiment: Experiment, data: Prepared) -> int:
-    """How many hosts have work enough to be worth their start (on CPUs the imports of a process are seconds of a core);
-    more than fit now only where the cluster may grow."""
+    """How many hosts have work enough to be worth their start, the imports of a process: hosts of one thread compute
+    small products faster than the threads of one host do. More than fit now only where the cluster may grow."""
     sweep = experiment.sweep
     assert sweep is not None
     cluster = bool(os.environ.get("RAY_ADDRESS"))
@@ -92,8 +92,8 @@ def _worth(experiment: Experiment, data: Prepared) -> int:
     if experiment.scale.use_gpu or (cluster and sweep.pack != "auto"):
         return most
     cost = estimate(experiment, data.report)
-    seconds = sweep.number_of_trials * cost.tokens * cost.total_parameters * FLOPS_A_PARAMETER / FLOPS_A_SECOND
-    return max(1, min(most, math.ceil(seconds / WORTH_SECONDS)))
+    operations = sweep.number_of_trials * cost.tokens * cost.multiplied_parameters * FLOPS_A_PARAMETER
+    return max(1, min(most, math.ceil(operations / FLOPS_A_SECOND / WORTH_SECONDS)))
 
 
 def open_packs(
@@ -127,6 +127,7 @@ def open_packs(
     threads = max(1, int(cores * spare))
     opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads, _found_before(run, begun))
     hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), partial(_tell, run))
+    hosts.open_beside(number - 1)
     try:
         found = hosts.open_first(first[0], replace(opening, baseline=setting.baseline))
     except FtlibError as error:

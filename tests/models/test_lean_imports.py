@@ -10,8 +10,10 @@ import pytest
 from ftlib.models.lean_imports import uncollected
 
 LOOKS = """
-import sys
-import ftlib, peft
+import importlib.util, sys
+import ftlib
+importlib.util.find_spec("peft")  # as transformers does, in order to know whether it is there
+import peft
 from peft.import_utils import is_bnb_4bit_available
 print("bitsandbytes" in sys.modules, is_bnb_4bit_available(), "bitsandbytes" in sys.modules)
 """
