@@ -21,9 +21,9 @@ from ray.experimental import internal_kv
 # Processes of a node that a local Ray does without: one copies workers' output to a driver (ours does not want it), one
 # asks an autoscaler, one serves a dashboard. Each takes a second of a core to start, and goes on looking.
 UNUSED = ("start_log_monitor", "start_monitor", "start_api_server")
-# What the raylet starts itself, and waits for. The dashboard's agent, before it lets a worker begin: `cat` ends with the
-# raylet as the agent does, and a port of -1 says that there is no dashboard. And a worker for each CPU, before it lets a
-# driver connect.
+# What the raylet starts itself, and waits for. The dashboard's agent, before it lets a worker begin: `cat` ends with
+# the raylet as the agent does, and a port of -1 says that there is no dashboard. And a worker for each CPU, before it
+# lets a driver connect.
 LEAN_RAYLET = {
     "--dashboard_agent_command": "cat",
     "--metrics-agent-port": "-1",
