@@ -50,9 +50,28 @@ class _Loader(importlib.abc.Loader):
 
 
 @contextmanager
+def without_bitsandbytes() -> Iterator[None]:
+    """Within, PEFT meets no bitsandbytes, unless it was imported before: it would import it for any model that it puts
+    LoRA on, also for one that is not quantized."""
+    import peft
+
+    _asked_again(peft)
+    try:
+        with _without_bitsandbytes(peft):
+            yield
+    finally:
+        _asked_again(peft)
+
+
+@contextmanager
 def _without_bitsandbytes(peft: ModuleType) -> Iterator[None]:
     with _in_place(LATER, None):  # Python's own way to say that there is none
         yield
+    _asked_again(peft)
+
+
+def _asked_again(peft: ModuleType) -> None:
+    """PEFT keeps what it was answered."""
     for asked in ("is_bnb_available", "is_bnb_4bit_available"):
         getattr(peft.import_utils, asked).cache_clear()
 
