@@ -43,9 +43,9 @@ def start(
     _closed_to_others()
     _begin()
     check_resources(experiment)
-    from ftlib.sweeps.pack_plan import dismiss, first_host  # light: the host need not wait for what is imported here
+    from ftlib.sweeps.pack_plan import dismiss, first_hosts  # light: hosts need not wait for what is imported here
 
-    hosts = first_host(experiment)  # it imports its libraries while the data is prepared
+    hosts = first_hosts(experiment)  # they import their libraries while the data is prepared
     try:
         data = prepared(experiment, listener)
         resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
