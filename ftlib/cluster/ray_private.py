@@ -15,7 +15,7 @@ from ray._private import services, worker
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray._private.state import state
-from ray._raylet import GcsClient
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.experimental import internal_kv
 
 # Processes of a node that a local Ray does without: one copies workers' output to a driver (ours does not want it), one

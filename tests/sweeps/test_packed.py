@@ -16,8 +16,8 @@ from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
 from ftlib.run.layout import PACK_FILE, PLACE
 from ftlib.run.leaderboard import leaderboard
-from ftlib.sweeps import pack_plan
-from ftlib.sweeps.pack_host import NEXT_SECONDS, Host
+from ftlib.sweeps import pack_host, pack_plan
+from ftlib.sweeps.pack_host import Host
 from ftlib.sweeps.pack_plan import _found_before
 from tests.conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 from tests.pack.conftest import assert_same_bits, left_behind
@@ -313,11 +313,12 @@ def test_a_driver_that_goes_on_knows_what_the_steps_have_measured(tmp_path: Path
     assert _found_before(run, {"found": found}) == {**found, "width": 2, "rates": {"2": 1.0}}
 
 
-def test_trials_that_come_to_an_empty_pack_begin_in_one_tick() -> None:
+def test_trials_that_come_to_an_empty_pack_begin_in_one_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_host, "NEXT_SECONDS", 60.0)
     host, done = Host(), []
-    host.pack = SimpleNamespace(members={}, base=SimpleNamespace(bank=SimpleNamespace(slots=3)))
+    host.pack = SimpleNamespace(members={}, base=SimpleNamespace(bank=SimpleNamespace(slots=2)))
     host.requests.put(lambda: done.append("first"))
-    later = threading.Timer(NEXT_SECONDS / 4, host.requests.put, [lambda: done.append("second")])
+    later = threading.Timer(0.05, host.requests.put, [lambda: done.append("second")])
     later.start()
     host._answer_requests()
     assert done == ["first", "second"]
