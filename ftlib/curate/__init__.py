@@ -1,0 +1,1 @@
+"""From raw documents and rows to data worth training on."""

@@ -15,8 +15,8 @@ UNPACKED = 512 << 20  # bytes of all XML together
 
 @contextmanager
 def opened(name: str, path: Path, must_hold: str) -> Iterator[zipfile.ZipFile]:
-    """The zip. Raises DataError where it is broken, encrypted or too large unpacked, has no member `must_hold`, or where
-    its XML declares entities, which Office never writes and a bomb needs."""
+    """The zip. Raises DataError where it is broken, encrypted or too large unpacked, has no member `must_hold`, or
+    declares a document type, which Office never does and a bomb of entities needs."""
     kind = path.suffix[1:].upper()
     try:
         with zipfile.ZipFile(path) as file:

@@ -27,8 +27,8 @@ FORMATS: dict[str, Callable[[str, Path], Document]] = {
 def read_document(path: Path, name: str = "") -> Document:
     """The document in a file. `name` is what it is called in places and messages (its file's name by default).
 
-    Raises DataError for a file that is not there, is empty, or cannot be read; what is wrong further on is raised as its
-    blocks are read.
+    Raises DataError for a file that is not there, is empty, or cannot be read; what is wrong further on is raised as
+    its blocks are read.
     """
     name = name or path.name
     if not path.is_file():
@@ -37,9 +37,8 @@ def read_document(path: Path, name: str = "") -> Document:
         raise DataError(f"{name} is empty.")
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise DataError(
-            f"{name}: ftlib reads no '{suffix}' as a document, but {known(FORMATS)}.{nearest(suffix, FORMATS)}"
-        )
+        hint = nearest(suffix, FORMATS)
+        raise DataError(f"{name}: a document's name ends in {known(FORMATS)}, and not in '{suffix}'.{hint}")
     return FORMATS[suffix](name, path)
 
 
@@ -53,7 +52,7 @@ def find_files(pattern: str, suffixes: tuple[str, ...]) -> list[tuple[str, Path]
     if path.is_file():
         return [(path.name, path)]
     if path.is_dir():
-        base, found = path, [entry for entry in path.rglob("*")]
+        base, found = path, list(path.rglob("*"))
     else:
         base = _base(path)
         found = [Path(entry) for entry in glob.iglob(str(path), recursive=True)]

@@ -32,7 +32,7 @@ def read_markdown(name: str, path: Path) -> Document:
 
 
 def lines(name: str, path: Path) -> Iterator[Numbered]:
-    """(number from 1, line without its end). Raises DataError for a line over a bound and for bytes that are no text."""
+    """(number from 1, line without its end). Raises DataError for a line over a bound and for what is no text."""
     with path.open("rb") as file:
         encoding = "utf-16" if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with path.open(encoding=encoding) as text:

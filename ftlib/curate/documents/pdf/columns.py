@@ -1,8 +1,9 @@
 """The order in which a person reads the pieces of a page: columns from left to right, between what spans them.
 
-A gutter is a strip that almost no piece crosses, with text on both sides that fills its column. Pieces that cross it (a
+A gutter is a strip that almost no piece crosses, with text on both sides: lines that fill their column, or have
+some words. Pieces that cross it (a
 title, a wide figure's caption) part the page into bands; within a band the left column is read before the right one.
-A table's columns are no gutters: their cells do not fill them.
+A table's cells are neither, most often.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from ftlib.curate.documents.pdf.lines import SAME_LINE, Line
 NARROWEST = 7.0  # points: a gutter
 CROSSED = 0.12  # of the pieces may cross a gutter
 ROWS = 5  # of text that a column has at the least
-FULL = 0.5  # of its column's width has the middle line of a column of text
+WIDE = 10  # times its font's size is a column of text at the least: one of numbers is narrower
+FULL, OFTEN = 0.4, 0.4  # of its column's width have this share of its lines
+WORDS = 3  # has the middle line of a column of text, where its lines are short
 
 
 def columns(parts: list[Line]) -> list[list[Line]]:
@@ -83,4 +86,6 @@ def _is_text(side: list[Line]) -> bool:
     if len({round(part.y) for part in side}) < ROWS:
         return False
     width = max(part.x1 for part in side) - min(part.x0 for part in side)
-    return median(part.x1 - part.x0 for part in side) >= FULL * width
+    full = sum(part.x1 - part.x0 >= FULL * width for part in side)
+    words = median(len(part.words) for part in side)
+    return width >= WIDE * median(part.size for part in side) and (full >= OFTEN * len(side) or words >= WORDS)

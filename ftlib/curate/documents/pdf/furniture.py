@@ -1,22 +1,21 @@
 """What repeats on the pages of a document and is no text of it: running heads, footers, page numbers.
 
-The first and the last lines of every page are looked at. A line is furniture where its text (without digits) stands at
-the same height on three pages, or where it has the page's number: the number that grows by one from page to page.
+The first and the last lines of every page are looked at. A line is furniture where its text stands at the same height
+on three pages, or where it has the page's number: the number that grows by one from page to page.
 A running head that names the chapter changes, but it stands where the page's number stands on other pages.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 EDGE = 3  # lines of a page's top, and of its bottom
 SAME = 3  # pages on which a line repeats
 SHORT = 10  # pages: of a shorter document two are enough
+MARGIN = 0.12  # of the text's height: furniture stands this close to the highest line or the lowest
 USUAL = 0.3  # of the pages have a number at a height, where all that stands at this height is furniture
-NUMBER = re.compile(r"\d+|\b[ivxlc]+\b", re.I)
 ROMAN = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
 
 
@@ -25,20 +24,24 @@ class Furniture:
     """Told of every page (`add`), it knows the lines that are no text (`is_furniture`)."""
 
     pages: int = 0
-    lines: Counter[tuple[int, str]] = field(default_factory=Counter)  # (height, text without numbers) → pages
+    lines: Counter[tuple[int, str]] = field(default_factory=Counter)  # (height, text) → pages
     numbers: Counter[tuple[int, int]] = field(default_factory=Counter)  # (height, number - page) → pages
-    heights: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))  # offset → heights
+    low: float = math.inf
+    high: float = -math.inf
 
-    def add(self, page: int, edges: Iterable[tuple[float, str]]) -> None:
+    def add(self, page: int, edges: list[tuple[float, str]]) -> None:
         """`edges` are the (height, text) of lines at the top and at the bottom of page `page`."""
         self.pages += 1
-        seen = {(round(y), shape(text)) for y, text in edges}
-        offsets = {(round(y), number - page) for y, text in edges for number in numbers(text)}
-        self.lines.update(seen)
-        self.numbers.update(offsets)
+        self.lines.update({(round(y), shape(text)) for y, text in edges})
+        self.numbers.update({(round(y), number - page) for y, text in edges for number in numbers(text)})
+        self.low = min([self.low, *(y for y, _ in edges)])
+        self.high = max([self.high, *(y for y, _ in edges)])
 
     def is_furniture(self, page: int, y: float, text: str) -> bool:
         """Whether the line at this height, among the first or the last of the page, is furniture."""
+        margin = MARGIN * (self.high - self.low)
+        if self.low + margin < y < self.high - margin:
+            return False
         near = (round(y), round(y) - 1, round(y) + 1)
         least = SAME if self.pages > SHORT else 2
         if sum(self.lines[height, shape(text)] for height in near) >= least:
@@ -53,19 +56,19 @@ class Furniture:
 
 
 def shape(text: str) -> str:
-    """A line without its numbers and spaces."""
-    return "".join(NUMBER.sub("#", text).split()).lower()
+    """A line without its spaces and case."""
+    return "".join(text.split()).lower()
 
 
 def numbers(text: str) -> list[int]:
-    """The numbers at the ends of a line, which may be the page's: in digits, or in Roman ones where it has no other."""
-    words = text.strip("–—-· ").split()
-    ends = {words[0], words[-1]} if words else set()
-    digits = [int(word) for word in ends if word.isascii() and word.isdecimal() and len(word) < 6]
-    return digits or [roman(word) for word in ends if len(words) == 1 and set(word.lower()) <= set(ROMAN)]
+    """The numbers in a line that may be its page's: in digits; in Roman ones where the line is nothing else."""
+    words = text.strip("–—-·[]() ").split()
+    digits = [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) < 6]
+    return digits or [roman(word) for word in words if len(words) == 1 and set(word.lower()) <= set(ROMAN)]
 
 
 def roman(word: str) -> int:
+    """`xiv` is 14; what is no Roman number is some number."""
     values = [ROMAN[letter] for letter in word.lower()]
     return sum(-one if one < after else one for one, after in zip(values, [*values[1:], 0], strict=True))
 

@@ -9,7 +9,7 @@ from ftlib.curate.documents.pdf.columns import columns
 from ftlib.curate.documents.pdf.lines import Line, joined, pieces
 from ftlib.curate.documents.pdf.rules import page_rules
 from ftlib.curate.documents.pdf.tables import Table, aligned, ruled
-from ftlib.curate.documents.pdf.words import Face, Word, page_words, underscored
+from ftlib.curate.documents.pdf.words import Face, Word, bulleted, page_words, underscored
 
 LEADERS = re.compile(r"(\.\s?){4,}\s*[\divxlc]*$|(\s\.){3,}", re.I)  # 3.1.2 Quoting . . . . . . 6
 PAGE_NUMBER = re.compile(r"[\divxlc]{1,5}", re.I)
@@ -23,6 +23,7 @@ def page_pieces(page: Any) -> list[Line]:
         return []
     rules = page_rules(page)
     words = underscored(words, sorted(rules.dashes, key=lambda dash: dash.low))
+    words = bulleted(words, rules.dots)
     tables = ruled(words, rules.across, rules.down)
     free = [word for word in words if not any(table.holds(word) for table in tables)]
     return sorted([*pieces(free), *map(_as_line, tables)], key=lambda part: -part.y)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 THIN = 2.5  # points: a filled box that is thinner is a rule
 SHORTEST = 8.0  # points: a shorter one is a fraction's bar or part of a drawing
+DOT = 6.0  # points: a bullet's width and height at most
 MAX_SEGMENTS = 5_000  # of a page: a drawing has more, and is no table
 
 
@@ -20,28 +21,33 @@ class Rule(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The `across` ones (from the top), the `down` ones (from the left), and the short level `dashes`."""
+    """The `across` ones (from the top), the `down` ones (from the left), and the short level `dashes`. `dots` are the
+    (right edge, middle) of small round or square things: a browser draws a list's bullets so."""
 
     across: list[Rule]
     down: list[Rule]
     dashes: list[Rule]
+    dots: list[tuple[float, float]]
 
 
 def page_rules(page: Any) -> Rules:
     """Those of a pypdfium2 page; pieces that touch are one. None of a page with more than MAX_SEGMENTS."""
     across: list[Rule] = []
     down: list[Rule] = []
+    dots: list[tuple[float, float]] = []
     for number, (x0, y0, x1, y1) in enumerate(_boxes(page)):
         if number >= MAX_SEGMENTS:
-            return Rules([], [], [])
-        if y1 - y0 <= THIN and x1 - x0 > y1 - y0:
+            return Rules([], [], [], [])
+        if THIN < x1 - x0 <= DOT and abs((x1 - x0) - (y1 - y0)) < 1:
+            dots.append((x1, (y0 + y1) / 2))
+        elif y1 - y0 <= THIN and x1 - x0 > y1 - y0:
             across.append(Rule((y0 + y1) / 2, x0, x1))
         elif x1 - x0 <= THIN:
             down.append(Rule((x0 + x1) / 2, y0, y1))
     level = _merged(across)[::-1]
     long = [rule for rule in level if rule.high - rule.low >= SHORTEST]
     dashes = [rule for rule in level if rule.high - rule.low < SHORTEST]
-    return Rules(long, [rule for rule in _merged(down) if rule.high - rule.low >= SHORTEST], dashes)
+    return Rules(long, [rule for rule in _merged(down) if rule.high - rule.low >= SHORTEST], dashes, dots)
 
 
 def _boxes(page: Any) -> Iterator[tuple[float, float, float, float]]:
@@ -49,7 +55,7 @@ def _boxes(page: Any) -> Iterator[tuple[float, float, float, float]]:
 
     for thing in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_PATH], max_depth=2):
         left, bottom, right, top = thing.get_bounds()
-        if min(right - left, top - bottom) <= THIN:
+        if min(right - left, top - bottom) <= THIN or max(right - left, top - bottom) <= DOT:
             yield left, bottom, right, top
         else:
             yield from _segments(thing, pdfium)

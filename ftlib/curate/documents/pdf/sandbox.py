@@ -1,4 +1,4 @@
-"""A PDF as a Document. A process of its own reads it (`child`), so that a hostile file costs an answer and nothing more.
+"""A PDF as a Document. A process of its own reads it (`child`): a hostile file costs an answer and nothing more.
 
 The process waits while nobody takes its blocks, so memory is bounded, and it ends when the document is dropped.
 """
@@ -23,8 +23,8 @@ NAMED = 8  # pages without text that a note names
 
 
 def read_pdf(name: str, path: Path) -> Document:
-    """Raises DataError for a file that is broken, encrypted, without text or over a bound; for a fault further on, it is
-    raised when its blocks are read."""
+    """Raises DataError for a file that is broken, encrypted, without text or over a bound; for a fault further on when
+    its blocks are read."""
     needs("pypdfium2")
     answers = _answers(name, path)
     head = next(answers)
@@ -33,7 +33,7 @@ def read_pdf(name: str, path: Path) -> Document:
 
 def _answers(name: str, path: Path) -> Iterator[Any]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", child.__name__, str(path)]
+    command = [sys.executable, "-m", child.__name__, str(path), str(child.PAGE_SECONDS)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             assert process.stdout is not None

@@ -39,7 +39,7 @@ class Styles:
     def add(self, page: int, parts: list[Line]) -> None:
         """Counts what stands on page `page` (from 1)."""
         self.furniture.add(page, edges(heights(parts)))
-        for part, below in zip(parts, [*parts[1:], None], strict=True):
+        for part, below in zip(parts, [*parts[1:], None], strict=False):
             if part.is_table:
                 continue
             self.sizes[part.size] += len(part.text)

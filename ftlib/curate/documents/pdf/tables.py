@@ -1,4 +1,4 @@
-"""Tables of a page: by the rules that are drawn around and between their cells, or by cells that stand under each other.
+"""Tables of a page: by the rules drawn around their cells, or by cells that stand under each other.
 
 Three kinds: a grid (rules both ways: a row is what stands between two of them), open rules (as LaTeX's booktabs: rules
 above, under the header and below; a row is a line) and none (three lines or more whose cells begin at the same places).

@@ -105,6 +105,16 @@ def underscored(words: list[Word], dashes: list[Rule]) -> list[Word]:
     return words
 
 
+def bulleted(words: list[Word], dots: list[tuple[float, float]]) -> list[Word]:
+    """The words, and a bullet for each dot that stands right before one."""
+    for right, middle in dots:
+        near = [word for word in words if 0 <= middle - word.y <= word.size and 0 <= word.x0 - right <= 2 * word.size]
+        if near:
+            word = min(near, key=lambda word: word.x0)
+            words = [*words, Word("•", right - 1, right, word.y, word.face)]
+    return words
+
+
 class _Glyphs:
     """The glyphs of one text page: (character, left, right, baseline, face)."""
 
