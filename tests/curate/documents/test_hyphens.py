@@ -20,11 +20,18 @@ from ftlib.curate.documents.hyphens import Vocabulary
         (["pages 12-", "14"], "pages 12-14"),
         (["soft\xad", "ware is soft\xadware"], "software is software"),
         (["ASN1_", "ERROR"], "ASN1_ERROR"),
+        (["https://arxiv.org/abs/", "1509"], "https://arxiv.org/abs/1509"),
+        (["pp. 66–", "89"], "pp. 66–89"),
         (["one -", "two"], "one - two"),
     ],
 )
 def test_lines_are_joined(lines: list[str], text: str) -> None:
     vocabulary = Vocabulary()
-    for line in ("For example, a well-known command and its line.", "some of the times", "a note in a book: a notebook", "a broken exam-"):
+    for line in (
+        "For example, a well-known command and its line.",
+        "some of the times",
+        "a note in a book: a notebook",
+        "a broken exam-",
+    ):
         vocabulary.add(line)
     assert vocabulary.join(lines) == text
