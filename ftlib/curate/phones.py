@@ -1,0 +1,68 @@
+"""Phone numbers in texts: written for the world (+49 30 901820) or as within a country ((212) 736-5000).
+
+What looks like one is checked against the numbering plans of libphonenumber. A sum, an amount or a plain count of many
+digits may fit such a plan as well. So a number without + must be written as people write phone numbers, must not stand
+in a calculation, and must fit the plan of one of the regions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ftlib.curate.optional import needed
+
+REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BR", "IN", "JP")
+SIGN = r"[ .\-/\u00a0\u2011]"
+GAP = rf"(?: - |{SIGN}?\){SIGN}?|{SIGN}?\({SIGN}?|{SIGN})"
+CANDIDATE = re.compile(
+    rf"(?<![\w$€£¥%#@=*/^<>])(?<!\d[.,:])(?:\+ ?)?\(?\+?\d{{1,15}}(?:{GAP}\d{{1,14}}){{0,7}}(?![\w%$€£¥]|[.,:]\d)"
+)
+ENOUGH = re.compile(r"(?:\d\D{0,3}){7}")  # digits: a cheap first look
+CALCULATED = re.compile(r"\s{0,2}(?:[=*×÷^<>$€£]|\+ ?\d|- ?\d|/ ?\d|\\times)")
+CALCULATES = re.compile(r"(?:[=*×÷^<>$€£]|\d ?[-+/]) ?\Z")
+AMOUNT = re.compile(r"\d{1,3}(?:[ .]\d{3})*[ .]000|[1-9]\d?(?:[ .]\d{3})+|\d+\.\d+")
+YEARS = re.compile(r"(?:1[89]|20)\d\d[ -/](?:1[89]|20)\d\d|(?:1[89]|20)\d\d([-/. ])[01]?\d\1[0-3]?\d|[0-3]?\d([-/. ])[01]?\d\2(?:1[89]|20)\d\d")
+NAMED = re.compile(r"\b(?:tel|phone|call|mobile|cell|fax|whatsapp|sms|text me|telefon\w*|tél|móvil|celular|cellulare|handy|bel|ring|contact|电话|電話|फोन)\W{0,3}(?:\w+\W{1,2}){0,3}\Z", re.IGNORECASE)
+
+
+def phones(text: str, regions: Sequence[str] = REGIONS) -> Iterator[tuple[int, int]]:
+    """Where they begin and end."""
+    if not ENOUGH.search(text):
+        return
+    for match in CANDIDATE.finditer(text):
+        written = match[0].rstrip(" .-/\u00a0\u2011(")
+        start, end = match.start(), match.start() + len(written)
+        if 7 <= sum(letter.isdigit() for letter in written) <= 17 and _is_phone(text, written, start, end, regions):
+            yield start, end
+
+
+def _is_phone(text: str, written: str, start: int, end: int, regions: Sequence[str]) -> bool:
+    if written[0] == "+" or written[:2] == "(+":
+        return _fits(written, None)
+    if CALCULATED.match(text, end) or CALCULATES.search(text, max(0, start - 4), start):
+        return False
+    if written[:2] == "00" and _fits(f"+{written[2:].lstrip()}", None):
+        return True
+    named = NAMED.search(text, max(0, start - 40), start) is not None
+    return (named or _is_written_so(written)) and any(_fits(written, region) for region in regions)
+
+
+def _is_written_so(written: str) -> bool:
+    """Whether nothing else is usually written like it: in groups, or with the zero of a trunk."""
+    groups = re.findall(r"\d+", written)
+    if " - " in written or AMOUNT.fullmatch(written) or YEARS.fullmatch(written):
+        return False
+    if len("".join(groups)) < 1.5 * len(groups):  # single digits are a list
+        return False
+    if len(groups) < 3:
+        return "." not in written and (written[0] in "0(" or (len(groups) == 2 and min(map(len, groups)) > 3))
+    return True
+
+
+def _fits(written: str, region: str | None) -> bool:
+    library = needed("phonenumbers")
+    try:
+        return bool(library.is_valid_number(library.parse(written, region)))
+    except library.NumberParseException:
+        return False
