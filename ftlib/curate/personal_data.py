@@ -23,7 +23,9 @@ CARD = re.compile(r"(?<![\w.,-])[2-6]\d{3}(?:[ -]?\d{2,7}){2,5}(?![\w-]|[.,]\d)"
 CARD_ISSUED = re.compile(r"(4|5[1-5]|2[2-7]|3[47]|3[0689]|35|6011|64[4-9]|65|62|50|5[6-9]|6[0-9])\d*")
 CARD_LENGTHS = (13, 14, 15, 16, 19)
 IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,8}(?!\w)", re.IGNORECASE)
-IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?=[\da-f:]*[\da-f]:)[\da-f]{0,4}(?::[\da-f]{0,4}){2,7})(?![\w:]|\.\d)", re.IGNORECASE)
+IP = re.compile(
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[\da-f]{1,4}|:)(?::[\da-f]{0,4}){2,7})(?![\w:]|\.\d)", re.IGNORECASE
+)
 SEPARATORS = re.compile(r"[ -]")
 
 Places = Iterator[tuple[int, int]]
@@ -46,9 +48,11 @@ def find(text: str, kinds: Iterable[str] = (), regions: Sequence[str] = REGIONS)
     """
     wanted = check_kinds(kinds)
     found: list[Span] = []
+    taken = bytearray(len(text))
     for kind in wanted:
         for start, end in KINDS[kind](text, regions):
-            if all(end <= span.start or start >= span.end for span in found):
+            if not any(taken[start:end]):
+                taken[start:end] = b"\1" * (end - start)
                 found.append(Span(start, end, kind))
     return sorted(found, key=lambda span: span.start)
 
@@ -65,7 +69,9 @@ def check_kinds(kinds: Iterable[str]) -> list[str]:
     named = list(kinds)
     for kind in named:
         if kind not in KINDS:
-            raise InputError(f"'{kind}' is no kind of personal data: there are {', '.join(KINDS)}.{nearest(kind, KINDS)}")
+            raise InputError(
+                f"'{kind}' is no kind of personal data: there are {', '.join(KINDS)}.{nearest(kind, KINDS)}"
+            )
     return [kind for kind in KINDS if kind in named or not named]
 
 
@@ -99,7 +105,11 @@ def _is_iban(text: str) -> bool:
 
 def _ips(text: str, _regions: Sequence[str]) -> Places:
     for match in IP.finditer(text):
-        if _is_ip(match[0]) and not VERSION.search(text, 0, match.start()):
+        if (
+            len(match[0]) < 46
+            and _is_ip(match[0])
+            and not VERSION.search(text, max(0, match.start() - 12), match.start())
+        ):
             yield match.span()
 
 
@@ -108,7 +118,7 @@ VERSION = re.compile(r"(?:version|release|section|chapter|v)\W{0,2}\Z", re.IGNOR
 
 def _is_ip(text: str) -> bool:
     try:
-        return not ip_address(text).is_unspecified
+        return any(letter.isdigit() for letter in text) and not ip_address(text).is_unspecified
     except ValueError:
         return False
 

@@ -22,8 +22,16 @@ ENOUGH = re.compile(r"(?:\d\D{0,3}){7}")  # digits: a cheap first look
 CALCULATED = re.compile(r"\s{0,2}(?:[=*×÷^<>$€£]|\+ ?\d|- ?\d|/ ?\d|\\times)")
 CALCULATES = re.compile(r"(?:[=*×÷^<>$€£]|\d ?[-+/]) ?\Z")
 AMOUNT = re.compile(r"\d{1,3}(?:[ .]\d{3})*[ .]000|[1-9]\d?(?:[ .]\d{3})+|\d+\.\d+")
-YEARS = re.compile(r"(?:1[89]|20)\d\d[ -/](?:1[89]|20)\d\d|(?:1[89]|20)\d\d([-/. ])[01]?\d\1[0-3]?\d|[0-3]?\d([-/. ])[01]?\d\2(?:1[89]|20)\d\d")
-NAMED = re.compile(r"\b(?:tel|phone|call|mobile|cell|fax|whatsapp|sms|text me|telefon\w*|tél|móvil|celular|cellulare|handy|bel|ring|contact|电话|電話|फोन)\W{0,3}(?:\w+\W{1,2}){0,3}\Z", re.IGNORECASE)
+YEAR = r"(?:1[89]|20)\d\d"
+YEARS = re.compile(
+    rf"{YEAR}[ -/]{YEAR}|{YEAR}([-/. ])[01]?\d\1[0-3]?\d|[0-3]?\d([-/. ])[01]?\d\2{YEAR}"  # dates, too
+)
+ODD_BRACKET = re.compile(r"\([^)]*[^\d)]")
+NAMES = (
+    "tel|phone|call|mobile|cell|fax|whatsapp|sms|text me|ring|contact|telefon\\w*|handy|tél|móvil|celular|cellulare|bel"
+    "|电话|電話|फोन"
+)
+NAMED = re.compile(rf"\b(?:{NAMES})\W{{0,3}}(?:\w+\W{{1,2}}){{0,3}}\Z", re.IGNORECASE)
 
 
 def phones(text: str, regions: Sequence[str] = REGIONS) -> Iterator[tuple[int, int]]:
@@ -31,10 +39,17 @@ def phones(text: str, regions: Sequence[str] = REGIONS) -> Iterator[tuple[int, i
     if not ENOUGH.search(text):
         return
     for match in CANDIDATE.finditer(text):
-        written = match[0].rstrip(" .-/\u00a0\u2011(")
-        start, end = match.start(), match.start() + len(written)
+        start, end = _whole(text, *match.span())
+        written = text[start:end]
         if 7 <= sum(letter.isdigit() for letter in written) <= 17 and _is_phone(text, written, start, end, regions):
             yield start, end
+
+
+def _whole(text: str, start: int, end: int) -> tuple[int, int]:
+    """Without a bracket that something else opens or closes, and without signs at the end."""
+    written = text[start:end]
+    start += written[0] == "(" and ")" not in written
+    return start, start + len(text[start:end].rstrip(" .-/\u00a0\u2011("))
 
 
 def _is_phone(text: str, written: str, start: int, end: int, regions: Sequence[str]) -> bool:
@@ -51,7 +66,7 @@ def _is_phone(text: str, written: str, start: int, end: int, regions: Sequence[s
 def _is_written_so(written: str) -> bool:
     """Whether nothing else is usually written like it: in groups, or with the zero of a trunk."""
     groups = re.findall(r"\d+", written)
-    if " - " in written or AMOUNT.fullmatch(written) or YEARS.fullmatch(written):
+    if " - " in written or ODD_BRACKET.search(written) or AMOUNT.fullmatch(written) or YEARS.fullmatch(written):
         return False
     if len("".join(groups)) < 1.5 * len(groups):  # single digits are a list
         return False

@@ -1,4 +1,4 @@
-"""Keys, tokens and passwords in texts: by the prefix that their makers publish, or by a name before them and entropy."""
+"""Keys, tokens and passwords in texts: by the prefix that their makers publish, or by a name and entropy."""
 
 from __future__ import annotations
 
