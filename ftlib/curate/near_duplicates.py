@@ -101,6 +101,18 @@ def groups(found: Signatures, near: float = NEAR) -> Places:
     return first[same]
 
 
+def near_rows(found: Signatures, others: Signatures, near: float = NEAR) -> Places:
+    """For each row of `found` the place of a row of `others` that is near to it, -1 where there is none."""
+    both, split, least = Signatures.joined([others, found]), len(others), jaccard_of(near)
+    named = np.full(len(both), -1)
+    for band in range(BANDS):
+        for rows in _across(both.bands[:, band], split):
+            rows = rows[named[rows[:, 1]] < 0]
+            near_ones = rows[jaccards(both, rows) >= least]
+            named[near_ones[:, 1]] = near_ones[:, 0]
+    return named[split:]
+
+
 def jaccard_of(near: float) -> float:
     """The Jaccard index of the pairs of words, of texts that have this share of their words in common."""
     return near**2 / (2 - near**2)
@@ -164,12 +176,27 @@ def _edges(found: Signatures, alone: Places, least: float) -> Places:
     return np.stack([known % max(len(found), 1), known // max(len(found), 1)], axis=1)
 
 
-def _candidates(keys: Hashes) -> Iterator[Places]:
-    """Pairs of places with the same key: each with the first one, and with some of those just before it."""
+def _bucketed(keys: Hashes) -> tuple[Places, Places]:
+    """The places in the order of their keys, and where in this order the bucket of each begins."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(keys) else np.empty(0, int)
-    begin = np.repeat(begins, np.diff([*begins, len(keys)]))
+    return order, np.repeat(begins, np.diff([*begins, len(keys)]))
+
+
+def _across(keys: Hashes, split: int) -> Iterator[Places]:
+    """Pairs of a place before `split` and one from there on, with the same key: the first few of each bucket."""
+    order, begin = _bucketed(keys)
+    for further in range(BEFORE + 1):
+        earlier = np.minimum(begin + further, len(keys) - 1)
+        there = (earlier < np.arange(len(keys))) & (order >= split) & (order[earlier] < split)
+        there &= begin[earlier] == begin if len(keys) else False
+        yield np.stack([order[earlier[there]], order[there]], axis=1)
+
+
+def _candidates(keys: Hashes) -> Iterator[Places]:
+    """Pairs of places with the same key: each with the first one, and with some of those just before it."""
+    order, begin = _bucketed(keys)
     at = np.arange(len(keys))
     for back in range(BEFORE + 1):
         earlier = begin if back == 0 else at - back
