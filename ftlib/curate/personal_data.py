@@ -14,14 +14,16 @@ from ipaddress import ip_address
 
 from ftlib.curate.national_ids import national_ids
 from ftlib.curate.optional import needed
-from ftlib.curate.phones import REGIONS, phones
+from ftlib.curate.phones import REGIONS, is_calculated, phones
 from ftlib.curate.secrets import secrets
 from ftlib.errors import InputError, nearest
 
 EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
-CARD = re.compile(r"(?<![\w.,-])[2-6]\d{3}(?:[ -]?\d{2,7}){2,5}(?![\w-]|[.,]\d)")
+CARD = re.compile(  # in groups of four, or as American Express and Diners Club write theirs, or without a gap
+    r"(?<![\w.,-])(?:\d{4}(?:[ -]\d{4}){3}(?:[ -]?\d{3})?|\d{4}[ -]\d{6}[ -]\d{4,5}|\d{4}(?:[ -]\d{4}){2}[ -]\d{2}"
+    r"|\d{14,16}|\d{19})(?![\w-]|[.,]\d)"
+)
 CARD_ISSUED = re.compile(r"(4|5[1-5]|2[2-7]|3[47]|3[0689]|35|6011|64[4-9]|65|62|50|5[6-9]|6[0-9])\d*")
-CARD_LENGTHS = (13, 14, 15, 16, 19)
 IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,8}(?!\w)", re.IGNORECASE)
 IP = re.compile(
     r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[\da-f]{1,4}|:)(?::[\da-f]{0,4}){2,7})(?![\w:]|\.\d)", re.IGNORECASE
@@ -82,7 +84,7 @@ def _emails(text: str, _regions: Sequence[str]) -> Places:
 def _cards(text: str, _regions: Sequence[str]) -> Places:
     for match in CARD.finditer(text):
         digits = SEPARATORS.sub("", match[0])
-        if len(digits) in CARD_LENGTHS and CARD_ISSUED.fullmatch(digits) and _luhn(digits):
+        if CARD_ISSUED.fullmatch(digits) and _luhn(digits) and not is_calculated(text, *match.span()):
             yield match.span()
 
 

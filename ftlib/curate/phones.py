@@ -26,6 +26,7 @@ YEAR = r"(?:1[89]|20)\d\d"
 YEARS = re.compile(
     rf"{YEAR}[ -/]{YEAR}|{YEAR}([-/. ])[01]?\d\1[0-3]?\d|[0-3]?\d([-/. ])[01]?\d\2{YEAR}"  # dates, too
 )
+ADDED = re.compile(r"[\d)] ?\Z")
 ODD_BRACKET = re.compile(r"\([^)]*[^\d)]")
 NAMES = (
     "tel|phone|call|mobile|cell|fax|whatsapp|sms|text me|ring|contact|telefon\\w*|handy|tél|móvil|celular|cellulare|bel"
@@ -54,13 +55,18 @@ def _whole(text: str, start: int, end: int) -> tuple[int, int]:
 
 def _is_phone(text: str, written: str, start: int, end: int, regions: Sequence[str]) -> bool:
     if written[0] == "+" or written[:2] == "(+":
-        return _fits(written, None)
-    if CALCULATED.match(text, end) or CALCULATES.search(text, max(0, start - 4), start):
+        return not ADDED.search(text, max(0, start - 2), start) and _fits(written, None)
+    if is_calculated(text, start, end):
         return False
     if written[:2] == "00" and _fits(f"+{written[2:].lstrip()}", None):
         return True
     named = NAMED.search(text, max(0, start - 40), start) is not None
     return (named or _is_written_so(written)) and any(_fits(written, region) for region in regions)
+
+
+def is_calculated(text: str, start: int, end: int) -> bool:
+    """Whether a number stands in a calculation or is an amount of money."""
+    return bool(CALCULATED.match(text, end) or CALCULATES.search(text, max(0, start - 4), start))
 
 
 def _is_written_so(written: str) -> bool:
@@ -71,8 +77,13 @@ def _is_written_so(written: str) -> bool:
     if len("".join(groups)) < 1.5 * len(groups):  # single digits are a list
         return False
     if len(groups) < 3:
-        return "." not in written and (written[0] in "0(" or (len(groups) == 2 and min(map(len, groups)) > 3))
+        return "." not in written and (written[0] in "0(" or _are_halves(groups))
     return True
+
+
+def _are_halves(groups: list[str]) -> bool:
+    """98765 43210, and not the range 4000-4999."""
+    return len(groups) == 2 and min(map(len, groups)) > 3 and len("".join(groups)) > 8
 
 
 def _fits(written: str, region: str | None) -> bool:
