@@ -19,10 +19,12 @@ ODD = 5  # findings that are printed; the rest are counted
 def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
     """About ten lines, of which those on the data are its report's own."""
     from ftlib.driver.findings import findings
+    from ftlib.driver.inspect_data import lines_of_check
     from ftlib.run.cost import expected
     from ftlib.training.estimate import estimate, seconds_of
 
     yield from (line for line in data.summary().splitlines() if not line.startswith("note: "))
+    yield from (f"rows:       {line}" for line in lines_of_check(experiment.data))
     yield f"model:      {_model(experiment)}"
     found = estimate(experiment, data)
     yield from found.summary().splitlines()

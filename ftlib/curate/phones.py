@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ftlib.curate.optional import needed
+from ftlib.errors import InputError
 
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BR", "IN", "JP")
 SIGN = r"[ .\-/\u00a0\u2011]"
@@ -62,6 +63,15 @@ def _is_phone(text: str, written: str, start: int, end: int, regions: Sequence[s
         return True
     named = NAMED.search(text, max(0, start - 40), start) is not None
     return (named or _is_written_so(written)) and any(_fits(written, region) for region in regions)
+
+
+def check_regions(regions: Sequence[str]) -> tuple[str, ...]:
+    """The regions in capitals; ten of them where none is named. Raises InputError for a code that is no region's."""
+    known = needed("phonenumbers").SUPPORTED_REGIONS
+    for region in regions:
+        if region.upper() not in known:
+            raise InputError(f"'{region}' is no region: give two letters of ISO 3166, as DE, US, BR.")
+    return tuple(region.upper() for region in regions) or REGIONS
 
 
 def is_calculated(text: str, start: int, end: int) -> bool:
