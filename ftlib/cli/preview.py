@@ -24,7 +24,6 @@ def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
     from ftlib.training.estimate import estimate, seconds_of
 
     yield from (line for line in data.summary().splitlines() if not line.startswith("note: "))
-    yield from (f"rows:       {line}" for line in lines_of_check(experiment.data))
     yield f"model:      {_model(experiment)}"
     found = estimate(experiment, data)
     yield from found.summary().splitlines()
@@ -36,6 +35,7 @@ def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
         yield f"cost:       {price}"
     yield from _sweep(experiment, data)
     yield from _tasks(experiment)
+    yield from (f"rows:       {line}" for line in lines_of_check(experiment.data))
     odd = findings(experiment, data, found.steps, None if whole is None else whole / 3600)
     yield from (f"odd:        {sentence}" for sentence in odd[:ODD])
     if len(odd) > ODD:

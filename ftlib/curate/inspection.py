@@ -82,8 +82,8 @@ class Inspection:
         """What there is, then the findings."""
         which = "" if self.whole else "the first "
         yield (
-            f"{self.source}: {which}{counted(self.rows, 'row')}, {self.format}; {self.length(50):,} {self.unit} in the "
-            f"middle, 95 % up to {self.length(95):,}, the longest {self.length(100):,}"
+            f"{self.source}: {which}{counted(self.rows, 'row')}, {self.format}; median {self.length(50):,} {self.unit}, "
+            f"95 % up to {self.length(95):,}, the longest {self.length(100):,}"
         )
         if self.longer:
             yield f"{counted(self.longer, 'row')} longer than the model's {self.window:,} {self.unit}"

@@ -58,6 +58,7 @@ def inspected(
 def lines_of_check(data: DataSection) -> Iterator[str]:
     """At most ten lines on the first rows of the training data, without what `ftlib check` says of all rows."""
     from ftlib.curate.inspection import inspect
+    from ftlib.data.findings import counted
 
     try:
         for _, _, section in data.sources:
@@ -66,9 +67,9 @@ def lines_of_check(data: DataSection) -> Iterator[str]:
             found = inspect(rows, format_name, "", evaluation=held_out, whole=len(rows.rows) < OF_CHECK)
             _, *said = found.sentences()
             told = [one.sentence for one in found.findings if one.kind in TOLD_BEFORE]
-            yield f"{found.source}: {'all' if found.whole else 'the first'} {found.rows:,} rows were looked at"
+            yield f"{found.source}: {'all' if found.whole else 'the first'} {counted(found.rows, 'row')} were looked at"
             yield from islice((sentence for sentence in said if sentence not in told), LINES - 2)
-            yield from (f"strangest: {one.where}: {one.why}" for one in found.strange[:1])
+            yield from (f"the strangest row: {one.where}: {one.why}" for one in found.strange[:1])
     except InputError as missing:  # a library
         yield f"not looked at: {missing}"
 

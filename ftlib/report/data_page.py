@@ -20,11 +20,10 @@ from ftlib.report.template import digest, plain_lines, script, script_json, styl
 from ftlib.report.words import count, inert, percent
 
 BARS = 20  # of a chart; the rest are one bar
+CELLS = ("empty", "odd_cells")
 TITLES = {
     "labels": "Labels",
     "unusable": "Rows that cannot be used",
-    "empty": "Empty cells",
-    "odd_cells": "Odd cells",
     "exact_duplicates": "Exact duplicates",
     "near_duplicates": "Near duplicates",
     "contradictions": "Contradictions",
@@ -55,7 +54,7 @@ def page(found: Inspection) -> str:
         path=found.source,
         about=list(_about(found)),
         verdict=_verdict(found),
-        findings=[(_anchor(place) if one.examples else "", one.sentence) for place, one in enumerate(found.findings)],
+        findings=[(_anchor(place, one), one.sentence) for place, one in enumerate(found.findings)],
         sections=sections,
         charts=script_json([chart.drawn for told in sections for chart in told.charts]),
         style=style("data_page.css"),
@@ -67,7 +66,7 @@ def page(found: Inspection) -> str:
 def _about(found: Inspection) -> Iterator[str]:
     yield f"{'' if found.whole else 'the first '}{count(found.rows, 'row')}"
     yield found.format
-    yield f"{found.length(50):,} {found.unit} in the middle row"
+    yield f"median {found.length(50):,} {found.unit}"
     for name in found.looked_for:
         yield f"compared with {Path(name).name}"
 
@@ -133,10 +132,15 @@ def _bars(name: str, title: str, counts: dict[str, int], total: int) -> Section:
 
 
 def _findings(found: Inspection) -> Iterator[Section]:
+    cells = [one for one in found.findings if one.kind in CELLS]
+    if cells:
+        lines = [Line([f"{one.count:,}", one.sentence, ", ".join(row.where for row in one.examples)]) for one in cells]
+        columns = ["Rows", "What", "The first of them"]
+        yield Section("cells", "Cells", tables=[Table("Empty and odd cells", columns, lines, frozenset([0]), header=1)])
     for place, one in enumerate(found.findings):
-        if one.examples:
+        if one.examples and one.kind not in CELLS:
             yield Section(
-                _anchor(place), _title(one), lead=f"{one.sentence}.", tables=[_table(one.examples, _title(one))]
+                _anchor(place, one), _title(one), f"{one.sentence}.", tables=[_table(one.examples, _title(one))]
             )
     if found.strange:
         lead = "The rows that are least like the others, the strangest first. They may be right."
@@ -157,5 +161,8 @@ def _table(examples: tuple[Example, ...], caption: str) -> Table:
     return Table(f"{caption}: the first {count(len(lines), 'row')}", list(there), lines)
 
 
-def _anchor(place: int) -> str:
-    return f"finding-{place + 1}"
+def _anchor(place: int, finding: Finding) -> str:
+    """The section of a finding; '' where it has none."""
+    if finding.kind in CELLS:
+        return "cells"
+    return f"finding-{place + 1}" if finding.examples else ""
