@@ -80,9 +80,9 @@ class Inspection:
 
     def sentences(self) -> Iterator[str]:
         """What there is, then the findings."""
-        which = "" if self.whole else "the first "
+        rows = f"{'' if self.whole else 'the first '}{counted(self.rows, 'row')}"
         yield (
-            f"{self.source}: {which}{counted(self.rows, 'row')}, {self.format}; median {self.length(50):,} {self.unit}, "
+            f"{self.source}: {rows}, {self.format}; median {self.length(50):,} {self.unit}, "
             f"95 % up to {self.length(95):,}, the longest {self.length(100):,}"
         )
         if self.longer:

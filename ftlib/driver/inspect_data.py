@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config import DataSection, ModelSection
@@ -42,17 +44,18 @@ def inspected(
     rows, format_name = _found(file)
     held_out = None if evaluation is None else _found(evaluation, format_name)[0]
     lengths, window = (None, None) if model is None else _tokens(rows.texts, ModelSection(name_or_path=model))
-    return inspect(
+    found = inspect(
         rows,
         format_name,
         KINDS.get(format_name, ""),
         evaluation=held_out,
-        benchmarks=[(name, _texts(name)) for name in benchmarks],
+        benchmarks=[(Path(name).name, _texts(name)) for name in benchmarks],
         whole=len(rows.rows) < MOST_ROWS,
         lengths=lengths,
         window=window,
         regions=checked,
     )
+    return replace(found, source=file)
 
 
 def lines_of_check(data: DataSection) -> Iterator[str]:
@@ -82,7 +85,7 @@ def _found(name: str, format_name: str | None = None) -> tuple[Collected, str]:
 
     seen = look(name, (format_name,) if format_name else tuple(NAMES))
     section = DataSection(train=name, columns=seen.renamed, max_rows=MOST_ROWS)
-    return collected(name, seen.format, read_rows(find_source("train", section), section)), seen.format
+    return collected(Path(name).name, seen.format, read_rows(find_source("train", section), section)), seen.format
 
 
 def _read(key: str, data: DataSection) -> tuple[Collected, str]:

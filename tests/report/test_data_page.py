@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from ftlib.driver.inspect_data import inspected
 from ftlib.report.data_page import write_data_report
@@ -16,6 +16,7 @@ from tests.report.browser import chromium, opened
 
 CODE = "document.title='owned'"
 EVIL = f'</script><script>{CODE}</script><img src=https://evil.test/x onerror="{CODE}">\u2028'
+LINK = '<a href="https://evil">open</a>'  # Plotly makes a link of it, unless it is escaped
 TEXT = "The parcel number {} came late, and the box was open when I took it in; please send me another one."
 
 
@@ -24,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Labelled rows with a fault of each kind, and an evaluation of which some stand there."""
     made = tmp_path_factory.mktemp("data")
     texts = [TEXT.format(number * 7) + " Thank you" * (number % 9) for number in range(40)]
-    rows = [{"text": text, "label": ["late", "Late", f"open {EVIL}"][at % 3]} for at, text in enumerate(texts)]
+    rows = [{"text": text, "label": ["late", "Late", LINK][at % 3]} for at, text in enumerate(texts)]
     rows += [rows[0], {**rows[0], "label": "other"}, {"text": TEXT.replace("late", "soon").format(0), "label": "late"}]
     rows += [{"text": f"Write to ana@example.com: {EVIL}", "label": "late"}, {"text": "", "label": "late"}]
     (made / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
