@@ -82,7 +82,7 @@ class Inspection:
         """What there is, then the findings."""
         rows = f"{'' if self.whole else 'the first '}{counted(self.rows, 'row')}"
         yield (
-            f"{self.source}: {rows}, {self.format}; median {self.length(50):,} {self.unit}, "
+            f"{self.source}: {rows}, {self.format}; half up to {self.length(50):,} {self.unit}, "
             f"95 % up to {self.length(95):,}, the longest {self.length(100):,}"
         )
         if self.longer:

@@ -26,7 +26,7 @@ OTHER_LANGUAGE = 6.0  # deviations that another language than the others' counts
 
 @dataclass(frozen=True, slots=True)
 class Strange:
-    """A row, how many (robust) standard deviations it is away from the median row, and in what."""
+    """A row, how many (robust) standard deviations it is away from the middle row, and in what."""
 
     row: int
     deviations: float
@@ -51,12 +51,12 @@ def strangest(texts: Sequence[str], languages: Sequence[str] = (), most: int = 1
 
 
 def _deviations(texts: Sequence[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Robust z-scores [texts, measures]: distances to the median by the median distance."""
+    """Robust z-scores [texts, measures]: distances to the middle one by the middle distance."""
     rarity = _rarity(texts)
     values = np.array([_measured(text, rarity) for text in texts])
-    distances = values - np.median(values, axis=0)
+    distances = values - np.quantile(values, 0.5, axis=0)
     least = np.array([least for least, _, _ in MEASURES.values()])
-    return distances / np.maximum(1.4826 * np.median(np.abs(distances), axis=0), least)
+    return distances / np.maximum(1.4826 * np.quantile(np.abs(distances), 0.5, axis=0), least)
 
 
 def _rarity(texts: Sequence[str]) -> dict[str, float]:

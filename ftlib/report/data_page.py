@@ -66,7 +66,7 @@ def page(found: Inspection) -> str:
 def _about(found: Inspection) -> Iterator[str]:
     yield f"{'' if found.whole else 'the first '}{count(found.rows, 'row')}"
     yield found.format
-    yield f"median {found.length(50):,} {found.unit}"
+    yield f"half up to {found.length(50):,} {found.unit}"
     for name in found.looked_for:
         yield f"compared with {Path(name).name}"
 

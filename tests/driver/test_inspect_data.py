@@ -26,7 +26,7 @@ def test_the_command_tells_and_writes_a_page_and_json(tmp_path: Path, base: Path
     file = written(tmp_path / "sums.jsonl", [*ROWS, ROWS[4]])
     status, output = ftlib("data", "report", file, "--eval", file, "--model", base, "--out", tmp_path / "out")
     assert status == 0, output
-    assert "sums.jsonl: 31 rows, prompt_completion; median" in output
+    assert "sums.jsonl: 31 rows, prompt_completion; half up to" in output
     assert "tokens, 95 % up to" in output
     assert "1 row repeats another but for case and space" in output
     assert "31 of 31 rows of sums.jsonl stand in the training data" in output
