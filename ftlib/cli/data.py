@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -50,20 +51,33 @@ def report(
     from ftlib.driver.inspect_data import inspected
     from ftlib.report.data_page import write_data_report
 
+    pages = _pages(files, out or Path())
     named = [region for part in (regions or "").split(",") if (region := part.strip())]
-    for file in files:
+    for file, page in zip(files, pages, strict=True):
         found = inspected(file, evaluation, benchmarks, model, named)
         if as_json:
             echo(json.dumps(found.to_json(), ensure_ascii=False))
             continue
         for sentence in found.sentences():
             echo(sentence)
-        page = (out or Path()) / f"{Path(file).stem}-report.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         beside = write_data_report(found, page)
         echo(f"{page}, and {beside.name} beside it")
         if opened:
             click.launch(page.absolute().as_uri())
+
+
+def _pages(files: Sequence[str], folder: Path) -> list[Path]:
+    """The page of each file. Raises InputError where two would be one."""
+    from ftlib.errors import InputError
+
+    pages: dict[Path, str] = {}
+    for file in files:
+        page = folder / f"{Path(file).stem or Path(file).resolve().stem}-report.html"
+        if page in pages:
+            raise InputError(f"'{pages[page]}' and '{file}' would both be {page.name}: give one of them, with --out.")
+        pages[page] = file
+    return list(pages)
 
 
 COMMANDS = (data,)
