@@ -153,7 +153,10 @@ def _bands(minima: npt.NDArray[np.uint64]) -> Hashes:
 def _smallest(hashes: npt.NDArray[np.uint64], counts: Places) -> tuple[Hashes, Places]:
     """The `PAIRS` smallest different hashes of each row, sorted, and where each row's begin."""
     rows = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
-    keys = np.unique((rows << HALF) | (hashes >> HALF))
+    keys = np.sort((rows << HALF) | (hashes >> HALF))
+    keys = (
+        keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
+    )  # np.unique takes ten times as long
     rows = (keys >> HALF).astype(np.int64)
     begins = np.searchsorted(rows, np.arange(len(counts)))
     kept = np.arange(len(keys)) - begins[rows] < PAIRS
