@@ -71,7 +71,7 @@ class Signatures:
         sketch = [np.empty((0, SKETCH), np.uint8), *(part.sketch for part in parts)]
         pairs = [np.empty(0, np.uint32), *(part.pairs for part in parts)]
         ends = [np.zeros(1, np.int64), *ends]
-        return cls(*map(np.concatenate, (bands, sketch, pairs, ends)))
+        return cls(np.concatenate(bands), np.concatenate(sketch), np.concatenate(pairs), np.concatenate(ends))
 
 
 def words_of(text: str) -> list[str]:
