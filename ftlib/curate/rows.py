@@ -1,8 +1,9 @@
-"""A row: a plain dict of fields, two of them reserved. Which of its texts count, and how they are changed.
+"""A row: a plain dict of fields, three of them reserved. Which of its texts count, and how they are changed.
 
 _id    16 hex digits: of the content of the row's source and its place there; of a child, of its parent's and its
        number. Two builds of the same files give the same ids.
 _from  where it comes from, for a person: manual.pdf#page=12, tickets.csv:17; of a child, the _from of its parent
+    _split where the row goes (train, eval or test), once the step split has said so
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any
 
 Row = dict[str, Any]
 
-ID, FROM = "_id", "_from"
-RESERVED = (ID, FROM)
-SPEAKERS = ("role", "from")  # keys of a turn that are no text of anybody's
+ID, FROM, SPLIT = "_id", "_from", "_split"
+RESERVED = (ID, FROM, SPLIT)
+NO_TEXT = ("role", "from", "kind")  # keys of a turn, or of a document's block, that are no text of anybody's
 
 
 def row_id(content: str, place: int | str) -> str:
@@ -29,8 +30,8 @@ def child(parent: Row, number: int, fields: dict[str, Any]) -> Row:
 
 
 def fields_of(row: Row) -> dict[str, Any]:
-    """A row without its reserved fields."""
-    return {name: value for name, value in row.items() if name not in RESERVED}
+    """A row without what it is known by."""
+    return {name: value for name, value in row.items() if name not in (ID, FROM)}
 
 
 def texts_of(row: Row, fields: Sequence[str] | None = None, but: str | None = None) -> list[str]:
@@ -62,7 +63,7 @@ def _within(value: Any) -> Iterator[str]:
             yield from _within(item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            if key not in SPEAKERS:
+            if key not in NO_TEXT:
                 yield from _within(item)
 
 
@@ -72,5 +73,5 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [_changed(item, change) for item in value]
     if isinstance(value, dict):
-        return {key: item if key in SPEAKERS else _changed(item, change) for key, item in value.items()}
+        return {key: item if key in NO_TEXT else _changed(item, change) for key, item in value.items()}
     return value

@@ -1,0 +1,184 @@
+"""A part of a source as rows, and these as blocks in the store."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ftlib.config.recipe import SourceSection
+from ftlib.curate.blocks import as_json, in_blocks, notes_table, to_table
+from ftlib.curate.passes import Done, notes_key
+from ftlib.curate.rows import FROM, ID, RESERVED, Row, row_id
+from ftlib.curate.sources import Part
+from ftlib.curate.step import Note
+from ftlib.curate.store import Store, key_of
+from ftlib.data import read as files
+from ftlib.errors import DataError, nearest
+
+READ = "read"  # stands for a step's key where rows cannot be read
+VERSION = 1  # raise it when the same file comes to give other rows
+OURS = re.compile(r"[0-9a-f]{16}")  # an id of a row that ftlib has made
+
+
+def read_part(store: Store, part: Part) -> list[Done]:
+    """The blocks of a part, from the store where they are there. Raises DataError for what cannot be read further."""
+    key = key_of(VERSION, part.key)
+    about = store.about(key)
+    if about is None:
+        about = {"blocks": [_block(store, key, place, rows) for place, rows in enumerate(in_blocks(_sized(part)))]}
+        store.put(key, to_table([]), about)
+    return [Done(**block) for block in about["blocks"]]
+
+
+def _block(store: Store, key: str, place: int, rows: list[Row]) -> dict[str, Any]:
+    """Writes a block, unless it is there: a build that was cut short has left it."""
+    own = key_of(key, place)
+    if store.about(own) is None:
+        good = [row for row in rows if PROBLEM not in row]
+        bad = [Note({ID: row[ID], FROM: row[FROM]}, "unreadable", row[PROBLEM]) for row in rows if PROBLEM in row]
+        store.put(notes_key(own), notes_table((READ, "dropped", note) for note in bad))
+        store.put(own, to_table(good), {"unreadable": len(bad), "rows": len(good)})
+    about = store.about(own)
+    assert about is not None
+    counts = {"in": len(rows), "out": about["rows"], "dropped": {"unreadable": about["unreadable"]}, "changed": {}}
+    counts["dropped"] = {reason: count for reason, count in counts["dropped"].items() if count}
+    return {"key": own, "rows": about["rows"], "counts": {READ: counts}}
+
+
+PROBLEM = "_problem"  # of a row that could not be read: why
+
+
+def _sized(part: Part) -> Iterator[tuple[Row, int]]:
+    """The rows of a part with their sizes in bytes."""
+    checked = False
+    for number, read in enumerate(READERS[part.section.kind](part)):
+        begun = {ID: row_id(part.content, f"{part.label}:{number}"), FROM: read.where}
+        if read.problem:
+            yield {**begun, PROBLEM: read.problem}, 100
+            continue
+        if not checked:
+            _check_columns(part.section, read.fields)
+            checked = True
+        fields = _named(part.section, read.fields)
+        try:
+            yield {**begun, **_lineage(part, fields)}, len(as_json(fields))
+        except ValueError:
+            yield {**begun, PROBLEM: "it holds a number that JSON does not have (NaN or infinity)"}, 100
+
+
+def _check_columns(section: SourceSection, fields: dict[str, Any]) -> None:
+    """Raises DataError where a column that the recipe names is not there."""
+    for ours, theirs in section.columns.items():
+        if theirs not in fields:
+            raise DataError(
+                f"from: columns.{ours}: '{theirs}' is no column of {section.place}, which has: "
+                f"{', '.join(map(files.shorten, fields))}.{nearest(theirs, fields)}"
+            )
+    have = {*fields, *section.columns}
+    for name in section.only:
+        if name not in have:
+            raise DataError(f"from: only: '{name}' is no column of {section.place}.{nearest(name, have)}")
+
+
+def _named(section: SourceSection, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields by their new names, those that are kept."""
+    taken = set(section.columns.values())
+    named = {ours: fields[theirs] for ours, theirs in section.columns.items() if theirs in fields}
+    named = {name: value for name, value in fields.items() if name not in taken} | named
+    return {name: value for name, value in named.items() if name in section.only} if section.only else named
+
+
+def _lineage(part: Part, fields: dict[str, Any]) -> dict[str, Any]:
+    """A row that another build of ftlib made keeps what it says of itself. Raises DataError for a column that has one
+    of ftlib's names and is not its."""
+    if any(name in fields for name in RESERVED):
+        key, place = fields.get(ID), fields.get(FROM)
+        if not (isinstance(key, str) and OURS.fullmatch(key) and isinstance(place, str)):
+            raise DataError(f"{part.label}: its columns {ID} and {FROM} are not ftlib's: rename them in from.columns.")
+    return fields
+
+
+# --- readers of parts ---------------------------------------------------------------------------------------------
+
+
+def _lines(part: Part) -> Iterator[files.Row]:
+    """The JSON lines of a piece."""
+    if part.end is None:
+        yield from files.READERS[".json"](part.label, Path(part.path), True)
+        return
+    with Path(part.path).open("rb") as file:
+        file.seek(part.start)
+        number = part.line
+        while file.tell() < part.end:
+            line = file.readline()
+            if line.strip():
+                yield _object(f"{part.label}:{number}", line.removeprefix(b"\xef\xbb\xbf"))
+            number += 1
+
+
+def _object(where: str, line: bytes) -> files.Row:
+    try:
+        value = json.loads(line)
+    except UnicodeDecodeError:
+        return files.Row(where, {}, "it is no UTF-8 text")
+    except json.JSONDecodeError as error:
+        return files.Row(where, {}, f"it is no JSON ({error.msg} at character {error.pos + 1})")
+    except (ValueError, RecursionError) as error:  # an endless number, or brackets without end
+        return files.Row(where, {}, f"it is no usable JSON ({error})")
+    if not isinstance(value, dict):
+        return files.Row(where, {}, f"it is a {type(value).__name__}, not an object with named fields")
+    return files.Row(where, value)
+
+
+def _table(part: Part) -> Iterator[files.Row]:
+    """The rows of a file that experiments read too."""
+    path = Path(part.path)
+    source = files.Source("from", part.label, ((part.label, path),))
+    suffix = path.suffix.lower()
+    if suffix not in files.READERS:
+        raise DataError(f"{path}: a {part.section.kind} source whose name does not end in .{part.section.kind}.")
+    yield from source.rows(header=True)
+
+
+def _text(part: Part) -> Iterator[files.Row]:
+    """A file as one row."""
+    path = Path(part.path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
+    yield files.Row(part.label, {"text": text, "document": part.label})
+
+
+def _hub(part: Part) -> Iterator[files.Row]:
+    for number, fields in enumerate(hub_table(part.section), 1):
+        yield files.Row(f"{part.label}: row {number}", files.without_fillers(fields))
+
+
+def hub_table(section: SourceSection) -> Any:
+    """A data set of the Hub. Raises DataError where the Hub does not give it."""
+    from ftlib.config.data import DataSection
+
+    asked = DataSection(train=section.place, hub_config=section.config, hub_split=section.split)
+    return files.find_source("train", asked, f"from: {section.place}").table
+
+
+def _not_yet(part: Part) -> Iterator[files.Row]:
+    raise DataError(f"from: sources of the kind '{part.section.kind}' are not built yet: leave them out.")
+    yield
+
+
+READERS: dict[str, Callable[[Part], Iterator[files.Row]]] = {
+    "jsonl": _lines,
+    "csv": _table,
+    "tsv": _table,
+    "parquet": _table,
+    "text": _text,
+    "hub": _hub,
+    "pdf": _not_yet,  # the room's readers of documents stand here when they are merged
+    "html": _not_yet,
+    "xlsx": _not_yet,
+}
