@@ -16,7 +16,7 @@ from ftlib.config.recipe import Recipe
 from ftlib.curate.blocks import to_table
 from ftlib.curate.passes import Counts, Done, KeyedStep, Pass, do_pass, keyed_steps, passes_of, sign_key, total
 from ftlib.curate.reading import read_part
-from ftlib.curate.sources import Part, parts_of
+from ftlib.curate.sources import Part
 from ftlib.curate.step import WholeStep
 from ftlib.curate.store import Store, key_of, key_of_table
 from ftlib.curate.workers import Workers
@@ -56,13 +56,12 @@ class Build:
         return sum(block.rows for block in self.blocks)
 
 
-def build(recipe: Recipe, workers: Workers, progress: Progress | None = None) -> Build:
-    """Does a recipe. Raises InputError for a step that is not built and for sources that cannot be read, DataError
+def build(recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Progress | None = None) -> Build:
+    """Does a recipe with the parts of its sources (`all_parts`). Raises InputError for a step that is not built and for sources that cannot be read, DataError
     where no row is left."""
     progress = progress or Silent()
     passes = passes_of(keyed_steps(recipe))
     store = Store.of(recipe.storage)
-    parts = [part for number, source in enumerate(recipe.sources) for part in parts_of(number, source)]
     read = _all(workers, progress, "read", partial(read_part, store), parts)
     blocks = [block for of_part in read for block in of_part]
     _some(blocks, "no row could be read")

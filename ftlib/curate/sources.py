@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftlib.config.recipe import SourceSection
+from ftlib.config.recipe import Recipe, SourceSection
 from ftlib.curate.store import key_of
 from ftlib.errors import DataError, nearest
 from ftlib.files.object_store import local_copy
@@ -47,6 +47,18 @@ class Part:
         """The hash of all that the rows of the part depend on."""
         reading = self.section.model_dump(mode="json", exclude={"license", self.section.kind})
         return key_of(self.section.kind, reading, self.label, self.content, self.line)
+
+    @property
+    def size(self) -> int:
+        """Its bytes; 0 for a data set on the Hub."""
+        if self.section.kind == "hub":
+            return 0
+        return Path(self.path).stat().st_size if self.end is None else self.end - self.start
+
+
+def all_parts(recipe: Recipe) -> list[Part]:
+    """The parts of all sources, in order. It reads every file once, for its hash. Raises DataError as `parts_of`."""
+    return [part for number, source in enumerate(recipe.sources) for part in parts_of(number, source)]
 
 
 def parts_of(number: int, source: SourceSection) -> Iterator[Part]:

@@ -141,6 +141,7 @@ def _import_libraries() -> None:
 def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from ftlib.registry.data_named import lineage
     from ftlib.run.context import versions
     from ftlib.sweeps.eval_part import eval_part
 
@@ -148,7 +149,7 @@ def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
         "experiment": experiment.to_dict(),
         "objective": experiment.objective,
         "base": _base(experiment),
-        "data": {"hash": data.hash, **asdict(data.report)},
+        "data": {"hash": data.hash, **asdict(data.report), "versions": lineage(experiment)},
         "eval_part": asdict(eval_part(experiment, data)),
         "seed": experiment.train.seed,
         "versions": versions(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, model_validator
@@ -13,12 +14,18 @@ from ftlib.config.recipe.texts import ChunkStep, CleanStep, FilterStep, LabelsSt
 from ftlib.config.section import Section
 
 
-def _short_for(key: str) -> BeforeValidator:
+def _short_for(key: str) -> Callable[[Any], Any]:
     """Makes a list short for the section that has the list as `key`."""
-    return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, list) else value,
-        json_schema_input_type=list[str] | dict[str, Any] | None,
-    )
+    return lambda value: {key: value} if isinstance(value, list) else value
+
+
+Redact = Annotated[
+    RedactStep | None, BeforeValidator(_short_for("kinds"), json_schema_input_type=RedactStep | list[str] | None)
+]
+Decontaminate = Annotated[
+    DecontaminateStep | None,
+    BeforeValidator(_short_for("against"), json_schema_input_type=DecontaminateStep | list[str] | None),
+]
 
 
 class StepSection(Section):
@@ -34,7 +41,7 @@ class StepSection(Section):
     """Give labels one spelling each."""
     dedupe: DedupeStep | None = None
     """Of rows that are the same or nearly so, keep one."""
-    redact: Annotated[RedactStep | None, _short_for("kinds")] = None
+    redact: Redact = None
     """Replace personal data and secrets."""
     generate: GenerateStep | None = None
     """Have a teacher write rows."""
@@ -44,7 +51,7 @@ class StepSection(Section):
     """Make pairs of a chosen and a rejected answer."""
     balance: BalanceStep | None = None
     """Keep at most so many rows of each kind."""
-    decontaminate: Annotated[DecontaminateStep | None, _short_for("against")] = None
+    decontaminate: Decontaminate = None
     """Drop rows that stand in tests and benchmarks."""
     split: SplitStep | None = None
     """Divide rows into training, evaluation and test."""
