@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +31,7 @@ def same_hashes(texts: Iterable[str]) -> Numbers:
 def drawn(keys: Numbers, seed: int) -> Numbers:
     """A number drawn for each key: it depends on the key and the seed alone (SplitMix64; Steele et al. 2014)."""
     with np.errstate(over="ignore"):
-        mixed: Any = keys + np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15)
+        mixed: Numbers = keys + np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+        return np.asarray(mixed ^ (mixed >> np.uint64(31)), np.uint64)

@@ -57,8 +57,8 @@ class Build:
 
 
 def build(recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Progress | None = None) -> Build:
-    """Does a recipe with the parts of its sources (`all_parts`). Raises InputError for a step that is not built and for sources that cannot be read, DataError
-    where no row is left."""
+    """Does a recipe with the parts of its sources (`all_parts`). Raises InputError for a step that is not built, and
+    DataError for a source that cannot be read and where no row is left."""
     progress = progress or Silent()
     passes = passes_of(keyed_steps(recipe))
     store = Store.of(recipe.storage)
@@ -75,7 +75,7 @@ def build(recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Pro
         _some(blocks, f"steps: after {last} no row is left")
         verdicts = [None] * len(blocks)
         if one.end is not None:
-            verdicts = list(_decided(store, one.end, [block.key for block in blocks], progress))
+            verdicts = _decided(store, one.end, [block.key for block in blocks])
     counts = total(block.counts for block in everything)
     return Build(recipe, store, tuple(parts), tuple(blocks), tuple(block.key for block in everything), counts)
 
@@ -97,17 +97,15 @@ def _all(
     return results
 
 
-def _decided(store: Store, step: KeyedStep, blocks: Sequence[str], progress: Progress) -> list[str]:
+def _decided(store: Store, step: KeyedStep, blocks: Sequence[str]) -> list[str | None]:
     """The keys of what a whole step decides about each block. A verdict has its content as its key, so that a block
     about which the same is decided is not made again."""
     assert isinstance(step.step, WholeStep)
     key = key_of("verdicts", step.digest, blocks)
     about = store.about(key)
     if about is None:
-        with progress.counted(f"{step.key}: decide", 1) as tick:
-            signs = [store.get(sign_key(block)) for block in blocks]
-            verdicts = step.step.decide(signs, step.settings, step.context)
-            tick()
+        signs = [store.get(sign_key(block)) for block in blocks]
+        verdicts = step.step.decide(signs, step.settings, step.context)
         about = {"verdicts": [_kept(store, verdict) for verdict in verdicts]}
         store.put(key, to_table([]), about)
     return list(about["verdicts"])

@@ -43,7 +43,7 @@ class TerminalListener(Listener):
         with Progress(*columns, console=self._out, transient=True, disable=not self._out.is_terminal) as bar:
             task = bar.add_task(plain(what), total=total)
             yield lambda: bar.advance(task)
-        self.say(f"{what}: {total} {'block' if total == 1 else 'blocks'}")
+        self.say(f"{what}: {total:,} {'block' if total == 1 else 'blocks'}")
 
     def follow(self, run: Run, total: int, at_most: bool) -> AbstractContextManager[object]:
         from ftlib.run.watch import watching

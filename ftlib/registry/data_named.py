@@ -23,8 +23,8 @@ def resolved(experiment: Experiment) -> Experiment:
     """
     section = experiment.data
     silent = section.eval is None and not {"eval", "eval_split"} & section.model_fields_set
-    with_eval = version_of(section.train) if silent and isinstance(section.train, str) else None
     found = experiment.with_paths(_file)
+    with_eval = version_of(section.train) if silent and isinstance(section.train, str) else None
     if with_eval is not None and (file := with_eval.file("eval")) is not None:
         found = found.model_copy(update={"data": found.data.model_copy(update={"eval": str(file)})})
     return found

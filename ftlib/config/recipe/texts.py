@@ -83,7 +83,7 @@ def _equals(value: Any) -> Any:
 
 
 class FilterStep(Section):
-    """`filter:` rows that are dropped for what they are. Characters and words are counted over all texts of a row."""
+    """`filter:` rows that are dropped for what they are."""
 
     min_chars: int | None = Field(default=None, ge=0)
     """The fewest characters of a row."""
@@ -98,14 +98,14 @@ class FilterStep(Section):
     arXiv:2112.11446)."""
     language: list[str] | None = None
     """The languages that are kept, by their ISO 639-1 codes: [en, de]."""
-    where: dict[str, Annotated[Where, BeforeValidator(_equals, json_schema_input_type=Any)]] = Field(
-        default_factory=dict
-    )
+    where: dict[
+        str, Annotated[Where, BeforeValidator(_equals, json_schema_input_type=Where | str | float | bool | list[Any])]
+    ] = Field(default_factory=dict)
     """Conditions on fields: {stars: {at_least: 4}, source: forum}."""
     quality: QualitySection | None = None
     """What a judge must say of a row. null asks none."""
     fields: Fields = None
-    """The fields that are counted. null counts all texts of a row."""
+    """The fields that are counted. null counts all texts of a row but its label."""
 
 
 class LabelsStep(Section):

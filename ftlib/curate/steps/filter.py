@@ -22,7 +22,7 @@ def work(rows: Sequence[Row], settings: FilterStep, context: Context) -> Result:
     checks = list(_checks(settings))
     result = Result()
     for row in rows:
-        text = text_of(row, settings.fields)
+        text = text_of(row, settings.fields, but="label")
         found = next(((name, why) for name, check in checks if (why := check(text, row)) is not None), None)
         if found is None:
             result.keep(row)

@@ -112,7 +112,8 @@ def _chosen(cluster: Any, strata: Any, free: Any, wanted: int, same: Any, seed: 
 
 def _fitting(members: Any, sizes: Any, quota: int) -> list[int]:
     """The first clusters that fit; one at least stays behind."""
-    found, room = [], quota
+    found: list[int] = []
+    room = quota
     for member in members:
         if len(found) + 1 == len(members) or not room:
             break
