@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 8 * 2**20  # of a block's rows as JSON; as Python's objects they take about five times as much
 BLOCK_ROWS = 20_000
 FIELDS = "fields"
+ENCODE = json.JSONEncoder(ensure_ascii=False, default=str, allow_nan=False).encode
 
 
 def in_blocks(rows: Iterable[tuple[Row, int]]) -> Iterator[list[Row]]:
@@ -66,6 +67,7 @@ def notes_table(notes: Iterable[tuple[str, str, Note]]) -> pa.Table:
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON that every reader takes: half of a pair of surrogates is no character, and is replaced."""
-    text = json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    """A value as JSON that every reader takes: half of a pair of surrogates is no character, and is replaced.
+    Raises ValueError for NaN and infinity."""
+    text = ENCODE(value)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
