@@ -1,7 +1,8 @@
-"""`ftlib data`: recipes that make data, and the versions that they have made."""
+"""The commands of data: look at a file, make data by a recipe, see the versions that recipes have made."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,58 @@ OVERRIDES = click.argument("overrides", nargs=-1)
 
 @click.group()
 def data() -> None:
-    """Make data by a recipe, and see the versions that are there. docs/data-recipes.md has the recipes."""
+    """Look at data, and make data worth training on."""
+
+
+@data.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--eval", "evaluation", metavar="FILE", help="Rows of evaluation, which must not stand in FILE.")
+@click.option(
+    "--benchmark",
+    "benchmarks",
+    multiple=True,
+    metavar="FILE",
+    help="Texts of a benchmark, looked for by 13 words in a row; again for more.",
+)
+@click.option("--model", metavar="NAME", help="Count in tokens of this model, and compare with its window.")
+@click.option("--regions", metavar="DE,US", help="Countries whose phone numbers and ids are found as written there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line a FILE, and write no page.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Write the pages there."
+)
+@click.option("--open", "opened", is_flag=True, help="Open the pages in a browser.")
+def report(
+    files: tuple[str, ...],
+    evaluation: str | None,
+    benchmarks: tuple[str, ...],
+    model: str | None,
+    regions: str | None,
+    as_json: bool,
+    out: Path | None,
+    opened: bool,
+) -> None:
+    """Look at FILEs and say what a person should look at: duplicates, contradictions, personal data, cut answers.
+
+    A FILE is a file, a folder, or a data set on the Hub. Its page is NAME-report.html here, with the same as JSON
+    beside it. The first 100,000 rows are looked at.
+    """
+    from ftlib.driver.inspect_data import inspected
+    from ftlib.report.data_page import write_data_report
+
+    named = [region for part in (regions or "").split(",") if (region := part.strip())]
+    for file in files:
+        found = inspected(file, evaluation, benchmarks, model, named)
+        if as_json:
+            echo(json.dumps(found.to_json(), ensure_ascii=False))
+            continue
+        for sentence in found.sentences():
+            echo(sentence)
+        page = (out or Path()) / f"{Path(file).stem}-report.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        beside = write_data_report(found, page)
+        echo(f"{page}, and {beside.name} beside it")
+        if opened:
+            click.launch(page.absolute().as_uri())
 
 
 @data.command("build")
@@ -97,8 +149,6 @@ def diff(old: str, new: str) -> None:
 @data.command("schema")
 def schema() -> None:
     """Print the JSON Schema of a recipe, for editors that complete and check YAML."""
-    import json
-
     from ftlib.config.recipe.schema import recipe_schema
 
     echo(json.dumps(recipe_schema(), indent=2))
