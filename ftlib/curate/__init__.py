@@ -1,5 +1,7 @@
 """From raw documents and rows to data worth training on.
 
+documents, chunks, sentences        files as documents, and these as chunks that a person can read alone
+boilerplate                         lines that many texts share
 near_duplicates, exact_duplicates   rows that say the same, or nearly
 contamination                       rows of an evaluation or a benchmark that stand in the training data
 personal_data                       by phones, secrets, national_ids: where it stands, and texts without it

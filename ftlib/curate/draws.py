@@ -8,8 +8,6 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from ftlib.data.findings import normal
-
 Numbers = npt.NDArray[np.uint64]
 
 
@@ -21,11 +19,6 @@ def hash_of(text: str) -> int:
 def hashes_of(texts: Iterable[str]) -> Numbers:
     """64 bits of each text."""
     return np.fromiter(map(hash_of, texts), np.uint64)
-
-
-def same_hashes(texts: Iterable[str]) -> Numbers:
-    """64 bits of each text, without regard to case, to space and to how accents are written."""
-    return np.fromiter((hash_of(normal(text)) for text in texts), np.uint64)
 
 
 def drawn(keys: Numbers, seed: int) -> Numbers:

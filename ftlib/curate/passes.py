@@ -73,7 +73,7 @@ def keyed_steps(recipe: Recipe) -> list[KeyedStep]:
     that is not there."""
     found = []
     for key, section in recipe.keyed_steps:
-        step, settings = step_of(section.name), section.settings
+        step, settings = step_of(section.name, section.settings), section.settings
         digest = key_of(
             section.name, step.version, settings.model_dump(mode="json"), recipe.seed, key,
             [digest_of_files(file) for file in step.files(settings)],

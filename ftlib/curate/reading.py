@@ -143,14 +143,21 @@ def _table(part: Part) -> Iterator[files.Row]:
     yield from source.rows(header=True)
 
 
-def _text(part: Part) -> Iterator[files.Row]:
-    """A file as one row."""
-    path = Path(part.path)
+def _document(part: Part) -> Iterator[files.Row]:
+    """A document as one row. One that cannot be read is a row that cannot: the others are read all the same."""
+    from ftlib.curate.documents.formats import read_document
+    from ftlib.curate.documents.rows import fields_of_document
+
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
-    yield files.Row(part.label, {"text": text, "document": part.label})
+        yield files.Row(part.label, fields_of_document(read_document(Path(part.path), part.label)))
+    except DataError as error:
+        yield files.Row(part.label, {}, str(error).rstrip("."))
+
+
+def _sheets(part: Part) -> Iterator[files.Row]:
+    from ftlib.curate.documents.tables import read_table
+
+    yield from read_table(part.label, Path(part.path))
 
 
 def _hub(part: Part) -> Iterator[files.Row]:
@@ -166,19 +173,12 @@ def hub_table(section: SourceSection) -> Any:
     return files.find_source("train", asked, f"from: {section.place}").table
 
 
-def _not_yet(part: Part) -> Iterator[files.Row]:
-    raise DataError(f"from: sources of the kind '{part.section.kind}' are not built yet: leave them out.")
-    yield
-
-
 READERS: dict[str, Callable[[Part], Iterator[files.Row]]] = {
     "jsonl": _lines,
     "csv": _table,
     "tsv": _table,
     "parquet": _table,
-    "text": _text,
+    "xlsx": _sheets,
     "hub": _hub,
-    "pdf": _not_yet,  # the room's readers of documents stand here when they are merged
-    "html": _not_yet,
-    "xlsx": _not_yet,
+    **dict.fromkeys(("pdf", "html", "docx", "text"), _document),
 }

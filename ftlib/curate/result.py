@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.curate.blocks import FIELDS, as_json, to_rows
 from ftlib.curate.digest import digest_of
+from ftlib.curate.documents.rows import with_text
 from ftlib.curate.passes import notes_key
 from ftlib.curate.rows import SPLIT
 from ftlib.curate.runner import Build
@@ -56,7 +57,7 @@ def _lines(table: pa.Table) -> Iterator[tuple[str, bytes]]:
     """The rows of a block as JSON lines, with the side that they are on: neighbours on one side together."""
     found: dict[str, list[str]] = {}
     for row in to_rows(table):
-        found.setdefault(row.pop(SPLIT, SIDES[0]), []).append(as_json(row))
+        found.setdefault(row.pop(SPLIT, SIDES[0]), []).append(as_json(with_text(row)))
     for side, lines in found.items():
         yield side, "".join(f"{line}\n" for line in lines).encode()
 

@@ -16,6 +16,7 @@ Row = dict[str, Any]
 
 ID, FROM, SPLIT = "_id", "_from", "_split"
 RESERVED = (ID, FROM, SPLIT)
+NAMES = ("document", "unit", "headings")  # fields that say what a row is of, and are no text of it unless asked for
 NO_TEXT = ("role", "from", "kind")  # keys of a turn, or of a document's block, that are no text of anybody's
 
 
@@ -52,7 +53,8 @@ def with_texts(row: Row, change: Callable[[str], str], fields: Sequence[str] | N
 
 
 def _named(row: Row, fields: Sequence[str] | None) -> list[str]:
-    return [name for name in row if name not in RESERVED and (fields is None or name in fields)]
+    unasked = NAMES if fields is None else ()
+    return [name for name in row if name not in (*RESERVED, *unasked) and (fields is None or name in fields)]
 
 
 def _within(value: Any) -> Iterator[str]:

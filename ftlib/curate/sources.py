@@ -21,7 +21,8 @@ PIECE = 8 * 2**20  # bytes of a file of lines that are one part, or a line more
 LONGEST_LINE = 16 * 2**20  # bytes: a longer one is no row that a model could learn from
 READ_WHOLE = 256 * 2**20  # bytes of a file that can only be read as a whole
 ENDINGS = {
-    "pdf": (".pdf",), "html": (".html", ".htm"), "text": (".txt", ".md"), "jsonl": (".jsonl", ".json"),
+    "pdf": (".pdf",), "html": (".html", ".htm"), "docx": (".docx",),
+    "text": (".txt", ".md", ".markdown"), "jsonl": (".jsonl", ".json"),
     "csv": (".csv",), "tsv": (".tsv",), "xlsx": (".xlsx",), "parquet": (".parquet",),
 }  # fmt: skip
 OF_LINES = ("jsonl", "csv", "tsv", "text")

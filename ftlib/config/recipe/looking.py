@@ -16,9 +16,9 @@ class DedupeStep(Section):
 
     exact: bool = True
     """Drop rows whose texts are the same but for case and space."""
-    near: float | None = Field(default=None, gt=0, le=1)
-    """Drop rows whose texts are at least so alike: the share of groups of words that two texts have in common
-    (Jaccard), found by MinHash (Broder 1997). null looks for no near duplicates."""
+    near: float | None = Field(default=None, ge=0.75, le=1)
+    """Drop rows that have at least this share of their words, in order, in common with another: 0.9 where one word in
+    ten differs. Found by MinHash (Broder 1997). null looks for no near duplicates."""
     keep: Literal["first", "longest"] = "first"
     """Which of them stays."""
     fields: list[str] | None = None
@@ -30,6 +30,9 @@ class RedactStep(Section):
 
     kinds: list[PersonalData] = Field(min_length=1)
     """What is replaced."""
+    regions: list[Annotated[str, Field(pattern="^[A-Za-z]{2}$")]] = Field(default_factory=list)
+    """Countries (ISO 3166: DE) whose phone numbers and ids are found as one writes them there. An empty list takes ten
+    large ones."""
     drop: bool = False
     """Drop a row with any of it, instead of replacing it."""
     fields: list[str] | None = None
@@ -37,14 +40,14 @@ class RedactStep(Section):
 
 
 class DecontaminateStep(Section):
-    """`decontaminate:` rows dropped that stand in other files, such as tests and benchmarks. A list is short for
+    """`decontaminate:` rows dropped that stand in other files, such as tests and benchmarks: those that have 13 words
+    in a row with one of them (Brown et al. 2020, arXiv:2005.14165), or nearly all words. A list is short for
     `against`."""
 
     against: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
     """Files, folders or data sets on the Hub with the rows that must not be trained on."""
-    ngram: int = Field(default=13, ge=1)
-    """Drop a row that has so many words in a row in common with one of them (Brown et al. 2020, arXiv:2005.14165)."""
-    near: float | None = Field(default=0.85, gt=0, le=1)
-    """Drop a row that is so alike to one of them. null looks for the same words alone."""
+    near: float | None = Field(default=0.85, ge=0.75, le=1)
+    """Drop a row that has at least this share of its words in common with one of them. null looks for 13 words in a row
+    alone."""
     fields: list[str] | None = None
     """The fields that are compared. null compares all texts of a row."""

@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ftlib.config.section import Section
 
-SOURCE_KINDS = ("pdf", "html", "text", "jsonl", "csv", "tsv", "xlsx", "parquet", "hub")
+SOURCE_KINDS = ("pdf", "html", "docx", "text", "jsonl", "csv", "tsv", "xlsx", "parquet", "hub")
 TABLES = ("jsonl", "csv", "tsv", "xlsx", "parquet", "hub")  # their rows have columns
 BY_ENDING = {
     **{f".{kind}": kind for kind in SOURCE_KINDS if kind not in ("text", "hub")},
-    **{".htm": "html", ".txt": "text", ".md": "text", ".json": "jsonl"},
+    **{".htm": "html", ".txt": "text", ".md": "text", ".markdown": "text", ".json": "jsonl"},
 }
 HUB = "hub:"
 
@@ -28,8 +28,10 @@ class SourceSection(Section):
     """PDF documents."""
     html: Place | None = None
     """Pages of HTML, of which the main text is read."""
+    docx: Place | None = None
+    """Documents of Word."""
     text: Place | None = None
-    """Files of plain text or Markdown. A file is a row."""
+    """Files of plain text or Markdown."""
     jsonl: Place | None = None
     """Files with a JSON object on each line, or .json files with a list of objects. An object is a row."""
     csv: Place | None = None

@@ -21,7 +21,8 @@ class CleanStep(Section):
     whitespace: bool = True
     """Remove control characters, spaces at the ends of lines, and empty lines beyond one."""
     boilerplate: bool = False
-    """Remove headers, footers and page numbers that repeat on the pages of a document."""
+    """Remove lines that three in ten rows have: menus, banners, licence notices. Headers, footers and page numbers of
+    PDF documents always go."""
     fields: Fields = None
     """The fields that are cleaned. null cleans all texts of a row."""
 
@@ -33,18 +34,20 @@ class ChunkStep(Section):
     """The most tokens of a chunk."""
     overlap: int = Field(default=0, ge=0)
     """Tokens that a chunk repeats of the one before it."""
-    by: Literal["headings", "paragraphs", "tokens"] = "headings"
-    """Where a document is cut first: at its headings, between its paragraphs, or wherever the tokens end."""
+    by: Literal["headings", "paragraphs", "pages"] = "headings"
+    """Where a document is cut first: at its headings, between its paragraphs, or between its pages."""
     tokenizer: str | None = None
-    """The model whose tokenizer counts, best the one that will train: a folder, or a name on the Hub. null counts about
-    four bytes as a token."""
+    """The model whose tokenizer counts, best the one that will train: a folder, or a name on the Hub. null counts four
+    bytes of UTF-8 as a token."""
+    with_headings: bool = True
+    """Write the headings that a chunk stands under at its beginning."""
     field: str = "text"
-    """The field with the document's text."""
+    """The field with the text, of rows that are no documents."""
 
     @model_validator(mode="after")
     def _moves_on(self) -> ChunkStep:
-        if self.overlap >= self.tokens:
-            raise ValueError(f"overlap ({self.overlap}) must be below tokens ({self.tokens})")
+        if 2 * self.overlap > self.tokens:
+            raise ValueError(f"overlap ({self.overlap}) must be at most half of tokens ({self.tokens})")
         return self
 
 
@@ -94,8 +97,8 @@ class FilterStep(Section):
     max_words: int | None = Field(default=None, ge=1)
     """The most words of a row."""
     max_repetition: float | None = Field(default=None, ge=0, le=1)
-    """The largest share of a row's words that stand in a group of words which stood there before (Rae et al. 2021,
-    arXiv:2112.11446)."""
+    """The largest share of a row's words that stand in four words which stood there before, and of its lines that did
+    (Rae et al. 2021, arXiv:2112.11446)."""
     language: list[str] | None = None
     """The languages that are kept, by their ISO 639-1 codes: [en, de]."""
     where: dict[

@@ -6,15 +6,17 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from ftlib.config.recipe import STEP_NAMES
-from ftlib.curate.step import Step
+from ftlib.curate.step import Settings, Step
 from ftlib.errors import InputError
 
 
-def step_of(name: str) -> Step:
-    """The step of a name. Raises InputError for one that recipes know and ftlib does not have yet."""
+def step_of(name: str, settings: Settings = None) -> Step:
+    """The step of a name; where a module has several, that which its settings need (`step_for`). Raises
+    InputError for one that recipes know and ftlib does not have yet."""
     if find_spec(f"{__name__}.{name}") is None:
         raise InputError(f"steps: '{name}' is not built yet: leave it out. There is {', '.join(built())}.")
-    step: Step = import_module(f"{__name__}.{name}").STEP
+    module = import_module(f"{__name__}.{name}")
+    step: Step = module.STEP if settings is None or not hasattr(module, "step_for") else module.step_for(settings)
     return step
 
 

@@ -7,14 +7,22 @@ wide letters stay: they may be what a row is about.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ftlib.config.recipe.texts import CleanStep
-from ftlib.curate.rows import Row, texts_of, with_texts
-from ftlib.curate.step import Context, Result, RowStep
-from ftlib.errors import InputError
+from ftlib.curate.boilerplate import LEAST, SHARE, line_shape, without
+from ftlib.curate.draws import hash_of
+from ftlib.curate.rows import ID, Row, texts_of, with_texts
+from ftlib.curate.signs import column
+from ftlib.curate.step import Context, Note, Result, RowStep, Step, WholeStep
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, spaces without width; joiners of letters stay
@@ -26,8 +34,6 @@ GAPS = re.compile(r"\n{3,}")
 
 def work(rows: Sequence[Row], settings: CleanStep, context: Context) -> Result:
     """Cleans each row. A row of which nothing is left is dropped."""
-    if settings.boilerplate:
-        raise InputError("steps: clean.boilerplate is not built yet: leave it out.")
     changes = _changes(settings)
     result = Result()
     for row in rows:
@@ -85,4 +91,54 @@ def spaced(text: str) -> str:
     return text.strip()
 
 
+# --- boilerplate: lines are counted over all rows before one is removed ----------------------------------------------
+
+
+def sign(rows: Sequence[Row], settings: CleanStep, context: Context) -> pa.Table:
+    """The hashes of the lines of a block, each with the number of rows that have it; and the number of rows."""
+    import pyarrow as pa
+
+    counts: Counter[int] = Counter()
+    for row in rows:
+        lines = (line for text in texts_of(row, settings.fields) for line in text.splitlines() if line.strip())
+        counts.update({hash_of(line_shape(line)) for line in lines})
+    known = sorted(counts)
+    columns = [[0, *known], [len(rows), *(counts[line] for line in known)]]  # line 0 counts the rows
+    return pa.table(columns, schema=pa.schema([("line", pa.uint64()), ("rows", pa.int64())]))
+
+
+def decide(signs: Sequence[pa.Table], settings: CleanStep, context: Context) -> list[pa.Table]:
+    """The lines that go: those that SHARE of the rows have, and LEAST rows."""
+    import pyarrow as pa
+
+    lines, place = np.unique(column(signs, "line"), return_inverse=True)
+    counts = np.bincount(place, weights=column(signs, "rows"))
+    repeated = lines[(counts >= max(LEAST, SHARE * counts[0])) & (lines > 0)]
+    return [pa.table({"line": repeated})] * len(signs)
+
+
+def apply(rows: Sequence[Row], verdict: pa.Table, settings: CleanStep, context: Context) -> Result:
+    """Removes the lines, then cleans."""
+    repeated = frozenset(verdict["line"].to_pylist())
+
+    def change(text: str) -> str:
+        shapes = {shape for line in text.splitlines() if hash_of(shape := line_shape(line)) in repeated}
+        return without(text, frozenset(shapes))[0]
+
+    bare = [with_texts(row, change, settings.fields) for row in rows]
+    result = work(bare, settings, context)
+    told = {note.row[ID] for note in result.changed}
+    was = {row[ID]: row for row in rows}
+    result.changed += [
+        Note(row, "boilerplate") for row in result.kept if row[ID] not in told and row is not was[row[ID]]
+    ]
+    return result
+
+
 STEP = RowStep(work)
+WITHOUT_BOILERPLATE = WholeStep(sign, decide, apply)
+
+
+def step_for(settings: CleanStep) -> Step:
+    """Which lines are boilerplate is known when all rows are."""
+    return WITHOUT_BOILERPLATE if settings.boilerplate else STEP

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftlib.config.recipe.looking import DedupeStep
-from ftlib.curate.draws import same_hashes
+from ftlib.curate.exact_duplicates import digests
+from ftlib.curate.near_duplicates import Signatures, groups, signatures
 from ftlib.curate.rows import FROM, Row, text_of
 from ftlib.curate.signs import Rows, column, dropping, texts_at
 from ftlib.curate.step import Context, WholeStep, drop_told
-from ftlib.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,24 +22,41 @@ def sign(rows: Sequence[Row], settings: DedupeStep, context: Context) -> pa.Tabl
     """Of each row the hash of its texts, their length, and where it comes from."""
     import pyarrow as pa
 
-    if settings.near is not None:
-        raise InputError("steps: dedupe.near is not built yet: leave it out.")
     texts = [text_of(row, settings.fields) for row in rows]
     columns: dict[str, Any] = {
-        "same": same_hashes(texts),
+        "same": digests(texts),
         "length": np.fromiter(map(len, texts), np.int64),
         FROM: pa.array([row[FROM] for row in rows], pa.string()),
     }
+    if settings.near is not None:
+        found = signatures(texts)
+        columns["bands"] = pa.FixedSizeListArray.from_arrays(found.bands.ravel(), found.bands.shape[1])
+        columns["pairs"] = pa.LargeListArray.from_arrays(found.ends, found.pairs)
     return pa.table(columns)
 
 
 def decide(signs: Sequence[pa.Table], settings: DedupeStep, context: Context) -> list[pa.Table]:
     """The rows that go, each with the row that stays in its place."""
-    same = column(signs, "same")
-    stays = staying(same, column(signs, "length") if settings.keep == "longest" else None)
-    goes = np.flatnonzero(stays != np.arange(len(same)))
+    same, rows = column(signs, "same"), np.arange(sum(table.num_rows for table in signs))
+    length = column(signs, "length") if settings.keep == "longest" else None
+    stays = staying(same, length) if settings.exact else rows
+    exact = stays != rows
+    if settings.near is not None:
+        stays = staying(groups(joined(signs), settings.near), length)
+        exact &= same == same[stays]
+    goes = np.flatnonzero(stays != rows)
     details = [f"like {place}" for place in texts_at(signs, FROM, stays[goes])]
-    return dropping(signs, goes, ["exact"] * len(goes), details)
+    return dropping(signs, goes, ["exact" if exact[row] else "near" for row in goes], details)
+
+
+def joined(signs: Sequence[pa.Table]) -> Signatures:
+    """The signatures of all blocks."""
+    parts = []
+    for table in signs:
+        bands, pairs = (table[name].combine_chunks() for name in ("bands", "pairs"))
+        flat = bands.values.to_numpy().reshape(len(bands), -1)
+        parts.append(Signatures(flat, pairs.values.to_numpy(), pairs.offsets.to_numpy()))
+    return Signatures.joined(parts)
 
 
 def staying(groups: Any, length: Any = None) -> Rows:

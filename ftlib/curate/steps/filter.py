@@ -8,11 +8,12 @@ from typing import Any
 
 from ftlib.config.data import printed
 from ftlib.config.recipe.texts import FilterStep, Where
+from ftlib.curate.languages import language
+from ftlib.curate.repetition import repetition
 from ftlib.curate.rows import Row, text_of
 from ftlib.curate.step import Context, Result, RowStep
 from ftlib.errors import InputError
 
-GROUP = 5  # words of a group that may stand there again
 Why = str | None  # why a row goes, in a few words; None where it stays
 Check = tuple[str, Callable[[str, Row], Why]]
 
@@ -39,8 +40,8 @@ def _checks(settings: FilterStep) -> Iterator[Check]:
         yield "max_repetition", lambda text, row: _above(repetition(text), most)
     for field, condition in settings.where.items():
         yield f"where.{field}", lambda text, row, f=field, c=condition: why_not(row.get(f), c)  # type: ignore[misc]
-    if settings.language is not None:
-        raise InputError("steps: filter.language is not built yet: leave it out.")
+    if (wanted := settings.language) is not None:
+        yield "language", lambda text, row: None if (found := language(text)) in wanted else f"is {found}"
     if settings.quality is not None:
         raise InputError("steps: filter.quality is not built yet: leave it out.")
 
@@ -55,20 +56,7 @@ def _length(limit: int, least: bool, words: bool) -> Callable[[str, Row], Why]:
 
 
 def _above(share: float, most: float) -> Why:
-    return f"{share:.2f} of its words" if share > most else None
-
-
-def repetition(text: str) -> float:
-    """The share of a text's words that stand in a group of five which stood there before; 0 for fewer words."""
-    words = text.split()
-    seen: set[tuple[str, ...]] = set()
-    again = [False] * len(words)
-    for start in range(len(words) - GROUP + 1):
-        group = tuple(words[start : start + GROUP])
-        if group in seen:
-            again[start : start + GROUP] = [True] * GROUP
-        seen.add(group)
-    return sum(again) / len(words) if words else 0.0
+    return f"{share:.2f} of it" if share > most else None
 
 
 def why_not(value: Any, where: Where) -> Why:

@@ -15,7 +15,8 @@ import numpy as np
 
 from ftlib.config.data import printed
 from ftlib.config.recipe.dividing import SplitStep
-from ftlib.curate.draws import drawn, hash_of, hashes_of, same_hashes
+from ftlib.curate.draws import drawn, hash_of, hashes_of
+from ftlib.curate.exact_duplicates import digests
 from ftlib.curate.rows import SPLIT, Row, text_of
 from ftlib.curate.signs import begins, column
 from ftlib.curate.step import Context, Result, WholeStep
@@ -34,7 +35,7 @@ def sign(rows: Sequence[Row], settings: SplitStep, context: Context) -> pa.Table
     import pyarrow as pa
 
     texts = (text_of(row, settings.same, but=settings.stratify) for row in rows)
-    columns: dict[str, Any] = {"same": same_hashes(texts)}
+    columns: dict[str, Any] = {"same": digests(texts)}
     for name in ("group", "stratify"):
         if (field := getattr(settings, name)) is not None:
             columns[name] = hashes_of(NONE if row.get(field) is None else printed(row[field]) for row in rows)

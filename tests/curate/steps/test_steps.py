@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ftlib.config.recipe.dividing import BalanceStep, SplitStep
-from ftlib.config.recipe.looking import DedupeStep
-from ftlib.config.recipe.texts import CleanStep, FilterStep, LabelsStep
+from ftlib.config.recipe.looking import DecontaminateStep, DedupeStep, RedactStep
+from ftlib.config.recipe.texts import ChunkStep, CleanStep, FilterStep, LabelsStep
 from ftlib.curate.rows import SPLIT, Row, text_of
 from ftlib.curate.step import Result, WholeStep
 from ftlib.curate.steps import step_of
 from ftlib.curate.steps.clean import repaired, spaced
-from ftlib.curate.steps.filter import repetition
 from ftlib.errors import InputError
-from tests.curate.conftest import CONTEXT, as_rows
+from tests.curate.conftest import CONTEXT, as_rows, write_lines
 
 
 def applied(name: str, rows: list[Row], settings: Any, blocks: int = 3) -> Result:
     """A step over rows that stand in several blocks."""
-    step = step_of(name)
+    step = step_of(name, settings)
     cut = [rows[start::1][: len(rows) // blocks + 1] for start in range(0, len(rows), len(rows) // blocks + 1)]
     if not isinstance(step, WholeStep):
         parts = [step.work(block, settings, CONTEXT) for block in cut]
@@ -68,7 +68,7 @@ def test_clean_changes_turns_and_drops_what_is_empty() -> None:
     [
         ({"min_chars": 6}, {0: "min_chars: 5 characters"}),
         ({"max_words": 2}, {1: "max_words: 3 words", 2: "max_words: 12 words"}),
-        ({"max_repetition": 0.3}, {2: "max_repetition: 0.50 of its words"}),
+        ({"max_repetition": 0.3}, {2: "max_repetition: 0.50 of it"}),
         ({"where": {"stars": {"at_least": 4}}}, {1: "where.stars: is 3", 2: "where.stars: is not there"}),
         ({"where": {"source": ["forum", "mail"]}}, {1: "where.source: is web", 2: "where.source: is not there"}),
         ({"where": {"source": {"matches": "^w"}}}, {0: "where.source: is forum", 2: "where.source: is not there"}),
@@ -83,11 +83,6 @@ def test_filter_says_why(settings: dict[str, Any], goes: dict[int, str]) -> None
     result = applied("filter", rows, FilterStep.model_validate({"fields": ["text"], **settings}))
     assert {rows.index(note.row): f"{note.reason}: {note.detail}" for note in result.dropped} == goes
     assert len(result.kept) == 3 - len(goes)
-
-
-def test_repetition_counts_words_of_groups_that_stood_there() -> None:
-    assert repetition("a b c d e f") == repetition("") == 0
-    assert repetition("no " * 12) > 0.8
 
 
 def test_labels_get_one_spelling() -> None:
@@ -118,6 +113,56 @@ def test_of_the_same_texts_one_stays() -> None:
     assert [note.detail for note in result.dropped] == ["like a.jsonl:1", "like a.jsonl:1", "like a.jsonl:6"]
     longest = applied("dedupe", rows, DedupeStep(keep="longest"))
     assert "Hello  there" not in [row["text"] for row in longest.kept]
+
+
+def test_of_nearly_the_same_texts_one_stays() -> None:
+    words = [f"word{number}" for number in range(40)]
+    texts = [" ".join(words), " ".join([*words[:20], "other", *words[21:]]), " ".join(reversed(words)), " ".join(words)]
+    rows = as_rows(*({"text": text} for text in texts))
+    result = applied("dedupe", rows, DedupeStep(near=0.85))
+    assert [(rows.index(note.row), note.reason) for note in result.dropped] == [(1, "near"), (3, "exact")]
+    assert applied("dedupe", rows, DedupeStep(near=0.85), blocks=1).dropped == result.dropped
+
+
+def test_personal_data_goes_and_the_notes_do_not_have_it() -> None:
+    rows = as_rows({"text": "Write to ann@example.org or bob@example.org", "label": "a"}, {"text": "nothing"})
+    result = applied("redact", rows, RedactStep(kinds=["email", "phone"]))
+    assert result.kept[0]["text"] == "Write to [EMAIL] or [EMAIL]"
+    assert [(note.reason, note.detail) for note in result.changed] == [("email", "2 email")]
+    dropped = applied("redact", rows, RedactStep(kinds=["email"], drop=True)).dropped
+    assert "example" not in str(dropped)
+
+
+def test_rows_of_a_test_are_not_trained_on(tmp_path: Path) -> None:
+    question = "How many clips did Natalia sell altogether in April and in May of the same year, and why?"
+    file = write_lines(tmp_path / "test.jsonl", [{"prompt": question, "completion": "72"}])
+    rows = as_rows(
+        {"text": f"{'Hello, I have a riddle for you. ' * 3}{question} Tell me now, for I must know it today."},
+        {"text": question.upper()},
+        {"text": "How many clips?"},
+    )
+    result = applied("decontaminate", rows, DecontaminateStep(against=[str(file)]))
+    assert [(rows.index(note.row), note.reason) for note in result.dropped] == [(0, "words"), (1, "exact")]
+    assert result.dropped[0].detail == "like test.jsonl:1"
+
+
+def test_lines_that_rows_share_go() -> None:
+    rows = as_rows(*({"text": f"Page {number}\nWhat is said on {'abcdefghi'[number]}.\nAll rights reserved"}
+                     for number in range(9)))  # fmt: skip
+    result = applied("clean", rows, CleanStep(boilerplate=True))
+    assert [row["text"] for row in result.kept] == [f"What is said on {letter}." for letter in "abcdefghi"]
+    assert {note.reason for note in result.changed} <= {"boilerplate", "whitespace"}
+
+
+def test_a_document_becomes_chunks() -> None:
+    blocks = [("heading", "Install", 1), ("paragraph", "Unpack it. " * 10, 0), ("paragraph", "Run it. " * 30, 0)]
+    fields = [{"kind": kind, "text": text, "first": 1, "last": 2, "level": level} for kind, text, level in blocks]
+    (row,) = as_rows({"document": "m.pdf", "unit": "page", "blocks": fields})
+    kept = applied("chunk", [row], ChunkStep(tokens=48, overlap=8), blocks=1).kept
+    assert len(kept) > 2
+    assert all(len(one["text"].encode()) <= 48 * 4 and one["document"] == "m.pdf" for one in kept)
+    assert {one["_from"] for one in kept} == {"m.pdf#page=1-2"}
+    assert len({one["_id"] for one in kept}) == len(kept)
 
 
 def test_no_kind_has_too_many() -> None:
