@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,26 @@ from ftlib.curate.store import Store, key_of
 from ftlib.data import read as files
 from ftlib.errors import DataError, nearest
 
+PROBLEM = "_problem"  # of a row that could not be read: why
 READ = "read"  # stands for a step's key where rows cannot be read
 VERSION = 1  # raise it when the same file comes to give other rows
 OURS = re.compile(r"[0-9a-f]{16}")  # an id of a row that ftlib has made
 
 
-def read_part(store: Store, part: Part) -> list[Done]:
-    """The blocks of a part, from the store where they are there. Raises DataError for what cannot be read further."""
-    key = key_of(VERSION, part.key)
+def read_parts(store: Store, parts: Sequence[Part]) -> list[Done]:
+    """The blocks of parts, from the store where they are there. Raises DataError for what cannot be read further."""
+    key = key_of(VERSION, [part.key for part in parts])
     about = store.about(key)
     if about is None:
-        about = {"blocks": [_block(store, key, place, rows) for place, rows in enumerate(in_blocks(_sized(part)))]}
+        rows = (row for part in parts for row in _sized(part))
+        blocks = enumerate(in_blocks(rows))
+        about = {"blocks": [_block(store, key_of(key, place), block) for place, block in blocks]}
         store.put(key, to_table([]), about)
     return [Done(**block) for block in about["blocks"]]
 
 
-def _block(store: Store, key: str, place: int, rows: list[Row]) -> dict[str, Any]:
+def _block(store: Store, own: str, rows: list[Row]) -> dict[str, Any]:
     """Writes a block, unless it is there: a build that was cut short has left it."""
-    own = key_of(key, place)
     if store.about(own) is None:
         good = [row for row in rows if PROBLEM not in row]
         bad = [Note({ID: row[ID], FROM: row[FROM]}, "unreadable", row[PROBLEM]) for row in rows if PROBLEM in row]
@@ -43,12 +45,9 @@ def _block(store: Store, key: str, place: int, rows: list[Row]) -> dict[str, Any
         store.put(own, to_table(good), {"unreadable": len(bad), "rows": len(good)})
     about = store.about(own)
     assert about is not None
-    counts = {"in": len(rows), "out": about["rows"], "dropped": {"unreadable": about["unreadable"]}, "changed": {}}
-    counts["dropped"] = {reason: count for reason, count in counts["dropped"].items() if count}
+    unreadable = {"unreadable": about["unreadable"]} if about["unreadable"] else {}
+    counts = {"in": len(rows), "out": about["rows"], "dropped": unreadable, "changed": {}}
     return {"key": own, "rows": about["rows"], "counts": {READ: counts}}
-
-
-PROBLEM = "_problem"  # of a row that could not be read: why
 
 
 def _sized(part: Part) -> Iterator[tuple[Row, int]]:

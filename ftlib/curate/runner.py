@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from ftlib.config.recipe import Recipe
 from ftlib.curate.blocks import to_table
 from ftlib.curate.passes import Counts, Done, KeyedStep, Pass, do_pass, keyed_steps, passes_of, sign_key, total
-from ftlib.curate.reading import read_part
-from ftlib.curate.sources import Part
+from ftlib.curate.reading import read_parts
+from ftlib.curate.sources import Part, together
 from ftlib.curate.step import WholeStep
 from ftlib.curate.store import Store, key_of, key_of_table
 from ftlib.curate.workers import Workers
@@ -62,7 +62,7 @@ def build(recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Pro
     progress = progress or Silent()
     passes = passes_of(keyed_steps(recipe))
     store = Store.of(recipe.storage)
-    read = _all(workers, progress, "read", partial(read_part, store), parts)
+    read = _all(workers, progress, "read", partial(read_parts, store), together(parts))
     blocks = [block for of_part in read for block in of_part]
     _some(blocks, "no row could be read")
     everything = list(blocks)

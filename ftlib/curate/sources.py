@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ ENDINGS = {
     "csv": (".csv",), "tsv": (".tsv",), "xlsx": (".xlsx",), "parquet": (".parquet",),
 }  # fmt: skip
 OF_LINES = ("jsonl", "csv", "tsv", "text")
+SMALL = ("html", "text")  # kinds with many small files
+LOT = 64  # files that are read together, about
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -60,6 +62,20 @@ class Part:
 def all_parts(recipe: Recipe) -> list[Part]:
     """The parts of all sources, in order. It reads every file once, for its hash. Raises DataError as `parts_of`."""
     return [part for number, source in enumerate(recipe.sources) for part in parts_of(number, source)]
+
+
+def together(parts: Sequence[Part]) -> list[tuple[Part, ...]]:
+    """Parts that one worker reads into blocks of their own: small neighbours of the kinds SMALL together, any other
+    alone. Where one lot ends depends on a part's content, so a new file moves the lots beside it alone."""
+    lots: list[list[Part]] = []
+    open_lot = False
+    for part in parts:
+        small = part.section.kind in SMALL and part.size < PIECE
+        if not (small and open_lot):
+            lots.append([])
+        lots[-1].append(part)
+        open_lot = small and int(part.content[:8], 16) % LOT != 0 and sum(one.size for one in lots[-1]) < PIECE
+    return [tuple(lot) for lot in lots]
 
 
 def parts_of(number: int, source: SourceSection) -> Iterator[Part]:

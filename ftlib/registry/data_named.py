@@ -37,30 +37,25 @@ def version_of(name: str) -> DataVersion | None:
 
 def lineage(experiment: Experiment) -> dict[str, dict[str, str]]:
     """Of each key whose file is of a version: the version and its hash."""
-    found: dict[str, dict[str, str]] = {}
-
-    def look(key: str, value: str) -> str:
-        about = _beside(Path(value))
-        if about is not None:
-            found[key] = about
-        return value
-
-    experiment.with_paths(look)
-    return found
+    data = experiment.data
+    named = {f"data.{key}": str(section.train) for key, _, section in data.sources}
+    named |= {"data.eval": str(data.eval or ""), "data.replay.train": data.replay.train if data.replay else ""}
+    named |= {f"evaluation.{task.name}": task.data for task in experiment.evaluation.tasks}
+    return {key: told for key, value in named.items() if (told := _beside(Path(value))) is not None}
 
 
 def _file(key: str, value: str) -> str:
-    version = version_of(value)
+    try:
+        version = version_of(value)
+    except InputError as error:
+        raise ConfigError(f"{key}: {error}") from None
     if version is None:
         return value
     own = "eval" if key == "data.eval" else "test" if key.startswith("evaluation.") else "train"
     side = value.partition("/")[2] or own
     if side not in SIDES:
         raise ConfigError(f"{key}: '{value}': data has {', '.join(SIDES)}, not '{side}'.{nearest(side, SIDES)}")
-    try:
-        file = version.file(side)
-    except InputError as error:
-        raise ConfigError(f"{key}: {error}") from None
+    file = version.file(side)
     if file is None:
         there = ", ".join(name.removesuffix(".jsonl") for name in version.manifest["data"])
         raise ConfigError(f"{key}: {DATA}{version.id} has no rows for {side}: it has {there}.")

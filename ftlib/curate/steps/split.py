@@ -56,7 +56,10 @@ def decide(signs: Sequence[pa.Table], settings: SplitStep, context: Context) -> 
         chosen = _chosen(cluster, strata, side == 0, max(1, wanted), same, context.draw(name))
         side[chosen] = SIDES.index(name)
         if not len(chosen):
-            raise DataError(f"steps: {context.key}: {len(same)} rows are too few, or too much alike, for {name}.")
+            raise DataError(
+                f"steps: {context.key}: no rows that stay together fit into {name} ({wanted} of {len(same)} rows): ask "
+                "for a larger share, or for no group."
+            )
     edges = begins(signs)
     return [pa.table({"side": side[first:last]}) for first, last in pairwise(edges)]
 

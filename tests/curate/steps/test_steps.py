@@ -208,5 +208,5 @@ def test_rows_keep_their_side_when_the_data_grows() -> None:
 
 
 def test_too_few_rows_for_a_side_are_said() -> None:
-    with pytest.raises(InputError, match="1 rows are too few, or too much alike, for test"):
+    with pytest.raises(InputError, match="no rows that stay together fit into test"):
         applied("split", as_rows({"text": "a"}), SplitStep(test=0.1), blocks=1)
