@@ -1,6 +1,6 @@
 """A recipe over a million rows: clean, dedupe, split. How long it takes, and how much memory.
 
-    python benchmarks/recipe_of_a_million.py [--rows 1000000] [--workers 2] [--data ../shared/data] [--near 0.85]
+    python benchmarks/recipe_of_a_million.py [--rows 1000000] [--workers 2] [--data ../shared/data] [--near 0.85] [--file F]
 
 Rows are those of Alpaca, GSM8K and SST-2, each with words of its own put in by a seed; one in twenty is the copy of
 another, one in twenty was decoded wrongly. Printed: seconds of the clock, seconds of all processes' processors, and the
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--near", type=float)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    parser.add_argument("--file", type=Path, help="Rows that were written before, or the file to write them to.")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="million-"))
     try:
@@ -114,13 +115,15 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from ftlib.curate.workers import Here
 
     os.environ["FTLIB_HOME"] = str(folder / "home")
-    write(folder / "rows.jsonl", asked.rows, asked.data)
+    file = asked.file or folder / "rows.jsonl"
+    if not file.exists():
+        write(file, asked.rows, asked.data)
     dedupe = {"near": asked.near} if asked.near else {}
     recipe = Recipe.parse(
         {
             "name": "million",
             "storage": str(folder / "store"),
-            "from": [{"jsonl": str(folder / "rows.jsonl")}],
+            "from": [{"jsonl": str(file)}],
             "steps": ["clean", {"dedupe": dedupe}, {"split": {"test": 0.01, "eval": 0.01}}],
         }
     )
@@ -133,7 +136,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "rows": asked.rows,
         "workers": asked.workers,
         "near": asked.near,
-        "bytes": (folder / "rows.jsonl").stat().st_size,
+        "bytes": file.stat().st_size,
         "seconds": round(seconds, 1),
         "processor_seconds": round(processor, 1),
         "most_memory_GiB": round(most[0], 2),
