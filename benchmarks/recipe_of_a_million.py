@@ -1,6 +1,6 @@
 """A recipe over a million rows: clean, dedupe, split. How long it takes, and how much memory.
 
-    python benchmarks/recipe_of_a_million.py [--rows 1000000] [--workers 2] [--data ../shared/data] [--near 0.85] [--file F]
+    python benchmarks/recipe_of_a_million.py [--rows 1000000] [--workers 2] [--near 0.85] [--file FILE]
 
 Rows are those of Alpaca, GSM8K and SST-2, each with words of its own put in by a seed; one in twenty is the copy of
 another, one in twenty was decoded wrongly. Printed: seconds of the clock, seconds of all processes' processors, and the
@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-WORDS = "amber basil cedar delta ember fjord grove heron ivory jade karst lotus maple nadir opal pearl".split()
+WORDS = ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "ivory", "jade", "karst", "lotus")
 
 
 def texts(folder: Path) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ all machines have to reach: a folder that they share, or a URL.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,9 +16,6 @@ import ray.data
 
 from ftlib.cluster.session import start_ray
 from ftlib.errors import FtlibError
-
-MEMORY = 700 * 2**20  # bytes that the work on a block may take, of which Ray gives no more than a machine has
-
 
 class OnRay:
     """Ray's workers, `count` of them; None is one on each core."""
@@ -37,7 +35,7 @@ class OnRay:
             _on_block,
             batch_size=1,
             fn_args=(work, [given]),
-            concurrency=self._count,
+            compute=ray.data.TaskPoolStrategy(size=self._count),
             num_cpus=1,
         )
         for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
@@ -63,3 +61,4 @@ def _quiet() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
