@@ -175,10 +175,10 @@ def _reasons(counts: dict[str, Any]) -> str:
 def _print_dropped(version: DataVersion, step: str, rows: int) -> None:
     import pyarrow.parquet as pq
 
+    from ftlib.driver.data_build import notes_of
     from ftlib.errors import InputError, nearest
-    from ftlib.files.home import home
 
-    folder = home() / "data" / version.name / "dropped"
+    folder = notes_of(version.name) / "dropped"
     file = folder / f"{step}.parquet"
     there = sorted(path.stem for path in folder.glob("*.parquet"))
     if step not in there:

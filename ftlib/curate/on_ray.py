@@ -17,6 +17,7 @@ import ray.data
 from ftlib.cluster.session import start_ray
 from ftlib.errors import FtlibError
 
+
 class OnRay:
     """Ray's workers, `count` of them; None is one on each core."""
 

@@ -68,8 +68,8 @@ def build(recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Pro
     everything = list(blocks)
     verdicts: list[str | None] = [None] * len(blocks)
     for one in passes:
-        work = partial(_pass, store, one)
-        blocks = _all(workers, progress, _named(one), work, list(zip(blocks, verdicts, strict=True)))
+        items = [(block.key, verdict) for block, verdict in zip(blocks, verdicts, strict=True)]
+        blocks = _all(workers, progress, _named(one), partial(_pass, store, one), items)
         everything += blocks
         last = one.steps[-1].key if one.steps else "read"
         _some(blocks, f"steps: after {last} no row is left")
@@ -80,9 +80,8 @@ def build(recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Pro
     return Build(recipe, store, tuple(parts), tuple(blocks), tuple(block.key for block in everything), counts)
 
 
-def _pass(store: Store, work: Pass, item: tuple[Done, str | None]) -> Done:
-    block, verdict = item
-    return do_pass(store, work, block.key, verdict)
+def _pass(store: Store, work: Pass, item: tuple[str, str | None]) -> Done:
+    return do_pass(store, work, *item)
 
 
 def _all(

@@ -38,7 +38,7 @@ def build_data(
     from ftlib.curate.result import write_notes
     from ftlib.curate.runner import build
     from ftlib.curate.sources import all_parts
-    from ftlib.files.home import home
+    from ftlib.files.atomic import replace_directory, staging_beside
     from ftlib.registry import data_versions
 
     recipe = Recipe.load(file, overrides)
@@ -48,9 +48,18 @@ def build_data(
         parts = all_parts(recipe)
     built = build(recipe, parts, _workers(sum(part.size for part in parts), workers), _Progress(listener))
     version = _registered(recipe, built)
-    notes = home() / "data" / recipe.name
-    write_notes(built, notes)
+    notes = notes_of(recipe.name)
+    staged = staging_beside(notes)
+    write_notes(built, staged)
+    replace_directory(staged, notes)
     return Built(version, before is None or version.number > before, notes)
+
+
+def notes_of(name: str) -> Path:
+    """Where the newest build of a name keeps the rows that were dropped."""
+    from ftlib.files.home import home
+
+    return home() / "data" / "builds" / name
 
 
 def _registered(recipe: Recipe, built: Build) -> DataVersion:

@@ -33,6 +33,7 @@ from ftlib.registry.stored import Location
 DATA = "data:"
 KIND = "data"
 SIDES = ("train", "eval", "test")
+SAME = ("hash", "recipe", "sources")  # what makes two builds the same version
 HASH = re.compile(r"[0-9a-f]{64}")
 FILE = re.compile(r"(train|eval|test)\.jsonl")
 
@@ -109,8 +110,8 @@ def register(
     name: str, fill: Callable[[Path], Mapping[str, Any]], card: Callable[[Mapping[str, Any]], str]
 ) -> DataVersion:
     """Makes what `fill` writes into a folder the next version of `name`; `fill` returns the manifest, with `data`:
-    what each file is. `card` writes README.md of it. Where the newest version has the same rows by the same recipe, it
-    is that one."""
+    what each file is. `card` writes README.md of it. Where the newest version has the same rows, by the same
+    recipe and of the same sources, it is that one."""
     place = _backend()
     check_name(name)
     with place.staging(name) as staged:
@@ -118,7 +119,7 @@ def register(
         told = {**fill(staged), "kind": KIND, "name": name}
         told["hash"] = hash_of(told["data"])
         newest = current(name) if place.alias(name) is not None else None
-        if newest is not None and all(newest.manifest.get(key) == told[key] for key in ("hash", "recipe")):
+        if newest is not None and all(newest.manifest.get(key) == told.get(key) for key in SAME):
             return newest
         (staged / "README.md").write_text(card(told), encoding="utf-8")
         make_read_only(staged)
