@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 
 from ftlib.config import Experiment
+from ftlib.driver.execute import _resolved
+from ftlib.driver.listener import SILENT
 from ftlib.driver.load import load
+from ftlib.driver.prepare import prepared
 from ftlib.errors import ConfigError, FtlibError, InputError
 from ftlib.registry import data_named, data_versions
+from ftlib.registry.card import card
 from ftlib.registry.data_diff import difference
 from ftlib.registry.data_versions import DataVersion, hash_of, register, why_no_manifest
 from ftlib.run.manifest import why_none
@@ -28,7 +32,10 @@ def built(name: str = "tickets", seed: int = 0, **sides: list[str]) -> DataVersi
     def fill(folder: Path) -> Mapping[str, Any]:
         files = {}
         for side, texts in (sides or {"train": ["a", "b"], "eval": ["c"], "test": ["d"]}).items():
-            content = "".join(json.dumps({"_id": "0" * 16, "_from": "x:1", "text": text}) + "\n" for text in texts)
+            content = "".join(
+                json.dumps({"_id": "0" * 16, "_from": "x:1", "prompt": text, "completion": "yes"}) + "\n"
+                for text in texts
+            )
             (folder / f"{side}.jsonl").write_text(content)
             sha256 = data_versions._sha256(folder / f"{side}.jsonl")
             files[f"{side}.jsonl"] = {"rows": len(texts), "bytes": len(content), "sha256": sha256}
@@ -97,6 +104,9 @@ def test_an_experiment_names_data(tree: dict[str, Any], tmp_path: Path) -> None:
     assert {key: one["version"] for key, one in told.items()} == {
         "data.train": "data:tickets@1", "data.eval": "data:tickets@1", "evaluation.t": "data:tickets@1"
     }  # fmt: skip
+    data = prepared(experiment, SILENT)
+    assert (data.report.train_rows, data.report.eval_rows, data.report.odd) == (2, 1, ())
+    assert _resolved(experiment, data)["data"]["versions"] == told
     assert load(str(file), ["data.eval_split=0.5"]).data.eval is None
     assert load(str(file), ["data.eval=data:tickets/test"]).data.eval == str(folder / "test.jsonl")
     for override, said in {
@@ -112,6 +122,8 @@ def test_an_experiment_names_data(tree: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_weights_may_name_data() -> None:
+    told = {"data_versions": {"data.train": {"version": "data:tickets@1", "hash": "ab" * 32}}}
+    assert f"`data.train`: `data:tickets@1`, hash `{'ab' * 8}`" in card("support", told, {}, {})
     assert why_none({"data_versions": {"data.train": {"version": "data:tickets@1", "hash": "ab"}}}) is None
     assert why_none({"data_versions": {"data.train": "data:tickets@1"}}) == "its 'data_versions' is none"
 
