@@ -52,7 +52,7 @@ def decide(signs: Sequence[pa.Table], settings: DedupeStep, context: Context) ->
 def joined(signs: Sequence[pa.Table]) -> Signatures:
     """The signatures of all blocks."""
     parts = []
-    for table in signs:
+    for table in filter(len, signs):  # a block without rows has nothing to say
         bands, pairs = (table[name].combine_chunks() for name in ("bands", "pairs"))
         flat = bands.values.to_numpy().reshape(len(bands), -1)
         parts.append(Signatures(flat, pairs.values.to_numpy(), pairs.offsets.to_numpy()))
