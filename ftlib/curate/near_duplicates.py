@@ -228,7 +228,8 @@ def _keyed(found: Signatures, rows: Places, sizes: Places) -> npt.NDArray[np.uin
     """The pairs of words of rows, each with the place of its row in the upper half."""
     place = np.repeat(np.arange(len(rows), dtype=np.uint64), sizes)
     within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return (place << HALF) | found.pairs[np.repeat(found.ends[rows], sizes) + within]
+    keys: npt.NDArray[np.uint64] = (place << HALF) | found.pairs[np.repeat(found.ends[rows], sizes) + within]
+    return keys
 
 
 def _led(edges: Places, found: Signatures, least: float) -> Places:

@@ -1,4 +1,4 @@
-"""`ftlib data`: from a recipe to a version, and what is printed of it."""
+"""`ftlib data build` and its kin: from a recipe to a version, and what is printed of it."""
 
 from __future__ import annotations
 
