@@ -126,7 +126,8 @@ class Builder:
             return not (full and len(last.lines) == 1)  # the second line of an entry that hangs
         if step < -INDENT * line.size:
             return len(last.lines) > 1
-        return ENDED.search(before.text) is not None and before.x1 < last.right - 0.25 * (last.right - before.x0)
+        right = max(line.x1 for line in last.lines[-3:]) if len(last.lines) > 2 else last.right
+        return ENDED.search(before.text) is not None and before.x1 < right - 0.25 * (right - before.x0)
 
     def _over(self, last: Open, block: Open, left: float) -> bool:
         """Whether the first line of a column continues what the column before it left open."""

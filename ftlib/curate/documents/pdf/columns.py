@@ -1,9 +1,8 @@
 """The order in which a person reads the pieces of a page: columns from left to right, between what spans them.
 
-A gutter is a strip that almost no piece crosses, with text on both sides: lines that fill their column, or have
-some words. Pieces that cross it (a
-title, a wide figure's caption) part the page into bands; within a band the left column is read before the right one.
-A table's cells are neither, most often.
+A gutter is a strip that almost no piece crosses, with text on both sides: lines that fill their column, or have some
+words. A table's cells do neither, most often. Pieces that cross it (a title, a wide figure's caption) part the page
+into bands; within a band the left column is read before the right one.
 """
 
 from __future__ import annotations
