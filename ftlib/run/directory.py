@@ -45,6 +45,7 @@ from ftlib.run.layout import (
     STATUS,
     TRIALS,
 )
+from ftlib.run.manifest import are_versions
 
 State = Literal["pending", "running", "finished", "stopped", "failed", "preempted"]
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
@@ -240,6 +241,13 @@ class Run:
         if resolved is None or not isinstance(resolved.get("experiment", {}), dict):
             raise damaged(file, "it is gone" if resolved is None else "it holds no experiment")
         return resolved
+
+    @property
+    def data_versions(self) -> dict[str, dict[str, str]]:
+        """The versions of data in the registry that the run is of, with their hashes, by the keys that name them."""
+        data = self.resolved.get("data")
+        found = data.get("versions") if isinstance(data, dict) else None
+        return found if isinstance(found, dict) and are_versions(found) else {}
 
     @property
     def experiment(self) -> dict[str, Any]:
