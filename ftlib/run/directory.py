@@ -45,7 +45,6 @@ from ftlib.run.layout import (
     STATUS,
     TRIALS,
 )
-from ftlib.run.manifest import are_versions
 
 State = Literal["pending", "running", "finished", "stopped", "failed", "preempted"]
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
@@ -247,7 +246,7 @@ class Run:
         """The versions of data in the registry that the run is of, with their hashes, by the keys that name them."""
         data = self.resolved.get("data")
         found = data.get("versions") if isinstance(data, dict) else None
-        return found if isinstance(found, dict) and are_versions(found) else {}
+        return found if isinstance(found, dict) and manifest.are_versions(found) else {}
 
     @property
     def experiment(self) -> dict[str, Any]:
