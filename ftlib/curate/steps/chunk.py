@@ -14,7 +14,7 @@ from ftlib.curate.documents.rows import BLOCKS, document_of
 from ftlib.curate.rows import FROM, Row, child, fields_of
 from ftlib.curate.step import Context, Result, RowStep
 
-OF_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+OF_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "*.gguf")
 BYTES = 4  # that count as a token where no tokenizer does
 
 
@@ -64,8 +64,10 @@ def counter(tokenizer: str | None) -> Callable[[str], int]:
 
 def _files(settings: ChunkStep) -> list[str]:
     """What decides how a local tokenizer counts."""
-    folder = Path(settings.tokenizer or "").expanduser()
-    return [str(file) for name in OF_TOKENIZER if settings.tokenizer and (file := folder / name).is_file()]
+    if settings.tokenizer is None:
+        return []
+    folder = Path(settings.tokenizer).expanduser()
+    return sorted(str(file) for name in OF_TOKENIZER for file in folder.glob(name))
 
 
 STEP = RowStep(work, files=_files, costly=True)
