@@ -98,7 +98,7 @@ def test_a_long_text_and_its_half_are_half_alike() -> None:
 def test_blocks_joined_are_one() -> None:
     texts = [" ".join(text_of(12, seed)) for seed in range(9)] + ["", "?!"]
     whole, parts = signatures(texts), Signatures.joined([signatures(texts[:4]), signatures([]), signatures(texts[4:])])
-    for name in ("bands", "pairs", "ends"):
+    for name in ("bands", "sketch", "pairs", "ends"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name))
     assert len(groups(Signatures.joined([]))) == 0
 
