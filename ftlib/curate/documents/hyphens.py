@@ -14,6 +14,10 @@ MOST = 200_000  # words that are kept: more than a long book has
 WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 LAST = re.compile(r"([^\W_]+(?:-[^\W_]+)*)-$")
 FIRST = re.compile(r"[^\W_]+")
+PREFIXES = frozenset(  # words that make one word with the next: some-times
+    {"after", "back", "down", "every", "fore", "hand", "here", "inter", "life", "over", "semi", "some", "super"}
+    | {"there", "time", "under", "where", "with", "work"}
+)
 
 
 @dataclass
@@ -55,4 +59,5 @@ class Vocabulary:
             return False
         if compound in self.words or "-" in before:
             return True
-        return before.lower() in self.words and after.lower() in self.words and len(before) > 3 and len(after) > 3
+        two = before.lower() in self.words and after.lower() in self.words and min(len(before), len(after)) > 3
+        return two and before.lower() not in PREFIXES

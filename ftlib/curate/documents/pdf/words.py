@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ftlib.curate.documents.pdf.rules import Rule
@@ -76,7 +77,16 @@ def page_words(page: Any) -> list[Word]:
         else:
             found.append(Word(char, x0, x1, y, face))
         parted, before = False, x0
+    for word, after in pairwise(found):
+        _lower(word, after)
     return found
+
+
+def _lower(word: Word, after: Word) -> None:
+    """A raised word right before one of full size stands on its line: the number of a note."""
+    raised = 0.15 * after.size < word.y - after.y < 0.6 * after.size and word.size < 0.9 * after.size
+    if raised and -0.1 * after.size < after.x0 - word.x1 < 0.5 * after.size:
+        word.text, word.y, word.face = word.text.translate(RAISED), after.y, after.face
 
 
 def _continues(word: Word, x0: float, y: float, face: Face) -> bool:
