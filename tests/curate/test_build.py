@@ -94,8 +94,9 @@ def test_the_steps_do_what_they_say(tmp_path: Path) -> None:
     assert not kept & {row[ID] for row in dropped}
 
 
-@pytest.mark.usefixtures("ray_local", "small_blocks")
-def test_the_bytes_are_those_of_any_number_of_workers(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("ray_local")
+def test_the_bytes_are_those_of_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftlib.curate.sources.PIECE", 4096)  # of this process, which cuts; workers have their own
     write_lines(tmp_path / "t.jsonl", tickets(300))
     alone = bytes_of(done(recipe_of(tmp_path, "one")), tmp_path / "out1")
     assert bytes_of(done(recipe_of(tmp_path, "two"), OnRay(2)), tmp_path / "out2") == alone
