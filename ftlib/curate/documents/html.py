@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.curate.documents.blocks import Block, Document
-from ftlib.curate.documents.needs import needs
+from ftlib.curate.optional import needed
 from ftlib.curate.documents.pdf.tables import markdown
 from ftlib.errors import DataError
 
@@ -45,7 +45,7 @@ def read_html(name: str, path: Path) -> Document:
 
     Raises DataError for a page over a bound and for one without text.
     """
-    needs("lxml")
+    needed("lxml")
     size = path.stat().st_size
     if size > LARGEST:
         raise DataError(f"{name}: it has {size >> 20} MiB, and at most {LARGEST >> 20} MiB of HTML are read.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.curate.documents import archives
-from ftlib.curate.documents.needs import needs
+from ftlib.curate.optional import needed
 from ftlib.data.read import READERS, Row
 from ftlib.errors import DataError
 
@@ -51,7 +51,7 @@ def _refuse_long_lines(name: str, path: Path) -> None:
 
 def _sheets(name: str, path: Path) -> Iterator[Row]:
     """The rows of every sheet; the first row of a sheet names its columns. Formulas are read as their last values."""
-    needs("openpyxl")
+    needed("openpyxl")
     import openpyxl
 
     with archives.opened(name, path, "xl/workbook.xml"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.curate.documents.blocks import Block, Document
-from ftlib.curate.documents.needs import needs
+from ftlib.curate.optional import needed
 from ftlib.curate.documents.pdf import child
 from ftlib.errors import DataError
 
@@ -25,7 +25,7 @@ NAMED = 8  # pages without text that a note names
 def read_pdf(name: str, path: Path) -> Document:
     """Raises DataError for a file that is broken, encrypted, without text or over a bound; for a fault further on when
     its blocks are read."""
-    needs("pypdfium2")
+    needed("pypdfium2")
     answers = _answers(name, path)
     head = next(answers)
     return Document(name, (Block(*answer) for answer in answers), "page", _notes(name, head["pages"], head["pictures"]))
