@@ -2,6 +2,8 @@
 
     python benchmarks/against_plain_tune.py [--cases short natural asha dpo distill] [--runs 1] [--pack off]
 
+and `ftlib train` of one LoRA against a TRL script, without Ray and with two threads (`--cases train`).
+
 Both train the same LoRA trials (rank, alpha and learning rate from the same lists, in the same order) of a small Llama
 on the same rows, evaluate at the end and leave an adapter each. The rival gets what a careful person gives it: one
 thread a trial, two trials at a time, libraries imported inside the trial, no checkpoints but the last adapter. It
@@ -11,6 +13,7 @@ starts a process for each trial, as Ray Tune does by default; `--reuse` gives it
     asha      as natural, 32 trials, both with ASHA                              dpo       8 trials, 0.5M, batch 4 pairs
     distill   8 trials, a 0.5M student of a 2M teacher, logits at T = 2
     smollm    4 trials x 12 steps, SmolLM2-135M-Instruct, batch 8 of SST-2 as chats (../shared/data), 100 held out
+    train     1 trial x 24 steps, rows and base of smollm
     minilm    8 trials x 60 steps, all-MiniLM-L6-v2 as a classifier of SST-2, batch 8, 400 held out
 """
 
@@ -42,6 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo": {"shape": SMALL, "trials": 8, "batch": 4, "lengths": None, "method": "dpo", "goal": 4},
     "distill": {"shape": SMALL, "trials": 8, "batch": 8, "lengths": None, "method": "distill", "goal": 5},
     "smollm": {"trials": 4, "ratios": [2], "steps": 12, "batch": 8, "method": "sft", "goal": 2},
+    "train": {"trials": 1, "ratios": [2], "steps": 24, "batch": 8, "method": "sft", "alone": True, "goal": 2.5},
     "minilm": {"trials": 8, "ratios": [2], "batch": 8, "method": "classify", "goal": 3},
 }
 RANKS, RATIOS, RATES = [2, 4, 8, 16], [1, 2], [3e-4, 1e-3, 3e-3, 1e-2]
@@ -53,7 +57,7 @@ REVIEWS = ROOT.parent / "shared" / "data" / "sst2_train.tsv"
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--steps", type=int, help="of each trial (default 60; smollm 12)")
+    parser.add_argument("--steps", type=int, help="of each trial (default 60; smollm 12, train 24)")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--reuse", action="store_true")
     parser.add_argument("--pack", default="auto")
@@ -82,13 +86,19 @@ def compare(name: str, case: dict[str, Any], folder: Path, options: Any) -> None
             plain.append(seconds)
     if ours:
         packed = next((line for line in said.splitlines() if line.startswith("pack width")), "not packed")
-        print(f"{name}: ftlib {statistics.median(ours):.1f} s ({packed})", flush=True)
+        told = "train" if case.get("alone") else packed
+        print(f"{name}: ftlib {statistics.median(ours):.1f} s ({told})", flush=True)
     if plain:
-        rival = "Trainer" if case["method"] == "classify" else "TRL"
-        print(f"{name}: plain Ray Tune + {rival} {statistics.median(plain):.1f} s", flush=True)
+        print(f"{name}: plain {rival_of(case)} {statistics.median(plain):.1f} s", flush=True)
     if ours and plain:
         ratios = sorted(b / a for a, b in zip(ours, plain, strict=True))
         print(f"{name}: {statistics.median(ratios):.2f}x (goal {case['goal']}x), {options.runs} run(s)", flush=True)
+
+
+def rival_of(case: dict[str, Any]) -> str:
+    """What the rival is made of."""
+    trainer = "Trainer" if case["method"] == "classify" else "TRL"
+    return trainer if case.get("alone") else f"Ray Tune + {trainer}"
 
 
 def timed(command: list[str], folder: Path) -> tuple[float, str]:
@@ -215,7 +225,15 @@ def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
             "lr_scheduler_type": "linear",
             "eval_strategy": "end",
         },
-        "sweep": {
+        "track": {"wandb": None, "tensorboard": False},
+        "storage": str(folder / f"ours-{number}"),
+    }
+    if case.get("alone"):
+        (point,) = points(case)
+        experiment["adapter"] |= {"r": point["r"], "lora_alpha": point["alpha"]}
+        experiment["train"]["learning_rate"] = point["rate"]
+    else:
+        experiment["sweep"] = {
             "space": {
                 "adapter.r": RANKS,
                 "adapter.lora_alpha": {"ratio_of": "adapter.r", "choices": case.get("ratios", RATIOS)},
@@ -225,13 +243,10 @@ def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
             "scheduler": {"type": "asha", "unit": "steps"} if case.get("asha") else {"type": "none"},
             "baseline": False,
             "pack": case["pack"],
-        },
-        "track": {"wandb": None, "tensorboard": False},
-        "storage": str(folder / f"ours-{number}"),
-    }
+        }
     path = folder / f"bench-{number}.yaml"
     path.write_text(yaml.safe_dump(experiment))
-    return [sys.executable, "-m", "ftlib.cli", "sweep", str(path)]
+    return [sys.executable, "-m", "ftlib.cli", "train" if case.get("alone") else "sweep", str(path)]
 
 
 def plain_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
@@ -239,9 +254,11 @@ def plain_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
         "folder": str(folder),
         "points": points(case),
         "storage": str(folder / f"plain-{number}"),
+        "threads": os.cpu_count() if case.get("alone") else 1,
         **{key: case.get(key) for key in ("steps", "batch", "method", "asha", "reuse")},
     }
-    return [sys.executable, str(Path(__file__).with_name("plain_tune.py")), json.dumps(arguments)]
+    script = "plain_trl.py" if case.get("alone") else "plain_tune.py"
+    return [sys.executable, str(Path(__file__).with_name(script)), json.dumps(arguments)]
 
 
 if __name__ == "__main__":

@@ -312,7 +312,7 @@ class Member:
     def _restore(self, checkpoint: Path) -> None:
         bank, position = self.base.bank, read_json(checkpoint / POSITION)
         if position is None:
-            raise TrialError(f"{checkpoint} is no checkpoint of a pack: resume with sweep.pack: off.")
+            raise TrialError(f"{checkpoint} is no checkpoint of a pack: the method's trainer made it.")
         check_tensors(checkpoint)
         bank.load_peft(self.slot, load_file(checkpoint / PEFT_WEIGHTS))
         moments = load_file(checkpoint / OPTIMIZER)
