@@ -81,15 +81,12 @@ def compare(name: str, case: dict[str, Any], folder: Path, options: Any) -> None
         if options.only != "plain":
             seconds, said = timed(ours_command(folder, case, number), folder)
             ours.append(seconds)
+            packed = next((line for line in said.splitlines() if line.startswith("pack width")), "not packed")
+            print(f"{name}: ftlib {seconds:.1f} s ({'train' if case.get('alone') else packed})", flush=True)
         if options.only != "ours":
             seconds, _ = timed(plain_command(folder, case, number), folder)
             plain.append(seconds)
-    if ours:
-        packed = next((line for line in said.splitlines() if line.startswith("pack width")), "not packed")
-        told = "train" if case.get("alone") else packed
-        print(f"{name}: ftlib {statistics.median(ours):.1f} s ({told})", flush=True)
-    if plain:
-        print(f"{name}: plain {rival_of(case)} {statistics.median(plain):.1f} s", flush=True)
+            print(f"{name}: plain {rival_of(case)} {seconds:.1f} s", flush=True)
     if ours and plain:
         ratios = sorted(b / a for a, b in zip(ours, plain, strict=True))
         print(f"{name}: {statistics.median(ratios):.2f}x (goal {case['goal']}x), {options.runs} run(s)", flush=True)
