@@ -50,7 +50,7 @@ def test_a_training_is_a_pack_of_one_and_trls_interrupted_or_not(
     status, output = ftlib("train", write_experiment(tmp_path / "x.yaml", tree))
     waits.join()
     assert status == 130, output
-    assert "pack" not in output
+    assert "pack width" not in output
     run = only_run(tree["storage"])
     assert run.trial("000").state == "preempted"
     assert ftlib("resume", run.path)[0] == 0
