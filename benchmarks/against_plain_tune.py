@@ -2,6 +2,8 @@
 
     python benchmarks/against_plain_tune.py [--cases short natural asha dpo distill] [--runs 1] [--pack off]
 
+and `ftlib train` of one LoRA against a TRL script, without Ray and with two threads (`--cases train`).
+
 Both train the same LoRA trials (rank, alpha and learning rate from the same lists, in the same order) of a small Llama
 on the same rows, evaluate at the end and leave an adapter each. The rival gets what a careful person gives it: one
 thread a trial, two trials at a time, libraries imported inside the trial, no checkpoints but the last adapter. It
@@ -13,6 +15,7 @@ starts a process for each trial, as Ray Tune does by default; `--reuse` gives it
     smollm    6 trials x 12 steps, SmolLM2-135M-Instruct, batch 8 of SST-2 as chats (../shared/data), 100 held out
     smollm-asha   the same with 12 trials, and ASHA on both sides
     smollm-dpo    4 trials x 6 steps of 2 pairs of dpo_en_demo (at most 512 tokens), 16 held out
+    train     1 trial x 24 steps, rows and base of smollm
     minilm    8 trials x 60 steps, all-MiniLM-L6-v2 as a classifier of SST-2, batch 8, 400 held out
 """
 
@@ -47,6 +50,7 @@ CASES: dict[str, dict[str, Any]] = {
     "smollm": {**REAL, "trials": 6, "ranks": [4, 8, 16], "goal": 3},
     "smollm-asha": {**REAL, "trials": 12, "asha": True, "goal": 5},
     "smollm-dpo": {**REAL, "trials": 4, "steps": 6, "batch": 2, "method": "dpo", "length": 512, "goal": 3},
+    "train": {**REAL, "trials": 1, "ranks": [8], "steps": 24, "alone": True, "goal": 2.5},
     "minilm": {"trials": 8, "ratios": [2], "batch": 8, "method": "classify", "goal": 3},
 }
 RANKS, RATIOS, RATES = [2, 4, 8, 16], [1, 2], [3e-4, 1e-3, 3e-3, 1e-2]
@@ -83,18 +87,21 @@ def compare(name: str, case: dict[str, Any], folder: Path, options: Any) -> None
         if options.only != "plain":
             seconds, said = timed(ours_command(folder, case, number), folder)
             ours.append(seconds)
+            packed = next((line for line in said.splitlines() if line.startswith("pack width")), "not packed")
+            print(f"{name}: ftlib {seconds:.1f} s ({'train' if case.get('alone') else packed})", flush=True)
         if options.only != "ours":
             seconds, _ = timed(plain_command(folder, case, number), folder)
             plain.append(seconds)
-    if ours:
-        packed = next((line for line in said.splitlines() if line.startswith("pack width")), "not packed")
-        print(f"{name}: ftlib {statistics.median(ours):.1f} s ({packed})", flush=True)
-    if plain:
-        rival = "Trainer" if case["method"] == "classify" else "TRL"
-        print(f"{name}: plain Ray Tune + {rival} {statistics.median(plain):.1f} s", flush=True)
+            print(f"{name}: plain {rival_of(case)} {seconds:.1f} s", flush=True)
     if ours and plain:
         ratios = sorted(b / a for a, b in zip(ours, plain, strict=True))
         print(f"{name}: {statistics.median(ratios):.2f}x (goal {case['goal']}x), {options.runs} run(s)", flush=True)
+
+
+def rival_of(case: dict[str, Any]) -> str:
+    """What the rival is made of."""
+    trainer = "Trainer" if case["method"] == "classify" else "TRL"
+    return trainer if case.get("alone") else f"Ray Tune + {trainer}"
 
 
 def timed(command: list[str], folder: Path) -> tuple[float, str]:
@@ -242,7 +249,15 @@ def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
             "lr_scheduler_type": "linear",
             "eval_strategy": "end",
         },
-        "sweep": {
+        "track": {"wandb": None, "tensorboard": False},
+        "storage": str(folder / f"ours-{number}"),
+    }
+    if case.get("alone"):
+        (point,) = points(case)
+        experiment["adapter"] |= {"r": point["r"], "lora_alpha": point["alpha"]}
+        experiment["train"]["learning_rate"] = point["rate"]
+    else:
+        experiment["sweep"] = {
             "space": {
                 "adapter.r": case.get("ranks", RANKS),
                 "adapter.lora_alpha": {"ratio_of": "adapter.r", "choices": case.get("ratios", RATIOS)},
@@ -252,13 +267,10 @@ def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
             "scheduler": {"type": "asha", "unit": "steps"} if case.get("asha") else {"type": "none"},
             "baseline": False,
             "pack": case["pack"],
-        },
-        "track": {"wandb": None, "tensorboard": False},
-        "storage": str(folder / f"ours-{number}"),
-    }
+        }
     path = folder / f"bench-{number}.yaml"
     path.write_text(yaml.safe_dump(experiment))
-    return [sys.executable, "-m", "ftlib.cli", "sweep", str(path)]
+    return [sys.executable, "-m", "ftlib.cli", "train" if case.get("alone") else "sweep", str(path)]
 
 
 def plain_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
@@ -266,9 +278,11 @@ def plain_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
         "folder": str(folder),
         "points": points(case),
         "storage": str(folder / f"plain-{number}"),
+        "threads": os.cpu_count() if case.get("alone") else 1,
         **{key: case.get(key) for key in ("steps", "batch", "method", "asha", "reuse", "length")},
     }
-    return [sys.executable, str(Path(__file__).with_name("plain_tune.py")), json.dumps(arguments)]
+    script = "plain_trl.py" if case.get("alone") else "plain_tune.py"
+    return [sys.executable, str(Path(__file__).with_name(script)), json.dumps(arguments)]
 
 
 if __name__ == "__main__":

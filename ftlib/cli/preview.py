@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ftlib.config import Choice, Experiment, Range
-from ftlib.config.packs import why_not_packed
+from ftlib.config.packs import why_by_trainers
 
 if TYPE_CHECKING:
     from ftlib.config import Dimension
@@ -50,7 +50,7 @@ def _model(experiment: Experiment) -> str:
 
 def _of_all(experiment: Experiment, seconds: float) -> float:
     """Seconds that all trials take together, where none is stopped early."""
-    return seconds * experiment.sweep.number_of_trials / _at_once(experiment) if experiment.sweep else seconds
+    return seconds * experiment.number_of_trials / _at_once(experiment) if experiment.sweep else seconds
 
 
 def _times(experiment: Experiment, seconds: float | None, whole: float | None) -> str:
@@ -83,6 +83,7 @@ def _sweep(experiment: Experiment, data: DataReport) -> Iterator[str]:
 
     sweep = experiment.sweep
     if sweep is None:
+        yield f"engine:     {_engine(experiment)}"
         return
     metric, mode = experiment.objective
     better = "lower" if mode == "min" else "higher"
@@ -137,8 +138,13 @@ def _dimension(dimension: Dimension) -> str:
 
 
 def _packed(experiment: Experiment) -> str:
-    assert experiment.sweep is not None
-    if experiment.sweep.pack == "off":
+    if experiment.pack == "off":
         return "one by one (sweep.pack: off)"
-    reason = why_not_packed(experiment)
+    reason = why_by_trainers(experiment)
     return f"one by one: {reason}" if reason else "in packs on one shared base"
+
+
+def _engine(experiment: Experiment) -> str:
+    """What trains one trial."""
+    reason = why_by_trainers(experiment)
+    return f"the method's trainer: {reason}" if reason else "a pack of one"

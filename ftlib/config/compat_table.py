@@ -146,7 +146,8 @@ def _comparisons() -> Iterable[str]:
 def _packs() -> Iterable[str]:
     """Which sweeps train their trials in packs, and what these may differ in (`packs.py`)."""
     yield from ("## What is trained in packs", "")
-    yield "`sweep.pack: auto` trains the trials of a sweep in packs ([packs.md](packs.md)). What keeps them out of one:"
+    yield "`sweep.pack: auto` trains the trials of a sweep in packs ([packs.md](packs.md)). On CPUs, `ftlib train`"
+    yield "trains one trial in a pack of one. What keeps trials out of a pack:"
     yield ""
     yield from (f"- {reason}." for _, reason in PACK_RULES)
     yield from (f"- {reason}." for reason in PACK_BASES)

@@ -21,7 +21,7 @@ from ftlib.config.messages import explain, unknown_key
 from ftlib.config.methods import MethodSection
 from ftlib.config.model import ModelSection
 from ftlib.config.section import Section
-from ftlib.config.sweep import Choice, Dimension, Range, RatioOf, SweepSection
+from ftlib.config.sweep import Choice, Dimension, PackWidth, Range, RatioOf, SweepSection
 from ftlib.config.track import TrackSection
 from ftlib.config.train import ScaleSection, TrainSection
 from ftlib.errors import ConfigError
@@ -144,6 +144,22 @@ class Experiment(Section):
             metric = self.sweep.metric
             better = (self.method.metrics | self.evaluation.metrics)[metric]
         return metric, better
+
+    @property
+    def number_of_trials(self) -> int:
+        """How many trials it asks for: those of its sweep, or one."""
+        return self.sweep.number_of_trials if self.sweep else 1
+
+    @property
+    def trials_at_once(self) -> int:
+        """How many of them may train at once."""
+        asked = self.sweep.max_concurrent_trials if self.sweep else None
+        return min(self.number_of_trials, asked or self.number_of_trials)
+
+    @property
+    def pack(self) -> PackWidth:
+        """How many trials share a base: `sweep.pack`. Without a sweep it is ftlib that decides."""
+        return self.sweep.pack if self.sweep else "auto"
 
     def to_dict(self) -> dict[str, Any]:
         """Every default filled in, as plain YAML and JSON values."""

@@ -1,4 +1,5 @@
-"""Which sweeps can be packed: their trials share one frozen base, see the same rows, and differ in what a slot holds.
+"""Which trials can be packed: they share one frozen base, see the same rows, and differ in what a slot holds. A trial
+alone is a pack of one.
 
 What only the base itself can tell (its attention, its logits) is asked by the pack when it has loaded it.
 """
@@ -128,6 +129,7 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "a pack reads its rows itself: use train.dataloader_num_workers: 0",
     ),
     (lambda e: e.data.packing, "a pack computes no padding anyway: use data.packing: false"),
+    (lambda e: e.scale.engine == "trainer", "the method's trainer was asked for: use scale.engine: auto"),
 )
 
 
@@ -138,13 +140,24 @@ BASES = (
     "the base is a decoder that drops weights of its attention (GPT-2 does, unless model.config.attn_pdrop is 0.0)",
     "an adapted layer of the base is not linear",
     "the base is a classifier whose head is not made of linear layers named 'score' or 'classifier'",
-    "a layer beside the head is missing in the base's files (a pooler), and train.seed, which draws it, is swept",
+    "a layer beside the head is missing in the base's files (a pooler), and train.seed, which draws it, "
+    "is swept or evaluation.seeds is above 1",
 )
 
 
 def why_not_packed(experiment: Experiment) -> str | None:
     """Why the trials of this experiment cannot share a base, as a sentence; None where they can."""
     return next(_reasons(experiment), None)
+
+
+def why_by_trainers(experiment: Experiment) -> str | None:
+    """Why trials are left to the method's trainer, as a sentence; None where the engine of packs takes them, those of a
+    sweep or the only one."""
+    if experiment.pack == "off":
+        return "sweep.pack: off"
+    if experiment.sweep is None and experiment.scale.use_gpu:  # until `benchmarks/gpu_day.py` says that it is faster
+        return "on a GPU, the engine of packs is for several trials"
+    return why_not_packed(experiment)
 
 
 def _reasons(experiment: Experiment) -> Iterator[str]:
@@ -181,4 +194,14 @@ def largest_rank(experiment: Experiment) -> int:
     return max(*map(int, ranks), *patterned, 1)  # of one alone, max would want a list
 
 
-__all__ = ["BASES", "PER_TRIAL", "RULES", "SHARED_TRAIN", "largest_rank", "may_be_dora", "shapes", "why_not_packed"]
+__all__ = [
+    "BASES",
+    "PER_TRIAL",
+    "RULES",
+    "SHARED_TRAIN",
+    "largest_rank",
+    "may_be_dora",
+    "shapes",
+    "why_by_trainers",
+    "why_not_packed",
+]

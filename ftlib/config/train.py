@@ -135,6 +135,9 @@ class ScaleSection(Section):
     strategy: Literal["single", "ddp", "fsdp", "deepspeed"] = "single"
     """How the model of one trial is spread. single has one worker. With ddp each worker holds the whole model. With
     fsdp (PyTorch's FSDP2) and deepspeed (ZeRO) each worker holds a part of it."""
+    engine: Literal["auto", "trainer"] = "auto"
+    """What computes a trial. auto takes the engine of packs where it can (docs/packs.md), also for one trial. trainer
+    always takes the method's trainer, of TRL or transformers."""
     num_workers: int = Field(default=1, ge=1)
     """The workers (processes) of one trial. single has 1; ddp and fsdp have 2 or more."""
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})

@@ -9,7 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ftlib.driver.listener import SILENT, Listener
-from ftlib.driver.outcome import Outcome, has_ended, planned
+from ftlib.driver.outcome import Outcome, has_ended
 from ftlib.driver.prepare import prepared
 from ftlib.models.lean_imports import uncollected
 
@@ -199,7 +199,7 @@ def _fit(
         with (
             mirrored(run, data.path, listener.warn) as mirror,
             following(run, experiment.track, listener.warn),
-            listener.follow(run, planned(experiment), experiment.train.early_stopping_patience is not None),
+            listener.follow(run, experiment.number_of_trials, experiment.train.early_stopping_patience is not None),
         ):
             try:
                 fit(experiment, run, data, resume=resumed, first=hosts, say=listener.say)

@@ -81,11 +81,6 @@ class Outcome:
         return f"all {len(self.failed)} trials failed: see {self.run.path}/trials/*/error.txt."
 
 
-def planned(experiment: Experiment) -> int:
-    """How many trials the experiment asks for."""
-    return experiment.sweep.number_of_trials if experiment.sweep else 1
-
-
 def has_ended(experiment: Experiment, run: Run) -> bool:
     """Whether nothing is left to do: all trials have ended, or the time or the money is spent, and no person has asked
     for more trials."""
@@ -99,7 +94,7 @@ def has_ended(experiment: Experiment, run: Run) -> bool:
 
 
 def _left(experiment: Experiment, run: Run) -> int:
-    return planned(experiment) + run.added - len(run.trials()) + len(run.unfinished())
+    return experiment.number_of_trials + run.added - len(run.trials()) + len(run.unfinished())
 
 
 def _over(experiment: Experiment, run: Run) -> str | None:

@@ -204,6 +204,10 @@ class Pack:
 
     def _evaluate(self, members: list[Member]) -> None:
         """On the rows that trials are compared on; then, of those at their end, the weights that they keep on all."""
+        if self.base.data.held_out is None:  # one trial, at its end: trials of a sweep are compared
+            for member in members:
+                self._guarded(member, member.unmeasured)
+            return
         self._in_turn(members, self.setting.part)
         ended = [member for member in members if member.ended and not member.finished]
         self._in_turn([member for member in ended if self._guarded(member, member.recall)], ALL)

@@ -112,13 +112,14 @@ class FrozenBase:
 
     def _refuse_what_no_pack_computes(self) -> None:
         kind, sweep = type(self.model).__name__, self.experiment.sweep
+        reseeded = (sweep and "train.seed" in sweep.space) or self.experiment.evaluation.seeds > 1
         if self.experiment.method.head != "causal_lm" and self.head is None:
             raise CannotPack(f"{kind} has no head of linear layers named 'score' or 'classifier'")
         if not self.is_encoder and (key := attention_dropout(self.model)):
             raise CannotPack(f"{kind} drops weights of its attention: set model.config.{key}: 0.0")
-        if self.drawn.beside_heads and sweep and "train.seed" in sweep.space:
+        if self.drawn.beside_heads and reseeded:
             beside = self.drawn.beside_heads[0]
-            raise CannotPack(f"its files lack {beside}, which each train.seed of the space would draw anew")
+            raise CannotPack(f"its files lack {beside}, which each train.seed would draw anew")
 
     # --- forward ----------------------------------------------------------------------------------------------
 

@@ -216,6 +216,13 @@ class Member:
         """Writes the evaluation, the weights and the checkpoint, then reports."""
         values = {**evaluation, "eval_runtime": round(seconds, 4)}
         in_vain = self.record.add(self.step, self.order.epoch(self.step), self.tokens, self.order.steps, values)
+        self._publish(evaluation, in_vain)
+
+    def unmeasured(self) -> None:
+        """The same at its end, where no rows are held out: its last training loss stands for an evaluation."""
+        self._publish({}, in_vain=False)
+
+    def _publish(self, evaluation: dict[str, float], in_vain: bool) -> None:
         self.record.publish(self._stage(), "adapter", partial(self._facts, evaluation), STATE_FILES)
         self.report({**self.record.evaluation, "finished": False})
         self.ended = in_vain or self.step >= self.order.steps
@@ -313,7 +320,7 @@ class Member:
     def _restore(self, checkpoint: Path) -> None:
         bank, position = self.base.bank, read_json(checkpoint / POSITION)
         if position is None:
-            raise TrialError(f"{checkpoint} is no checkpoint of a pack: resume with sweep.pack: off.")
+            raise TrialError(f"{checkpoint} is no checkpoint of a pack: the method's trainer made it.")
         check_tensors(checkpoint)
         bank.load_peft(self.slot, load_file(checkpoint / PEFT_WEIGHTS))
         moments = load_file(checkpoint / OPTIMIZER)

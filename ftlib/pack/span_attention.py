@@ -48,13 +48,12 @@ def _attention(
         whole = layout.ragged.attention(*flat, kwargs.get("scaling"), window)
         return whole.view(n, m, *whole.shape[1:]), None
     queries, keys, values = _rows(query, layout.queries, n), _rows(key, layout.keys, n), _rows(value, layout.keys, n)
-    outputs, at, seen = [], 0, 0
-    for group in layout.groups:
-        own, path = (
-            slice(at, at := at + group.count * group.queries),
-            slice(seen, seen := seen + group.count * group.keys),
-        )
-        parts = [_heads(rows, group.count) for rows in (queries[own], keys[path], values[path])]
+    own = [group.count * group.queries for group in layout.groups]
+    path = [group.count * group.keys for group in layout.groups]
+    outputs = []
+    # Split and not sliced: backward, each slice would be a table of zeros of the whole's size.
+    for group, *rows in zip(layout.groups, queries.split(own), keys.split(path), values.split(path), strict=True):
+        parts = [_heads(row, group.count) for row in rows]
         mask = group.mask(window, query.device)
         out, _ = sdpa_attention_forward(module, *parts, mask, dropout=dropout, **kwargs)
         outputs.append(out.flatten(0, 1))

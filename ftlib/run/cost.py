@@ -47,7 +47,7 @@ def expected(experiment: Experiment, tokens: int) -> str | None:
     price = experiment.scale.worker_price
     if price is None:
         return None
-    trials = experiment.sweep.number_of_trials if experiment.sweep else 1
+    trials = experiment.number_of_trials
     for path in sorted(Path(experiment.storage).glob(f"{experiment.name}-*/{RESOLVED}"), reverse=True):
         run = Run(path.parent)
         trained = sum(rows[-1]["tokens"] for trial in run.trials() if (rows := trial.metrics()))

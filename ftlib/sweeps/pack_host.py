@@ -33,7 +33,8 @@ from ftlib.run.layout import BASE, PACK_ERROR
 @dataclass(frozen=True)
 class Opening:
     """How a host opens its pack: with `fixed` slots, or with as many as the estimate gives, up to `most`. `baseline`:
-    the untuned base is evaluated before all else. `before` is what the first host, or an earlier driver, has found."""
+    the untuned base is evaluated before all else. `before` is what the first host, or an earlier driver, has found.
+    `company`: the run has several trials, so it matters whether they change each other's bits."""
 
     setting: Setting
     most: int
@@ -41,6 +42,7 @@ class Opening:
     baseline: bool
     threads: int
     before: dict[str, Any] | None = None
+    company: bool = True
 
 
 LAST_WORDS_SECONDS = 2.0
@@ -149,7 +151,7 @@ class Host:
             width = Width.known(opening.before, of, opening.most) or estimated(base, places, opening.most)
         base.bank.resize(width.slots)
         loaded = time.perf_counter()
-        isolation = probe(base)
+        isolation = probe(base).to_dict() if opening.company else None
         probed = time.perf_counter()
         settled = partial(self._settled, setting)
         pace = Pace(width.width, width.widest, BUSY[device], settled) if width.how == "estimated" else None
@@ -161,7 +163,7 @@ class Host:
         self.found = {
             **width.to_dict(),
             "sentence": width.sentence,
-            "isolation": isolation.to_dict(),
+            "isolation": isolation,
             "of": of,
             "threads": opening.threads,
             "node": here(),

@@ -14,6 +14,7 @@ from ftlib.cluster import nodes
 from ftlib.errors import FtlibError
 from ftlib.sweeps.pack_host import Opening
 
+WITHOUT_PACKS = "run the experiment again with scale.engine: trainer"
 ANOTHER_WAITS = "another sweep waits for its share of the cluster"
 DEATHS = 5  # of hosts in a row that have not loaded the base, before the sweep is given up
 NEVER_RAN = "never ran"  # Ray's words: it waited for room in the queue of a machine that is lost, and died of that
@@ -155,7 +156,7 @@ class Hosts:
         self._kill(host)
         self.most = len(self.open_hosts)  # another one would fare no better
         if not self.open_hosts:
-            raise FtlibError(f"sweep.pack: {why}: use sweep.pack: off.")
+            raise FtlibError(f"{why}: {WITHOUT_PACKS}.")
 
     def lose(self, host: OpenHost, why: str = "") -> None:
         """Notes that the process of a host, or its machine, is gone. Raises FtlibError where one host after another is

@@ -1,4 +1,5 @@
-"""How a sweep comes to its packs: whether its trials can share a base, how many hosts, how wide each."""
+"""How trials come to their packs: whether they can share a base, how many hosts, how wide each. One trial alone is a
+pack of one, with all cores of the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 import ray
 
 from ftlib.config import Experiment
-from ftlib.config.packs import why_not_packed
+from ftlib.config.packs import why_by_trainers
 from ftlib.data import Prepared
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.files.atomic import write_json
@@ -22,7 +23,7 @@ from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 from ftlib.run.layout import PACK_FILE
 from ftlib.sweeps.pack_host import Host, Opening
-from ftlib.sweeps.pack_hosts import Hosts
+from ftlib.sweeps.pack_hosts import WITHOUT_PACKS, Hosts
 from ftlib.training.estimate import estimate
 
 MOST = 64  # slots of a host, whatever the estimate
@@ -34,19 +35,16 @@ BYTES = 4  # of a parameter in the files of a base
 
 
 def first_hosts(experiment: Experiment) -> list[Any]:
-    """The first hosts of the sweep, importing already; none where its trials are not packed.
+    """The first hosts of the trials, importing already; none where they are not packed.
 
     Raises ConfigError where packs of a width were asked for and cannot be.
     """
-    sweep = experiment.sweep
-    if sweep is None or sweep.pack == "off":
-        return []
-    reason = why_not_packed(experiment)
-    if reason is not None:
-        if sweep.pack != "auto":
-            raise ConfigError(f"sweep.pack: {reason}, or sweep.pack: off.")
-        return []
-    return [_new_host(experiment) for _ in range(_begin_with(experiment, _guessed(experiment)))]
+    reason = why_by_trainers(experiment)
+    if reason is None:
+        return [_new_host(experiment) for _ in range(_begin_with(experiment, _guessed(experiment)))]
+    if isinstance(experiment.pack, int):
+        raise ConfigError(f"sweep.pack: {reason}, or sweep.pack: off.")
+    return []
 
 
 def dismiss(hosts: list[Any]) -> None:
@@ -78,21 +76,16 @@ def _fits(experiment: Experiment) -> int:
 def _begin_with(experiment: Experiment, most: int) -> int:
     """How many hosts at once: as many as fit now, no more than trials, or than packs of the width that was asked
     for."""
-    sweep = experiment.sweep
-    assert sweep is not None
-    trials = min(sweep.number_of_trials, sweep.max_concurrent_trials or sweep.number_of_trials)
-    packs = trials if sweep.pack == "auto" else math.ceil(trials / int(sweep.pack))
-    return max(1, min(_fits(experiment), packs, most))
+    slots = experiment.pack if isinstance(experiment.pack, int) else 1
+    return max(1, min(_fits(experiment), math.ceil(experiment.trials_at_once / slots), most))
 
 
 def _worth(experiment: Experiment, data: Prepared) -> int:
     """How many hosts have work enough to be worth their start, the imports of a process: hosts of one thread compute
     small products faster than the threads of one host do. More than fit now only where the cluster may grow."""
-    sweep = experiment.sweep
-    assert sweep is not None
     cluster = bool(os.environ.get("RAY_ADDRESS"))
-    most = sweep.number_of_trials if cluster else _fits(experiment)
-    if experiment.scale.use_gpu or (cluster and sweep.pack != "auto"):
+    most = experiment.number_of_trials if cluster else min(_fits(experiment), experiment.number_of_trials)
+    if most == 1 or experiment.scale.use_gpu or (cluster and experiment.pack != "auto"):
         return most
     cost = estimate(experiment, data.report)
     return max(1, min(most, _hosts_for(experiment, cost.tokens, cost.multiplied_parameters)))
@@ -105,13 +98,13 @@ def _guessed(experiment: Experiment) -> int:
     if experiment.scale.use_gpu or os.environ.get("RAY_ADDRESS"):
         return 1
     tokens = (steps or 0) * rows * experiment.data.max_length * ROW_SHARE
-    return max(1, _hosts_for(experiment, tokens, sum(file.stat().st_size for file in files) / BYTES))
+    parameters = sum(file.stat().st_size for file in files) / BYTES
+    return max(1, min(experiment.number_of_trials, _hosts_for(experiment, tokens, parameters)))
 
 
 def _hosts_for(experiment: Experiment, tokens: float, parameters: float) -> int:
     """By the work of trials of so many tokens each."""
-    assert experiment.sweep is not None
-    operations = experiment.sweep.number_of_trials * tokens * parameters * FLOPS_A_PARAMETER
+    operations = experiment.number_of_trials * tokens * parameters * FLOPS_A_PARAMETER
     return math.ceil(operations / FLOPS_A_SECOND / WORTH_SECONDS)
 
 
@@ -127,24 +120,28 @@ def open_packs(
 
     Raises FtlibError where a pack was asked for, or where the run has begun in packs, and cannot go on so.
     """
-    sweep = experiment.sweep
-    if sweep is None or sweep.pack == "off":
-        return None
     if not first:
-        _one_by_one(why_not_packed(experiment), run, say)
+        _by_trainers(experiment, why_by_trainers(experiment), run, say)
         return None
     begun = read_json(run.path / PACK_FILE, dict) or {}
-    fixed = int(sweep.pack) if sweep.pack != "auto" else None
+    fixed = experiment.pack if isinstance(experiment.pack, int) else None
     worth = _worth(experiment, data)
     number = _begin_with(experiment, worth)
-    trials = min(sweep.number_of_trials, sweep.max_concurrent_trials or sweep.number_of_trials)
-    most = min(MOST, math.ceil(trials / number))
+    most = min(MOST, math.ceil(experiment.trials_at_once / number))
     cores = experiment.scale.resources_per_worker.get("CPU", 1)
     spare = (
         1 if os.environ.get("RAY_ADDRESS") else _fits(experiment) // number
     )  # of this machine, what no other host takes
     threads = max(1, int(cores * spare))
-    opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads, _found_before(run, begun))
+    opening = Opening(
+        setting,
+        most,
+        fixed=min(fixed, most) if fixed else None,
+        baseline=False,
+        threads=threads,
+        before=_found_before(run, begun),
+        company=experiment.number_of_trials + run.added > 1,
+    )
     hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), partial(_tell, run))
     dismiss(first[number:])
     hosts.open_beside(first[1:number], number - 1)
@@ -153,15 +150,18 @@ def open_packs(
     except FtlibError as error:
         hosts.close()
         sentence = str(getattr(error, "cause", error))
-        if fixed or begun:
+        if fixed:
             raise FtlibError(f"sweep.pack: {sentence}: use sweep.pack: off.") from error
-        _one_by_one(sentence, run, say)
+        if begun:
+            raise FtlibError(f"{sentence}: {WITHOUT_PACKS}.") from error
+        _by_trainers(experiment, sentence, run, say)
         return None
     hosts.opening = replace(opening, most=found["slots"], before=found)  # others have no more than the first
     write_json(run.path / PACK_FILE, {**begun, "hosts": number, "found": found})
     sentence = found["sentence"] + (f", {number} of them" if number > 1 else "")
     run.log_event("packed", width=found["width"], slots=found["slots"], hosts=number, sentence=sentence)
-    say(sentence)
+    if experiment.sweep is not None:
+        say(sentence)
     hosts.look()
     return hosts
 
@@ -179,7 +179,7 @@ def _tell(run: Run, event: str, **details: Any) -> None:
     """Writes what a host found into the run's events. What the run promises of isolation is what its weakest host
     gives."""
     run.log_event(event, **details)
-    if event == "host_opened":
+    if event == "host_opened" and details["isolation"] is not None:
         known, isolation = read_json(run.path / PACK_FILE, dict) or {}, details["isolation"]
         if "isolation" not in known or _weaker(isolation, known["isolation"]):
             write_json(run.path / PACK_FILE, {**known, "isolation": isolation})
@@ -189,12 +189,16 @@ def _weaker(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return (one["promise"] != "bits", one["off"]) > (other["promise"] != "bits", other["off"])
 
 
-def _one_by_one(why: str | None, run: Run, say: Callable[[str], None]) -> None:
-    if why is not None:
-        run.log_event("not_packed", why=why)
+def _by_trainers(experiment: Experiment, why: str | None, run: Run, say: Callable[[str], None]) -> None:
+    """Notes why trials are trained by the method's trainer: None where the run has begun so. Who has a sweep and has
+    not asked for it hears it too."""
+    if why is None:
+        return
+    run.log_event("not_packed", why=why)
+    if experiment.sweep is not None and experiment.pack != "off":
         say(f"trials are trained one by one: {why}")
 
 
 def is_packed(run: Run) -> bool:
-    """Whether the trials of a run that has begun are in packs."""
-    return (run.path / PACK_FILE).exists()
+    """Whether the trials of a run are in packs, or may be: where none has begun."""
+    return (run.path / PACK_FILE).exists() or not run.trials()

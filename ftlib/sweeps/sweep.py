@@ -94,8 +94,7 @@ def fit(
     with run.locked(), shared(Shares(run.name, experiment.scale)) as shares:
         run.log_event("resumed" if resume else "started", host=socket.gethostname(), pid=os.getpid())
         _sweep_up(run)
-        packed = is_packed(run) if resume else True
-        first = first_hosts(experiment) if first is None and packed else first or []
+        first = first_hosts(experiment) if first is None and is_packed(run) else first or []
         hosts = open_packs(first, experiment, data, run, setting, say)
         try:
             if experiment.sweep is not None and (why := why_never_stopped(experiment, data.report)):

@@ -81,6 +81,7 @@ def test_check_resolves_and_estimates(tree: dict[str, Any], tmp_path: Path) -> N
     assert "space:      adapter.r 2|4; optuna proposes, no trial is stopped early: none is before 20 steps or" in output
     assert "evaluated:  once on all 16 rows, about" in output
     assert lines[-1].startswith("odd:        a trial has 8 optimizer steps, in which little is learned")
+    assert "engine:     a pack of one" in ftlib("check", file, "sweep=null")[1]
 
 
 def test_a_missing_file_is_said_before_libraries_are_imported(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"train": {"neftune_noise_alpha": 5.0}}, "neftune_noise_alpha"),
     ({"train": {"bf16": True}}, "dtype: bfloat16"),
     ({"data": {"packing": True}}, "packing: false"),
+    ({"scale": {"engine": "trainer"}}, "scale.engine: auto"),
     ({"train": {"dataloader_num_workers": 2}}, "dataloader_num_workers: 0"),
     ({"sweep": {"space": {"data.packing": [True, False]}}}, "trials differ in data.packing"),
     ({"sweep": {"space": {"adapter.init_lora_weights": [True, "gaussian"]}}}, "trials differ in adapter.init_lora"),

@@ -53,6 +53,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "reward": ({"type": "reward", "center_rewards_coefficient": 0.01}, PAIRS),
     "distill": ({"type": "distill", "kind": "logit", "temperature": 2.0, "alpha": 0.7}, "rows"),
 }
+MORE = ("pretrain", "kto", "orpo", "simpo", "classify", "reward")
 POINTS: list[dict[str, Any]] = [
     {"adapter.r": 8, "train.learning_rate": 3e-3, "train.seed": 3},
     {"adapter.r": 2, "train.learning_rate": 1e-2, "train.per_device_train_batch_size": 5, "train.weight_decay": 0.1},
@@ -140,6 +141,20 @@ def test_layers_below_the_first_adapter_are_computed_once(tree: dict[str, Any], 
     for alone, packed in both(tree, tmp_path, points):
         for key in ("loss", "eval_loss"):
             assert losses(packed, key) == pytest.approx(losses(alone, key), rel=1e-4)
+
+
+@pytest.mark.parametrize("case", ["sft", "dpo", *(pytest.param(case, marks=pytest.mark.matrix) for case in MORE)])
+def test_without_held_out_rows_the_weights_of_the_end_are_kept(case: str, tree: dict[str, Any], tmp_path: Path) -> None:
+    """As `ftlib train` may be asked: trials of a sweep are compared."""
+    experiment(tree, case, tmp_path, steps=6)["data"]["eval_split"] = 0
+    alone, packed = (solo.setting(tree, tmp_path / engine, metric="train_loss") for engine in ("trainer", "pack"))
+    solo.train(alone)
+    assert train(pack_of(packed, slots=1), {"000": {}}) == {}
+    ours, theirs = trial(packed, "000"), trial(alone, "000")
+    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-4)
+    assert losses(ours, "train_loss") == losses(ours)[-1:]
+    assert (ours.manifest["step"], ours.manifest["metrics"]) == (6, {})
+    assert not any("eval_loss" in row for row in ours.metrics())
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -252,7 +252,7 @@ def test_two_workers_compute_what_one_does(tree: dict[str, Any], tmp_path: Path)
     losses = {}
     for strategy, workers in (("single", 1), ("ddp", 2)):
         tree["train"]["per_device_train_batch_size"] = 8 // workers
-        tree["scale"] = {"strategy": strategy, "num_workers": workers}
+        tree["scale"] = {"strategy": strategy, "num_workers": workers, "engine": "trainer"}
         tree["storage"] = str(tmp_path / strategy)
         status, output = ftlib("train", write_experiment(tmp_path / "x.yaml", tree))
         assert status == 0, output

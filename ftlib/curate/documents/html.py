@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.curate.documents.blocks import Block, Document
-from ftlib.curate.optional import needed
 from ftlib.curate.documents.pdf.tables import markdown
+from ftlib.curate.optional import needed
 from ftlib.errors import DataError
 
 LARGEST = 20 << 20  # bytes

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.curate.documents.blocks import Block, Document
-from ftlib.curate.optional import needed
 from ftlib.curate.documents.pdf import child
+from ftlib.curate.optional import needed
 from ftlib.errors import DataError
 
 NAMED = 8  # pages without text that a note names
