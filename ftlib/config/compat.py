@@ -181,7 +181,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "data.long_rows",
-        lambda e: e.data.long_rows == "split" and e.method.rows != "answers",
+        lambda e: e.data.long_rows == "split" and e.method.rows not in ("answers", "text"),
         "only rows of sft and distill can be split: those of this method are judged, labelled or answered as a whole",
         "long_rows: cut, drop or error",
     ),

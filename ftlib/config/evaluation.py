@@ -288,7 +288,7 @@ class EvaluationSection(Section):
     against: list[str] = Field(default_factory=lambda: ["base", "few_shot"])
     """Whom the winner is compared with: base (the base, given the prompt alone), few_shot (the base, shown examples),
     rag (the base, given passages of `passages`), registry:NAME or registry:NAME@N (a promoted version), the directory
-    of a model, or a model behind an OpenAI-compatible URL: https://HOST/v1#MODEL."""
+    of a model, or https://HOST/v1#MODEL (an OpenAI-compatible URL)."""
     key_env: dict[str, str] = Field(default_factory=dict)
     """The environment variable with the key of each host of `against`: {api.together.xyz: TOGETHER_API_KEY}. Without
     one, OPENAI_API_KEY goes to api.openai.com, or to the host of OPENAI_BASE_URL where that is set, and no key to any

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ftlib.config import Experiment, ModelSection
+from ftlib.config import ModelSection
 from ftlib.data import DataReport, prepare
-from ftlib.errors import ConfigError, DataError
+from ftlib.errors import DataError
 from ftlib.models.base import load_tokenizer
 
 from ..conftest import SMOLLM
@@ -73,15 +73,6 @@ def test_split_rows_lose_nothing(write, smollm: ModelSection) -> None:
     assert [one["input_ids"][-1] for one in pieces[:-1]] == [one["input_ids"][0] for one in pieces[1:]]
     learned = ["".join(trained_texts(rows, tokenizer)).replace("|", "") for rows in (pieces, [whole.train[0]])]
     assert learned[0] == learned[1]
-
-
-def test_what_cannot_be_split_is_refused(tree: dict[str, Any]) -> None:
-    for method, wanted in (("dpo", "split"), ("classify", "split"), ("pretrain", "drop"), ("pretrain", "split")):
-        given = {**tree, "method": {"type": method}, "data": {**tree["data"], "long_rows": wanted}}
-        with pytest.raises(ConfigError, match="data.long_rows: .* use long_rows: cut"):
-            Experiment.parse(given)
-    with pytest.raises(ConfigError, match=r"data\.long_rows.*'dropp'.*drop"):
-        Experiment.parse({**tree, "data": {**tree["data"], "long_rows": "dropp"}})
 
 
 def test_rows_of_one_document_stay_on_one_side(write, tokenizer) -> None:
