@@ -151,8 +151,8 @@ class Layout:
 
     @property
     def looks_at_few(self) -> bool:
-        """Whether at most half of the places are picked."""
-        return 2 * max(len(block.picked) for block in self.blocks) <= self.ids.shape[1]
+        """Whether some places are picked, and at most half of them."""
+        return 0 < 2 * max(len(block.picked) for block in self.blocks) <= self.ids.shape[1]
 
     @classmethod
     def of(cls, blocks: Sequence[Block], device: torch.device) -> Layout:
