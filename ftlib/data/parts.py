@@ -36,7 +36,7 @@ class Part:
             where=[self.where[row] for row in rows],
             items=[self.items[row] for row in rows],
             gists=[self.gists[row] for row in rows],
-            source=[self.source[row] for row in rows],
+            source=[self.source[row] for row in rows if self.source],
         )
 
     def all_items(self) -> list[Any]:
