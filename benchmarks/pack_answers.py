@@ -4,9 +4,9 @@
 
 RUN is a finished sweep of LoRA adapters that is compared by a task (experiments/chain/sentiment.yaml). Three ways to
 the same answers, each with all threads: the pack's; each adapter alone by ftlib; each adapter alone by transformers'
-`generate` in batches, its best size of those tried. Loading a model is in no time. Each way has answered some questions before it is
-timed, the pack all: a machine may take long over memory that a process touches for the first time. What the pack takes
-the first time is printed too.
+`generate` in batches, its best size of those tried. Loading a model is in no time. Each way has answered some questions
+before it is timed, the pack all: a machine may take long over memory that a process touches for the first time. What
+the pack takes the first time is printed too.
 """
 
 from __future__ import annotations
