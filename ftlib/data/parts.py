@@ -107,7 +107,7 @@ def without_long(kind: Kind, part: Part, encoding: Encoding, data: DataSection) 
 
 def fitting(kind: Kind, part: Part, encoding: Encoding) -> Part:
     """The rows of which something is left to learn within `max_length`. Raises DataError when that is none."""
-    room = encoding.max_length - SPARE
+    room = max(encoding.max_length - SPARE, 0)
     perhaps = [
         row for row, items in enumerate(part.items) if any(len(kind.lead(item).encode()) > room for item in items)
     ]

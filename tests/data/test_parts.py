@@ -20,7 +20,7 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "pairs": [{"prompt": "?", "chosen": "a " * count, "rejected": "b"} for count in (2, 300, 4, 300, 5)],
     "judged": [{"prompt": "?", "completion": "a " * n, "label": n % 2 == 0} for n in (2, 300, 5, 300, 4)],
     "prompts": [{"prompt": "a " * count, "answer": "b"} for count in (2, 300, 4, 300, 5)],
-    "labelled": [{"text": "a " * count, "label": count % 2} for count in (2, 300, 5, 300, 4)],
+    "labelled": [{"text": "a " * count, "label": count % 2} for count in (12, 300, 15, 300, 14)],
 }
 
 
