@@ -92,7 +92,7 @@ class FrozenBase:
             show_first_places(self.model)
             self.first_position = first_position(self.model)
         if experiment.train.activation_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
             self.model.train()  # transformers checkpoints in training only; dropout is the bank's, never the base's
         self.drops = draw_for_each(self.model, self.bank)
         self._expand_at_first_adapted()
