@@ -152,7 +152,8 @@ class Layout:
     @property
     def looks_at_few(self) -> bool:
         """Whether some places are picked, and at most half of them."""
-        return 0 < 2 * max(len(block.picked) for block in self.blocks) <= self.ids.shape[1]
+        width: int = self.ids.shape[1]
+        return 0 < 2 * max(len(block.picked) for block in self.blocks) <= width
 
     @classmethod
     def of(cls, blocks: Sequence[Block], device: torch.device) -> Layout:
