@@ -26,6 +26,7 @@ from ftlib.run.layout import RESOLVED
 
 if TYPE_CHECKING:
     from ftlib.driver.outcome import Outcome
+    from ftlib.registry.data_versions import DataVersion
     from ftlib.registry.version import Version
     from ftlib.run import directory
     from ftlib.run.leaderboard import Leaderboard
@@ -64,6 +65,17 @@ def open_run(place: str | Path) -> Run:
     from ftlib.run.remote_run import open_run
 
     return Run(open_run(str(place)))
+
+
+def build_data(
+    recipe: str | Path, overrides: Overrides = NOTHING, *, workers: int | None = None, verbose: bool = False
+) -> DataVersion:
+    """Does a recipe, and gives the version of the registry that its rows are: `version.file("train")` is a file of JSON
+    lines. `workers` is how many processes work at once; None is one a core."""
+    from ftlib.driver.data_build import build_data
+
+    texts = [f"{path}={json.dumps(value)}" for path, value in overrides.items()]
+    return build_data(str(recipe), texts, workers, _listener(verbose)).version
 
 
 def serve(

@@ -14,7 +14,7 @@ LISTS = re.findall(r"<!-- places: (\w+), example: (\w+) -->\n(.*?)<!-- end -->",
 
 
 def test_there_is_a_list_for_each_thing_that_is_added() -> None:
-    assert [kind for kind, _, _ in LISTS] == ["method", "adapter", "backend", "scheduler"]
+    assert [kind for kind, _, _ in LISTS] == ["method", "adapter", "backend", "step", "scheduler"]
 
 
 @pytest.mark.parametrize(("kind", "example", "told"), LISTS, ids=[kind for kind, _, _ in LISTS])

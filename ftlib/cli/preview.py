@@ -19,6 +19,7 @@ ODD = 5  # findings that are printed; the rest are counted
 def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
     """About ten lines, of which those on the data are its report's own."""
     from ftlib.driver.findings import findings
+    from ftlib.driver.inspect_data import lines_of_check
     from ftlib.run.cost import expected
     from ftlib.training.estimate import estimate, seconds_of
 
@@ -34,6 +35,7 @@ def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
         yield f"cost:       {price}"
     yield from _sweep(experiment, data)
     yield from _tasks(experiment)
+    yield from (f"rows:       {line}" for line in lines_of_check(experiment.data))
     odd = findings(experiment, data, found.steps, None if whole is None else whole / 3600)
     yield from (f"odd:        {sentence}" for sentence in odd[:ODD])
     if len(odd) > ODD:

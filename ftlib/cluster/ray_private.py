@@ -5,19 +5,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray._private import worker
+from ray._private import services, worker
 from ray._private.node import Node
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray._private.state import state
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.experimental import internal_kv
 
 # Processes of a node that a local Ray does without: one copies workers' output to a driver (ours does not want it), one
 # asks an autoscaler, one serves a dashboard. Each takes a second of a core to start, and goes on looking.
 UNUSED = ("start_log_monitor", "start_monitor", "start_api_server")
+# What the raylet starts itself, and waits for. The dashboard's agent, before it lets a worker begin: `cat` ends with
+# the raylet as the agent does, and a port of -1 says that there is no dashboard. And a worker for each CPU, before it
+# lets a driver connect.
+LEAN_RAYLET = {
+    "--dashboard_agent_command": "cat",
+    "--metrics-agent-port": "-1",
+    "--metrics_export_port": "-1",
+    "--dashboard_agent_listen_port": "-1",
+    "--num_prestart_python_workers": "0",
+}
+NODE_SECONDS = 30.0  # as Ray waits for it
+POLL_SECONDS = 0.02
 
 
 def silence_raylets() -> None:
@@ -28,19 +43,45 @@ def silence_raylets() -> None:
 
 @contextmanager
 def lean_node() -> Iterator[None]:
-    """Within, a node that starts leaves out the processes of `UNUSED`."""
-    kept = {name: getattr(Node, name) for name in UNUSED}
-    for name in UNUSED:
-        setattr(Node, name, _nothing)
+    """Within, a node that starts leaves out what `UNUSED` and `LEAN_RAYLET` name, and is met as soon as it is there."""
+    start, get_node = services.start_ray_process, services.get_node
+
+    def start_lean(command: list[str], kind: str, *args: Any, **more: Any) -> Any:
+        return start(_lean(command) if kind == PROCESS_TYPE_RAYLET else command, kind, *args, **more)
+
+    def get_soon(gcs_address: str, node_id: str) -> Any:
+        _wait_for_a_node(gcs_address)
+        return get_node(gcs_address, node_id)
+
+    nothing = {name: lambda *given, **more: None for name in UNUSED}
+    with _instead(Node, nothing), _instead(services, {"start_ray_process": start_lean, "get_node": get_soon}):
+        yield
+
+
+@contextmanager
+def _instead(place: Any, others: dict[str, Any]) -> Iterator[None]:
+    """Within, `place` has these attributes."""
+    kept = {name: getattr(place, name) for name in others}
+    for name, other in others.items():
+        setattr(place, name, other)
     try:
         yield
     finally:
-        for name, method in kept.items():
-            setattr(Node, name, method)
+        for name, own in kept.items():
+            setattr(place, name, own)
 
 
-def _nothing(*given: Any, **more: Any) -> None:
-    """Starts nothing."""
+def _lean(command: list[str]) -> list[str]:
+    """A raylet's command line."""
+    rest = [word for word in command if word.partition("=")[0] not in LEAN_RAYLET]
+    return [*rest, *(f"{name}={value}" for name, value in LEAN_RAYLET.items())]
+
+
+def _wait_for_a_node(gcs_address: str) -> None:
+    """Until the raylet has registered: Ray itself looks once a second."""
+    client, end = GcsClient(address=gcs_address), time.monotonic() + NODE_SECONDS
+    while not client.get_all_node_info() and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
 
 
 def draining_nodes() -> dict[str, int]:

@@ -19,6 +19,7 @@ from ftlib.errors import closest, nearest
 # chance.
 COMMON, SHORT = {"type", "name", "path", "weight", "min", "max", "log", "q", "choices"}, 6
 CLOSE, CLOSER = 0.75, 0.85
+EVERY_EXPERIMENT = "model.name_or_path"  # a path of experiments, and of no other file
 
 WORDS = {
     "missing": "is missing",
@@ -108,7 +109,7 @@ def _better_name(parts: list[str], root: type[BaseModel]) -> str:
     known = list(dotted_paths(root))
     section = ".".join(part for part in parts[:-1] if not part.isdecimal())  # a list's members are all alike
     siblings = [path for path in known if path.rpartition(".")[0] == section]
-    found = answer(leaf, section)
+    found = answer(leaf, section) if EVERY_EXPERIMENT in known else None  # other tools' keys are of experiments
     if found is not None and found.text != ".".join(parts):
         if found.text.rpartition(".")[2] == leaf:  # it has the same name here
             return f" Did you mean '{found.text}'?"
@@ -130,7 +131,7 @@ def _nearest_anywhere(leaf: str, known: list[str]) -> str:
         return ""
     leaves = {path.rpartition(".")[2]: path for path in reversed(known)}
     leaves = {leaf: path for leaf, path in leaves.items() if leaf not in COMMON}
-    for words in (leaves, answers()):
+    for words in (leaves, answers() if EVERY_EXPERIMENT in known else {}):
         close = closest(leaf, words, CLOSER)
         if close in leaves:
             return f" Did you mean '{leaves[close]}'?"

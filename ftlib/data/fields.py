@@ -70,7 +70,8 @@ REFUSED_IN_ROWS = {
 # Fields that describe a row or a turn, and change nothing about training.
 # fmt: off
 HARMLESS = frozenset((
-    "id", "idx", "index", "uid", "uuid", "guid", "_id", "row_id", "prompt_id", "conversation_id", "question_id",
+    "id", "idx", "index", "uid", "uuid", "guid", "_id", "_from", "row_id",
+    "prompt_id", "conversation_id", "question_id",
     "message_id", "hash", "source", "src", "dataset", "dataset_name", "origin", "data_source", "category",
     "categories", "domain", "topic", "topics", "subject", "task", "task_type", "task_name", "tag", "tags", "lang",
     "language", "locale", "split", "subset", "url", "link", "license", "author", "model", "model_name", "generator",

@@ -150,13 +150,18 @@ def _on_both_sides(train: Sequence[Gist], held_out: Sequence[Gist]) -> str | Non
 
 
 def _contradictions(both: Sequence[Gist], rows: str) -> str | None:
-    verdicts: dict[int, set[int]] = defaultdict(set)
-    for row in both:
-        verdicts[row.judged].add(row.verdict)
-    found = {key for key, seen in verdicts.items() if len(seen) > 1}
-    concerned = sum(row.judged in found for row in both)
+    cases = contradicting([row.judged for row in both], [row.verdict for row in both])
     what = DIFFER.get(rows, "the same prompt has different answers")
-    return f"{what} in {counted(concerned, 'row')} ({counted(len(found), 'case')})" if found else None
+    concerned = counted(sum(map(len, cases)), "row")
+    return f"{what} in {concerned} ({counted(len(cases), 'case')})" if cases else None
+
+
+def contradicting(asked: Sequence[int], answered: Sequence[int]) -> list[list[int]]:
+    """The rows that ask the same and have different answers, by hashes of both: the places of each case's rows."""
+    rows: dict[int, list[int]] = defaultdict(list)
+    for place, question in enumerate(asked):
+        rows[question].append(place)
+    return [case for case in rows.values() if len({answered[place] for place in case}) > 1]
 
 
 def no_stop(template: str | None, tokenizer: Any) -> str | None:

@@ -56,7 +56,7 @@ def alike(counts: Counter[str]) -> str | None:
     """A sentence on labels that differ in case or space (or, of numbers, in `.0`) only, and how to map them."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in counts:
-        groups[_folded(label)].append(label)
+        groups[folded(label)].append(label)
     same = [group for group in groups.values() if len(group) > 1]
     if not same:
         return None
@@ -74,13 +74,13 @@ def alike(counts: Counter[str]) -> str | None:
 
 def mapping_to(label: str, labels: Iterable[str]) -> str:
     """How to map a label to the one of `labels` that differs from it in case or space only; '' where there is none."""
-    twin = next((other for other in labels if _folded(other) == _folded(label)), None)
+    twin = next((other for other in labels if folded(other) == folded(label)), None)
     if twin is None:
         return ""
     return f" data.labels: {{map: {{'{label}': '{twin}'}}}} makes one class of it and '{twin}'."
 
 
-def _folded(label: str) -> str:
+def folded(label: str) -> str:
     """What labels have in common that differ in case or space only: a dash joins words, and is a part of any other
     label (-1, A-, 1-1)."""
     folded = "".join(DASH.sub("", label.casefold()).split())

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from ftlib.errors import DataError, nearest
 from ftlib.files import hub
 from ftlib.files.object_store import local_copy
 
+LONGEST_CELL = 2**26  # characters: above any document; what is longer is a quote that nobody closes
 PEEK = 20  # rows whose columns stand for the columns of the data
 QUOTED_CELL = re.compile(r'(?<![^\t\r\n])"[^"]*(?:""[^"]*)*"(?=[\t\r\n]|$)')  # of a .tsv file
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -239,7 +239,7 @@ def _encoding(path: Path) -> str:
 
 def _delimited(usual: str) -> Callable[[str, Path, bool], Iterator[Row]]:
     def read(label: str, path: Path, header: bool) -> Iterator[Row]:
-        csv.field_size_limit(sys.maxsize)  # the default refuses documents above 128 KiB
+        csv.field_size_limit(LONGEST_CELL)  # the default refuses documents above 128 KiB
         delimiter = ";" if usual == "," and header and _has_semicolons(path) else usual
         quoting = csv.QUOTE_MINIMAL if usual == "," or _is_quoted(path, delimiter) else csv.QUOTE_NONE
         with path.open(encoding=_encoding(path), newline="") as file:

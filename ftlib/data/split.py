@@ -68,24 +68,24 @@ def _chosen(together: Sequence[Hashable], labels: Sequence[str] | None, wanted: 
         strata[labels[group[0]] if labels else ""].append(group)
     drawn = random.Random(seed)
     chosen = []
-    for label, quota in _quotas({label: _size(stratum) for label, stratum in strata.items()}, wanted).items():
+    for label, quota in quotas({label: _size(stratum) for label, stratum in strata.items()}, wanted).items():
         chosen += _taken(strata[label], quota, drawn)
     return chosen
 
 
-def _quotas(sizes: dict[str, int], wanted: int) -> dict[str, int]:
+def quotas(sizes: dict[str, int], wanted: int) -> dict[str, int]:
     """How many rows each label gives: its share, the rests going to the largest; at least 1 where all can have one, and
     never all it has."""
     total = sum(sizes.values())
     able = [label for label, size in sizes.items() if size > 1]
     least = 1 if len(able) <= wanted else 0
     shares = {label: sizes[label] * wanted / total for label in able}
-    quotas = {label: min(max(int(share), least), sizes[label] - 1) for label, share in shares.items()}
-    by_rest = sorted(able, key=lambda label: quotas[label] - shares[label])
+    taken = {label: min(max(int(share), least), sizes[label] - 1) for label, share in shares.items()}
+    by_rest = sorted(able, key=lambda label: taken[label] - shares[label])
     for label in by_rest:
-        if sum(quotas.values()) < wanted and quotas[label] < sizes[label] - 1:
-            quotas[label] += 1
-    return quotas
+        if sum(taken.values()) < wanted and taken[label] < sizes[label] - 1:
+            taken[label] += 1
+    return taken
 
 
 def _taken(groups: list[list[int]], quota: int, drawn: random.Random) -> list[int]:

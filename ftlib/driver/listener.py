@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ class Listener:
     def busy(self, what: str) -> AbstractContextManager[object]:
         """While the block lasts, ftlib does `what`."""
         return nullcontext()
+
+    def count(self, what: str, total: int) -> AbstractContextManager[Callable[[], None]]:
+        """While the block lasts, ftlib does `what` so many times; what it gives is called after each."""
+        return nullcontext(lambda: None)
 
     def follow(self, run: Run, total: int, at_most: bool) -> AbstractContextManager[object]:
         """While the block lasts, `run` trains `total` trials; `at_most`: they may end before their last step."""

@@ -17,6 +17,10 @@ def load(file: str, overrides: Iterable[str], smoke: bool = False, whole: bool =
     from ftlib.config import Experiment
 
     experiment = _without_password(Experiment.load(file, overrides, smoke))
+    if "data:" in str(experiment.to_dict()):
+        from ftlib.registry import data_named
+
+        experiment = data_named.resolved(experiment)
     check_files(experiment)
     if names_versions(experiment):
         from ftlib.registry import bases

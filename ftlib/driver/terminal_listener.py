@@ -4,12 +4,14 @@ next."""
 from __future__ import annotations
 
 import shlex
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from ftlib.driver.listener import Listener
 from ftlib.driver.promote import promote_trial
 from ftlib.driver.terminal import console, echo, print_table, say, width
+from ftlib.run.plain_text import plain
 
 if TYPE_CHECKING:
     from ftlib.driver.outcome import Outcome
@@ -32,6 +34,16 @@ class TerminalListener(Listener):
 
     def busy(self, what: str) -> AbstractContextManager[object]:
         return self._out.status(what)
+
+    @contextmanager
+    def count(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._out, transient=True, disable=not self._out.is_terminal) as bar:
+            task = bar.add_task(plain(what), total=total)
+            yield lambda: bar.advance(task)
+        self.say(f"{what}: {total:,} {'block' if total == 1 else 'blocks'}")
 
     def follow(self, run: Run, total: int, at_most: bool) -> AbstractContextManager[object]:
         from ftlib.run.watch import watching

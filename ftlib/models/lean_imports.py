@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import gc
 import importlib.abc
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -22,16 +21,11 @@ OPTIMIZERS = "scipy.optimize"
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Meets the first import of each module of `LEAN`, and no other."""
-
-    def __init__(self) -> None:
-        self.awaited = set(LEAN)
+    """Finds the modules of `LEAN`, and no other. It may be asked more than once: transformers looks for PEFT before it
+    imports it."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in self.awaited:
-            return None
-        self.awaited.remove(name)
-        spec = importlib.util.find_spec(name)
+        spec = PathFinder.find_spec(name, path, target) if name in LEAN else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader, LEAN[name])
         return spec
@@ -56,9 +50,28 @@ class _Loader(importlib.abc.Loader):
 
 
 @contextmanager
+def without_bitsandbytes() -> Iterator[None]:
+    """Within, PEFT meets no bitsandbytes, unless it was imported before: it would import it for any model that it puts
+    LoRA on, also for one that is not quantized."""
+    import peft
+
+    _asked_again(peft)
+    try:
+        with _without_bitsandbytes(peft):
+            yield
+    finally:
+        _asked_again(peft)
+
+
+@contextmanager
 def _without_bitsandbytes(peft: ModuleType) -> Iterator[None]:
     with _in_place(LATER, None):  # Python's own way to say that there is none
         yield
+    _asked_again(peft)
+
+
+def _asked_again(peft: ModuleType) -> None:
+    """PEFT keeps what it was answered."""
     for asked in ("is_bnb_available", "is_bnb_4bit_available"):
         getattr(peft.import_utils, asked).cache_clear()
 

@@ -39,7 +39,7 @@ class Pace:
         """The width of the next tick, after one whose widest pass had `wide` trials. `places` are those of each trial's
         batch; `to_go` is how many ticks are left to the trials of now."""
         if self.busy:
-            self.width = max(1, min(self.most, math.ceil(self.busy * len(places) / sum(places))))
+            self.width = alike(self.most, self.busy * len(places) / sum(places))
             self.busy = 0
             self.__post_init__()
             return self.width
@@ -66,3 +66,8 @@ class Pace:
             self._others = deque([further] if 0 < further <= self.most else [])
         if not self._others:
             self.settled(self.width, self.rates)
+
+
+def alike(trials: int, busy: float) -> int:
+    """How many trials a pass computes where `busy` of them keep the machine busy: passes have like sizes."""
+    return math.ceil(trials / max(1, round(trials / busy)))

@@ -16,6 +16,7 @@ import torch
 
 from ftlib.data import Prepared
 from ftlib.pack.frozen_base import FrozenBase
+from ftlib.pack.pace import alike
 from ftlib.run.context import Setting
 
 BUSY = {"cpu": 2048, "cuda": 16384}  # places of a pass that keep the machine busy: more are hardly faster a place
@@ -84,7 +85,7 @@ def estimated(base: FrozenBase, places: int, most: int) -> Width:
     slots = min(most, held, max(COMPARED, busy))
     slots = math.ceil(most / math.ceil(most / slots))
     widest = max(1, min(slots, int(FREE["pass"] * free / (places * _place_bytes(base)))))
-    return Width(min(busy, widest), widest, slots, places, "estimated")
+    return Width(min(alike(slots, busy), widest), widest, slots, places, "estimated")
 
 
 def _free_bytes(device: torch.device) -> int:

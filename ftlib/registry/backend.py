@@ -47,6 +47,14 @@ def backend() -> FolderBackend | StoreBackend:
     return objects(where) if is_url(where) else FolderBackend(Path(where) if where else home() / "registry")
 
 
+def beside(folder: str) -> FolderBackend | StoreBackend:
+    """A backend within the same registry, for versions of another kind. `folder` begins with a dot, as no name does."""
+    where = given()
+    if is_url(where):
+        return objects(f"{where}/{folder}")
+    return FolderBackend((Path(where) if where else home() / "registry") / folder)
+
+
 @lru_cache(maxsize=8)
 def objects(url: str) -> StoreBackend:
     """The backend of a registry at a URL. There is one object for the whole process, because it remembers what it has

@@ -195,6 +195,8 @@ def _of_seeds(seeds: Mapping[str, Any] | None) -> str:
 def _data(manifest: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[str]:
     if manifest.get("data_hash"):
         yield f"Hash of the prepared rows: {code(manifest['data_hash'])}"
+    for key, told in (manifest.get("data_versions") or {}).items():
+        yield f"{code(key)}: {code(told['version'])}, hash {code(told['hash'][:16])}"
     for key, what in (("rows", "Kind of rows"), ("format", "Format")):
         if isinstance(data.get(key), str):
             yield f"{what}: {code(data[key])}"

@@ -57,6 +57,7 @@ class Setting:
     copies_weights: bool = False  # whether a trial may go on from another's checkpoint
     key: str = field(default="", repr=False)  # with which what the run has at its URL is signed
     data_content: str = ""  # a digest of the prepared data, where the run is at a URL
+    data_versions: dict[str, dict[str, str]] = field(default_factory=dict)  # of the registry, by the key that has one
     trusted: bool = False  # whether what is there is taken as it is (--trust)
 
     def experiment(self) -> Experiment:

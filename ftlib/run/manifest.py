@@ -85,6 +85,14 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(number, int | float | None) for number in value.values())
 
 
+def are_versions(value: Any) -> bool:
+    """Of keys of an experiment, the version of data and its hash."""
+    return isinstance(value, dict) and all(
+        isinstance(told, dict) and all(isinstance(told.get(key), str) for key in ("version", "hash"))
+        for told in value.values()
+    )
+
+
 def _is_time(value: Any) -> bool:
     try:
         return datetime.fromisoformat(value).year > 0
@@ -97,7 +105,7 @@ def _is(*kinds: type) -> Check:
 
 
 KEYS: dict[str, Check] = {
-    "kind": lambda value: value in ("adapter", "model"),
+    "kind": lambda value: value in ("adapter", "model", "data"),
     "base": _is_base,
     "experiment": _is_experiment,
     "labels": _are_texts,
@@ -105,6 +113,7 @@ KEYS: dict[str, Check] = {
     "promoted": _is_time,
     **dict.fromkeys(("run", "trial", "name", "data_hash", "chat_template", "signature", "files", "parent"), _is(str)),
     **dict.fromkeys(("version", "step", "tokens"), _is(int)),
+    "data_versions": are_versions,
     "merged": _is(bool),
     "evaluation": _is(dict),
 }

@@ -45,6 +45,7 @@ class Opening:
 
 LAST_WORDS_SECONDS = 2.0
 AHEAD = 2  # evaluations that a trial may be ahead of the scheduler's word
+NEXT_SECONDS = 0.1  # that an empty pack waits for a trial to follow another
 
 
 class Host:
@@ -209,10 +210,17 @@ class Host:
         idle = all(self._is_ahead(name) for name in self.pack.members)
         asked: list[Callable[[], None]] = []
         with contextlib.suppress(queue.Empty):
+            asked.append(self.requests.get(block=idle, timeout=0.02 if self.pack.members else None))
             while True:
-                asked.append(self.requests.get(block=idle and not asked, timeout=0.02 if self.pack.members else None))
+                asked.append(self._one_more(len(asked)))
         for request in asked:
             request()  # one that must wait for a slot asks again
+
+    def _one_more(self, asked: int) -> Callable[[], None]:
+        """Trials of an empty pack begin in one tick: they see the same batches, and are evaluated in one pass. Raises
+        queue.Empty."""
+        together = not self.pack.members and asked < self.pack.base.bank.slots
+        return self.requests.get(block=together, timeout=NEXT_SECONDS)
 
     def _is_ahead(self, trial_id: str) -> bool:
         reports = self.reports.get(trial_id)

@@ -59,6 +59,11 @@ class Hosts:
         self.open_hosts.append(host)
         return host
 
+    def open_beside(self, handles: list[Any], number: int) -> None:
+        """So many hosts open beside the first, while it loads the base: those of `handles`, and new ones."""
+        for handle in [*handles, *(self.new() for _ in range(number - len(handles)))]:
+            self.open(handle, self.opening)
+
     def open_first(self, handle: Any, opening: Opening) -> dict[str, Any]:
         """Waits until one host has loaded the base, another where that one dies; what it says of itself.
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,11 +28,13 @@ from ftlib.training.estimate import estimate
 MOST = 64  # slots of a host, whatever the estimate
 FLOPS_A_PARAMETER = 5  # of a token: forward 2, gradient of the inputs 2, adapters and attention the rest
 FLOPS_A_SECOND = 2e10  # of a core, at the least
-WORTH_SECONDS = 400.0  # of work, by that estimate, that make another host worth its start
+WORTH_SECONDS = 10.0  # of a core's work, by that estimate, that make another host worth its start
+ROW_SHARE = 1 / 3  # of data.max_length: how long a row is, before any is read
+BYTES = 4  # of a parameter in the files of a base
 
 
-def first_host(experiment: Experiment) -> list[Any]:
-    """The first host of the sweep, importing already; none where its trials are not packed.
+def first_hosts(experiment: Experiment) -> list[Any]:
+    """The first hosts of the sweep, importing already; none where its trials are not packed.
 
     Raises ConfigError where packs of a width were asked for and cannot be.
     """
@@ -43,11 +46,11 @@ def first_host(experiment: Experiment) -> list[Any]:
         if sweep.pack != "auto":
             raise ConfigError(f"sweep.pack: {reason}, or sweep.pack: off.")
         return []
-    return [_new_host(experiment)]
+    return [_new_host(experiment) for _ in range(_begin_with(experiment, _guessed(experiment)))]
 
 
 def dismiss(hosts: list[Any]) -> None:
-    """Ends what `first_host` gave, where no sweep comes of it."""
+    """Ends what `first_hosts` gave, where no sweep comes of it."""
     for host in hosts:
         ray.kill(host)
 
@@ -83,8 +86,8 @@ def _begin_with(experiment: Experiment, most: int) -> int:
 
 
 def _worth(experiment: Experiment, data: Prepared) -> int:
-    """How many hosts have work enough to be worth their start (on CPUs the imports of a process are seconds of a core);
-    more than fit now only where the cluster may grow."""
+    """How many hosts have work enough to be worth their start, the imports of a process: hosts of one thread compute
+    small products faster than the threads of one host do. More than fit now only where the cluster may grow."""
     sweep = experiment.sweep
     assert sweep is not None
     cluster = bool(os.environ.get("RAY_ADDRESS"))
@@ -92,8 +95,24 @@ def _worth(experiment: Experiment, data: Prepared) -> int:
     if experiment.scale.use_gpu or (cluster and sweep.pack != "auto"):
         return most
     cost = estimate(experiment, data.report)
-    seconds = sweep.number_of_trials * cost.tokens * cost.total_parameters * FLOPS_A_PARAMETER / FLOPS_A_SECOND
-    return max(1, min(most, math.ceil(seconds / WORTH_SECONDS)))
+    return max(1, min(most, _hosts_for(experiment, cost.tokens, cost.multiplied_parameters)))
+
+
+def _guessed(experiment: Experiment) -> int:
+    """The same before the data is read, from the steps and the size of the base's files; 1 where these do not say."""
+    steps, rows = experiment.train.max_steps, experiment.train.per_device_train_batch_size
+    files = Path(experiment.model.name_or_path).glob("*.safetensors")
+    if experiment.scale.use_gpu or os.environ.get("RAY_ADDRESS"):
+        return 1
+    tokens = (steps or 0) * rows * experiment.data.max_length * ROW_SHARE
+    return max(1, _hosts_for(experiment, tokens, sum(file.stat().st_size for file in files) / BYTES))
+
+
+def _hosts_for(experiment: Experiment, tokens: float, parameters: float) -> int:
+    """By the work of trials of so many tokens each."""
+    assert experiment.sweep is not None
+    operations = experiment.sweep.number_of_trials * tokens * parameters * FLOPS_A_PARAMETER
+    return math.ceil(operations / FLOPS_A_SECOND / WORTH_SECONDS)
 
 
 def open_packs(
@@ -127,6 +146,8 @@ def open_packs(
     threads = max(1, int(cores * spare))
     opening = Opening(setting, most, min(fixed, most) if fixed else None, False, threads, _found_before(run, begun))
     hosts = Hosts(partial(_new_host, experiment), opening, max(number, worth), partial(_tell, run))
+    dismiss(first[number:])
+    hosts.open_beside(first[1:number], number - 1)
     try:
         found = hosts.open_first(first[0], replace(opening, baseline=setting.baseline))
     except FtlibError as error:

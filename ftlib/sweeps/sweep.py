@@ -34,7 +34,7 @@ from ftlib.sweeps.conductor import Conductor
 from ftlib.sweeps.controller import conducting
 from ftlib.sweeps.eval_part import part_of
 from ftlib.sweeps.pack_hosts import Hosts
-from ftlib.sweeps.pack_plan import dismiss, first_host, is_packed, open_packs
+from ftlib.sweeps.pack_plan import dismiss, first_hosts, is_packed, open_packs
 from ftlib.sweeps.packed_trial import Slot
 from ftlib.sweeps.rungs import rungs_of, why_never_stopped
 from ftlib.sweeps.schedulers import draws, make_scheduler
@@ -60,6 +60,7 @@ def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
         baseline=tuned,
         key=key_of(run),
         data_content=content_of_data(run, data.path),
+        data_versions=run.data_versions,
         trusted=signature.was_trusted(run),
     )
     if sweep is None:
@@ -83,7 +84,7 @@ def fit(
 ) -> None:
     """Runs all trials of `experiment` into `run`, or, with `resume`, those that have not ended.
 
-    `first` is what `first_host` gave, where it was asked for earlier. `say` gets a sentence on how trials are packed.
+    `first` is what `first_hosts` gave, where it was asked for earlier. `say` gets a sentence on how trials are packed.
     Raises FtlibError when Tune itself fails, and KeyboardInterrupt after a Ctrl-C or a SIGTERM, when trials have saved
     where they stand. That trials failed is in their `status.json`, not raised.
     """
@@ -94,7 +95,7 @@ def fit(
         run.log_event("resumed" if resume else "started", host=socket.gethostname(), pid=os.getpid())
         _sweep_up(run)
         packed = is_packed(run) if resume else True
-        first = first_host(experiment) if first is None and packed else first or []
+        first = first_hosts(experiment) if first is None and packed else first or []
         hosts = open_packs(first, experiment, data, run, setting, say)
         try:
             if experiment.sweep is not None and (why := why_never_stopped(experiment, data.report)):
@@ -246,4 +247,4 @@ def _quiet_tune() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-__all__ = ["dismiss", "first_host", "fit", "setting_for"]
+__all__ = ["dismiss", "first_hosts", "fit", "setting_for"]

@@ -209,6 +209,7 @@ class Record:
             "trial": self.trial.id,
             "experiment": self.experiment.to_dict(),
             "data_hash": self.data.hash,
+            "data_versions": self.setting.data_versions,
             "chat_template": self.data.chat_template,
             "parent": self._parent(facts),
             "seed": self.experiment.train.seed,

@@ -69,7 +69,10 @@ def test_check_resolves_and_estimates(tree: dict[str, Any], tmp_path: Path) -> N
     assert "5 trials" in output
     assert not Path(tree["storage"]).exists()  # it starts nothing
     status, output = ftlib("check", file)
-    lines = output.splitlines()
+    rows = [line for line in output.splitlines() if line.startswith("rows: ")]
+    assert re.search(r"all \d+ rows were looked at", rows[0])
+    assert 2 <= len(rows) <= 10
+    lines = [line for line in output.splitlines() if line not in rows]
     assert (status, len(lines) <= 11) == (0, True), output
     assert "lr_scheduler_type" not in output
     assert [line.split(":")[0] for line in lines[:5]] == ["data", "tokens", "model", "parameters", "a trial"]

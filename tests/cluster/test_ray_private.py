@@ -5,17 +5,24 @@ from __future__ import annotations
 import psutil
 from ray._private.node import Node
 
-from ftlib.cluster.ray_private import UNUSED, KeyValues, actor_row, draining_nodes, lean_node, logs_folder
+from ftlib.cluster.ray_private import LEAN_RAYLET, UNUSED, KeyValues, actor_row, draining_nodes, lean_node, logs_folder
 
 
 def test_a_local_node_has_no_processes_that_nobody_asks(ray_local: None) -> None:
     started = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
     assert any("raylet" in command for command in started)
-    assert not any(name in command for command in started for name in ("log_monitor", "monitor.py", "dashboard.py"))
+    left_out = ("log_monitor", "monitor.py", "dashboard.py", "dashboard/agent.py")
+    assert not any(name in command.split("--dashboard_agent_command")[0] for command in started for name in left_out)
     kept = {name: getattr(Node, name) for name in UNUSED}
     with lean_node():
         assert all(getattr(Node, name) is not method for name, method in kept.items())
     assert kept == {name: getattr(Node, name) for name in UNUSED}
+
+
+def test_a_raylet_waits_for_no_agent_and_no_worker(ray_local: None) -> None:
+    (raylet,) = [told for process in psutil.Process().children() if "raylet/raylet" in (told := process.cmdline())[0]]
+    named = [word for word in raylet if word.partition("=")[0] in LEAN_RAYLET]
+    assert sorted(named) == sorted(f"{name}={value}" for name, value in LEAN_RAYLET.items())
 
 
 def test_what_the_cluster_knows(ray_local: None) -> None:

@@ -10,9 +10,15 @@ import pytest
 from ftlib.models.lean_imports import uncollected
 
 LOOKS = """
-import sys
-import ftlib, peft
+import importlib.util, sys
+import ftlib
+importlib.util.find_spec("peft")  # as transformers does, in order to know whether it is there
+import peft
 from peft.import_utils import is_bnb_4bit_available
+from torch import nn
+from ftlib.models.lean_imports import without_bitsandbytes
+with without_bitsandbytes():
+    peft.get_peft_model(nn.Sequential(nn.Linear(2, 2)), peft.LoraConfig(target_modules=["0"]))
 print("bitsandbytes" in sys.modules, is_bnb_4bit_available(), "bitsandbytes" in sys.modules)
 """
 

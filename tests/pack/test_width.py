@@ -30,7 +30,8 @@ def base(parameters: int = 1000, hidden: int = 1) -> Any:
     [
         (PLACES, 64, (4, COMPARED)),
         (PLACES, 3, (3, 3)),  # no more trials than there are
-        (PLACES, 9, (4, 5)),  # in waves of like size
+        (PLACES, 9, (5, 5)),  # in waves of like size, and not four in one pass and one in another
+        (PLACES, 7, (4, 7)),
         (BUSY["cpu"], 6, (1, 6)),  # one trial keeps the machine busy: they take turns
         (BUSY["cpu"] // 64, 100, (50, 50)),
     ],

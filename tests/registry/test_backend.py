@@ -3,6 +3,7 @@ short."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import secrets
@@ -12,12 +13,16 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ftlib.curate.blocks import to_rows, to_table
+from ftlib.curate.rows import FROM, ID
+from ftlib.curate.store import Store
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.files import object_store
-from ftlib.registry import backend, lease, registry, store_backend
+from ftlib.registry import backend, data_versions, lease, registry, store_backend
 from ftlib.registry.folder_backend import FolderBackend
 from ftlib.registry.lease import Lease
 from ftlib.registry.store_backend import StoreBackend
@@ -352,3 +357,29 @@ def test_a_store_that_is_away_leaves_what_is_served(
     registry.register(run, trained(run), "support")
     catalog.refresh()
     assert catalog.route("support").id == "support@2"
+
+
+def test_data_has_versions_at_a_url_too(url: str, tmp_path: Path) -> None:
+    def fill(folder: Path) -> dict[str, Any]:
+        (folder / "train.jsonl").write_text('{"text": "a"}\n')
+        sha256 = hashlib.sha256((folder / "train.jsonl").read_bytes()).hexdigest()
+        return {"data": {"train.jsonl": {"rows": 1, "bytes": 14, "sha256": sha256}}, "recipe": {}}
+
+    first = data_versions.register("tickets", fill, lambda told: "# tickets\n")
+    assert data_versions.register("tickets", fill, lambda told: "") == first
+    assert first.id == "tickets@1"
+    file = data_versions.resolve("data:tickets").file("train")
+    assert file is not None
+    assert file.is_relative_to(tmp_path / "home")
+    assert file.read_text() == '{"text": "a"}\n'
+    assert backend.backend().names() == []  # names of models are others
+
+
+def test_blocks_of_a_recipe_can_lie_at_a_url(url: str) -> None:
+    store = Store(f"{url}/blocks")
+    assert store.about("ab") is None
+    store.put("ab", to_table([{ID: "1", FROM: "x:1", "text": "a"}]), {"rows": 1})
+    assert store.about("ab") == {"rows": 1}
+    assert to_rows(store.get("ab")) == [{ID: "1", FROM: "x:1", "text": "a"}]
+    with pytest.raises(FtlibError, match="is gone while it is needed"):
+        store.get("cd")

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
 from ftlib.run.layout import PACK_FILE, PLACE
 from ftlib.run.leaderboard import leaderboard
+from ftlib.sweeps import pack_host, pack_plan
 from ftlib.sweeps.pack_host import Host
 from ftlib.sweeps.pack_plan import _found_before
 from tests.conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
@@ -44,9 +46,15 @@ def sweep(tree: dict[str, Any], ray_local: None) -> dict[str, Any]:
     return tree
 
 
-def test_a_packed_sweep_has_the_leaderboard_of_the_same_sweep_one_by_one(sweep: dict[str, Any], tmp_path: Path) -> None:
+def test_a_packed_sweep_has_the_leaderboard_of_the_same_sweep_one_by_one(
+    sweep: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two hosts of one thread, as a longer sweep would be."""
+    monkeypatch.setattr(pack_plan, "WORTH_SECONDS", 1e-6)
     packed, output = swept(sweep, tmp_path / "packed")
     assert "pack width" in output
+    assert ", 2 of them" in output
+    assert read_json(packed.path / PACK_FILE)["found"]["threads"] == 1
     isolation = read_json(packed.path / PACK_FILE)["isolation"]
     assert (isolation["promise"], isolation["off"]) == ("bits", 0.0)
     assert "pack: a trial is the same bits" in output
@@ -303,6 +311,17 @@ def test_a_driver_that_goes_on_knows_what_the_steps_have_measured(tmp_path: Path
     assert _found_before(run, {"found": found}) == found
     run.log_event("pack_paced", width=2, rates={"2": 1.0}, of={"threads": 2}, sentence="here")
     assert _found_before(run, {"found": found}) == {**found, "width": 2, "rates": {"2": 1.0}}
+
+
+def test_trials_that_come_to_an_empty_pack_begin_in_one_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_host, "NEXT_SECONDS", 60.0)
+    host, done = Host(), []
+    host.pack = SimpleNamespace(members={}, base=SimpleNamespace(bank=SimpleNamespace(slots=2)))
+    host.requests.put(lambda: done.append("first"))
+    later = threading.Timer(0.05, host.requests.put, [lambda: done.append("second")])
+    later.start()
+    host._answer_requests()
+    assert done == ["first", "second"]
 
 
 def test_a_hosts_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ Where PEFT has the method, its config takes our keys as they are. The seed must 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ from ftlib.models.adapters.bottleneck import BottleneckConfig
 from ftlib.models.adapters.start import load_start
 from ftlib.models.adapters.state import remember_start
 from ftlib.models.base import bare_model
+from ftlib.models.lean_imports import without_bitsandbytes
 
 TASKS: dict[Head, TaskType] = {
     "causal_lm": TaskType.CAUSAL_LM,
@@ -94,7 +95,7 @@ def add_adapter(
         )
     if quantized:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    with _explained(model, adapter):
+    with _explained(model, adapter), nullcontext() if quantized else without_bitsandbytes():
         adapted = BUILDERS[adapter.type](model, adapter, TASKS[head], batches)
     if adapter.moves_base:
         remember_start(adapted)

@@ -1,0 +1,111 @@
+"""`ftlib data build`: a recipe done, and what it came to made a version of the registry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlib.driver.listener import SILENT, Listener
+
+if TYPE_CHECKING:
+    from ftlib.config.recipe import Recipe
+    from ftlib.curate.runner import Build, Tick
+    from ftlib.curate.workers import Workers
+    from ftlib.registry.data_versions import DataVersion
+
+SMALL = 64 * 2**20  # bytes of sources that one process has done before Ray's workers would be there
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build came to: the version, whether it is a new one, and the folder with the rows that were dropped."""
+
+    version: DataVersion
+    is_new: bool
+    notes: Path
+
+
+def build_data(
+    file: str, overrides: Iterable[str] = (), workers: int | None = None, listener: Listener = SILENT
+) -> Built:
+    """Does the recipe in a file. `workers`: how many processes work at once; None is one a core, and this process alone
+    where the sources are small. Raises InputError for a recipe or sources that cannot be used."""
+    from ftlib.config.recipe import Recipe
+    from ftlib.curate.result import write_notes
+    from ftlib.curate.runner import build
+    from ftlib.curate.sources import all_parts
+    from ftlib.files.atomic import replace_directory, staging_beside
+    from ftlib.registry import data_versions
+
+    recipe = Recipe.load(file, overrides)
+    data_versions.check_name(recipe.name)
+    before = _newest(recipe.name)
+    with listener.busy("looking at the sources"):
+        parts = all_parts(recipe)
+    built = build(recipe, parts, _workers(sum(part.size for part in parts), workers), _Progress(listener))
+    version = _registered(recipe, built)
+    notes = notes_of(recipe.name)
+    staged = staging_beside(notes)
+    write_notes(built, staged)
+    replace_directory(staged, notes)
+    return Built(version, before is None or version.number > before, notes)
+
+
+def notes_of(name: str) -> Path:
+    """Where the newest build of a name keeps the rows that were dropped."""
+    from ftlib.files.home import home
+
+    return home() / "data" / "builds" / name
+
+
+def _registered(recipe: Recipe, built: Build) -> DataVersion:
+    from ftlib.curate.result import sources_of, write_rows
+    from ftlib.registry import data_versions
+    from ftlib.registry.data_card import data_card
+
+    def fill(folder: Path) -> Mapping[str, Any]:
+        return {
+            "data": write_rows(built, folder),
+            "recipe": recipe.to_dict(),
+            "sources": sources_of(built),
+            "counts": built.counts,
+        }
+
+    return data_versions.register(recipe.name, fill, data_card)
+
+
+def _newest(name: str) -> int | None:
+    from ftlib.errors import InputError
+    from ftlib.registry import data_versions
+
+    try:
+        return data_versions.current(name).number
+    except InputError:
+        return None
+
+
+def _workers(size: int, count: int | None) -> Workers:
+    """This process for one worker and for little work, where no cluster is named; else Ray."""
+    from ftlib.curate.workers import Here
+
+    if count == 1 or (count is None and not os.environ.get("RAY_ADDRESS") and size < SMALL):
+        return Here()
+    from ftlib.curate.on_ray import OnRay
+
+    return OnRay(count)
+
+
+class _Progress:
+    """A build's progress for a listener."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    @contextmanager
+    def counted(self, what: str, total: int) -> Iterator[Tick]:
+        with self._listener.count(what, total) as tick:
+            yield tick
