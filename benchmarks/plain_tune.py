@@ -27,7 +27,7 @@ def train(config: dict[str, Any]) -> None:
         "learning_rate": point["rate"],
         "lr_scheduler_type": "linear",
         "bf16": False,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "use_cpu": True,
         "dataloader_pin_memory": False,
         "save_strategy": "no",

@@ -46,9 +46,9 @@ def compare(
 ) -> None:
     """Judge the answers of A and B blind, in a page; Ctrl-C prints the win rate with its interval.
 
-    A and B are models, as 'ftlib evaluate' takes them, which answer the questions of FILE first. Or both are files of
-    answers: JSON lines with 'prompt' and 'answer'. Or A alone is a run, whose two --contenders are judged. Of several
-    voters, the agreement is printed too.
+    A and B are models, as 'ftlib evaluate' takes them, which answer the questions of FILE first; FILE needs no right
+    answers. Or both are files of answers: JSON lines with 'prompt' and 'answer'. Or A alone is a run, whose two
+    --contenders are judged. Of several voters, the agreement is printed too.
     """
     from ftlib.evaluation.votes import Booth
     from ftlib.report.compare_page import judged
@@ -84,7 +84,7 @@ def _check_goes_with(file: str | None) -> None:
 
 def _asked(a: str, b: str, file: str, asked: dict[str, Any]) -> Pairs:
     """The answers that two models give now. Raises FtlibError where one of them gives none."""
-    from ftlib.driver.evaluate import evaluate
+    from ftlib.driver.evaluate import ask
     from ftlib.errors import FtlibError, InputError
     from ftlib.evaluation.pairs import pairs_of_task
 
@@ -92,9 +92,9 @@ def _asked(a: str, b: str, file: str, asked: dict[str, Any]) -> Pairs:
         raise InputError(f"{a} is given twice: give two models.")
     keys, trust = asked.pop("keys"), asked.pop("trust")
     say(f"{a} and {b} answer the questions of {file}")
-    results, found = evaluate((a, b), task_of(file, (), asked), trust=trust, keys=keys)
-    if found["failed"]:
-        raise FtlibError(" ".join(found["failed"]))
+    results = ask((a, b), task_of(file, (), asked), trust, keys)
+    if results.failed:
+        raise FtlibError(" ".join(results.failed))
     return pairs_of_task(results.tasks[0], a, b)
 
 

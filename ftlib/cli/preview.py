@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ftlib.config import Choice, Experiment, Range
@@ -117,7 +117,7 @@ def _tasks(experiment: Experiment) -> Iterator[str]:
     """How many answers are written: by each trial at each of its evaluations, and at the end."""
     from ftlib.evaluation.task import parted, read_questions
 
-    section, metric = experiment.evaluation, experiment.objective[0]
+    section, metric, asked = experiment.evaluation, experiment.objective[0], 0
     for task in section.tasks:
         questions, told = read_questions(task, experiment.data), ""
         if metric.startswith(f"{task.name}/"):
@@ -128,6 +128,18 @@ def _tasks(experiment: Experiment) -> Iterator[str]:
             f"a task:     {task.name}, {', '.join(one.name for one in task.metrics)}: {told}{len(questions):,} of each "
             f"of {models} models at the end, up to {task.max_new_tokens} tokens each"
         )
+        asked += len(questions)
+    for name in section.served if section.tasks else ():
+        yield f"a URL:      {_at_url(name, section.key_env)}: {asked:,} requests at the end"
+
+
+def _at_url(name: str, key_env: Mapping[str, str]) -> str:
+    """Who is asked where, and which key goes there."""
+    from ftlib.files.url_keys import host_of, variable_for
+
+    url, _, model = name.partition("#")
+    variable = variable_for(url, key_env.get(host_of(url)))
+    return f"{model} at {url}, {'without a key' if variable is None else f'with the key in {variable}'}"
 
 
 def _dimension(dimension: Dimension) -> str:

@@ -33,7 +33,7 @@ TRUST = click.option("--trust", is_flag=True, help="Let code run that comes with
 @click.option("--slack", type=float, default=0.0, metavar="X", help="How much higher it may be: 0.01 for one per cent.")
 @click.option("--if-better-than", "better", metavar="NAME",
               help="Only if it does the tasks better than NAME by more than chance, and has forgotten nothing: base, "
-              "few_shot, rag, or a name in the registry.")  # fmt: skip
+              "few_shot, rag, or a name in the registry; of a classifier majority, base, or a name.")  # fmt: skip
 @click.option("--no-worse-than", "no_worse", metavar="NAME",
               help="Only if it does the tasks no worse than NAME by --margin, and has forgotten nothing.")  # fmt: skip
 @click.option("--margin", type=float, metavar="X",

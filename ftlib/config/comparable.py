@@ -29,6 +29,8 @@ CHANGES: dict[str, str] = {
     "data.eval": ROWS,
     "data.eval_split": ROWS,
     "data.split_seed": ROWS,
+    "data.group": ROWS,
+    "data.long_rows": ROWS,
     "data.hub_config": ROWS,
     "data.hub_split": ROWS,
     "data.format": ROWS,

@@ -180,6 +180,18 @@ RULES: tuple[Rule, ...] = (
         "train_on_prompt: false",
     ),
     Rule(
+        "data.long_rows",
+        lambda e: e.data.long_rows == "split" and e.method.rows not in ("answers", "text"),
+        "only rows of sft and distill can be split: those of this method are judged, labelled or answered as a whole",
+        "long_rows: cut, drop or error",
+    ),
+    Rule(
+        "data.long_rows",
+        lambda e: e.data.long_rows != "cut" and e.method.rows == "text",
+        "pretrain joins all texts and cuts them into blocks, so no row is too long",
+        "long_rows: cut",
+    ),
+    Rule(
         "data.eval_split",
         lambda e: e.sweep and not e.data.held_out,
         "a sweep compares its trials on rows that are held out, and 0 holds none out",

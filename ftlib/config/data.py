@@ -97,6 +97,7 @@ TemplateName = Literal[
     "phi",
     "none",
 ]
+LongRows = Literal["cut", "drop", "split", "error"]
 READING = ("format", "columns", "hub_config", "hub_split")  # how one set of rows is read
 
 
@@ -159,6 +160,9 @@ class DataSection(Section):
     nothing is evaluated."""
     split_seed: int = 42
     """The seed that draws which rows are held out, and which rows of replay and of weighted sets are taken."""
+    group: str | None = None
+    """The column whose value rows of one origin share (document_id). eval_split keeps such rows on one side. null keeps
+    together only rows that ask the same."""
     hub_config: str | None = None
     """The configuration of a data set on the Hub. null is its default one. Where train is a list, each member has its
     own."""
@@ -181,8 +185,12 @@ class DataSection(Section):
     train_on_prompt: bool = False
     """Take the loss on prompts too. false takes it on answers alone. It is for methods sft and distill."""
     max_length: int = Field(default=1024, ge=2)
-    """The most tokens of a row. A longer row is cut at its end. A row whose prompt leaves no room for an answer is left
-    out. With method pretrain it is the length of each block of text."""
+    """The most tokens of a row; `long_rows` says what becomes of a longer one. A row whose prompt leaves no room for an
+    answer is left out. With method pretrain it is the length of each block of text."""
+    long_rows: LongRows = "cut"
+    """What becomes of a row with more tokens than max_length. cut: its end goes. drop: the row is left out. split: it
+    becomes several rows, each but the first without what came before (for methods sft and distill). error: the command
+    ends and names the row."""
     packing: bool = False
     """Join short rows into rows of max_length tokens, so that batches have less padding. It is for methods sft,
     pretrain and distill with kind: sequence."""
@@ -202,6 +210,13 @@ class DataSection(Section):
                 default = DataSection.model_fields[key].get_default(call_default_factory=True)
                 if getattr(self, key) != default:
                     raise ValueError(f"{key} is said by each member of train where that is a list: set it there")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_held_out(self) -> DataSection:
+        if self.group is not None and (self.eval is not None or not self.eval_split):
+            reason = "eval names a file" if self.eval is not None else "eval_split is 0"
+            raise ValueError(f"group says which rows eval_split keeps together, and {reason}: leave group out")
         return self
 
     @property

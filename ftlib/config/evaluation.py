@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from ftlib.config.section import Section
+from ftlib.errors import nearest
+from ftlib.files.url_keys import host_of
 
+SERVED = ("http://", "https://")
 Better = Literal["min", "max"]
 SHARES = ("exact_match", "contains", "regex", "number", "accuracy", "valid_json")  # of rows
+
+
+def is_served(name: str) -> bool:
+    """Whether a name is that of a model behind a URL."""
+    return name.startswith(SERVED)
+
+
+def _why_not_asked(name: str) -> str | None:
+    """Why https://HOST/v1#MODEL can be no model, as a sentence; None where it can. A URL stands in reports."""
+    url, _, model = name.partition("#")
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        return f"a password in the URL of {parts.hostname} would stand in reports: name its key in key_env"
+    if not parts.hostname:
+        return f"'{url}' names no host: write https://HOST/v1#MODEL"
+    return None if model else f"{url} names no model: write {url}#MODEL"
 
 
 class _Metric(Section):
@@ -267,8 +287,12 @@ class EvaluationSection(Section):
     """The examples that few_shot shows the base, drawn from the training rows."""
     against: list[str] = Field(default_factory=lambda: ["base", "few_shot"])
     """Whom the winner is compared with: base (the base, given the prompt alone), few_shot (the base, shown examples),
-    rag (the base, given passages of `passages`), registry:NAME or registry:NAME@N (a promoted version), or the
-    directory of a model."""
+    rag (the base, given passages of `passages`), registry:NAME or registry:NAME@N (a promoted version), the directory
+    of a model, or https://HOST/v1#MODEL (an OpenAI-compatible URL)."""
+    key_env: dict[str, str] = Field(default_factory=dict)
+    """The environment variable with the key of each host of `against`: {api.together.xyz: TOGETHER_API_KEY}. Without
+    one, OPENAI_API_KEY goes to api.openai.com, or to the host of OPENAI_BASE_URL where that is set, and no key to any
+    other host."""
     passages: str | None = None
     """A folder of text files. rag puts their best passages (BM25) before each prompt."""
     seeds: int = Field(default=1, ge=1, le=20)
@@ -285,6 +309,29 @@ class EvaluationSection(Section):
         if "rag" in self.against and self.passages is None:
             raise ValueError("against names rag, which needs passages: a folder of text files")
         return self
+
+    @model_validator(mode="after")
+    def _urls_can_be_asked(self) -> EvaluationSection:
+        why = next(filter(None, map(_why_not_asked, self.served)), None)
+        if why is not None:
+            raise ValueError(f"against: {why}")
+        hosts = [host_of(url) for url in self.served]
+        for host in self.key_env:
+            if host.lower() not in hosts:
+                there = f" Its URLs are at {', '.join(hosts)}." if hosts else " It names no URL."
+                raise ValueError(f"key_env: against names no model at '{host}'.{nearest(host, hosts)}{there}")
+        kinds = {metric.type: task.name for task in self.tasks for metric in task.metrics}
+        if self.served and "perplexity" in kinds:
+            raise ValueError(
+                f"against names {self.served[0]}, and metric perplexity (of the task '{kinds['perplexity']}') needs "
+                "the model itself"
+            )
+        return self
+
+    @property
+    def served(self) -> list[str]:
+        """Those of `against` that are behind a URL."""
+        return [name for name in self.against if is_served(name)]
 
     @property
     def metrics(self) -> dict[str, Better]:

@@ -9,7 +9,7 @@ import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ftlib.data.fields import BadRow
@@ -38,10 +38,15 @@ class Gist:
     judged: int  # the same for rows of which at most one can be right ...
     verdict: int  # ... unless this is the same, too
     label: str | None = None  # of a class, or of an answer that is judged
+    group: str | None = None  # what rows of one origin share
 
 
 def gist(record: Record) -> Gist:
     """The gist of a record of any format."""
+    return replace(_gist(record), group=record.get("group"))
+
+
+def _gist(record: Record) -> Gist:
     if "chosen" in record:
         asked, answers = _of(record["prompt"], record), [_of(record[key]) for key in ("chosen", "rejected")]
         return Gist(asked, hash((asked, *answers)), hash((asked, *sorted(answers))), answers[0])

@@ -13,7 +13,7 @@ The columns are those that TRL's and transformers' trainers take, so that nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ CONVERSATIONS = ("messages", "sharegpt", "alpaca", "prompt_completion")
 class Kind:
     """`render` makes the items of a record (most often one), or raises BadRow; `tokens` makes rows of the items.
 
-    `lead` is the text of an item that is read before anything is learned: what has to fit into `max_length`.
+    `lead` is the text of an item that is read before anything is learned: what has to fit into `max_length`. `whole`
+    are the texts of an item that each make a row's tokens.
     """
 
     formats: tuple[str, ...]
@@ -41,6 +42,7 @@ class Kind:
     render: Callable[[Record, Any, str | None], list[Any]]
     tokens: Callable[[Iterable[Any], Encoding, Tally], datasets.Dataset]
     lead: Callable[[Any], str]
+    whole: Callable[[Any], Sequence[str]]
     read: Callable[[str, dict[str, Any]], Record] = normalize
 
 
@@ -68,22 +70,40 @@ def _nothing(item: Any) -> str:
     return ""
 
 
+def _text(passage: render.Passage) -> tuple[str]:
+    return (passage.text,)
+
+
+def _answered(item: pairs.Answered) -> tuple[str, ...]:
+    return item.answered
+
+
 KINDS: dict[Rows, Kind] = {
-    "answers": Kind((*CONVERSATIONS, "text"), "answers or text", _passage, tokenize.answers, _before_the_answer),
-    "text": Kind(("text", "classification", *CONVERSATIONS), "text", _document, tokenize.text, _nothing),
+    "answers": Kind((*CONVERSATIONS, "text"), "answers or text", _passage, tokenize.answers, _before_the_answer, _text),
+    "text": Kind(("text", "classification", *CONVERSATIONS), "text", _document, tokenize.text, _nothing, _text),
     "pairs": Kind(
-        ("preference",), "a chosen and a rejected answer to each prompt", pairs.render, pairs.tokens, _prompt
+        ("preference",), "a chosen and a rejected answer to each prompt", pairs.render, pairs.tokens, _prompt, _answered
     ),
-    "judged": Kind(("kto", "preference"), "answers judged good or bad", judged.render, judged.tokens, _prompt),
+    "judged": Kind(
+        ("kto", "preference"), "answers judged good or bad", judged.render, judged.tokens, _prompt, _answered
+    ),
     "prompts": Kind(
         (*CONVERSATIONS, "preference", "prompt_only"),
         "prompts",
         prompts.render,
         prompts.tokens,
         itemgetter(1),
+        lambda item: (item[1],),
         prompts.prompt_record,
     ),
-    "labelled": Kind(("classification",), "a text and a label in each row", labelled.render, labelled.tokens, _nothing),
+    "labelled": Kind(
+        ("classification",),
+        "a text and a label in each row",
+        labelled.render,
+        labelled.tokens,
+        _nothing,
+        lambda item: (item[0],),
+    ),
 }
 METHODS = {"preference": "dpo", "kto": "kto", "classification": "classify", "text": "pretrain", "prompt_only": "grpo"}
 

@@ -12,19 +12,18 @@ from typing import Any
 from ftlib.config.data import DataSection
 from ftlib.data.findings import Gist
 from ftlib.data.kinds import Kind
-from ftlib.data.split import held_out_rows
-from ftlib.data.tokenize import Encoding, Tally
+from ftlib.data.split import held_out_rows, wanted_rows
+from ftlib.data.tokenize import SPARE, Encoding, Tally, lengths
 from ftlib.errors import DataError
-
-SPARE = 16  # tokens that a tokenizer may add to a text; of the text itself, none has less than a byte
 
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one source, each as the items that the kind's `render` made of it, and its gist. `whole`: their texts
-    are plain, and take the tokenizer's own special tokens."""
+    """The rows of one source, where each stands, the items that the kind's `render` made of it, and its gist. `whole`:
+    their texts are plain, and take the tokenizer's own special tokens."""
 
     format: str
+    where: list[str]
     items: list[list[Any]]
     gists: list[Gist]
     whole: bool
@@ -34,9 +33,10 @@ class Part:
         """Some of the rows, in the order asked for."""
         return replace(
             self,
+            where=[self.where[row] for row in rows],
             items=[self.items[row] for row in rows],
             gists=[self.gists[row] for row in rows],
-            source=[self.source[row] for row in rows],
+            source=[self.source[row] for row in rows if self.source],
         )
 
     def all_items(self) -> list[Any]:
@@ -50,6 +50,7 @@ def joined(parts: Sequence[Part]) -> Part:
     return replace(
         parts[0],
         format=" + ".join(dict.fromkeys(part.format for part in parts)),
+        where=[where for part in parts for where in part.where],
         items=[items for part in parts for items in part.items],
         gists=[gist for part in parts for gist in part.gists],
         source=[number for number, part in enumerate(parts) for _ in part.items],
@@ -80,9 +81,33 @@ def mixed(train: Part, replay: Part, fraction: float, seed: int) -> Part:
     return replace(train, items=train.items + random.Random(seed).sample(replay.items, count))
 
 
+def without_long(kind: Kind, part: Part, encoding: Encoding, data: DataSection) -> Part:
+    """The rows of at most `max_length` tokens, where `data.long_rows` drops longer ones; else all of them.
+
+    Raises DataError for a longer row where it is an error, and where no row is left.
+    """
+    if data.long_rows not in ("drop", "error"):
+        return part
+    texts = [(row, text) for row, items in enumerate(part.items) for item in items for text in kind.whole(item)]
+    counted = zip(texts, lengths((text for _, text in texts), encoding), strict=True)
+    long = {row: count for (row, _), count in counted if count > encoding.max_length}
+    if long and data.long_rows == "error":
+        row = min(long)
+        raise DataError(
+            f"{part.where[row]}: it has {long[row]:,} tokens, data.max_length is {encoding.max_length:,}, and "
+            "data.long_rows is error: raise data.max_length, or set long_rows: cut, drop or split."
+        )
+    if len(long) == len(part.items):
+        raise DataError(
+            f"data.long_rows: drop leaves no row: all {len(long):,} have more than {encoding.max_length:,} tokens "
+            f"(data.max_length), the shortest {min(long.values()):,}."
+        )
+    return part.pick([row for row in range(len(part.items)) if row not in long]) if long else part
+
+
 def fitting(kind: Kind, part: Part, encoding: Encoding) -> Part:
     """The rows of which something is left to learn within `max_length`. Raises DataError when that is none."""
-    room = encoding.max_length - SPARE
+    room = max(encoding.max_length - SPARE, 0)
     perhaps = [
         row for row, items in enumerate(part.items) if any(len(kind.lead(item).encode()) > room for item in items)
     ]
@@ -125,6 +150,20 @@ def split(part: Part, data: DataSection) -> tuple[Part, Part]:
         labels if len(labels) == count else None,
         data.eval_split,
         data.split_seed,
+        [gist.group for gist in part.gists] if data.group is not None else None,
     )
+    if not chosen:
+        raise _no_group_fits(part, data)
     kept = set(range(count)) - set(chosen)
     return part.pick(sorted(kept)), part.pick(chosen)
+
+
+def _no_group_fits(part: Part, data: DataSection) -> DataError:
+    count, sizes = len(part.items), Counter(gist.group for gist in part.gists)
+    if len(sizes) == 1:
+        return DataError(f"data.group: all {count:,} rows have the same '{data.group}', so none can be held out.")
+    return DataError(
+        f"data.group: data.eval_split: {data.eval_split:g} holds out {wanted_rows(count, data.eval_split):,} of "
+        f"{count:,} rows, and the smallest group of one '{data.group}' has {min(sizes.values()):,}: raise "
+        "data.eval_split."
+    )

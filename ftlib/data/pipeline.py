@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ftlib.config.data import DataSection
 from ftlib.config.methods import Rows
 from ftlib.data.cache import Prepared, cache_key, kept, load_prepared, store
-from ftlib.data.fields import BadRow, Unweighted
+from ftlib.data.fields import BadRow, Unweighted, printed
 from ftlib.data.findings import findings, gist, label_counts, no_stop, not_used, same_answers
 from ftlib.data.formats import Record, detect, unused_fields
 from ftlib.data.kinds import KINDS, Kind, method_for
 from ftlib.data.labelled import label_names
 from ftlib.data.labels import check_map, relabelled, written_labels
-from ftlib.data.parts import Part, fitting, joined, mixed, split, too_long, weighted
+from ftlib.data.parts import Part, fitting, joined, mixed, split, too_long, weighted, without_long
 from ftlib.data.read import Row, Source, columns_of, find_source, read_rows, shorten
 from ftlib.data.render import is_multi_turn
 from ftlib.data.report import DataReport, Lengths
 from ftlib.data.templates import template_for, template_name, use_template
 from ftlib.data.tokenize import Encoding, Tally
-from ftlib.errors import DataError
+from ftlib.errors import DataError, nearest
 from ftlib.files.home import home
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _sources(data: DataSection) -> list[tuple[Source, DataSection]]:
     if data.eval:
         sources.append((find_source("eval", data), data))
     if data.replay is not None:
-        section = data.model_copy(update=dict(data.replay.model_copy()))
+        section = data.model_copy(update={**dict(data.replay.model_copy()), "group": None})
         sources.append((find_source("train", section, "replay.train"), section))
     return sources
 
@@ -157,15 +157,21 @@ def _build(
     ]
     template = _template(parsed, data, tokenizer)
     parts = [_rendered(kind, name, records, tokenizer, template, bad) for name, records in parsed]
-    replay = parts.pop() if data.replay is not None else None
     sets = len(data.sources)
-    encoding = Encoding(tokenizer, data.max_length, parts[0].whole, data.train_on_prompt)
+    encoding = Encoding(
+        tokenizer, data.max_length, parts[0].whole, data.train_on_prompt, splits=data.long_rows == "split"
+    )
+    read_all = sum(len(part.items) for part in parts)
+    parts = [without_long(kind, part, replace(encoding, whole=part.whole), data) for part in parts]
+    long = read_all - sum(len(part.items) for part in parts)
+    replay = parts.pop() if data.replay is not None else None
     whole = joined(parts[:sets])
     train, held_out = (whole, parts[sets]) if data.eval else split(fitting(kind, whole, encoding), data)
     notes = [no_stop(template, tokenizer), not_used(bad.unused), *findings(train.gists, held_out.gists, rows)]
     noted: dict[str, Any] = {
         "unweighted": bad.unweighted,
         "label_counts": label_counts(train.gists, held_out.gists),
+        "long": long,
     }
     dropped = len(whole.items) - len(train.items) - len(held_out.items) if not data.eval else 0
     train = weighted(train, [weight for _, weight, _ in data.sources], data.split_seed)
@@ -189,6 +195,7 @@ def _build(
         skipped=bad.count,
         skipped_rows=tuple(bad.first),
         truncated=tally.truncated + held_out_tally.truncated,
+        split=tally.split + held_out_tally.split,
         dropped=dropped + tally.dropped + held_out_tally.dropped,
         train_rows=len(train_rows),
         eval_rows=len(held_out_rows),
@@ -208,6 +215,12 @@ def _parse(
     """The format of the rows, and the canonical record of each."""
     columns = columns_of(rows)
     name = detect(data.format, columns, f"data.{source.key}: {source.name}") if columns else ""
+    group = data.group if data.eval is None else None
+    if group is not None and columns and group not in columns:
+        raise DataError(
+            f"data.group: '{group}' is no column of {source.name}, which has: {', '.join(map(shorten, columns))}."
+            + nearest(group, columns)
+        )
     if name == "prompt_only" and name not in KINDS[wanted].formats:
         raise DataError(
             f"data.{source.key}: {source.name} has prompts and no column of answers that is known: name it, "
@@ -224,10 +237,17 @@ def _parse(
             raise BadRow(row.problem)
         fields = relabelled(row.fields, data.labels) if wanted in ("labelled", "judged") else row.fields
         read = KINDS[wanted].read(name, fields) | ({"prompt_too": True} if data.train_on_prompt else {})
-        bad.unused.update(unused_fields(name, row.fields, all_read=wanted == "prompts"))
-        return read
+        unused = unused_fields(name, row.fields, all_read=wanted == "prompts")
+        bad.unused.update(field for field in unused if field != group)
+        return read if group is None else read | {"group": _group(row.fields, group)}
 
     return name, bad.keep_good([(row.where, row) for row in rows], record)
+
+
+def _group(fields: dict[str, Any], column: str) -> str:
+    if fields.get(column) in (None, ""):
+        raise BadRow(f"it has no '{column}', which data.group keeps rows together by")
+    return printed(fields[column])
 
 
 def _template(parsed: Sequence[tuple[str, list[Placed[Record]]]], data: DataSection, tokenizer: Any) -> str | None:
@@ -244,6 +264,7 @@ def _rendered(
     rendered = bad.keep_good(records, lambda record: (kind.render(record, tokenizer, template), gist(record)))
     return Part(
         name,
+        [where for where, _ in rendered],
         [items for _, (items, _) in rendered],
         [summary for _, (_, summary) in rendered],
         whole=template is None or "text" in records[0][1],

@@ -48,6 +48,8 @@ class DataReport:
     labels: tuple[str, ...] = ()  # of a classifier, in the order of their numbers
     unweighted: int = 0  # rows that say themselves that they are not trained on
     label_counts: dict[str, tuple[int, int]] = field(default_factory=dict)  # label: rows for training, for evaluation
+    long: int = 0  # rows of more than max_length tokens, left out
+    split: int = 0  # rows of more than max_length tokens that became several
     odd: tuple[str, ...] = ()  # sentences on what a person should look at
 
     def to_json(self) -> dict[str, Any]:
@@ -74,12 +76,16 @@ class DataReport:
         ]
         if self.truncated:
             lines[-1] += f"; {_rows(self.truncated)} truncated to {self.max_length:,}"
+        if self.split:
+            lines[-1] += f"; {_rows(self.split)} split into rows of at most {self.max_length:,}"
         if self.labels:
             lines.append(f"labels: {len(self.labels)} ({', '.join(self.labels[:8])}{' ...' * (len(self.labels) > 8)})")
         if self.label_counts:
             lines.append(f"rows a label, training + evaluation: {self._counts()}")
         if self.dropped:
             lines.append(f"dropped: {_rows(self.dropped)} with nothing to train on within {self.max_length:,} tokens")
+        if self.long:
+            lines.append(f"left out: {_rows(self.long)} of more than {self.max_length:,} tokens (data.long_rows: drop)")
         if self.skipped:
             lines.append(f"skipped: {_rows(self.skipped)} that cannot be used, first {self.skipped_rows[0]}")
         if self.unweighted:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Example = tuple[list[int], list[int]]  # input_ids, labels
 IGNORED = -100  # the label without loss, as in torch.nn.functional.cross_entropy
+SPARE = 16  # tokens that a tokenizer may add to a text; of the text itself, none has less than a byte
 BATCH = 1000  # rows tokenized, or written, at a time
 
 
@@ -29,6 +30,7 @@ class Encoding:
     whole: bool
     train_on_prompt: bool = False
     labels: tuple[str, ...] = ()  # the classes, in the order of their numbers
+    splits: bool = False  # whether a row that is too long becomes several
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Tally:
     """What happened to the rows on their way."""
 
     truncated: int = 0
+    split: int = 0  # rows that became several
     dropped: int = 0
     shortest_prompt: int | None = None  # tokens, over the rows whose prompt filled all of max_length
     lengths: list[int] = field(default_factory=list)  # tokens of each row
@@ -64,7 +67,8 @@ def answers(passages: Iterable[Passage], encoding: Encoding, tally: Tally) -> da
         add_special_tokens=encoding.whole,
         train_on_prompt=encoding.train_on_prompt,
     )
-    return collect(fit(examples, encoding.max_length, tally), tally)
+    fitted = (split if encoding.splits else fit)(examples, encoding.max_length, tally)
+    return collect(fitted, tally)
 
 
 def text(passages: Iterable[Passage], encoding: Encoding, tally: Tally) -> datasets.Dataset:
@@ -79,8 +83,7 @@ def tokenize(
     """The ids and the labels of each passage, at full length."""
     for batch in batches(passages):
         for passage, ids, offsets in zip(batch, *_encode(batch, tokenizer, add_special_tokens), strict=True):
-            if add_special_tokens and ids[-2:] == [tokenizer.eos_token_id] * 2:
-                ids = ids[:-1]  # the tokenizer closes a text of itself, and this one is closed already
+            ids = closed_once(ids, tokenizer, add_special_tokens)
             everything = passage.spans is None or train_on_prompt
             spans = passage.silent if everything else passage.spans or ()
             if offsets is not None:
@@ -100,6 +103,29 @@ def fit(examples: Iterable[Example], max_length: int, tally: Tally) -> Iterator[
             yield ids[:max_length], labels[:max_length]
             continue
         tally.drop(next((index for index, label in enumerate(labels) if label != IGNORED), len(labels)))
+
+
+def split(examples: Iterable[Example], max_length: int, tally: Tally) -> Iterator[Example]:
+    """Examples in pieces of at most `max_length` tokens; a piece with nothing to learn is left out.
+
+    A piece begins with the last token of the one before, so that each token is predicted from something.
+    """
+    for ids, labels in examples:
+        learned = [
+            piece for piece in _pieces(ids, labels, max_length) if any(label != IGNORED for label in piece[1][1:])
+        ]
+        tally.split += len(ids) > max_length
+        if not learned:
+            tally.drop(len(ids))
+            continue
+        tally.keep()
+        yield from learned
+
+
+def _pieces(ids: list[int], labels: list[int], max_length: int) -> Iterator[Example]:
+    for start in range(0, max(len(ids) - 1, 1), max_length - 1):
+        end = start + max_length
+        yield ids[start:end], [*([IGNORED] if start else labels[:1]), *labels[start + 1 : end]]
 
 
 def blocks(examples: Iterable[Example], max_length: int, eos_token_id: int) -> Iterator[Example]:
@@ -142,6 +168,22 @@ def encode(texts: list[str], encoding: Encoding) -> list[list[int]]:
         texts, add_special_tokens=encoding.whole, return_attention_mask=False, verbose=False
     )["input_ids"]
     return ids
+
+
+def closed_once(ids: list[int], tokenizer: Any, add_special_tokens: bool) -> list[int]:
+    """The ids without a second eos: some tokenizers close a text of themselves, and this one may be closed already."""
+    return ids[:-1] if add_special_tokens and ids[-2:] == [tokenizer.eos_token_id] * 2 else ids
+
+
+def lengths(texts: Iterable[str], encoding: Encoding) -> Iterator[int]:
+    """How many tokens each text has; of one with fewer bytes than `max_length` has tokens, how many bytes."""
+    room = encoding.max_length - SPARE
+    for batch in batches(texts):
+        sizes = [len(text.encode()) for text in batch]
+        perhaps = [text for text, size in zip(batch, sizes, strict=True) if size > room]
+        known = iter(encode(perhaps, encoding)) if perhaps else iter(())
+        for size in sizes:
+            yield size if size <= room else len(closed_once(next(known), encoding.tokenizer, encoding.whole))
 
 
 def batches(items: Iterable[Any]) -> Iterator[list[Any]]:

@@ -17,23 +17,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DataCollatorWithPadding
 
-from ftlib.config import Experiment, TaskSection
+from ftlib.config import Experiment, ModelSection, TaskSection
 from ftlib.data import prepare_again
 from ftlib.driver.contenders import WINNER, Contenders, Loaded, ready, weights_of
 from ftlib.driver.seeds import replicas_of, seed_name
+from ftlib.driver.task_gate import LABELS, MAJORITY
+from ftlib.errors import InputError
 from ftlib.evaluation.answers import Writer, answers, why_not_drafted
 from ftlib.evaluation.prompting import as_it_is, prompted, told
-from ftlib.evaluation.results import Contender, TaskResult, done
+from ftlib.evaluation.results import Contender, Results, TaskResult, done
 from ftlib.evaluation.task import Answer, Question
 from ftlib.models.base import base_of, load_config, load_model, load_tokenizer
+from ftlib.registry import registry
 from ftlib.registry.agreement import beside_base
+from ftlib.registry.bases import REGISTRY
 from ftlib.run.remote_run import bring_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ftlib.registry.version import Version
     from ftlib.run.directory import Run, Trial
 
-MAJORITY = "majority"
-TASK = "labels"  # what the task is called
 ROWS = 500  # at most, evenly spread
 READ = 2000  # questions with one of their labels that a base reads, at most
 NAMED = 20  # labels that a base can be told of
@@ -60,12 +65,43 @@ def compare_classifier(experiment: Experiment, run: Run, trial: str) -> tuple[di
     cannot be had."""
     tokenizer = load_tokenizer(experiment.model, experiment.method.head)
     rows = _held_out(experiment, run, tokenizer)
-    task = _task(experiment, rows, tokenizer)
     makers = list(_contenders(experiment, run, run.trial(trial), rows, tokenizer))
-    results = done([TaskResult(task, rows.questions, experiment.evaluation.seed)], makers)
+    results = _done(experiment, rows, tokenizer, makers)
+    return numbers_of(results, run), list(results.lines())
+
+
+def compare_copy(experiment: Experiment, run: Run, staged: Version, what: str, rivals: Sequence[str]) -> Results:
+    """A copy of a trial that is about to be promoted beside MAJORITY, base, and versions (registry:NAME@N), on the same
+    rows. Raises as `compare_classifier`."""
+    tokenizer = load_tokenizer(experiment.model, experiment.method.head)
+    rows = _held_out(experiment, run, tokenizer)
+
+    def rival(name: str) -> Callable[[], Contender]:
+        if name == MAJORITY:
+            return partial(_always, rows.most_frequent)
+        return partial(_asked, experiment, rows.labels) if name == "base" else partial(_version, name, rows, experiment)
+
+    own = partial(_labelling, WINNER, what, staged.weights, staged.manifest, rows, tokenizer)
+    return _done(experiment, rows, tokenizer, [*map(rival, rivals), own])
+
+
+def numbers_of(results: Results, run: Run) -> dict[str, Any]:
+    """The part of evaluation.json that is about the labels."""
     told_of = results.to_dict(WINNER)
-    told_of["tasks"][TASK]["chose"] = len(run.trials()) > 1
-    return told_of, list(results.lines())
+    told_of["tasks"][LABELS]["chose"] = len(run.trials()) > 1
+    return told_of
+
+
+def why_not_asked(experiment: Experiment, labels: Sequence[str]) -> str | None:
+    """Why the base cannot be asked for labels, as a part of a sentence; None where it can."""
+    if len(labels) > NAMED:
+        return f"a base is told of at most {NAMED} labels, and there are {len(labels)}"
+    return None if _writes(experiment) else f"{experiment.model.name_or_path} writes no text"
+
+
+def _done(experiment: Experiment, rows: HeldOut, tokenizer: Any, makers: Sequence[Callable[[], Contender]]) -> Results:
+    task = _task(experiment, rows, tokenizer)
+    return done([TaskResult(task, rows.questions, experiment.evaluation.seed)], makers)
 
 
 def _held_out(experiment: Experiment, run: Run, tokenizer: Any) -> HeldOut:
@@ -87,7 +123,7 @@ def _task(experiment: Experiment, rows: HeldOut, tokenizer: Any) -> TaskSection:
     labels, longest = list(rows.labels), max(len(tokenizer(label)["input_ids"]) for label in rows.labels)
     return TaskSection.model_validate(
         {
-            "name": TASK,
+            "name": LABELS,
             "data": str(experiment.data.eval or "the rows that data.eval_split holds out"),
             "metrics": [{"type": "accuracy", "labels": labels}, {"type": "f1_macro", "labels": labels}],
             "max_new_tokens": longest + SPARE,
@@ -104,7 +140,7 @@ def _contenders(
         yield partial(_asked, experiment, rows.labels)
     for name, one in ((WINNER, trial), *((seed_name(seed), one) for seed, one in replicas_of(run, trial.id).items())):
         bring_weights(run, one)
-        yield partial(_labelling, name, one, rows, tokenizer)
+        yield partial(_labelling, name, f"trial {one.id}", weights_of(one), one.manifest, rows, tokenizer)
 
 
 def _always(label: str) -> Contender:
@@ -114,7 +150,7 @@ def _always(label: str) -> Contender:
 
 
 def _is_asked(experiment: Experiment, labels: Sequence[str]) -> bool:
-    return "base" in experiment.evaluation.against and len(labels) <= NAMED and _writes(experiment)
+    return "base" in experiment.evaluation.against and why_not_asked(experiment, labels) is None
 
 
 def _asked(experiment: Experiment, labels: Sequence[str]) -> Contender:
@@ -145,10 +181,27 @@ def _writes(experiment: Experiment) -> bool:
     return experiment.model.init == "pretrained" and any(str(name).endswith(WRITES) for name in names)
 
 
-def _labelling(name: str, trial: Trial, rows: HeldOut, tokenizer: Any) -> Contender:
-    """The weights that a trial has left, with their head."""
-    what, weights = f"trial {trial.id}", weights_of(trial)
-    base = base_of(trial.manifest, what)
+def _version(name: str, rows: HeldOut, experiment: Experiment) -> Contender:
+    """A version of the registry, which reads the texts by its own tokenizer. Raises InputError for one that does not
+    know these labels."""
+    version = registry.resolve(name.removeprefix(REGISTRY))
+    registry.check_loadable(version)
+    labels = tuple(version.manifest.get("labels") or ())
+    if set(labels) != set(rows.labels):
+        known = ", ".join(labels) or "none"
+        raise InputError(f"{version.id} knows the labels {known}, and these rows have {', '.join(rows.labels)}.")
+    tokenizer = load_tokenizer(ModelSection(name_or_path=str(version.weights)), experiment.method.head)
+    texts = [question.prompt[-1]["content"] for question in rows.questions]
+    ids = tokenizer(texts, truncation=True, max_length=experiment.data.max_length)["input_ids"]
+    there = replace(rows, labels=labels, ids=ids)
+    return _labelling(name, version.id, version.weights, version.manifest, there, tokenizer)
+
+
+def _labelling(
+    name: str, what: str, weights: Path, manifest: dict[str, Any], rows: HeldOut, tokenizer: Any
+) -> Contender:
+    """Trained weights, with their head."""
+    base = base_of(manifest, what)
     if weights.name == "model":
         base = base.model_copy(update={"name_or_path": str(weights), "gguf_file": None, "revision": None})
     model = load_model(base, "sequence_classification", rows.labels)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ftlib.config import DataSection, EvaluationSection, Experiment, ModelSection, TaskSection
+from ftlib.config.evaluation import is_served
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.evaluation.answers import Writer, answers
 from ftlib.evaluation.chat_url import ChatUrl, NoReply
@@ -31,6 +32,7 @@ from ftlib.run.leaderboard import leaderboard
 
 WINNER = "winner"
 ASKED_AT_ONCE = 8  # requests to a URL
+KEY_ENV = "evaluation.key_env"
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Contenders:
             found = rag(Path(str(section.passages)))
             what = f"{base}, given passages of {section.passages}"
             return self.base().contender(name, what, lambda task: told(task.instructions, found))
+        if is_served(name):
+            return at_url(name, section.key_env, KEY_ENV)
         return self.version(name) if name.startswith(REGISTRY) else self.folder(name)
 
     def of_trial(self, trial: Trial, name: str = WINNER) -> Contender:
@@ -129,16 +133,16 @@ class Contenders:
         gc.collect()
 
 
-def at_url(name: str, keys: Mapping[str, str]) -> Contender:
+def at_url(name: str, keys: Mapping[str, str], named: str = "--key-env") -> Contender:
     """A model behind an OpenAI-compatible URL: https://HOST/v1#MODEL. `keys` are hosts, and the variable with the key
-    of each; others have what `key_for` gives them.
+    of each; others have what `key_for` gives them. `named` is what messages call the setting of these variables.
 
     Raises InputError for a URL that names no model, and ConfigError as `key_for`.
     """
     url, _, model = name.partition("#")
     if not model:
         raise InputError(f"{url}: name the model that is asked there: {url}#MODEL.")
-    key = key_for(url, keys.get(host_of(url)), "--key-env")
+    key = key_for(url, {host.lower(): variable for host, variable in keys.items()}.get(host_of(url)), named)
 
     def answer(task: TaskSection, questions: Sequence[Question]) -> list[Answer]:
         chat = ChatUrl(url, model, key, task.max_new_tokens)
@@ -159,10 +163,12 @@ def check_named(name: str, experiment: Experiment) -> None:
             few_shot(task, experiment.data, section.few_shot, section.seed)
     elif name == "rag":
         rag(Path(str(section.passages)))
+    elif is_served(name):
+        at_url(name, section.key_env, KEY_ENV)
     elif name.startswith(REGISTRY):
         registry.resolve(name.removeprefix(REGISTRY))
-    elif name != "base" and "/" not in name and not Path(name).exists():
-        known = ("base", "few_shot", "rag", "registry:NAME")
+    elif name != "base" and ("/" not in name or is_url(name)) and not Path(name).exists():
+        known = ("base", "few_shot", "rag", "registry:NAME", "https://HOST/v1#MODEL")
         raise InputError(
             f"evaluation.against: '{name}' is none of {', '.join(known)}, and no folder.{nearest(name, known)}"
         )
@@ -224,11 +230,6 @@ def weights_of(trial: Trial) -> Path:
     if trial.weights is None:
         raise InputError(f"trial {trial.id} of {trial.path.parents[1].name} has left no weights.")
     return trial.weights
-
-
-def is_served(name: str) -> bool:
-    """Whether a name is that of a model behind a URL."""
-    return is_url(name) and name.startswith(("http://", "https://"))
 
 
 def ready(model: Any) -> Any:

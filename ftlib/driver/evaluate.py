@@ -212,6 +212,23 @@ def evaluate(
     return results, results.to_dict(models[0])
 
 
+def ask(
+    models: Sequence[str], task: TaskSection, trust: bool = False, keys: Mapping[str, str] | None = None
+) -> Results:
+    """Has models, named as for `evaluate`, answer the questions of a task whose rows need no right answers: nothing is
+    scored. Raises as `evaluate`."""
+    from ftlib.config import DataSection
+    from ftlib.driver.contenders import maker
+    from ftlib.evaluation.results import TaskResult, done
+    from ftlib.evaluation.task import read_questions
+
+    data = DataSection(train=task.data)
+    _check_hosts(models, keys or {})
+    made = [maker(name, _contenders(name, data, trust), keys or {}) for name in models]
+    _check_is_no_model(task)
+    return done([TaskResult(task, read_questions(task, data, "FILE", scored=False), 0)], made, TaskResult.ask)
+
+
 def do_benchmarks(
     models: Sequence[str], names: Sequence[str], limit: int | None = None, trust: bool = False
 ) -> tuple[Results, dict[str, Any]]:
@@ -242,14 +259,14 @@ def _contenders(name: str, data: DataSection, trust: bool) -> Contenders:
 
 
 def _served(models: Sequence[str]) -> str | None:
-    from ftlib.driver.contenders import is_served
+    from ftlib.config.evaluation import is_served
 
     return next(filter(is_served, models), None)
 
 
 def _check_hosts(models: Sequence[str], keys: Mapping[str, str]) -> None:
     """Raises InputError for the key of a host that nobody asks."""
-    from ftlib.driver.contenders import is_served
+    from ftlib.config.evaluation import is_served
     from ftlib.files.url_keys import host_of
 
     hosts = [host_of(name) for name in models if is_served(name)]
@@ -270,8 +287,7 @@ def _check(task: TaskSection, data: DataSection, shown: int, examples: str | Non
         raise InputError("--few-shot shows rows of a file: name it with --examples FILE.")
     if examples is not None and not shown:
         raise InputError("--examples has the rows that --few-shot N shows: say how many.")
-    if (Path(task.data) / "config.json").is_file():
-        raise InputError(f"FILE '{task.data}' is the folder of a model. The file of questions comes last.")
+    _check_is_no_model(task)
     questions = read_questions(task, data, "FILE")
     for metric in task.metrics:
         metrics.check(metric, questions)
@@ -282,6 +298,11 @@ def _check(task: TaskSection, data: DataSection, shown: int, examples: str | Non
             few_shot(task, data, shown, 0)
         except InputError as error:
             raise InputError(str(error).replace("data.train", "--examples")) from None
+
+
+def _check_is_no_model(task: TaskSection) -> None:
+    if (Path(task.data) / "config.json").is_file():
+        raise InputError(f"FILE '{task.data}' is the folder of a model. The file of questions comes last.")
 
 
 def _shown(made: Any, name: str, section: Any) -> Contender:

@@ -7,10 +7,10 @@ have done the tasks. Otherwise the tasks are done now, by the copy that is about
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftlib.config import EvaluationSection, Experiment
 from ftlib.errors import FtlibError, InputError, nearest
@@ -26,7 +26,12 @@ from ftlib.run import signature
 from ftlib.run.directory import Run, Trial
 from ftlib.run.layout import ANSWERS
 
+if TYPE_CHECKING:
+    from ftlib.evaluation.results import Results
+
 PROMPTED = ("base", "few_shot", "rag")  # the experiment's base, by how it is asked
+MAJORITY, LABELS = "majority", "labels"  # a classifier's baseline, and what its task is called
+OF_CLASSIFIERS = (MAJORITY, "base")
 MARGIN = 0.02
 OF_TRIAL = ("verdict", "tasks", "seeds", "failed", "time")  # what of evaluation.json is about one trial
 
@@ -74,7 +79,8 @@ class TaskGate:
         self.evaluation = known_of(run, trial)
         if conditions.asks_for_tasks:
             self.experiment = Experiment.parse(run.experiment, str(run.path))
-            self.targets = _targets(self.experiment.evaluation, conditions.task, run)
+            self.classifies = self.experiment.method.head == "sequence_classification"
+            self.targets = self._targets()
             list(self._demands())
 
     def decide(self, staged: Version) -> Decision:
@@ -115,40 +121,76 @@ class TaskGate:
         """Whom a name means, as a contender. Raises InputError for nobody."""
         if asked == "rag" and self.experiment.evaluation.passages is None:
             raise InputError(f"{flag} rag: the experiment of {self.run.path} has no evaluation.passages.")
-        if asked in PROMPTED:
+        known = OF_CLASSIFIERS if self.classifies else PROMPTED
+        if asked in known:
+            self._check_asked(flag, asked)
             return asked
         name = asked.removeprefix(REGISTRY)
         names = registry.names()
         if name.partition("@")[0] not in names:
-            near = nearest(name, (*PROMPTED, *names))
+            near = nearest(name, (*known, *names))
+            whose = " (a classifier's)" if self.classifies else ""
             raise InputError(
-                f"{flag} {asked}: this is none of {', '.join(PROMPTED)}, and no name in the registry.{near}"
+                f"{flag} {asked}: this is none of {', '.join(known)}{whose}, and no name in the registry.{near}"
             )
         return f"{REGISTRY}{registry.resolve(name).id}"
 
+    def _check_asked(self, flag: str, asked: str) -> None:
+        """Raises InputError for the base of a classifier that says no labels."""
+        if self.classifies and asked == "base":
+            from ftlib.driver.classifier import why_not_asked
+
+            why = why_not_asked(self.experiment, self.run.resolved.get("data", {}).get("labels", ()))
+            if why is not None:
+                raise InputError(f"{flag} base: {why}. Say {flag} {MAJORITY}.")
+
+    def _targets(self) -> list[str]:
+        """The tasks on which the lead is asked for. Raises InputError where there is none."""
+        if not self.classifies:
+            return _targets(self.experiment.evaluation, self.conditions.task, self.run)
+        if not self.experiment.data.held_out:
+            raise InputError(f"the experiment of {self.run.path} holds no rows out (data.eval_split: 0).")
+        if self.conditions.task not in (None, LABELS):
+            raise InputError(f"--task {self.conditions.task}: a classifier's only task is called {LABELS}.")
+        return [LABELS]
+
     def _do(self, staged: Version, demands: Sequence[Demand]) -> dict[str, Any]:
         """The tasks, done now."""
-        from ftlib.driver.contenders import Contenders
-        from ftlib.evaluation.results import do_tasks
-
         if not self.conditions.trust:
             signature.check(self.run, "doing its tasks")
         names = {demand.task for demand in demands}
-        whole, what = self.experiment.evaluation, f"trial {self.trial.id}"
-        section = whole.model_copy(update={"tasks": [task for task in whole.tasks if task.name in names]})
-        made = Contenders(self.experiment.data, base_of(staged.manifest, what), staged.manifest.get("chat_template"))
-        rivals = sorted({demand.rival for demand in demands}, key=lambda rival: (rival not in PROMPTED, rival))
+        what = f"trial {self.trial.id}"
+        rivals = sorted({demand.rival for demand in demands}, key=lambda rival: (rival.startswith(REGISTRY), rival))
         self.say(
             f"{what} and {', '.join(name.removeprefix(REGISTRY) for name in rivals)} do {', '.join(sorted(names))}"
         )
+        results, found = (self._labelled if self.classifies else self._answered)(staged, what, rivals, names)
+        if results.failed:
+            raise FtlibError(f"{what} was not promoted, since its tasks were not done: {results.failed[0]}")
+        write_text(staged.path / ANSWERS, "".join(f"{line}\n" for line in results.lines()))  # kept with the version
+        return {key: value for key, value in {**found, "verdict": verdict(found)}.items() if key in OF_TRIAL}
+
+    def _answered(
+        self, staged: Version, what: str, rivals: Sequence[str], names: Set[str]
+    ) -> tuple[Results, dict[str, Any]]:
+        from ftlib.driver.contenders import Contenders
+        from ftlib.evaluation.results import do_tasks
+
+        whole = self.experiment.evaluation
+        section = whole.model_copy(update={"tasks": [task for task in whole.tasks if task.name in names]})
+        made = Contenders(self.experiment.data, base_of(staged.manifest, what), staged.manifest.get("chat_template"))
         everybody = [partial(made.named, rival, section) for rival in rivals]
         everybody.insert(sum(rival in PROMPTED for rival in rivals), partial(made.of_copy, staged, what))
         results = do_tasks(section, self.experiment.data, everybody, self.run.objective[0])
-        if results.failed:
-            raise FtlibError(f"{what} was not promoted, since its tasks were not done: {results.failed[0]}")
-        found = results.to_dict(WINNER)
-        write_text(staged.path / ANSWERS, "".join(f"{line}\n" for line in results.lines()))  # kept with the version
-        return {key: value for key, value in {**found, "verdict": verdict(found)}.items() if key in OF_TRIAL}
+        return results, results.to_dict(WINNER)
+
+    def _labelled(
+        self, staged: Version, what: str, rivals: Sequence[str], names: Set[str]
+    ) -> tuple[Results, dict[str, Any]]:
+        from ftlib.driver.classifier import compare_copy, numbers_of
+
+        results = compare_copy(self.experiment, self.run, staged, what, rivals)
+        return results, numbers_of(results, self.run)
 
 
 def known_of(run: Run, trial: Trial) -> dict[str, Any] | None:
@@ -201,7 +243,7 @@ def _contender(evaluation: Mapping[str, Any], demand: Demand) -> str | None:
     A version goes by what it was then: registry:NAME may have meant another.
     """
     there = evaluation["tasks"].get(demand.task, {}).get("contenders", {})
-    if demand.rival in PROMPTED:
+    if not demand.rival.startswith(REGISTRY):
         return demand.rival if demand.rival in there else None
     wanted = demand.rival.removeprefix(REGISTRY)
     named = (name for name, one in there.items() if name.startswith(REGISTRY) and one["what"] == wanted)

@@ -66,6 +66,11 @@ class TaskResult:
         self.answers[contender.name], self.scores[contender.name] = answers, scores
         self.what[contender.name] = contender.what
 
+    def ask(self, contender: Contender) -> None:
+        """Has a contender answer the questions, and scores nothing."""
+        self.answers[contender.name] = contender.answer(self.task, self.questions)
+        self.what[contender.name] = contender.what
+
     def to_dict(self, ours: str | None) -> dict[str, Any]:
         """Numbers and comparisons, as evaluation.json has them. `ours` is compared with each of the others."""
         return {
@@ -160,6 +165,9 @@ class Results:
             yield from one.lines()
 
 
+Doing = Callable[[TaskResult, Contender], None]
+
+
 def do_tasks(
     section: EvaluationSection, data: DataSection, contenders: Iterable[Callable[[], Contender]], metric: str = ""
 ) -> Results:
@@ -172,7 +180,9 @@ def do_tasks(
     return done(tasks, contenders)
 
 
-def done(tasks: Sequence[TaskResult], contenders: Iterable[Callable[[], Contender]]) -> Results:
+def done(
+    tasks: Sequence[TaskResult], contenders: Iterable[Callable[[], Contender]], do: Doing = TaskResult.add
+) -> Results:
     """The tasks, done by all contenders. A contender that fails is a sentence in `failed`."""
     started = time.perf_counter()
     results = Results(tasks)
@@ -184,7 +194,7 @@ def done(tasks: Sequence[TaskResult], contenders: Iterable[Callable[[], Contende
             continue
         for one in results.tasks:
             try:
-                one.add(contender)
+                do(one, contender)
             except FtlibError as error:
                 results.failed.append(f"{contender.name} did not do {one.task.name}: {error}")
     results.seconds = time.perf_counter() - started

@@ -45,11 +45,12 @@ class Answer:
     sent: tuple[Turn, ...] | None = None
 
 
-def read_questions(task: TaskSection, data: DataSection, key: str | None = None) -> list[Question]:
+def read_questions(task: TaskSection, data: DataSection, key: str | None = None, scored: bool = True) -> list[Question]:
     """The rows of a task's data, read by the keys of `data` (format, columns) where they fit, else by their own shape.
 
-    `key` is what messages call the data; None is the key of the task. Raises DataError for what is not there, for a row
-    without an answer, and for a column `group` that is not there.
+    `key` is what messages call the data; None is the key of the task. Where answers are not `scored`, rows need no
+    right answer. Raises DataError for what is not there, for a row without an answer that needs one, and for a column
+    `group` that is not there.
     """
     key = key or f"evaluation.tasks.{task.name}.data"
     section = data.model_copy(
@@ -64,7 +65,7 @@ def read_questions(task: TaskSection, data: DataSection, key: str | None = None)
     if task.group is not None and task.group not in columns:
         raise DataError(f"{key}: it has no column '{task.group}' for group.{nearest(task.group, columns)}")
     name = _format(section.format, columns, f"{key}: {source.name}")
-    return [_question(row, name, task) for row in rows]
+    return [_question(row, name, task, scored) for row in rows]
 
 
 def _fitting(section: DataSection, there: Sequence[str]) -> DataSection:
@@ -82,14 +83,14 @@ def _format(wanted: str, columns: Sequence[str], name: str) -> str:
     return found
 
 
-def _question(row: Row, name: str, task: TaskSection) -> Question:
+def _question(row: Row, name: str, task: TaskSection, scored: bool) -> Question:
     try:
         if row.problem:
             raise BadRow(row.problem)
         prompt, reference = _read(name, row.fields)
     except (BadRow, Unweighted) as bad:
         raise DataError(f"{row.where}: {bad or 'it says that it is not to be used'}. A task needs each row.") from None
-    if not reference:
+    if scored and not reference:
         raise DataError(f"{row.where}: it has no right answer, and a task needs one for each row.")
     system = [{"role": "system", "content": task.system}] if task.system else []
     group = None if task.group is None else printed(row.fields[task.group])

@@ -31,6 +31,11 @@ def key_for(url: str, variable: str | None = None, named: str = "api_key_env") -
     return key
 
 
+def variable_for(url: str, variable: str | None = None) -> str | None:
+    """The variable whose key `key_for` sends; None where it sends none."""
+    return variable or (KEY if _openai_key(url) else None)
+
+
 def _openai_key(url: str) -> str | None:
     own = os.environ.get(BASE) or OPENAI
     return os.environ.get(KEY) if host_of(url) == host_of(own) else None

@@ -158,7 +158,7 @@ def training_arguments(experiment: Experiment, output_dir: Path) -> dict[str, An
         "bf16": computes_in_bf16(experiment),
         "tf32": train.tf32,
         "dataloader_num_workers": train.dataloader_num_workers,
-        "gradient_checkpointing": train.activation_checkpointing,
+        "activation_checkpointing": train.activation_checkpointing,
         "logging_steps": train.logging_steps,
         "logging_nan_inf_filter": False,  # by default transformers hides a NaN loss
         "seed": train.seed,

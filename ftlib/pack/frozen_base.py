@@ -35,6 +35,7 @@ from ftlib.models.strategies import use_tf32
 from ftlib.pack.base_dropout import attention_dropout, draw_for_each
 from ftlib.pack.encoder_attention import BOTH_WAYS, attending
 from ftlib.pack.heads import ClassifierHead, Drawn, first_position, names_of, show_first_places
+from ftlib.pack.last_places import look_where_picked
 from ftlib.pack.references import References
 from ftlib.pack.span_attention import ATTENTION, Kept, laid_out
 from ftlib.pack.token_layout import Block, Layout
@@ -91,10 +92,12 @@ class FrozenBase:
             show_first_places(self.model)
             self.first_position = first_position(self.model)
         if experiment.train.activation_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
             self.model.train()  # transformers checkpoints in training only; dropout is the bank's, never the base's
         self.drops = draw_for_each(self.model, self.bank)
         self._expand_at_first_adapted()
+        if not self.is_encoder:
+            look_where_picked(self.body)
         self.start = read_start(Path(adapter.start)) if adapter.start else None
         depends = {"reference": reference_of(experiment, self.model), "data": data.hash}
         self.references = References(depends, self._sums, experiment.train.per_device_eval_batch_size)
@@ -266,7 +269,7 @@ class FrozenBase:
         vocabulary = self.model.config.get_text_config().vocab_size
         words = [n for n in range(2 * length) if n != self.pad_token_id and n < vocabulary][:length]
         ids = np.resize(np.array(words, dtype=np.int64), length)
-        places = np.arange(1 if self.is_encoder else length)
+        places = np.arange(0, 1 if self.is_encoder else length, 2)  # few: what is computed at them alone, is
         tokens = Tokens(ids, places, np.zeros(len(places), dtype=np.int64))
         try:
             with self.computing([Block.of([tokens])], None) as (scored,):
@@ -283,6 +286,7 @@ class FrozenBase:
             theirs = self.model(input_ids=torch.from_numpy(ids)[None].to(self.device)).logits[0]
         finally:
             self.model.set_attn_implementation(self.attention)
+        theirs = theirs if self.is_encoder else theirs[places]
         off = float((ours.float() - theirs.float()).abs().max())
         if not off <= 0.02 * float(theirs.float().abs().max()) + 1e-3:
             raise CannotPack(

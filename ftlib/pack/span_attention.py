@@ -32,6 +32,11 @@ def laid_out(layout: Layout, kept: Kept | None = None) -> Iterator[None]:
         _CURRENT.pop()
 
 
+def layout_now() -> Layout | None:
+    """That of the sequences that are computed now."""
+    return _CURRENT[-1][0] if _CURRENT else None
+
+
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, dropout: float = 0.0, **kwargs: Any
 ) -> tuple[Tensor, None]:

@@ -68,7 +68,7 @@ class TaskAnswers:
         `rows` are [trials][questions], the same questions for all."""
         model, least = self.base.model, self.setting.experiment().train.per_device_eval_batch_size
         route = None if slots is None else Route(slots)
-        tokens = [Tokens.answer(row.prompt, row.draft) for row in rows[0]]
+        tokens = [Tokens.answer(row.prompt, row.draft).up_to_last_picked for row in rows[0]]
         room = places_kept(model.config.get_text_config(), model.dtype) if roomy else 0
         for numbers in passes([[one] for one in tokens], least, self.base.classes, room):
             block, reading = Block.of([tokens[number] for number in numbers]), Reading()

@@ -140,6 +140,21 @@ class Layout:
         """The spans without their padding, for a kernel that needs none."""
         return Ragged.of(self.blocks, self.ids.shape[1], self.ids.device)
 
+    @cached_property
+    def looked(self) -> Gather:
+        """From all N * M places to those that are picked, each once: as many for every trial."""
+        width, places = self.ids.shape[1], len(self.blocks) * self.ids.shape[1]
+        own = [np.unique(block.picked) for block in self.blocks]
+        most = rounded(max(map(len, own)))
+        index = [filled(number * width + some, most, places) for number, some in enumerate(own)]
+        return Gather(np.concatenate(index), places, self.ids.device)
+
+    @property
+    def looks_at_few(self) -> bool:
+        """Whether some places are picked, and at most half of them."""
+        width: int = self.ids.shape[1]
+        return 0 < 2 * max(len(block.picked) for block in self.blocks) <= width
+
     @classmethod
     def of(cls, blocks: Sequence[Block], device: torch.device) -> Layout:
         width = max(len(block.ids) for block in blocks)

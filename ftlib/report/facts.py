@@ -19,6 +19,8 @@ COUNTS = {
     "train_tokens": "Tokens for training",
     "trained_tokens": "Tokens trained on",
     "truncated": "Rows cut to the maximum",
+    "split": "Rows split at the maximum",
+    "long": "Rows left out, longer than the maximum",
     "dropped": "Rows with nothing to train on",
     "skipped": "Rows that cannot be used",
     "unweighted": "Rows of weight 0",

@@ -60,6 +60,9 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     ("data.eval_split", {"data": {"eval_split": 0}, "sweep": SPACE}),
     ("data.eval_split", {"data": {"eval_split": 0}, "method": DISTILL}),
     ("train.early_stopping_patience", {"data": {"eval_split": 0}, "train": {"early_stopping_patience": 2}}),
+    ("data.long_rows", {"method": {"type": "dpo"}, "data": {"long_rows": "split"}}),
+    ("data.long_rows", {"method": {"type": "classify"}, "data": {"long_rows": "split"}}),
+    ("data.long_rows", {"method": {"type": "pretrain"}, "data": {"long_rows": "drop"}}),
     ("data.labels", {"data": {"labels": {"case": "lower"}}}),
 ]
 

@@ -47,3 +47,11 @@ def test_a_label_of_one_row_is_trained_on() -> None:
     held_out = {labels[row] for row in chosen(range(22), labels, share=0.5)}
     assert held_out == {"c", "d"}
     assert len(chosen(range(2), ["a", "b"])) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_never_parted(seed) -> None:
+    """Not even where too few rows are held out, and the group that is small enough is held out whatever is drawn."""
+    assert held_out_rows(range(10), range(10), None, 0.2, seed, [0] * 8 + [1] * 2) == [8, 9]
+    assert held_out_rows(range(10), range(10), None, 0.2, seed, [0] * 10) == []
+    assert held_out_rows([0, *range(8), 0], range(10), None, 0.2, seed, [0] * 8 + [1] * 2) == [8, 9]

@@ -14,9 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig
 from ftlib.config import Experiment
 from ftlib.data.cache import kept
 from ftlib.driver.classifier import _writes
-from ftlib.errors import ConfigError
+from ftlib.driver.promote import promote
+from ftlib.driver.task_gate import Conditions
+from ftlib.errors import ConfigError, FtlibError, InputError
 from ftlib.files.home import home
 from ftlib.files.json_files import read_json
+from ftlib.registry import registry
+from ftlib.run.directory import Run
 from ftlib.run.leaderboard import leaderboard
 from tests.conftest import ftlib, only_run, write_experiment, write_jsonl
 from tests.methods.conftest import labelled
@@ -39,12 +43,15 @@ def tree(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     }  # fmt: skip
 
 
-def test_the_baselines_of_a_classifier_are_the_majority_and_the_base(
-    tree: dict[str, Any], base: Path, tmp_path: Path, ray_local: None
-) -> None:
-    status, output = ftlib("sweep", write_experiment(tmp_path / "x.yaml", tree))
+@pytest.fixture(scope="module")
+def swept(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tuple[Run, str]:
+    status, output = ftlib("sweep", write_experiment(tmp_path_factory.mktemp("sweep") / "x.yaml", tree))
     assert status == 0, output
-    run = only_run(Path(tree["storage"]))
+    return only_run(Path(tree["storage"])), output
+
+
+def test_the_baselines_of_a_classifier_are_the_majority_and_the_base(swept: tuple[Run, str], base: Path) -> None:
+    run, output = swept
     found = read_json(run.path / "evaluation.json")
     (task,) = found["tasks"].values()
     value = {who: told["numbers"]["accuracy"]["value"] for who, told in task["contenders"].items()}
@@ -79,6 +86,36 @@ def _of_transformers(base: Path, rows: Any, labels: tuple[str, ...], task: dict[
             likely.append(float(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()))
         right += max(range(len(labels)), key=likely.__getitem__) == label
     return right / len(rows)
+
+
+def test_a_promotion_can_ask_for_a_lead_over_the_majority_and_over_a_version(
+    swept: tuple[Run, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run, said = swept[0], list[str]()
+    monkeypatch.setenv("FTLIB_REGISTRY", str(tmp_path / "registry"))
+    best, worse = run.trial("001"), run.trial("000")
+    promote(run, best, "colours", Conditions(if_better_than="majority"), said.append)
+    manifest = registry.current("colours").manifest
+    assert manifest["gate"]["tasks"]["found"] == [said[-1].removeprefix("gate: ")]
+    assert said[-1].startswith("gate: on labels it has ")
+    assert "that also chose the trial): a lead beyond chance" in said[-1]
+    value = {
+        who: told["numbers"]["accuracy"]["value"]
+        for who, told in read_json(run.path / "evaluation.json")["tasks"]["labels"]["contenders"].items()
+    }
+    wrong = r"it has \S+ % and colours@1 has {:.1f} % .*: (a loss|no lead) beyond chance".format(100 * value["winner"])
+    with pytest.raises(FtlibError, match=wrong):  # done now, by the version too
+        promote(run, worse, "colours", Conditions(if_better_than="colours"), said.append)
+    assert "trial 000 and colours@1 do labels" in said
+    with pytest.raises(FtlibError, match=f"and base has {100 * value['base']:.1f} %.*: the margin is 2 points"):
+        promote(run, worse, "colours", Conditions(no_worse_than="base"), said.append)
+    for wrong_one, reason in (
+        ({"if_better_than": "few_shot"}, "is none of majority, base \\(a classifier's\\), and no name in the registry"),
+        ({"if_better_than": "base", "task": "label"}, "--task label: a classifier's only task is called labels"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            promote(run, best, "colours", Conditions(**wrong_one), said.append)
+    assert [version.id for version in registry.versions("colours")] == ["colours@1"]
 
 
 def test_an_encoder_cannot_be_asked(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -12,16 +12,21 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftlib.cli.compare import _asked
-from ftlib.config import Experiment
-from ftlib.driver.contenders import at_url
+from ftlib.cli.preview import _tasks
+from ftlib.config import DataSection, Experiment, ModelSection
+from ftlib.driver.contenders import Contenders, at_url
 from ftlib.driver.evaluate import compare_winner, evaluate_winner
 from ftlib.driver.listener import Listener
 from ftlib.driver.seeds import why_fewer
 from ftlib.driver.task_worker import on_a_worker
 from ftlib.errors import DataError, FtlibError, InputError
+from ftlib.evaluation.task import Question
 from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
 from tests.conftest import ftlib, only_run, rows, write_experiment, write_jsonl
+from tests.evaluation.test_judge import KEY, Server, server
+
+__all__ = ["server"]
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +196,13 @@ def test_a_run_without_a_winner_and_a_trial_that_is_not_there_are_said(tmp_path:
     [
         (
             {"against": ["bse"]},
-            "'bse' is none of base, few_shot, rag, registry:NAME, and no folder. Did you mean 'base'?",
+            "'bse' is none of base, few_shot, rag, registry:NAME, https://HOST/v1#MODEL, and no folder. Did you mean "
+            "'base'",
+        ),
+        ({"against": ["ftp://x/v1#m"]}, "'ftp://x/v1#m' is none of"),
+        (
+            {"against": ["https://x.example/v1#m"], "key_env": {"x.example": "NOT_SET"}},
+            "evaluation.key_env names NOT_SET, which the environment does not have",
         ),
         ({"tasks": [{"name": "t", "data": "gone.jsonl", "metrics": ["exact_match"]}]}, "evaluation.tasks.t.data"),
         ({"tasks": [{"name": "t", "data": "FILE", "metrics": ["number"]}], "against": []}, "has no number"),
@@ -245,9 +256,25 @@ def test_a_key_goes_to_the_host_that_it_is_named_for(monkeypatch: pytest.MonkeyP
         assert (status, says in output) == (2, True), output
 
 
+def test_a_model_behind_a_url_is_compared_with(server: Server, tree: dict[str, Any], tmp_path: Path) -> None:
+    file, host = write_jsonl(tmp_path / "test.jsonl", rows(4)), server.url.split("/")[2]
+    task = {"name": "t", "data": str(file), "metrics": ["exact_match"], "max_new_tokens": 7}
+    tree["evaluation"] = {"tasks": [task], "against": [f"{server.url}#big"], "key_env": {host: "JUDGE_KEY"}}
+    experiment = Experiment.parse(tree)
+    url = list(_tasks(experiment))[-1]
+    assert url == f"a URL:      big at {server.url}, with the key in JUDGE_KEY: 4 requests at the end"
+    contenders = Contenders(DataSection(train=str(file)), ModelSection(name_or_path="none"))
+    contender = contenders.named(experiment.evaluation.against[0], experiment.evaluation)
+    server.reply = lambda text: f"{text} is asked"
+    (answer,) = contender.answer(experiment.evaluation.tasks[0], [Question(({"role": "user", "content": "x"},), "y")])
+    ((body, headers),) = server.asked
+    assert (answer.text, body["model"], body["max_tokens"]) == ("x is asked", "big", 7)
+    assert headers["authorization"] == f"Bearer {KEY}"
+
+
 def test_two_models_answer_a_file_for_people_to_judge(worth: tuple[Run, str], base: Path, tmp_path: Path) -> None:
     run, _ = worth
-    file = write_jsonl(tmp_path / "test.jsonl", rows(24))
+    file = write_jsonl(tmp_path / "test.jsonl", [{"prompt": row["prompt"]} for row in rows(24)])  # nobody knows better
     options = {"max_new_tokens": 8, "limit": 6, "system": None, "keys": {}, "trust": False}
     found = _asked(str(run.path), str(base), str(file), options)
     told = [json.loads(line) for line in (run.path / "answers.jsonl").read_text().splitlines()]

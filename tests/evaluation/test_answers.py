@@ -82,7 +82,7 @@ def test_the_reference_has_its_likelihood(loaded: tuple[Any, Any]) -> None:
     writer = Writer(tokenizer, tokenizer.chat_template, 2, scores=True)
     for question, answer, row in zip(asked, answers(model, writer, asked), writer.rows(asked), strict=True):
         ids = torch.tensor([row.prompt + row.draft])
-        logits = model(ids).logits[0, len(row.prompt) - 1 : -1].float()
+        logits = model(ids).logits[0, len(row.prompt) - 1 : -1].detach().float()
         assert answer.nll == pytest.approx(float(cross_entropy(logits, torch.tensor(row.draft), reduction="sum")), 1e-4)
         assert answer.nll_tokens == len(tokenizer(question.reference)["input_ids"]) + 1
 

@@ -22,7 +22,7 @@ BY_HAND = {
     "lr_scheduler_type": "cosine",
     "logging_steps": 1,
     "bf16": False,
-    "gradient_checkpointing": False,
+    "activation_checkpointing": False,
     "use_cpu": True,
     "report_to": [],
     "seed": 42,

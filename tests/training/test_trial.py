@@ -122,7 +122,7 @@ def test_ours_is_trl_called_by_hand(tree: dict[str, Any], tmp_path: Path, base: 
             logging_steps=2,
             max_length=64,
             bf16=False,
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
             use_cpu=True,
             report_to=[],
             seed=42,

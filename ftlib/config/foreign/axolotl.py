@@ -74,6 +74,7 @@ OURS: dict[str, str] = {
     "val_set_size": "data.eval_split",
     "chat_template": "data.template",
     "sequence_len": "data.max_length",
+    "excess_length_strategy": "data.long_rows (cut, drop or error)",
     "train_on_inputs": "data.train_on_prompt",
     "sample_packing": "data.packing",
     "default_system_message": "a system turn in each row",
@@ -178,7 +179,6 @@ HARMLESS: dict[str, str] = {
     "a tracker's run is made for each trial, and resumed with it": (
         "wandb_run_id wandb_watch mlflow_run_name hf_mlflow_log_artifacts"
     ),
-    "conversations are cut at the end": "excess_length_strategy",
     "rows that cannot be used are named; data.on_bad_row: skip leaves them out": "min_sample_len",
     "the untuned base is evaluated before a sweep's trials (sweep.baseline)": "do_causal_lm_eval",
 }

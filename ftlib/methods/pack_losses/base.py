@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -38,6 +38,11 @@ class Tokens:
         """A prompt and its answer, of which the answer is to be predicted."""
         counted = np.arange(len(prompt) + len(answer)) >= len(prompt)
         return cls.of([*prompt, *answer], counted)
+
+    @property
+    def up_to_last_picked(self) -> Tokens:
+        """Without the tokens behind the last picked one: nobody looks at what becomes of them."""
+        return replace(self, ids=self.ids[: self.picked.max(initial=-1) + 1])
 
 
 def place_of_text(ids: np.ndarray, pad_token_id: int) -> int:
