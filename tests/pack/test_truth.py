@@ -253,7 +253,9 @@ def test_teacher_and_reference_are_computed_once(
     train(pack_of(made), {"000": {"train.max_steps": 2}, "001": {"train.max_steps": 2, "method.beta": 0.3}})
     first = len(asked)
     train(pack_of(made), {"002": {"train.max_steps": 2}})
-    assert first == len(asked) == 8 + 2  # batches of 8 of 64 and 16 rows, once
+    assert (
+        first == len(asked) == 4 + 4
+    )  # of the 16 rows that two steps meet and of 16 held-out rows, four at a time, once
 
 
 def test_the_student_learns_from_the_solo_trials_cache(
