@@ -28,9 +28,7 @@ from typing import Any
 from serving_world import NEW, PROMPT, listening, lora, started
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # as the endpoint's engine: threads that spin lose on a busy machine
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the endpoint's engines have it
 ROWS = 16
 SMOLLM = Path(".cache/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf")
 THINGS = ["dog", "cat", "river", "house", "cloud", "stone", "lamp", "book"]
