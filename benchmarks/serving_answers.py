@@ -5,13 +5,15 @@
     python benchmarks/serving_answers.py toy        the 21M Llama of `serving.py`, streamed, against its engine alone
 
 Each round asks 16 clients' new questions at once, with a system prompt as the model's template writes it. All sides
-have the same two threads; clients (plain httpx) and HTTP side share the engine's cores.
+have the same two cores, and `generate` one thread or two, whichever is faster; clients (plain httpx) and HTTP side
+share the engine's cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -19,18 +21,31 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from serving_world import NEW, PROMPT, listening, lora, started
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the endpoint's engines have it
 ROWS = 16
 SMOLLM = Path(".cache/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf")
 THINGS = ["dog", "cat", "river", "house", "cloud", "stone", "lamp", "book"]
 THINGS += ["horse", "shoe", "car", "apple", "boat", "tree", "king", "queen"]
 PLACES = ["in Rome", "at sea", "on a farm", "in a school", "at night", "in a tower", "on an island", "in the snow"]
-Way = Callable[[int], tuple[float, list[float]]]  # a round's number to its seconds, and each first token's
+
+
+@dataclass
+class Round:
+    """Seconds of the clock, of all processors, and to each first token."""
+
+    seconds: float
+    spent: float
+    firsts: list[float] = field(default_factory=list)
+
+
+Way = Callable[[int], Round]
 
 
 async def _one(http: Any, path: str, body: dict[str, Any]) -> tuple[int, float]:
@@ -50,32 +65,44 @@ async def _one(http: Any, path: str, body: dict[str, Any]) -> tuple[int, float]:
 def over_http(url: str, path: str, bodies: Callable[[int], list[dict[str, Any]]], **more: Any) -> Way:
     import httpx
 
-    async def ask(number: int) -> tuple[float, list[float]]:
+    async def ask(number: int) -> Round:
         async with httpx.AsyncClient(base_url=url, timeout=120) as http:
-            begin = time.perf_counter()
+            begin, spent = time.perf_counter(), _spent()
             found = await asyncio.gather(*(_one(http, path, {**body, **more}) for body in bodies(number)))
-            took = time.perf_counter() - begin
+            made = Round(time.perf_counter() - begin, _spent() - spent, [first for _, first in found if first])
         assert all(tokens == NEW for tokens, _ in found), found
-        return took, [first for _, first in found if first]
+        return made
 
     return lambda number: asyncio.run(ask(number))
 
 
-def compare(ways: dict[str, Way], rounds: int) -> None:
-    """Each in turn; the first round warms up. Ratios are to the last way."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    firsts: dict[str, list[float]] = {name: [] for name in ways}
+def _spent() -> float:
+    """Processor seconds of this process and of all that it started: Ray's and Serve's too."""
+    import psutil
+
+    total, me = 0.0, psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def compare(ways: dict[str, Way], rounds: int, rivals: int) -> None:
+    """Each in turn; the first round warms up. Ratios are to the fastest of the last `rivals` ways."""
+    made: dict[str, list[Round]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
-            took, first = way(number)
-            if number:
-                seconds[name].append(took)
-                firsts[name] += first
-    last = statistics.median(seconds[[*ways][-1]])
-    for name, times in seconds.items():
-        middle = statistics.median(times)
-        told = f", first token p50 {statistics.median(firsts[name]):.3f} s" if firsts[name] else ""
-        print(f"{name:28} {ROWS * NEW / middle:7.0f} tokens/s, {last / middle:.2f} of the last{told}", flush=True)
+            made[name].append(way(number))
+            print(f"round {number}: {name} {made[name][-1].seconds:.2f} s", flush=True)
+    seconds = {name: statistics.median(one.seconds for one in kept[1:]) for name, kept in made.items()}
+    spent = {name: statistics.median(one.spent for one in kept[1:]) for name, kept in made.items()}
+    rival = min([*ways][-rivals:], key=lambda name: seconds[name])
+    for name in ways:
+        firsts = [first for one in made[name][1:] for first in one.firsts]
+        told = f", first token p50 {statistics.median(firsts):.3f} s" if firsts else ""
+        speed, ratio = ROWS * NEW / seconds[name], seconds[rival] / seconds[name]
+        print(f"{name:28} {speed:7.0f} tokens/s, {ratio:.2f} of {rival}; {spent[name]:.2f} processor seconds{told}")
 
 
 # --- SmolLM2 ------------------------------------------------------------------------------------------------------
@@ -113,8 +140,9 @@ def smollm(rounds: int) -> None:
             shared = {"model": "tuned", "max_tokens": NEW, "temperature": 0, "logit_bias": ends}
             return [{**shared, "messages": [{"role": "user", "content": chat}]} for chat in chats(number)]
 
-        def generate(number: int) -> tuple[float, list[float]]:
-            begin = time.perf_counter()
+        def generate(number: int, threads: int) -> Round:
+            torch.set_num_threads(threads)
+            begin, spent = time.perf_counter(), time.process_time()
             texts = [
                 tokenizer.apply_chat_template(
                     [{"role": "user", "content": chat}], tokenize=False, add_generation_prompt=True
@@ -125,15 +153,16 @@ def smollm(rounds: int) -> None:
             with torch.inference_mode():
                 made = tuned.generate(**batch, do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW)
             tokenizer.batch_decode(made[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-            return time.perf_counter() - begin, []
+            return Round(time.perf_counter() - begin, time.process_time() - spent)
 
         path = "/v1/chat/completions"
         ways = {
             "over HTTP": over_http(url, path, lambda number: bodies(3 * number)),
             "over HTTP, streamed": over_http(url, path, lambda number: bodies(3 * number + 1), stream=True),
-            "generate + PEFT, one batch": lambda number: generate(3 * number),
+            "generate + PEFT, 1 thread": lambda number: generate(3 * number, 1),
+            "generate + PEFT, 2 threads": lambda number: generate(3 * number, 2),
         }
-        compare(ways, rounds)
+        compare(ways, rounds, rivals=2)
         _stop(ray)
 
 
@@ -174,10 +203,10 @@ def toy(rounds: int) -> None:
             shared = {"max_tokens": NEW, "temperature": 0}
             return [{**shared, "model": names[row], "prompt": ids} for row, ids in enumerate(prompts(number))]
 
-        def engine(number: int) -> tuple[float, list[float]]:
-            begin = time.perf_counter()
+        def engine(number: int) -> Round:
+            begin, spent = time.perf_counter(), time.process_time()
             alone(prompts(number), lambda row: row)
-            return time.perf_counter() - begin, []
+            return Round(time.perf_counter() - begin, time.process_time() - spent)
 
         ways = {
             "over HTTP": over_http(url, "/v1/completions", lambda number: bodies(3 * number)),
@@ -186,7 +215,7 @@ def toy(rounds: int) -> None:
             ),
             "the engine alone": lambda number: engine(3 * number + 2),
         }
-        compare(ways, rounds)
+        compare(ways, rounds, rivals=1)
         _stop(ray)
 
 

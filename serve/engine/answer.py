@@ -7,7 +7,9 @@ Ray's own way takes a message a piece, which costs as much as a row's token of a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
+from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import TypeAlias
@@ -15,23 +17,27 @@ from typing import TypeAlias
 from serve.engine.messages import Piece, Refusal, joined
 
 Said: TypeAlias = Piece | Refusal
-PIECE = 0.003  # seconds that a streamed piece may cost between the HTTP side and the client: an estimate, not measured
 SIZE = 4  # bytes in front of a message that say how long it is
+PASSED_ON = b"+"  # what comes back for a message, when the HTTP side has passed on its pieces
+REST = 3.0  # times as long as that took, until the next: the HTTP side has a quarter of the time, answers the rest
+LONGEST = 0.25  # seconds that words wait for the rest to end
 
 
 class Line:
     """A socket to an HTTP side of this machine.
 
-    Messages do not come faster than the HTTP side passes their pieces on: what is said meanwhile is joined, but for the
-    first words of an answer and the last.
+    A message goes when the one before has been passed on and the rest is over: what is said meanwhile is joined. The
+    first words of an answer and the last do not wait.
     """
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer, self._loop = writer, asyncio.get_running_loop()
         self._pending: dict[int, list[Said]] = {}  # by the request's number
         self._urgent: dict[int, None] = {}
-        self._due = 0.0  # when the HTTP side has passed on what it has
-        self._timer: asyncio.TimerHandle | None = None
+        self._sent: deque[float] = deque()  # when, of each message that is not passed on
+        self._passed = self._due = 0.0  # when the last was, and when the rest ends
+        self._resting: asyncio.TimerHandle | None = None
+        self._hearing = asyncio.create_task(self._hear(reader))
 
     @property
     def closed(self) -> bool:
@@ -44,15 +50,8 @@ class Line:
             self._urgent[number] = None
 
     def send(self) -> None:
-        """What was said: all of it, or what is urgent where the HTTP side is busy."""
-        busy = self._loop.time() < self._due or self._writer.transport.get_write_buffer_size() > 0
-        self._write(self._urgent if busy else self._pending)
-        if self._pending and self._timer is None:
-            self._timer = self._loop.call_at(max(self._due, self._loop.time() + PIECE), self._on_time)
-
-    def _on_time(self) -> None:
-        self._timer = None
-        self.send()
+        """What was said: all of it, or what is urgent where the HTTP side is busy or rests."""
+        self._write(self._urgent if self._sent or self._resting else self._pending)
 
     def _write(self, numbers: Iterable[int]) -> None:
         said = [(number, joined(self._pending.pop(number))) for number in list(numbers)]
@@ -60,7 +59,26 @@ class Line:
         if said and not self.closed:
             message = pickle.dumps(said)
             self._writer.write(len(message).to_bytes(SIZE, "big") + message)
-            self._due = max(self._due, self._loop.time()) + PIECE * len(said)
+            self._sent.append(self._loop.time())
+
+    async def _hear(self, reader: asyncio.StreamReader) -> None:
+        """How long the HTTP side takes over its messages, until it is gone."""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readexactly(len(PASSED_ON)):
+                self._rest()
+        self._writer.close()
+
+    def _rest(self) -> None:
+        now = self._loop.time()
+        took, self._passed = now - max(self._sent.popleft(), self._passed), now
+        self._due = min(max(self._due, now) + REST * took, now + LONGEST)
+        if self._resting is not None:
+            self._resting.cancel()
+        self._resting = self._loop.call_at(self._due, self._on_rested)
+
+    def _on_rested(self) -> None:
+        self._resting = None
+        self.send()
 
 
 class Lines:
@@ -81,8 +99,7 @@ class Lines:
 
 
 async def _connected(socket: str) -> Line:
-    _, writer = await asyncio.open_unix_connection(socket)
-    return Line(writer)
+    return Line(*await asyncio.open_unix_connection(socket))
 
 
 class Answer:

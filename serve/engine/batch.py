@@ -59,20 +59,23 @@ class Batch:
         """Tokens' places in the cache: rows by the longest."""
         return len(self.rows) * self._cache.width
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def admit(self, group: list[Sequence]) -> list[Sequence]:
         """Reads prompts, whose adapters are held, and draws the first token of each. Returns those that have one."""
+        return [sequence for begun in self.admissions(group) for sequence in begun]
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def admissions(self, group: list[Sequence]) -> Iterator[list[Sequence]]:
+        """The same, one pass after the other: nobody's first token waits for another's prompt."""
         if self._reads:
-            return [sequence for one in group for sequence in self._read_virtual(one)]
-        done: list[Sequence] = []
+            yield from map(self._read_virtual, group)
+            return
         while group:
             found = [self._prefixes.find(sequence) for sequence in group]
             now = leaders(group, [shared.length for shared in found])
-            done += self._read_these(
+            yield from self._read_these(
                 [pair for pair, leads in zip(zip(group, found, strict=True), now, strict=True) if leads]
             )
             group = [sequence for sequence, leads in zip(group, now, strict=True) if not leads]
-        return done
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def step(self) -> list[Sequence]:
@@ -118,13 +121,13 @@ class Batch:
         self._prefixes.clear()
         self._slots.free_all()
 
-    def _read_these(self, prompts: list[Begun]) -> list[Sequence]:
+    def _read_these(self, prompts: list[Begun]) -> Iterator[list[Sequence]]:
         """Short prompts now, long ones in the steps to come."""
         short = [(sequence, shared) for sequence, shared in prompts if len(sequence.prompt) - shared.length <= CHUNK]
         for sequence, shared in prompts:
             if len(sequence.prompt) - shared.length > CHUNK:
                 self._filling.append(Filling(sequence, begun([shared], shared.length), shared.length))
-        return [sequence for group in _gathered(short) for sequence in self._read(group)]
+        yield from map(self._read, _gathered(short))
 
     def _read(self, group: list[Begun]) -> list[Sequence]:
         """Short prompts in one pass, behind the tokens that all of them share. Shorter ones are filled up behind their

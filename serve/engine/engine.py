@@ -265,10 +265,9 @@ class Engine:
                 self._work.wait()
             self._expire()
             group = self._next()
-        if group:
-            begun = self._batch.admit([waiter.sequence for waiter in group])
+        for begun in self._batch.admissions([waiter.sequence for waiter in group]):
             self._report(begun)
-            self._pass_on()  # first words do not wait for a step
+            self._pass_on()  # first words wait for no step, and for no other prompt
             self.row_steps += len(begun)
         touched = self._batch.step()
         self.steps += 1

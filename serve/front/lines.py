@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from serve.engine.answer import SIZE
+from serve.engine.answer import PASSED_ON, SIZE
 from serve.engine.messages import Ask, Piece, Refusal, ReplyTo, joined
 
 Heard: TypeAlias = Piece | Refusal | Exception | None  # None: the call has ended
+TURNS = 3  # of the event loop, in which requests take their pieces, write them out, and hand them to Serve
 LOST = 5.0  # seconds after a call's end in which its last pieces are still on the line
 
 
@@ -55,6 +56,9 @@ class Lines:
                     for piece in pieces if number in self._open else ():
                         self._open[number].put_nowait(piece)
                 self.messages += 1
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+                writer.write(PASSED_ON)
         except asyncio.IncompleteReadError:  # the engine is gone; its calls say so themselves
             writer.close()
 

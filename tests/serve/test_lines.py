@@ -85,7 +85,7 @@ def streams(engine: Engine, version: Version, near: Near) -> tuple[list[tuple[Ta
 def test_a_step_is_one_message_for_all_streams(
     engine: Engine, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answer, "PIECE", 0.0)
+    monkeypatch.setattr(answer, "REST", 0.0)
     near = Near(engine)
     found, messages, steps = streams(engine, version, near)
     whole = run(answered(engine, ask(version, LONG)))
@@ -93,13 +93,15 @@ def test_a_step_is_one_message_for_all_streams(
     assert [tally.completion_tokens for tally, _ in found] == [LONG] * STREAMS
     assert messages <= steps + STREAMS  # one more where prompts were read
     assert sum(pieces for _, pieces in found) > 2 * messages
+    assert all(pieces > 3 for _, pieces in found)  # not its first words and its last alone
     assert near.results == 0
 
 
 def test_what_a_busy_side_has_not_passed_on_is_joined(
     engine: Engine, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answer, "PIECE", 1.0)
+    monkeypatch.setattr(answer, "REST", 1e6)
+    monkeypatch.setattr(answer, "LONGEST", 1e6)
     found, _, _ = streams(engine, version, Near(engine))
     assert len({tally.choices[0].text for tally, _ in found}) == 1
     assert all(pieces <= 3 for _, pieces in found)  # its first words, and its last, do not wait

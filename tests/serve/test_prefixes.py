@@ -50,6 +50,15 @@ def test_prompts_that_come_together_read_their_beginning_once(model: Any) -> Non
         assert row.tokens == greedy(model, row.prompt, 3, eos_token_id=None)
 
 
+def test_a_first_token_does_not_wait_for_the_prompts_read_behind_it(model: Any) -> None:
+    group = chats(4)
+    passes = batch_of(model).admissions(group)
+    assert next(passes) == group[:1]
+    assert [len(row.tokens) for row in group] == [1, 0, 0, 0]
+    assert next(passes) == group[1:]
+    assert list(passes) == []
+
+
 def test_a_later_prompt_reads_on_behind_it_and_another_client_does_not(model: Any) -> None:
     first, second, third = chats(3)
     third.client = "other"
