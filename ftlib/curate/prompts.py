@@ -15,8 +15,8 @@ PROMPTS = {
 {MARKED}
 
 Write {{count}} different questions that a reader could ask and that this text answers. Answer each one fully, with \
-what the text says and nothing else. Each question has to be clear to somebody who does not see the text: name what it is \
-about, and do not write "the text" or "this section". Write in the language of the text, in this form:
+what the text says and nothing else. Each question has to be clear to somebody who does not see the text: name what it \
+is about, and do not write "the text" or "this section". Write in the language of the text, in this form:
 
 Question: ...
 Answer: ...""",

@@ -13,7 +13,7 @@ from typing import Any
 
 ASKED = ("question", "instruction", "prompt", "task", "q")
 ANSWERED = ("answer", "response", "output", "a")
-THOUGHTS = re.compile(r"^\s*(?:<think>)?(.*?)</think>\s*", re.DOTALL)
+THOUGHT_BEGIN, THOUGHT_END = "<think>", "</think>"
 FENCE = re.compile(r"^```\w*\n(.*?)\n?```\s*$", re.DOTALL)
 BEGIN = r"^[ \t]*(?:[-*#]{1,6}[ \t]*)?(?:\d{1,4}[.)][ \t]*)?\*{0,3}"
 QUESTION = re.compile(
@@ -30,8 +30,10 @@ TRIES = 1_000  # braces that begin no JSON
 
 def without_thoughts(text: str) -> tuple[str, str]:
     """A reply without what a reasoning model thought before it, and the thoughts."""
-    found = THOUGHTS.match(text)
-    return (text[found.end() :].strip(), found[1].strip()) if found else (text.strip(), "")
+    thoughts, end, said = text.partition(THOUGHT_END)
+    if not end:
+        return text.strip(), ""
+    return said.strip(), thoughts.strip().removeprefix(THOUGHT_BEGIN).strip()
 
 
 def questions_and_answers(reply: str) -> list[tuple[str, str]]:

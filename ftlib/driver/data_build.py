@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ftlib.registry.data_versions import DataVersion
 
 TEACHERS = ("teacher", "judge", "rejected")  # keys of steps that name a model
+REGISTRY = "registry:"
 SMALL = 64 * 2**20  # bytes of sources that one process has done before Ray's workers would be there
 
 
@@ -99,12 +100,12 @@ def _replaced(value: Any) -> Any:
 
 
 def _with_folder(teacher: Any) -> Any:
-    from ftlib.registry import registry
-    from ftlib.registry.bases import REGISTRY, merged
-
     name = teacher.get("model") if isinstance(teacher, dict) else teacher
     if not isinstance(name, str) or not name.startswith(REGISTRY):
         return teacher
+    from ftlib.registry import registry  # with torch
+    from ftlib.registry.bases import merged
+
     version = registry.resolve(name.removeprefix(REGISTRY))
     folder = str(version.weights if version.kind == "model" else merged(version))
     return {**teacher, "model": folder} if isinstance(teacher, dict) else folder

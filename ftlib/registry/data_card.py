@@ -5,7 +5,7 @@ It holds numbers, names and hashes, and no row. Names of files and licences are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml

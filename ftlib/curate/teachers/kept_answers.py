@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ftlib.curate.teachers.request import Reply
+from ftlib.errors import FtlibError
 from ftlib.files.atomic import write_text
 from ftlib.files.home import home
 from ftlib.files.json_files import read_json
@@ -19,9 +20,9 @@ from ftlib.files.json_files import read_json
 def kept(key: str) -> Reply | None:
     """The answer to what has this key; None where none is kept, or what is there is damaged."""
     try:
-        found = read_json(_file(key))
-        return Reply(**found) if found else None
-    except (TypeError, ValueError, OSError):
+        found = read_json(_file(key), dict)
+        return None if found is None else Reply(**found)
+    except (FtlibError, TypeError):
         return None
 
 
