@@ -10,7 +10,9 @@ starts a process for each trial, as Ray Tune does by default; `--reuse` gives it
     short     16 trials x 60 steps, 0.5M parameters, batch 4 of 32 tokens        natural   16 x 60, 1M, batch 8, mean 41
     asha      as natural, 32 trials, both with ASHA                              dpo       8 trials, 0.5M, batch 4 pairs
     distill   8 trials, a 0.5M student of a 2M teacher, logits at T = 2
-    smollm    4 trials x 12 steps, SmolLM2-135M-Instruct, batch 8 of SST-2 as chats (../shared/data), 100 held out
+    smollm    6 trials x 12 steps, SmolLM2-135M-Instruct, batch 8 of SST-2 as chats (../shared/data), 100 held out
+    smollm-asha   the same with 12 trials, and ASHA on both sides
+    smollm-dpo    4 trials x 6 steps of 2 pairs of dpo_en_demo (at most 512 tokens), 16 held out
     minilm    8 trials x 60 steps, all-MiniLM-L6-v2 as a classifier of SST-2, batch 8, 400 held out
 """
 
@@ -35,25 +37,29 @@ VOCABULARY = 1024
 SMALL = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 8, "num_attention_heads": 4}
 MEDIUM = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4}
 LARGE = {"hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 6, "num_attention_heads": 4}
+REAL = {"ratios": [2], "steps": 12, "batch": 8, "method": "sft"}
 CASES: dict[str, dict[str, Any]] = {
     "short": {"shape": SMALL, "trials": 16, "batch": 4, "lengths": (32, 32), "method": "sft", "goal": 6},
     "natural": {"shape": MEDIUM, "trials": 16, "batch": 8, "lengths": None, "method": "sft", "goal": 4},
     "asha": {"shape": MEDIUM, "trials": 32, "batch": 8, "lengths": None, "method": "sft", "asha": True, "goal": 5},
     "dpo": {"shape": SMALL, "trials": 8, "batch": 4, "lengths": None, "method": "dpo", "goal": 4},
     "distill": {"shape": SMALL, "trials": 8, "batch": 8, "lengths": None, "method": "distill", "goal": 5},
-    "smollm": {"trials": 4, "ratios": [2], "steps": 12, "batch": 8, "method": "sft", "goal": 2},
+    "smollm": {**REAL, "trials": 6, "ranks": [4, 8, 16], "goal": 3},
+    "smollm-asha": {**REAL, "trials": 12, "asha": True, "goal": 5},
+    "smollm-dpo": {**REAL, "trials": 4, "steps": 6, "batch": 2, "method": "dpo", "length": 512, "goal": 3},
     "minilm": {"trials": 8, "ratios": [2], "batch": 8, "method": "classify", "goal": 3},
 }
 RANKS, RATIOS, RATES = [2, 4, 8, 16], [1, 2], [3e-4, 1e-3, 3e-3, 1e-2]
 SMOLLM = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
 MINILM = ROOT / ".cache" / "models" / "minilm-l6-v2"
-REVIEWS = ROOT.parent / "shared" / "data" / "sst2_train.tsv"
+DATA = ROOT.parent / "shared" / "data"
+REVIEWS, PAIRS = DATA / "sst2_train.tsv", DATA / "dpo_en_demo.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--steps", type=int, help="of each trial (default 60; smollm 12)")
+    parser.add_argument("--steps", type=int, help="of each trial (default: as above)")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--reuse", action="store_true")
     parser.add_argument("--pack", default="auto")
@@ -64,7 +70,7 @@ def main() -> None:
         if "shape" not in CASES[name] and not (base.is_dir() and REVIEWS.is_file()):
             print(f"{name}: left out, since there is no {base} or no {REVIEWS}")
             continue
-        case = {"steps": 60} | CASES[name] | {"reuse": options.reuse, "pack": options.pack}
+        case = {"steps": 60, "length": 128} | CASES[name] | {"reuse": options.reuse, "pack": options.pack}
         case |= {"steps": options.steps} if options.steps else {}
         folder = Path(tempfile.mkdtemp(prefix=f"ftlib-bench-{name}-"))
         make_inputs(folder, case)
@@ -108,7 +114,8 @@ def timed(command: list[str], folder: Path) -> tuple[float, str]:
 
 def points(case: dict[str, Any]) -> list[dict[str, Any]]:
     """The trials: rank x ratio x rate, the first so many."""
-    grid = [(r, ratio, rate) for rate in RATES for ratio in case.get("ratios", RATIOS) for r in RANKS]
+    ranks = case.get("ranks", RANKS)
+    grid = [(r, ratio, rate) for rate in RATES for ratio in case.get("ratios", RATIOS) for r in ranks]
     return [{"r": r, "alpha": r * ratio, "rate": rate} for r, ratio, rate in grid[: case["trials"]]]
 
 
@@ -121,7 +128,8 @@ def make_inputs(folder: Path, case: dict[str, Any]) -> None:
         rows = [{"text": text.strip(), "label": ("negative", "positive")[int(label)]} for text, label in reviews(2400)]
         write_rows(folder, {"train": rows[:2000], "eval": rows[2000:]})
     else:
-        take_reviews(folder)
+        (folder / "base").symlink_to(chat_model())
+        write_rows(folder, pairs() if case["method"] == "dpo" else chats())
 
 
 def reviews(count: int) -> list[list[str]]:
@@ -129,23 +137,42 @@ def reviews(count: int) -> list[list[str]]:
     return [line.rsplit("\t", 1) for line in REVIEWS.read_text(encoding="utf-8").splitlines()[:count]]
 
 
-def take_reviews(folder: Path) -> None:
-    """SmolLM2 as transformers reads it, and reviews of films to be judged in one word."""
+def chat_model() -> Path:
+    """SmolLM2 as transformers reads it."""
     from ftlib.models import gguf
 
     file = gguf.gguf_file("model.name_or_path", str(SMOLLM), None)
     assert file is not None
-    (folder / "base").symlink_to(gguf.as_folder("model.name_or_path", file))
+    return gguf.as_folder("model.name_or_path", file)
+
+
+def chats() -> dict[str, list[dict[str, Any]]]:
+    """Reviews of films to be judged in one word."""
     rows = [
         {
-            "prompt": [
-                {"role": "user", "content": f"Is this review positive or negative? One word.\n\n{text.strip()}"}
-            ],
-            "completion": [{"role": "assistant", "content": ("negative", "positive")[int(label)]}],
+            "prompt": turn("user", f"Is this review positive or negative? One word.\n\n{text.strip()}"),
+            "completion": turn("assistant", ("negative", "positive")[int(label)]),
         }
         for text, label in reviews(500)
     ]
-    write_rows(folder, {"train": rows[:400], "eval": rows[400:]})
+    return {"train": rows[:400], "eval": rows[400:]}
+
+
+def pairs() -> dict[str, list[dict[str, Any]]]:
+    """Real preferences, of one question each."""
+    rows = [
+        {
+            "prompt": turn("user", pair["conversations"][0]["value"]),
+            **{key: turn("assistant", pair[key]["value"]) for key in ("chosen", "rejected")},
+        }
+        for pair in json.loads(PAIRS.read_text(encoding="utf-8"))
+        if len(pair["conversations"]) == 1
+    ]
+    return {"train": rows[:64], "eval": rows[64:80]}
+
+
+def turn(role: str, content: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": content}]
 
 
 def make_words(folder: Path, case: dict[str, Any]) -> None:
@@ -204,7 +231,7 @@ def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
         "data": {
             "train": str(folder / "train.jsonl"),
             "eval": str(folder / "eval.jsonl"),
-            "max_length": 128,
+            "max_length": case["length"],
             "template": "none" if "shape" in case else "auto",
         },
         "method": method,
@@ -217,7 +244,7 @@ def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
         },
         "sweep": {
             "space": {
-                "adapter.r": RANKS,
+                "adapter.r": case.get("ranks", RANKS),
                 "adapter.lora_alpha": {"ratio_of": "adapter.r", "choices": case.get("ratios", RATIOS)},
                 "train.learning_rate": rates,
             },
@@ -239,7 +266,7 @@ def plain_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
         "folder": str(folder),
         "points": points(case),
         "storage": str(folder / f"plain-{number}"),
-        **{key: case.get(key) for key in ("steps", "batch", "method", "asha", "reuse")},
+        **{key: case.get(key) for key in ("steps", "batch", "method", "asha", "reuse", "length")},
     }
     return [sys.executable, str(Path(__file__).with_name("plain_tune.py")), json.dumps(arguments)]
 

@@ -35,11 +35,11 @@ def train(config: dict[str, Any]) -> None:
         "disable_tqdm": True,
     }
     make = classifier if config["method"] == "classify" else writer
-    trainer = make(config["method"], folder, arguments, rows, point)
+    trainer = make(config, arguments, rows)
 
     class Rungs(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if config["asha"] and state.global_step in (steps // 9, steps // 3):
+            if config["asha"] and state.global_step in (max(steps // 9, 1), steps // 3):
                 loss = trainer.evaluate()["eval_loss"]
                 tune.report({"eval_loss": loss, "step": state.global_step})
 
@@ -50,7 +50,7 @@ def train(config: dict[str, Any]) -> None:
     tune.report({"eval_loss": metrics["eval_loss"], "step": steps})
 
 
-def classifier(method: str, folder: str, arguments: dict[str, Any], rows: Any, point: dict[str, Any]) -> Any:
+def classifier(config: dict[str, Any], arguments: dict[str, Any], rows: Any) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import (
         AutoModelForSequenceClassification,
@@ -60,6 +60,7 @@ def classifier(method: str, folder: str, arguments: dict[str, Any], rows: Any, p
         TrainingArguments,
     )
 
+    folder, point = config["folder"], config["point"]
     tokenizer = AutoTokenizer.from_pretrained(f"{folder}/base")
     labels = sorted(set(rows["train"]["label"]))
 
@@ -80,11 +81,12 @@ def classifier(method: str, folder: str, arguments: dict[str, Any], rows: Any, p
     )
 
 
-def writer(method: str, folder: str, arguments: dict[str, Any], rows: Any, point: dict[str, Any]) -> Any:
+def writer(config: dict[str, Any], arguments: dict[str, Any], rows: Any) -> Any:
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    arguments |= {"max_length": 128}
+    method, folder, point = config["method"], config["folder"], config["point"]
+    arguments |= {"max_length": config["length"]}
     parts = {
         "model": AutoModelForCausalLM.from_pretrained(f"{folder}/base"),
         "train_dataset": rows["train"],
@@ -97,7 +99,9 @@ def writer(method: str, folder: str, arguments: dict[str, Any], rows: Any, point
     if method == "dpo":
         from trl import DPOConfig, DPOTrainer
 
-        return DPOTrainer(args=DPOConfig(**arguments, precompute_ref_log_probs=True), **parts)
+        # The reference of all rows before, where most are trained on; else with each step, which is less work.
+        before = config["steps"] * config["batch"] * 2 > len(rows["train"])
+        return DPOTrainer(args=DPOConfig(**arguments, precompute_ref_log_probs=before), **parts)
     from trl import SFTConfig, SFTTrainer
 
     if method == "sft":
@@ -130,9 +134,9 @@ def writer(method: str, folder: str, arguments: dict[str, Any], rows: Any, point
 def main() -> None:
     arguments = json.loads(sys.argv[1])
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    space = {key: arguments[key] for key in ("folder", "steps", "batch", "method", "asha")}
+    space = {key: arguments[key] for key in ("folder", "steps", "batch", "method", "asha", "length")}
     steps = arguments["steps"]
-    asha = ASHAScheduler(time_attr="step", grace_period=steps // 9, reduction_factor=3, max_t=100 * steps)
+    asha = ASHAScheduler(time_attr="step", grace_period=max(steps // 9, 1), reduction_factor=3, max_t=100 * steps)
     tuner = tune.Tuner(
         tune.with_resources(train, {"cpu": 1}),
         param_space={**space, "point": tune.grid_search(arguments["points"])},

@@ -96,10 +96,10 @@ class _Maker:
             self.open += begun
             return
         if len(self.open) > self.repeated and (whole or self._size(self.open) > BEGUN * self.tokens):
-            yield from self._close(into=None)
+            yield from self._close(before=begun if whole else begun[:1])
         for part in chain(begun, unit):
             if not self._fits([*self.open, part]):
-                yield from self._close(into=part)
+                yield from self._close(before=[part])
             self.open.append(part)
 
     def _begun(self, unit: Iterator[Part]) -> tuple[list[Part], bool]:
@@ -114,7 +114,7 @@ class _Maker:
         return begun, self._fits(begun)
 
     def rest(self) -> Iterator[Chunk]:
-        yield from self._close(into=None)
+        yield from self._close(before=[])
 
     def fitting(self, part: Part) -> Iterator[Part]:
         """The part; in pieces where it is longer than a chunk: by its words, and a word by its characters."""
@@ -123,19 +123,19 @@ class _Maker:
             return
         halves = _halves(_bare(part))
         if not halves:
-            yield replace(part, chain=(), header="")
+            yield replace(part, chain=(), header="", is_code=False)
         for half in halves:
             yield from self.fitting(half)
 
-    def _close(self, into: Part | None) -> Iterator[Chunk]:
-        """Ends the open chunk. `into` is the part that did not fit: the next chunk begins with what leads into it."""
+    def _close(self, before: list[Part]) -> Iterator[Chunk]:
+        """Ends the open chunk. The next one begins with what leads into `before`, the parts that did not fit."""
         kept: list[Part] = []
-        while into is not None and self._leads(len(kept), [*kept, into]):
+        while before and self._leads(len(kept), [*kept, *before]):
             kept.insert(0, self.open[-1 - len(kept)])
         done = self.open[: len(self.open) - len(kept)]
         if len(done) > self.repeated:
             yield self._made(done)
-        lead = self._overlap(done, [*kept, into]) if into is not None and not kept else []
+        lead = self._overlap(done, before) if before and not kept else []
         self.open, self.repeated = [*lead, *kept], len(lead)
 
     def _leads(self, kept: int, following: list[Part]) -> bool:
@@ -192,7 +192,7 @@ def _text(parts: Iterable[Part]) -> str:
     """Parts one after the other; lines of code between fences, rows of a table under its header."""
     text, fenced = "", False
     for part in parts:
-        ends = fenced and not (part.is_code and part.glue == "\n")
+        ends = fenced and not (part.is_code and part.glue != "\n\n")
         text += (FENCE if ends else "") + (part.glue if text else "")
         begins = part.is_code and (ends or not fenced)
         if begins and not part.text.strip():  # an empty line

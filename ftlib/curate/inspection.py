@@ -11,7 +11,7 @@ from ftlib.curate.cells import odd_cells
 from ftlib.curate.collected import Collected
 from ftlib.curate.contamination import contaminated, grams_of
 from ftlib.curate.cut_answers import cut_answers
-from ftlib.curate.languages import language
+from ftlib.curate.languages import UNKNOWN, language
 from ftlib.curate.near_duplicates import NEAR, groups, near_rows
 from ftlib.curate.odd import Strange, strangest
 from ftlib.curate.personal_data import find, redact
@@ -114,7 +114,7 @@ def inspect(
     and `window` how many it takes; `benchmarks` are names and texts that must not stand in the rows."""
     spoken = _languages(rows.texts)
     labels = Counter(row.label for row in rows.gists if row.label is not None)
-    strange = strangest([rows.texts[row] for row in spoken], list(spoken.values()))
+    strange = strangest(rows.texts, [spoken.get(row, UNKNOWN) for row in range(len(rows))])
     found = [
         *_labels(labels, kind),
         *_cells(rows),
@@ -137,7 +137,7 @@ def inspect(
         of_languages=len(spoken),
         labels=dict(labels.most_common()),
         findings=tuple(found),
-        strange=tuple(_strange(rows, list(spoken), strange)),
+        strange=tuple(_strange(rows, strange)),
         looked_for=tuple(([evaluation.name] if evaluation else []) + [name for name, _ in benchmarks]),
     )
 
@@ -243,10 +243,9 @@ def _cut(rows: Collected) -> Iterator[Finding]:
         yield Finding("cut_answers", sentence, len(cut.rows), tuple(first))
 
 
-def _strange(rows: Collected, places: Sequence[int], strange: Sequence[Strange]) -> Iterator[Example]:
+def _strange(rows: Collected, strange: Sequence[Strange]) -> Iterator[Example]:
     for one in strange:
-        row = places[one.row]
-        yield Example(rows.where[row], one.why, _shown(rows, row))
+        yield Example(rows.where[one.row], one.why, _shown(rows, one.row))
 
 
 def _like(rows: Collected, found: dict[int, int], others: Collected) -> tuple[Example, ...]:

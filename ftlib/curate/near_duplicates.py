@@ -8,7 +8,8 @@ six words one other word is 0.83, and a near duplicate at 0.8 but not at 0.85. A
 duplicate at 0.85, only equal ones.
 
 Two halves. `signatures` reads texts, a block at a time, in any process; `groups` decides over all of them, in memory
-that grows by at most 1.2 KiB a row (128 B for the bands and 4 B for each pair of words, of 256 pairs at most).
+that grows by at most 1.2 KiB a row (128 B for the bands, 64 B for the sketch, and 4 B for each pair of words, of 256
+pairs at most). Candidates of which the sketch says that they are far apart are left out before the check: most are.
 Signatures are the same in every process: no hash of Python's stands in them.
 
 Broder, On the resemblance and containment of documents (1997); Indyk and Motwani, Approximate nearest neighbors (1998).
@@ -33,6 +34,8 @@ LOWEST = 0.75  # below it, the bands miss too many
 BANDS, ROWS_OF_BAND = 32, 4  # at 0.85 they miss 3 % of pairs, at 0.9 one in 2,000
 SEED = 1
 PAIRS = 256  # of words that are kept of a row: all of a text of 255 words; of a longer one a sample, by hash
+SKETCH = 64  # bytes of a row's sketch, of one minimum each
+DOUBT = 0.19  # three standard errors of a Jaccard index by a sketch
 BEFORE = 4  # rows before it in its bucket with which a row is compared, beside the first one
 AT_ONCE = 20_000  # pairs of rows that are compared at once: 100 MB
 # Scripts that put no space between words: each character is a word.
@@ -48,10 +51,11 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Signatures:
-    """What is kept of rows: `bands` is [rows, 32]; `pairs` are hashes of pairs of words, those of row i, sorted, at
-    `ends[i]:ends[i + 1]`."""
+    """What is kept of rows: `bands` is [rows, 32], `sketch` [rows, 64]; `pairs` are hashes of pairs of words, those of
+    row i, sorted, at `ends[i]:ends[i + 1]`."""
 
     bands: Hashes
+    sketch: npt.NDArray[np.uint8]
     pairs: Hashes
     ends: Places
 
@@ -64,8 +68,10 @@ class Signatures:
         starts = np.cumsum([0, *(len(part.pairs) for part in parts)])
         ends = [part.ends[1:] + start for part, start in zip(parts, starts, strict=False)]
         bands = [np.empty((0, BANDS), np.uint32), *(part.bands for part in parts)]
+        sketch = [np.empty((0, SKETCH), np.uint8), *(part.sketch for part in parts)]
         pairs = [np.empty(0, np.uint32), *(part.pairs for part in parts)]
-        return cls(np.concatenate(bands), np.concatenate(pairs), np.concatenate([np.zeros(1, np.int64), *ends]))
+        ends = [np.zeros(1, np.int64), *ends]
+        return cls(np.concatenate(bands), np.concatenate(sketch), np.concatenate(pairs), np.concatenate(ends))
 
 
 def words_of(text: str) -> list[str]:
@@ -83,8 +89,8 @@ def signatures(texts: Sequence[str]) -> Signatures:
     digests = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
         hashes, ends.astype(np.uint64), BANDS * ROWS_OF_BAND, SEED
     )
-    minima = np.array(digests.to_rows(), np.uint64).reshape(len(texts), BANDS, ROWS_OF_BAND)
-    return Signatures(_bands(minima), *_smallest(hashes, lengths + 1))
+    minima = np.array(digests.to_rows(), np.uint64).reshape(len(texts), BANDS * ROWS_OF_BAND)
+    return Signatures(_bands(minima), minima[:, :SKETCH].astype(np.uint8), *_smallest(hashes, lengths + 1))
 
 
 def groups(found: Signatures, near: float = NEAR) -> Places:
@@ -107,7 +113,7 @@ def near_rows(found: Signatures, others: Signatures, near: float = NEAR) -> Plac
     named = np.full(len(both), -1)
     for band in range(BANDS):
         for rows in _across(both.bands[:, band], split):
-            rows = rows[named[rows[:, 1]] < 0]
+            rows = _perhaps(both, rows[named[rows[:, 1]] < 0], least)
             near_ones = rows[jaccards(both, rows) >= least]
             named[near_ones[:, 1]] = near_ones[:, 0]
     return named[split:]
@@ -138,16 +144,16 @@ def _mixed(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def _bands(minima: npt.NDArray[np.uint64]) -> Hashes:
-    keys = np.zeros(minima.shape[:2], np.uint64)
+    keys = np.zeros((len(minima), BANDS), np.uint64)
     for place in range(ROWS_OF_BAND):
-        keys = _mixed(keys * MIX_AGAIN + minima[:, :, place])
+        keys = _mixed(keys * MIX_AGAIN + minima[:, place::ROWS_OF_BAND])
     return (keys >> HALF).astype(np.uint32)
 
 
 def _smallest(hashes: npt.NDArray[np.uint64], counts: Places) -> tuple[Hashes, Places]:
     """The `PAIRS` smallest different hashes of each row, sorted, and where each row's begin."""
     rows = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
-    keys = np.unique((rows << HALF) | (hashes >> HALF))
+    keys = _once((rows << HALF) | (hashes >> HALF))
     rows = (keys >> HALF).astype(np.int64)
     begins = np.searchsorted(rows, np.arange(len(counts)))
     kept = np.arange(len(keys)) - begins[rows] < PAIRS
@@ -165,15 +171,29 @@ def _identical(found: Signatures) -> Places:
 
 def _edges(found: Signatures, alone: Places, least: float) -> Places:
     """Pairs of rows [n, 2] that are near, the earlier one first, in the order of the later one."""
-    known = np.empty(0, np.int64)  # pairs as one number
+    rows = max(len(found), 1)
+    checked, near = np.empty(0, np.int64), np.empty(0, bool)  # pairs as one number, in order, and whether they are near
     for band in range(BANDS):
-        for pairs in _candidates(found.bands[alone, band]):
-            rows = alone[pairs]
-            keys = rows[:, 1] * len(found) + rows[:, 0]
-            new = ~np.isin(keys, known)
-            near = jaccards(found, rows[new]) >= least
-            known = np.union1d(known, keys[new][near])
-    return np.stack([known % max(len(found), 1), known // max(len(found), 1)], axis=1)
+        pairs = [_perhaps(found, alone[places], least) for places in _candidates(found.bands[alone, band])]
+        keys = _unlike(np.concatenate([pair[:, 1] * rows + pair[:, 0] for pair in pairs]), checked)
+        new = jaccards(found, np.stack([keys % rows, keys // rows], axis=1)) >= least
+        checked, near = np.concatenate([checked, keys]), np.concatenate([near, new])
+        order = np.argsort(checked, kind="stable")
+        checked, near = checked[order], near[order]
+    return np.stack([checked[near] % rows, checked[near] // rows], axis=1)
+
+
+def _unlike(keys: Places, known: Places) -> Places:
+    """Each of the keys once, in order, without those that are known. `known` is in order."""
+    keys = _once(keys)
+    at = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
+    return keys[known[at] != keys] if len(known) else keys
+
+
+def _once(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Each once, in order; np.unique takes ten times as long."""
+    keys = np.sort(keys)
+    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
 
 
 def _bucketed(keys: Hashes) -> tuple[Places, Places]:
@@ -181,7 +201,7 @@ def _bucketed(keys: Hashes) -> tuple[Places, Places]:
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(keys) else np.empty(0, int)
-    return order, np.repeat(begins, np.diff([*begins, len(keys)]))
+    return order, np.repeat(begins, np.diff(begins, append=len(keys)))
 
 
 def _across(keys: Hashes, split: int) -> Iterator[Places]:
@@ -206,6 +226,13 @@ def _candidates(keys: Hashes) -> Iterator[Places]:
         yield from np.array_split(pairs, max(1, -(-len(pairs) // 1_000_000)))
 
 
+def _perhaps(found: Signatures, rows: Places, least: float) -> Places:
+    """The pairs of rows that are near for all that their sketches say."""
+    parts = np.array_split(rows, max(1, len(rows) // AT_ONCE))
+    alike = [(found.sketch[part[:, 0]] == found.sketch[part[:, 1]]).sum(axis=1) for part in parts]
+    return rows[np.concatenate(alike) >= (least - DOUBT) * SKETCH]
+
+
 def jaccards(found: Signatures, rows: Places) -> npt.NDArray[np.float64]:
     """The Jaccard indices of pairs of rows [n, 2], by their pairs of words."""
     parts = [_jaccards(found, rows[at : at + AT_ONCE]) for at in range(0, len(rows), AT_ONCE)]
@@ -228,7 +255,8 @@ def _keyed(found: Signatures, rows: Places, sizes: Places) -> npt.NDArray[np.uin
     """The pairs of words of rows, each with the place of its row in the upper half."""
     place = np.repeat(np.arange(len(rows), dtype=np.uint64), sizes)
     within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return (place << HALF) | found.pairs[np.repeat(found.ends[rows], sizes) + within]
+    keys: npt.NDArray[np.uint64] = (place << HALF) | found.pairs[np.repeat(found.ends[rows], sizes) + within]
+    return keys
 
 
 def _led(edges: Places, found: Signatures, least: float) -> Places:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ftlib.curate.repetition import repetition
 
@@ -50,13 +51,16 @@ def strangest(texts: Sequence[str], languages: Sequence[str] = (), most: int = 1
     return sorted((one for one in found if one.why), key=lambda strange: -strange.deviations)[:most]
 
 
-def _deviations(texts: Sequence[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _deviations(texts: Sequence[str]) -> npt.NDArray[np.float64]:
     """Robust z-scores [texts, measures]: distances to the middle one by the middle distance."""
     rarity = _rarity(texts)
     values = np.array([_measured(text, rarity) for text in texts])
     distances = values - np.quantile(values, 0.5, axis=0)
     least = np.array([least for least, _, _ in MEASURES.values()])
-    return distances / np.maximum(1.4826 * np.quantile(np.abs(distances), 0.5, axis=0), least)
+    deviations: npt.NDArray[np.float64] = distances / np.maximum(
+        1.4826 * np.quantile(np.abs(distances), 0.5, axis=0), least
+    )
+    return deviations
 
 
 def _rarity(texts: Sequence[str]) -> dict[str, float]:

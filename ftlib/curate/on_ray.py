@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 import ray.data
+from ray.exceptions import RayError
 
 from ftlib.cluster.session import start_ray
 from ftlib.errors import FtlibError
@@ -39,11 +40,20 @@ class OnRay:
             compute=ray.data.TaskPoolStrategy(size=self._count),
             num_cpus=1,
         )
-        for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
-            result = pickle.loads(batch["result"][0])
+        for number, result in _results(done):
             if isinstance(result, FtlibError):
                 raise result
-            yield int(batch["id"][0]), result
+            yield number, result
+
+
+def _results(done: ray.data.Dataset) -> Iterator[tuple[int, Any]]:
+    """The results as they come. Raises FtlibError for what Ray could not do, also when it was done again."""
+    try:
+        for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
+            yield int(batch["id"][0]), pickle.loads(batch["result"][0])
+    except RayError as error:
+        why = str(error).strip().splitlines()[-1]
+        raise FtlibError(f"Ray has ended the build: {why}. What is done stays: build again.") from error
 
 
 def _on_block(batch: dict[str, Any], work: Callable[[Any], Any], given: list[Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def start(
     so.
     """
     from ftlib.cluster.session import check_resources
+    from ftlib.registry.data_named import lineage
     from ftlib.run import signature
     from ftlib.run.directory import Run
     from ftlib.run.places import local_storage
@@ -48,7 +49,8 @@ def start(
     hosts = first_host(experiment)  # it imports its libraries while the data is prepared
     try:
         data = prepared(experiment, listener)
-        resolved = _resolved(experiment, data) | ({"parcel": parcel} if parcel else {})
+        versions = parcel["data_versions"] if parcel else lineage(experiment)
+        resolved = _resolved(experiment, data, versions) | ({"parcel": parcel} if parcel else {})
         run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
         signature.sign(run)
     except BaseException:
@@ -138,10 +140,9 @@ def _import_libraries() -> None:
             import_module(name)
 
 
-def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
+def _resolved(experiment: Experiment, data: Prepared, data_versions: dict[str, dict[str, str]]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from ftlib.registry.data_named import lineage
     from ftlib.run.context import versions
     from ftlib.sweeps.eval_part import eval_part
 
@@ -149,7 +150,7 @@ def _resolved(experiment: Experiment, data: Prepared) -> dict[str, Any]:
         "experiment": experiment.to_dict(),
         "objective": experiment.objective,
         "base": _base(experiment),
-        "data": {"hash": data.hash, **asdict(data.report), "versions": lineage(experiment)},
+        "data": {"hash": data.hash, **asdict(data.report), "versions": data_versions},
         "eval_part": asdict(eval_part(experiment, data)),
         "seed": experiment.train.seed,
         "versions": versions(),

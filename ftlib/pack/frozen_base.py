@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
@@ -36,6 +35,7 @@ from ftlib.models.strategies import use_tf32
 from ftlib.pack.base_dropout import attention_dropout, draw_for_each
 from ftlib.pack.encoder_attention import BOTH_WAYS, attending
 from ftlib.pack.heads import ClassifierHead, Drawn, first_position, names_of, show_first_places
+from ftlib.pack.references import References
 from ftlib.pack.span_attention import ATTENTION, Kept, laid_out
 from ftlib.pack.token_layout import Block, Layout
 from ftlib.run.layout import TOKENIZER
@@ -96,7 +96,8 @@ class FrozenBase:
         self.drops = draw_for_each(self.model, self.bank)
         self._expand_at_first_adapted()
         self.start = read_start(Path(adapter.start)) if adapter.start else None
-        self._references: dict[tuple[str, str], Tensor] = {}
+        depends = {"reference": reference_of(experiment, self.model), "data": data.hash}
+        self.references = References(depends, self._sums, experiment.train.per_device_eval_batch_size)
         self._check()
 
     def _targets(self, adapters: Sequence[Lora]) -> list[str]:
@@ -191,31 +192,6 @@ class FrozenBase:
         return folder
 
     # --- what is computed once --------------------------------------------------------------------------------
-
-    def reference(
-        self, split: str, kind: str, tokens_of: Callable[[Sequence[int]], list[Tokens]], rows: range, width: int
-    ) -> Tensor:
-        """[rows, width]: the base's own log-probability of each of a row's `width` sequences, from the cache.
-
-        `tokens_of` gives some rows' sequences, all first ones before all second ones.
-        """
-        if (split, kind) not in self._references:
-            parts = {
-                "reference": reference_of(self.experiment, self.model),
-                "data": self.data.hash,
-                "split": split,
-                "kind": kind,
-            }
-
-            def build(folder: Path) -> None:
-                size = self.experiment.train.per_device_eval_batch_size
-                some = [rows[start : start + size] for start in range(0, len(rows), size)]
-                sums = [self._sums(tokens_of(part)).view(width, -1).t() for part in some]
-                save_file({"log_probs": torch.cat(sums).contiguous().cpu()}, folder / "reference.safetensors")
-
-            stored = load_file(cached(parts, build) / "reference.safetensors")
-            self._references[split, kind] = stored["log_probs"]
-        return self._references[split, kind]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _sums(self, tokens: Sequence[Tokens]) -> Tensor:

@@ -72,6 +72,7 @@ class Member:
         self.adapter, self.train = adapter, experiment.train
         self.objective = objective(experiment, base.data, base)
         self.order = Order(len(base.data.train), experiment.train, self.objective.shuffles)
+        self.objective.meets = self.order.met()
         self.layers = base.layers.of(adapter)
         if foreign := set(self.layers) - set(base.bank.targets):
             raise TrialError(f"adapter.target_modules: the pack has no room for an adapter on {min(foreign)}.")

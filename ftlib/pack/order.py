@@ -31,6 +31,12 @@ class Order:
         last = min(first + self.accumulated, self.batches_an_epoch)
         return [list(order[number * self.size : (number + 1) * self.size]) for number in range(first, last)]
 
+    def met(self) -> list[int]:
+        """The rows that a step has, in the order of the data."""
+        if self.steps >= self.steps_an_epoch:
+            return list(range(self.rows))
+        return sorted({row for step in range(self.steps) for batch in self.batches(step) for row in batch})
+
     def epoch(self, step: int) -> float:
         """How many times the data was seen after `step` steps."""
         epochs, within = divmod(step, self.steps_an_epoch)

@@ -47,7 +47,8 @@ def run(name: str, job: str, secrets: bool) -> int:
     tree = json.loads(Path("experiment.json").read_text(encoding="utf-8"))
     tree["storage"] = storage_of(tree["storage"])
     experiment = Experiment.parse(tree).anchored()
-    parcel = {"root": os.getcwd(), "inputs": _parcel()["inputs"]}
+    told = _parcel()
+    parcel = {"root": os.getcwd(), "inputs": told["inputs"], "data_versions": told["data_versions"]}
     text = Path(EXPERIMENT).read_text(encoding="utf-8")
     status = tell(start(experiment, text, TerminalListener(), run_name=name, parcel=parcel))
     del vault

@@ -22,6 +22,7 @@ from typing import Any
 import ftlib
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError
+from ftlib.registry.data_named import lineage
 from ftlib.run.context import versions
 from ftlib.run.layout import EXPERIMENT
 
@@ -62,6 +63,7 @@ def make_parcel(experiment: Experiment, text: str) -> Parcel:
     sent = experiment.with_paths(lambda key, value: _take(parcel, key, value))
     _add_code(parcel)
     told = {"versions": versions(), "python": platform.python_version(), "inputs": parcel.inputs}
+    told["data_versions"] = lineage(experiment)  # the registry of this machine stays here
     parcel.texts |= {
         EXPERIMENT: text,
         "experiment.json": json.dumps(sent.to_dict(), indent=2),

@@ -48,10 +48,7 @@ def data_report(run: Run) -> Section | None:
         facts.append(("Tokens of a row", ", ".join(f"{name} {value}" for name, value in lengths.items())))
     if data.get("hash"):
         facts.append(("Hash", str(data["hash"])))
-    versions = data.get("versions")
-    for key, told in versions.items() if isinstance(versions, dict) else ():
-        if isinstance(told, dict):
-            facts.append((str(key), f"{told.get('version')}, hash {told.get('hash')}"))
+    facts += [(key, f"{told['version']}, hash {told['hash']}") for key, told in run.data_versions.items()]
     notes = [str(note) for key in ("odd", "skipped_rows") for note in data.get(key) or []]
     return Section("data", "Data", facts=facts, tables=_labels(data.get("label_counts")), notes=notes)
 

@@ -242,6 +242,13 @@ class Run:
         return resolved
 
     @property
+    def data_versions(self) -> dict[str, dict[str, str]]:
+        """The versions of data in the registry that the run is of, with their hashes, by the keys that name them."""
+        data = self.resolved.get("data")
+        found = data.get("versions") if isinstance(data, dict) else None
+        return found if isinstance(found, dict) and manifest.are_versions(found) else {}
+
+    @property
     def experiment(self) -> dict[str, Any]:
         """The experiment, with all defaults."""
         told = self.resolved.get("experiment")

@@ -85,7 +85,7 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(number, int | float | None) for number in value.values())
 
 
-def _are_versions(value: Any) -> bool:
+def are_versions(value: Any) -> bool:
     """Of keys of an experiment, the version of data and its hash."""
     return isinstance(value, dict) and all(
         isinstance(told, dict) and all(isinstance(told.get(key), str) for key in ("version", "hash"))
@@ -113,7 +113,7 @@ KEYS: dict[str, Check] = {
     "promoted": _is_time,
     **dict.fromkeys(("run", "trial", "name", "data_hash", "chat_template", "signature", "files", "parent"), _is(str)),
     **dict.fromkeys(("version", "step", "tokens"), _is(int)),
-    "data_versions": _are_versions,
+    "data_versions": are_versions,
     "merged": _is(bool),
     "evaluation": _is(dict),
 }

@@ -60,7 +60,7 @@ def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
         baseline=tuned,
         key=key_of(run),
         data_content=content_of_data(run, data.path),
-        data_versions=(run.resolved.get("data") or {}).get("versions") or {},
+        data_versions=run.data_versions,
         trusted=signature.was_trusted(run),
     )
     if sweep is None:

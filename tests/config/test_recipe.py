@@ -66,6 +66,8 @@ def test_the_whole_is_read() -> None:
         ("steps.0", {"split": {"test_size": 0.1}}, "'steps.0.split.test_size'. Known here: eval, group, same"),
         ("steps.0", {"balance": {"at_most": "x4"}}, "'x4' is neither a number of rows nor a multiple"),
         ("steps.0", {"filter": {"where": {"stars": {"at_lest": 2}}}}, "Did you mean 'steps.filter.where.at_least'?"),
+        ("steps.0", {"filter": {"language": ["english"]}}, "language: 'english' is no code of ISO 639-1"),
+        ("steps.0", {"filter": {"where": {"a": {"matches": "("}}}}, "a: matches is no regular expression: missing )"),
         ("stesp", [], "there is no key 'stesp'. Did you mean 'steps'?"),
         ("from", [{"csvv": "x"}], "there is no key 'from.0.csvv'. Did you mean 'csv'?"),
         ("from", ["wiki/"], "the ending of 'wiki/' names no kind of source"),

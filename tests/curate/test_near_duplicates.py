@@ -90,10 +90,15 @@ def test_the_index_of_long_texts_is_estimated_well() -> None:
     assert list(groups(found)) == [row - row % 2 for row in range(120)]
 
 
+def test_a_long_text_and_its_half_are_half_alike() -> None:
+    texts = [" ".join(f"w{seed}x{word}" for word in range(size)) for seed in range(20) for size in (1_000, 2_000)]
+    assert jaccards(signatures(texts), np.arange(40).reshape(20, 2)).mean() == pytest.approx(0.5, abs=0.03)
+
+
 def test_blocks_joined_are_one() -> None:
     texts = [" ".join(text_of(12, seed)) for seed in range(9)] + ["", "?!"]
     whole, parts = signatures(texts), Signatures.joined([signatures(texts[:4]), signatures([]), signatures(texts[4:])])
-    for name in ("bands", "pairs", "ends"):
+    for name in ("bands", "sketch", "pairs", "ends"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name))
     assert len(groups(Signatures.joined([]))) == 0
 

@@ -61,3 +61,11 @@ def test_batches_are_those_of_the_trainer(
     assert order.steps == trainer.state.global_step
     assert [rows for step in range(order.steps) for rows in order.batches(step)] == model.seen
     assert math.isclose(order.epoch(order.steps), trainer.state.epoch, rel_tol=1e-6)
+
+
+def test_rows_that_are_met_are_those_of_the_steps() -> None:
+    few = TrainSection(per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=3, seed=5)
+    order = Order(40, few)
+    assert order.met() == sorted(row for step in range(3) for batch in order.batches(step) for row in batch)
+    assert len(order.met()) == 12
+    assert Order(10, few).met() == list(range(10))

@@ -106,7 +106,7 @@ def test_an_experiment_names_data(tree: dict[str, Any], tmp_path: Path) -> None:
     }  # fmt: skip
     data = prepared(experiment, SILENT)
     assert (data.report.train_rows, data.report.eval_rows, data.report.odd) == (2, 1, ())
-    assert _resolved(experiment, data)["data"]["versions"] == told
+    assert _resolved(experiment, data, told)["data"]["versions"] == told
     assert load(str(file), ["data.eval_split=0.5"]).data.eval is None
     assert load(str(file), ["data.eval=data:tickets/test"]).data.eval == str(folder / "test.jsonl")
     for override, said in {

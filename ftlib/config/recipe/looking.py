@@ -30,7 +30,7 @@ class RedactStep(Section):
 
     kinds: list[PersonalData] = Field(min_length=1)
     """What is replaced."""
-    regions: list[Annotated[str, Field(pattern="^[A-Za-z]{2}$")]] = Field(default_factory=list)
+    regions: list[str] = Field(default_factory=list)
     """Countries (ISO 3166: DE) whose phone numbers and ids are found as one writes them there. An empty list takes ten
     large ones."""
     drop: bool = False

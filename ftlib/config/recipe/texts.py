@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -10,6 +11,7 @@ from ftlib.config.data import Label, by_label, printed
 from ftlib.config.recipe.teacher import JudgeSection, TeacherSection
 from ftlib.config.section import Section
 
+LANGUAGE = re.compile(r"[a-z]{2,3}|unknown")
 Fields = list[str] | None
 
 
@@ -77,10 +79,20 @@ class Where(Section):
     """The largest number."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> Where:
+    def _can_be(self) -> Where:
+        if self.matches is not None and (why := _no_expression(self.matches)) is not None:
+            raise ValueError(f"matches is no regular expression: {why}")
         if not self.model_fields_set:
             raise ValueError(f"say one of {', '.join(Where.model_fields)}")
         return self
+
+
+def _no_expression(pattern: str) -> str | None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return str(error)
+    return None
 
 
 def _equals(value: Any) -> Any:
@@ -115,6 +127,13 @@ class FilterStep(Section):
     @property
     def teachers(self) -> list[TeacherSection]:
         return [self.quality.judge] if self.quality else []
+
+    @model_validator(mode="after")
+    def _codes(self) -> FilterStep:
+        for code in self.language or ():
+            if not LANGUAGE.fullmatch(code):
+                raise ValueError(f"language: '{code}' is no code of ISO 639-1: write en, de, fr and so on")
+        return self
 
 
 class LabelsStep(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ftlib.config.recipe.texts import ChunkStep
@@ -13,6 +14,7 @@ from ftlib.curate.documents.rows import BLOCKS, document_of
 from ftlib.curate.rows import FROM, Row, child, fields_of
 from ftlib.curate.step import Context, Result, RowStep
 
+OF_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "*.gguf")
 BYTES = 4  # that count as a token where no tokenizer does
 
 
@@ -60,4 +62,12 @@ def counter(tokenizer: str | None) -> Callable[[str], int]:
     return lambda text: len(loaded(text, add_special_tokens=False)["input_ids"])
 
 
-STEP = RowStep(work, costly=True)
+def _files(settings: ChunkStep) -> list[str]:
+    """What decides how a local tokenizer counts."""
+    if settings.tokenizer is None:
+        return []
+    folder = Path(settings.tokenizer).expanduser()
+    return sorted(str(file) for name in OF_TOKENIZER for file in folder.glob(name))
+
+
+STEP = RowStep(work, files=_files, costly=True)

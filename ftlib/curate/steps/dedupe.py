@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+MATRICES = ("bands", "sketch")  # of signatures, with a row for each row
+
+
 def sign(rows: Sequence[Row], settings: DedupeStep, context: Context) -> pa.Table:
     """Of each row the hash of its texts, their length, and where it comes from."""
     import pyarrow as pa
@@ -29,9 +32,7 @@ def sign(rows: Sequence[Row], settings: DedupeStep, context: Context) -> pa.Tabl
         FROM: pa.array([row[FROM] for row in rows], pa.string()),
     }
     if settings.near is not None:
-        found = signatures(texts)
-        columns["bands"] = pa.FixedSizeListArray.from_arrays(found.bands.ravel(), found.bands.shape[1])
-        columns["pairs"] = pa.LargeListArray.from_arrays(found.ends, found.pairs)
+        columns |= _near_columns(signatures(texts))
     return pa.table(columns)
 
 
@@ -49,13 +50,23 @@ def decide(signs: Sequence[pa.Table], settings: DedupeStep, context: Context) ->
     return dropping(signs, goes, ["exact" if exact[row] else "near" for row in goes], details)
 
 
+def _near_columns(found: Signatures) -> dict[str, Any]:
+    """Signatures as columns: a list of one length for each row of a matrix, and the pairs of each row."""
+    import pyarrow as pa
+
+    matrices = {name: getattr(found, name) for name in MATRICES}
+    columns = {name: pa.FixedSizeListArray.from_arrays(one.ravel(), one.shape[1]) for name, one in matrices.items()}
+    return {**columns, "pairs": pa.LargeListArray.from_arrays(found.ends, found.pairs)}
+
+
 def joined(signs: Sequence[pa.Table]) -> Signatures:
     """The signatures of all blocks."""
     parts = []
-    for table in signs:
-        bands, pairs = (table[name].combine_chunks() for name in ("bands", "pairs"))
-        flat = bands.values.to_numpy().reshape(len(bands), -1)
-        parts.append(Signatures(flat, pairs.values.to_numpy(), pairs.offsets.to_numpy()))
+    for table in filter(len, signs):  # a block without rows has nothing to say
+        found = {name: table[name].combine_chunks() for name in (*MATRICES, "pairs")}
+        matrices = {name: found[name].values.to_numpy().reshape(len(table), -1) for name in MATRICES}
+        pairs = found["pairs"]
+        parts.append(Signatures(**matrices, pairs=pairs.values.to_numpy(), ends=pairs.offsets.to_numpy()))
     return Signatures.joined(parts)
 
 

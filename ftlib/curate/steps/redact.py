@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from ftlib.config.recipe.looking import RedactStep
 from ftlib.curate.personal_data import find, redact
-from ftlib.curate.phones import REGIONS
+from ftlib.curate.phones import check_regions
 from ftlib.curate.rows import Row, texts_of, with_texts
 from ftlib.curate.step import Context, Result, RowStep
 
 
 def work(rows: Sequence[Row], settings: RedactStep, context: Context) -> Result:
     """Replaces what is found, or drops the row. The notes say what was found, and never the thing itself."""
-    regions = tuple(region.upper() for region in settings.regions) or REGIONS
+    regions = check_regions(settings.regions)
     result = Result()
     for row in rows:
         texts = texts_of(row, settings.fields)

@@ -88,6 +88,11 @@ class Objective:
     def __init__(self, experiment: Any, data: Any) -> None:
         self.experiment, self.method, self.data = experiment, experiment.method, data
         self.table: Table | None = None  # the latest evaluation's
+        self.meets: Sequence[int] = ()  # the training rows that the trial is going to meet, where that is known
+
+    def soon(self, split: Split) -> Sequence[int]:
+        """The rows that will be asked for: what is computed once of a row is computed of all of these together."""
+        return self.meets if split == "train" else range(len(self.data.eval))
 
     def row(self, split: Split, number: int) -> Row:
         found: Row = (self.data.train if split == "train" else self.data.eval)[number]

@@ -131,9 +131,9 @@ class DPO(Objective):
 
     adapter_dropout = False
 
-    def __init__(self, experiment: Any, data: Any, reference: Callable[[Split], Tensor]) -> None:
+    def __init__(self, experiment: Any, data: Any, references: Any) -> None:
         super().__init__(experiment, data)
-        self.reference = reference  # of a split: [rows, 2], log p_ref of the chosen and of the rejected answer
+        self.references = references  # what the base says: log p_ref of the chosen and of the rejected answer
 
     def tokens(self, split: Split, rows: Sequence[int]) -> list[Tokens]:
         found = [self.row(split, number) for number in rows]
@@ -144,7 +144,8 @@ class DPO(Objective):
     def columns(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
         """What a batch's pairs say, each [pairs]."""
         chosen, rejected = scored.sums().chunk(2)
-        reference = sent(self.reference(split)[list(rows)], chosen.device)
+        known = self.references.of(split, "pairs", lambda some: self.tokens(split, some), rows, self.soon(split))
+        reference = sent(known, chosen.device)
         chosen_tokens, rejected_tokens = scored.counts.chunk(2)
         return {
             "chosen": chosen,
@@ -194,11 +195,5 @@ def rewards(chosen: Tensor, rejected: Tensor) -> dict[str, float]:
 
 
 def make(experiment: Any, data: Any, base: Any) -> DPO:
-    """The objective of a DPO trial; the reference is computed when it is first asked for."""
-    plain = DPO(experiment, data, lambda split: torch.empty(0))
-
-    def reference(split: Split) -> Tensor:
-        rows = range(len(data.train if split == "train" else data.eval))
-        return base.reference(split, "pairs", lambda some: plain.tokens(split, some), rows, 2)
-
-    return DPO(experiment, data, reference)
+    """The objective of a DPO trial."""
+    return DPO(experiment, data, base.references)

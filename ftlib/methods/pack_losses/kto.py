@@ -6,7 +6,7 @@ the data, in groups of the training batch's size. Nothing is learned from those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,9 @@ class KTO(Objective):
     adapter_dropout = False
     shuffles = False  # TRL's order: the mismatches are those of the data's
 
-    def __init__(self, experiment: Any, data: Any, reference: Callable[[Split], Tensor]) -> None:
+    def __init__(self, experiment: Any, data: Any, references: Any) -> None:
         super().__init__(experiment, data)
-        self.reference = reference  # of a split: [rows, 2], log p_ref of a row's answer and of the mismatched one
+        self.references = references  # what the base says: log p_ref of a row's answer, and of the mismatched one
         self.group = experiment.train.per_device_train_batch_size
         self.mismatches = self.method.loss_type == "kto"
 
@@ -52,7 +52,10 @@ class KTO(Objective):
     def columns(self, scored: Scored, split: Split, rows: Sequence[int]) -> Table:
         """What a batch's rows say, each [rows]: log-ratios to the reference of their own answers and of the mismatched
         ones, and whether they are good."""
-        sums, reference = scored.sums(), sent(self.reference(split)[list(rows)], scored.owners.device)
+        group = self.group if split == "train" else "all"  # in training the mismatches depend on the batch size
+        kind = f"judged-{group}-{self.mismatches}"
+        known = self.references.of(split, kind, lambda some: self.tokens(split, some), rows, self.soon(split))
+        sums, reference = scored.sums(), sent(known, scored.owners.device)
         good = sent(torch.tensor([self.row(split, number)["label"] for number in rows]), sums.device)
         count = len(rows)
         found = {"good": good, "policy": sums[:count], "reference": reference[:, 0]}
@@ -105,13 +108,5 @@ def _area(good: Tensor, bad: Tensor) -> float:
 
 
 def make(experiment: Any, data: Any, base: Any) -> KTO:
-    """The objective of a KTO trial. In training the mismatches, and so the reference, depend on the batch size."""
-    plain = KTO(experiment, data, lambda split: torch.empty(0))
-
-    def reference(split: Split) -> Tensor:
-        rows = range(len(data.train if split == "train" else data.eval))
-        group = plain.group if split == "train" else "all"
-        kind, width = f"judged-{group}-{plain.mismatches}", 2 if plain.mismatches else 1
-        return base.reference(split, kind, lambda some: plain.tokens(split, some), rows, width)
-
-    return KTO(experiment, data, reference)
+    """The objective of a KTO trial."""
+    return KTO(experiment, data, base.references)

@@ -118,6 +118,8 @@ class MlflowTracker:
         kept = self.handed.of(self.name, key)
         if "id" not in kept:
             tags = {"mlflow.runName": name, "mlflow.source.name": "ftlib", "ftlib.run": self.run.name, **tags}
+            data = self.run.data_versions.items()
+            tags |= {f"ftlib.{key}": f"{told['version']} {told['hash']}" for key, told in data}
             kept["id"] = self.client.create_run(self.experiment_id, tags=tags).info.run_id
             self.handed.save()
             self._describe(kept["id"], trial)

@@ -76,7 +76,7 @@ def _artifact(results: Results, kind: str, **metadata: Any) -> Any:
 def _data(results: Results) -> Any:
     """The data by its hash and its counts: the rows stay where they are."""
     told = results.run.resolved.get("data") or {}
-    artifact = _artifact(results, "dataset", hash=told.get("hash"), versions=told.get("versions") or {})
+    artifact = _artifact(results, "dataset", hash=told.get("hash"), versions=results.run.data_versions)
     with artifact.new_file("data.json") as file:
         json.dump(told, file, default=str)
     return artifact

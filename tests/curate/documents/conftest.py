@@ -15,9 +15,10 @@ PARTED = "The ware&shy;house of the depart&shy;ment is well-known for its tem&sh
 PAGE = f"""<!doctype html><html lang="en"><style>
 body {{ font: 10pt serif }} .two {{ columns: 2; column-gap: 24pt; text-align: justify; hyphens: manual }}
 h1 {{ column-span: all; font-size: 20pt }} h2 {{ font-size: 14pt }} pre {{ font: 9pt monospace }}
-table {{ border-collapse: collapse }} td, th {{ border: 1px solid; padding: 3pt }}
+table {{ border-collapse: collapse }} table, pre {{ break-inside: avoid }}
+td, th {{ border: 1px solid; padding: 3pt }}
 </style><body><div class="two"><h1>Handbook of the depot</h1>
-<h2>The day</h2><p>{" ".join([SENTENCE] * 30)}</p><p style="width: 29mm">{PARTED}</p>
+<h2>The day</h2><p>{" ".join([SENTENCE] * 30)}</p><p style="width: 37mm">{PARTED}</p>
 <h2>The office</h2><p>The office of a difficult flight offers fine coffee.</p>
 <p>The warehouse of the department keeps its temperature.</p>
 <table><tr><th>Parcel</th><th>Price</th></tr><tr><td>Small, up to one

@@ -16,6 +16,7 @@ from ftlib.curate.step import Result, WholeStep
 from ftlib.curate.steps import step_of
 from ftlib.curate.steps.clean import repaired, spaced
 from ftlib.errors import InputError
+from tests.conftest import ROOT
 from tests.curate.conftest import CONTEXT, as_rows, write_lines
 
 
@@ -198,6 +199,12 @@ def test_a_split_is_stratified_and_keeps_what_belongs_together() -> None:
         assert all(len(found) == 1 for found in where.values()), field
 
 
+def test_rows_without_a_group_are_not_one() -> None:
+    rows = as_rows({"text": "x", "document": "d"}, *({"text": f"row {number}"} for number in range(20)))
+    sides = Counter(row[SPLIT] for row in applied("split", rows, SplitStep(test=0.2, group="document")).kept)
+    assert sides == {"train": 17, "test": 4}
+
+
 def test_rows_keep_their_side_when_the_data_grows() -> None:
     rows = as_rows(*({"text": f"row {n}"} for n in range(550)))
     few = {text_of(row): row[SPLIT] for row in applied("split", rows[:500], SplitStep(test=0.2)).kept}
@@ -205,6 +212,28 @@ def test_rows_keep_their_side_when_the_data_grows() -> None:
     was = [text for text, side in few.items() if side == "test"]
     assert len(was) == 100
     assert sum(more[text] == "test" for text in was) >= 90
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("clean", CleanStep(boilerplate=True)),
+        ("labels", LabelsStep(case="fold")),
+        ("dedupe", DedupeStep(near=0.9)),
+        ("balance", BalanceStep(at_most=9)),
+        ("split", SplitStep(test=0.2, stratify="label", group="text")),
+        ("decontaminate", DecontaminateStep(against=[str(ROOT / "experiments" / "data" / "instructions.jsonl")])),
+    ],
+)
+def test_a_block_may_have_no_rows_left(name: str, settings: Any) -> None:
+    rows = as_rows(*({"text": f"my text {number}", "label": "ab"[number % 2]} for number in range(12)))
+    step = step_of(name, settings)
+    if isinstance(step, WholeStep):
+        signs = [step.sign(block, settings, CONTEXT) for block in (rows, [], rows)]
+        told = step.decide(signs, settings, CONTEXT)
+        assert step.apply([], told[1], settings, CONTEXT) == Result()
+    else:
+        assert step.work([], settings, CONTEXT) == Result()
 
 
 def test_too_few_rows_for_a_side_are_said() -> None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 from ftlib.curate.documents.blocks import Block, Kind
 from ftlib.curate.documents.pdf.lines import Line
-from ftlib.curate.documents.pdf.styles import CODE, WIDER, Styles
+from ftlib.curate.documents.pdf.styles import CODE, LONGEST, WIDER, Styles
 
 INDENT = 0.8  # of the font's size: a line that begins this much further right is indented
 NOTE = 0.92  # of the text's size: a note's size is at most this
 BULLETS = "•◦▪▫‣⁃∙●○■□–—∗➢✓"
 ITEM = re.compile(rf"(?P<bullet>[{BULLETS}*-])\s+\S|(?P<number>\(?(?:\d{{1,3}}|[a-z]|[ivx]{{1,4}})[.)])\s+\S")
+CAPTION = re.compile(r"(figure|fig\.|table|listing|abbildung|tabelle|tableau)\s+[\dA-Z.]+[.:]", re.I)
 ENDED = re.compile(r"[.!?:;。！？][\"'”’)\]]*$")
 
 
@@ -30,7 +31,8 @@ class Open:
     page: int
     last: int
     level: int = 0
-    right: float = 0.0  # the right edge of its column
+    left: float = 0.0  # its column's edges
+    right: float = 0.0
 
 
 @dataclass
@@ -58,13 +60,13 @@ class Builder:
         for place, line in enumerate(lines):
             after = lines[place + 1] if place + 1 < len(lines) else None
             block = self._block(page, before, line, after, left)
-            block.right = right
+            block.left, block.right = left, right
             last = self.blocks[-1] if self.blocks else None
             if last is not None and (
                 self._over(last, block, left) if before is None else self._goes_on(last, block, before)
             ):
                 last.lines.append(line)
-                last.last, last.right = page, right
+                last.last, last.left, last.right = page, left, right
             else:
                 self.blocks.append(block)
             before = line
@@ -89,7 +91,8 @@ class Builder:
         if line.mono <= CODE:
             return line.mono > 0.5 and before is not None and after is not None and min(before.mono, after.mono) > CODE
         room = self.styles.leading(line.size) * WIDER
-        if before is not None and before.mono <= CODE and before.y - line.y <= room and abs(before.x0 - line.x0) < 1:
+        prose = before is not None and before.mono <= CODE and not before.text.endswith(":")
+        if before is not None and prose and before.y - line.y <= room and abs(before.x0 - line.x0) < 1:
             return False
         if after is None or after.mono > CODE:
             return after is not None or line.x0 - left > INDENT * line.size
@@ -109,8 +112,10 @@ class Builder:
             return gap <= (WIDER if outdented else 3.2) * usual
         if block.kind == last.kind == "list":
             return gap <= 2.5 * usual
-        if block.kind != "paragraph":
+        if block.kind != "paragraph" or CAPTION.match(line.text):
             return False
+        if 0 < gap < 3 * usual and _is_cut(before, line):
+            return last.kind == "paragraph"
         if last.kind == "list":
             return close and self._hangs(last, line)
         return last.kind == "paragraph" and close and not self._is_indented(last, before, line)
@@ -126,7 +131,11 @@ class Builder:
             return not (full and len(last.lines) == 1)  # the second line of an entry that hangs
         if step < -INDENT * line.size:
             return len(last.lines) > 1
-        return ENDED.search(before.text) is not None and before.x1 < last.right - 0.25 * (last.right - before.x0)
+        first = len(last.lines) == 1 and before.x0 - last.left > INDENT * line.size
+        if first and ENDED.search(before.text) and before.x1 < last.right - line.size:
+            return True
+        right = max(line.x1 for line in last.lines[-3:]) if len(last.lines) > 2 else last.right
+        return ENDED.search(before.text) is not None and before.x1 < right - 0.25 * (right - before.x0)
 
     def _over(self, last: Open, block: Open, left: float) -> bool:
         """Whether the first line of a column continues what the column before it left open."""
@@ -134,7 +143,7 @@ class Builder:
         same = abs(line.size - before.size) <= 0.08 * line.size
         if block.kind in ("code", "list"):
             return last.kind == block.kind and same
-        if block.kind != "paragraph" or last.kind not in ("paragraph", "list") or not same:
+        if block.kind != "paragraph" or last.kind not in ("paragraph", "list") or not same or CAPTION.match(line.text):
             return False
         below = len(last.lines) > 1 and abs(line.x0 - before.x0) < 1
         indented = last.kind == "paragraph" and not below and line.x0 - left > INDENT * line.size
@@ -156,8 +165,9 @@ class Builder:
     def _made(self, block: Open) -> Iterator[Block]:
         texts = {"code": self._code, "list": self._list, "table": _table}
         text = texts.get(block.kind, self._paragraph)(block.lines)
+        kind: Kind = "paragraph" if block.kind == "heading" and len(text) > LONGEST else block.kind
         if text:
-            yield Block(block.kind, text, block.page, block.last, block.level)
+            yield Block(kind, text, block.page, block.last, block.level if kind == "heading" else 0)
 
     def _paragraph(self, lines: list[Line]) -> str:
         return self.styles.vocabulary.join(line.text for line in lines)
@@ -186,6 +196,12 @@ class Builder:
                 made.append("")
             made.append(" " * round((line.x0 - left) / width) + _spaced(line, width))
         return "\n".join(made)
+
+
+def _is_cut(before: Line, line: Line) -> bool:
+    """Whether a sentence goes on from line to line, one under the other."""
+    under = -1 < before.x0 - line.x0 < 3 * line.size and abs(before.size - line.size) <= 0.08 * line.size
+    return under and line.text[0].islower() and not ENDED.search(before.text)
 
 
 def _is_item(line: Line) -> bool:

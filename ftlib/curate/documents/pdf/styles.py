@@ -16,9 +16,7 @@ from ftlib.curate.documents.pdf.lines import SAME_LINE, Line
 
 LARGER = 1.12  # of the text's size: a line this large is a heading
 LONGEST = 160  # characters of a heading's line
-NUMBERED = re.compile(
-    r"(?:(?:chapter|appendix|section|part)\s+)?(\d{1,3}(?:\.\d{1,3})*|[A-Z](?:\.\d{1,3})+)\.?\s+\S", re.I
-)
+NUMBERED = re.compile(r"(?:(?:chapter|appendix|section|part)\s+)?((?:\d{1,3}|[A-Z])(?:\.\d{1,3})+)\.?\s+\S", re.I)
 CODE = 0.9  # of a line's characters are monospaced in a line of code
 WIDER = 1.13  # of the usual distance of baselines: a wider one parts paragraphs
 
@@ -78,8 +76,8 @@ class Styles:
             return level
         if line.size >= LARGER * self.body:
             return self._by_size(line)
-        if line.bold and line.size >= 0.95 * self.body and self._stands_alone(before, line, after):
-            return self._by_number(text) or self._deepest() + 1
+        if line.bold and line.size >= 0.85 * self.body and self._stands_alone(before, line, after):
+            return max(self._by_number(text), self._deepest() + 1)
         return 0
 
     def _stands_alone(self, before: Line | None, line: Line, after: Line | None) -> bool:
@@ -99,15 +97,15 @@ class Styles:
         if self.levels:
             above = [self.levels[style].most_common(1)[0][0] for style in self.levels if style[0] in larger]
             return min(6, max(above, default=0) + 1)
-        return self._by_number(line.text) or min(6, 1 + sum(size > line.size for size in self._large()))
+        return max(self._by_number(line.text), min(6, 1 + sum(size > line.size for size in self._large())))
 
     def _large(self) -> list[float]:
         return [size for size in self.sizes if size >= LARGER * self.body]
 
     def _by_number(self, text: str) -> int:
-        """2 for `3.1 Quoting`; 0 without a number, or where an outline says the levels."""
+        """2 for `3.1 Quoting`; 0 for a number without parts, since any list has these."""
         found = NUMBERED.match(text)
-        return found[1].count(".") + 1 if found and not self.levels else 0
+        return found[1].count(".") + 1 if found and "." in found[1] else 0
 
     def _deepest(self) -> int:
         levels = [level for counts in self.levels.values() for level in counts]

@@ -97,7 +97,7 @@ def _grid(words: list[Word], across: list[Rule], bars: list[float]) -> list[list
 
 
 def _open(words: list[Word], across: list[Rule]) -> list[list[str]]:
-    """A row for each line; a line without a first cell goes on with the row above."""
+    """A row for each line; a line without a first cell, or with the rest of one, goes on with the row above."""
     code = sum(word.face.mono for word in words) > 0.5 * len(words)
     if len(across) < 3 or across[0].at - across[1].at > HEADER or code:
         return []
@@ -105,7 +105,7 @@ def _open(words: list[Word], across: list[Rule]) -> list[list[str]]:
     rows: list[list[str]] = []
     for line in joined(pieces(words)):
         cells = _cells(line, cuts)
-        if not cells[0] and rows and len(rows) > 1:
+        if len(rows) > 1 and (not cells[0] or (cells[0][0].islower() and not any(cells[1:]))):
             rows[-1] = [f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells, strict=True)]
         else:
             rows.append(cells)

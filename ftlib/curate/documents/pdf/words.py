@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import math
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ftlib.curate.documents.pdf.rules import Rule
@@ -76,7 +78,16 @@ def page_words(page: Any) -> list[Word]:
         else:
             found.append(Word(char, x0, x1, y, face))
         parted, before = False, x0
+    for word, after in pairwise(found):
+        _lower(word, after)
     return found
+
+
+def _lower(word: Word, after: Word) -> None:
+    """A raised word right before one of full size stands on its line: the number of a note."""
+    raised = 0.15 * after.size < word.y - after.y < 0.6 * after.size and word.size < 0.9 * after.size
+    if raised and -0.1 * after.size < after.x0 - word.x1 < 0.5 * after.size:
+        word.text, word.y, word.face = word.text.translate(RAISED), after.y, after.face
 
 
 def _continues(word: Word, x0: float, y: float, face: Face) -> bool:
@@ -136,13 +147,16 @@ class _Glyphs:
     def _all(self) -> Any:
         pdfium, text = self.pdfium, self.text
         x, y, box = ctypes.c_double(), ctypes.c_double(), pdfium.FS_RECTF()
+        high = 0
         for index in range(pdfium.FPDFText_CountChars(text)):
             code = pdfium.FPDFText_GetUnicode(text, index)
             if pdfium.FPDFText_IsGenerated(text, index) and code != 32:
                 continue
-            if not code or 0xD800 <= code < 0xE000 or code > 0x10FFFF:
+            if 0xD800 <= code < 0xDC00:  # pdfium gives UTF-16: the second half follows
+                high = code
                 continue
-            char = LIGATURES.get(chr(code), chr(code))
+            char = _character(high, code)
+            high = 0
             if not char or (char < " " and not char.isspace()):
                 continue
             pdfium.FPDFText_GetCharOrigin(text, index, x, y)
@@ -164,6 +178,16 @@ class _Glyphs:
             bold = pdfium.FPDFText_GetFontWeight(text, index) >= 600 or bool(BOLD.search(name))
             self.faces[key] = Face(round(size, 1), mono, bold, _quarters(matrix.a, matrix.b))
         return self.faces[key]
+
+
+def _character(high: int, code: int) -> str:
+    """The character of a code, after the first half of its pair where it has one; an italic letter of a formula as the
+    letter. Empty for what is none."""
+    if 0xDC00 <= code < 0xE000:
+        code = 0x10000 + ((high - 0xD800) << 10) + code - 0xDC00 if high else 0
+    if 0x1D400 <= code < 0x1D800:
+        return unicodedata.normalize("NFKC", chr(code))
+    return LIGATURES.get(chr(code), chr(code)) if 0 < code <= 0x10FFFF else ""
 
 
 def _quarters(a: float, b: float) -> int:
