@@ -57,8 +57,8 @@ class Build:
 
 
 def build(recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Progress | None = None) -> Build:
-    """Does a recipe with the parts of its sources (`all_parts`). Raises InputError for a step that is not built, and
-    DataError for a source that cannot be read and where no row is left."""
+    """Does a recipe with the parts of its sources (`all_parts`). Raises InputError for settings that cannot be used,
+    and DataError for a source that cannot be read and where no row is left."""
     return _through(recipe, parts, workers, progress or Silent(), passes_of(keyed_steps(recipe)))
 
 

@@ -112,10 +112,6 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _no_files(settings: FilterStep) -> list[str]:
-    return []
-
-
 STEP = RowStep(work)
 
 
@@ -123,4 +119,4 @@ def step_for(settings: FilterStep) -> Step:
     """A row step; with a judge, a step that asks."""
     if settings.quality is None:
         return STEP
-    return asking(settings, Asking(judge, shared=lambda one: list(_checks(one))), _no_files)
+    return asking(settings, Asking(judge, shared=lambda one: list(_checks(one))))

@@ -14,11 +14,7 @@ def later(settings: GenerateStep) -> list[Later]:
     return [Later(settings.teacher, 1, settings.max_tokens)] if twice else []
 
 
-def _no_files(settings: GenerateStep) -> list[str]:
-    return []
-
-
 def step_for(settings: GenerateStep) -> WholeStep:
     """The step of a kind."""
     shown = SHOWN + 1 if settings.kind == "self_instruct" else 0
-    return asking(settings, Asking(write, later, shown=shown), _no_files)
+    return asking(settings, Asking(write, later, shown=shown))

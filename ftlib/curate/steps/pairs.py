@@ -173,11 +173,6 @@ def later(settings: PairsStep) -> list[Later]:
     return [Later(settings.teacher, 2, settings.max_tokens)] if settings.constitution else []
 
 
-def files(settings: PairsStep) -> list[str]:
-    """The constitution, which decides about what is asked."""
-    return [] if settings.constitution is None else [settings.constitution]
-
-
 def step_for(settings: PairsStep) -> WholeStep:
     """The step of a way. Raises ConfigError for a constitution or a metric that cannot be used, before any asking."""
     principles(settings)
@@ -185,4 +180,5 @@ def step_for(settings: PairsStep) -> WholeStep:
         from ftlib.evaluation.metrics import check
 
         check(settings.metric)
+    files = [] if settings.constitution is None else [settings.constitution]
     return asking(settings, Asking(pair, later, principles), files)

@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config.recipe.teacher import TeacherSection
@@ -162,11 +163,15 @@ class Asking:
         return found
 
 
-def asking(settings: Settings, work: Asking, files: Callable[[Settings], list[str]], version: int = 1) -> WholeStep:
-    """The step of a recipe. Where all its teachers are at URLs, one process asks for all blocks, so that what it says
-    of requests at once, and in a minute, holds for the whole build."""
+def asking(settings: Settings, work: Asking, files: Sequence[str] = (), version: int = 1) -> WholeStep:
+    """The step of a recipe. `files` are those of its settings; the folders of its teachers are added. Where all
+    teachers are at URLs, one process asks for all blocks, so that what a section says of requests at once, and in a
+    minute, holds for the whole build."""
+    folders = [one.model for one in settings.teachers if not one.is_url and Path(one.model).expanduser().is_dir()]
     at_urls = all(section.is_url for section in settings.teachers)
-    return WholeStep(work.sign, work.decide, work.apply, files, version, asks=True, in_one_process=at_urls)
+    return WholeStep(
+        work.sign, work.decide, work.apply, lambda _: [*files, *folders], version, asks=True, in_one_process=at_urls
+    )
 
 
 @dataclass
