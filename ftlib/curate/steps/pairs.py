@@ -170,7 +170,9 @@ def later(settings: PairsStep) -> list[Later]:
     """What follows the answers: a judge's scores, or a critique and a revision."""
     if settings.judge is not None:
         return [Later(settings.judge, 1, WRITTEN)]
-    return [Later(settings.teacher, 2, settings.max_tokens)] if settings.constitution else []
+    if settings.constitution is None or settings.teacher is None:
+        return []
+    return [Later(settings.teacher, 2, settings.max_tokens)]
 
 
 def step_for(settings: PairsStep) -> WholeStep:
