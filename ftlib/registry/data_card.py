@@ -89,11 +89,8 @@ def _models(steps: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _model(teacher: Any) -> str:
-    """A teacher's name, without a password that its URL may hold."""
     section = teacher if isinstance(teacher, dict) else {"model": teacher}
-    scheme, _, rest = str(section["model"]).rpartition("//")
-    model = f"{scheme}//{rest.rpartition('@')[2]}" if scheme else rest
-    return f"{section['name']} at {model}" if section.get("name") else model
+    return f"{section['name']} at {section['model']}" if section.get("name") else str(section["model"])
 
 
 def _licences(manifest: Mapping[str, Any]) -> str:

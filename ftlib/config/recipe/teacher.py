@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -38,6 +39,8 @@ class TeacherSection(Section):
     def _fits(self) -> TeacherSection:
         if self.max_cost is not None and self.price_per_million is None:
             raise ValueError("max_cost needs price_per_million: [PRICE OF READING, PRICE OF WRITING]")
+        if self.is_url and "@" in urlsplit(self.model).netloc:
+            raise ValueError("model is a URL with a password, and the recipe is kept with the data: use api_key_env")
         odd = [key for key in OF_URLS if key in self.model_fields_set]
         if odd and not self.is_url:
             raise ValueError(f"{odd[0]} is for a URL, and model '{self.model}' is none: leave it out")

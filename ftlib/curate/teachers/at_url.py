@@ -89,7 +89,7 @@ class AtUrl:
                 content = next(answer.iter_content(LARGEST_LIST), b"")
                 listed = json.loads(content)["data"] if answer.status_code == 200 else []
                 return [str(model["id"])[:200] for model in listed]
-        except requests.RequestException as error:  # its text holds the URL, which may hold a password
+        except requests.RequestException as error:
             raise stopped(self._section.model, f"it cannot be reached ({type(error).__name__})") from None
         except (ValueError, KeyError, TypeError, RecursionError):
             return []
@@ -97,15 +97,7 @@ class AtUrl:
 
 def stopped(model: str, why: str) -> FtlibError:
     """What a build says where a teacher does not answer any more."""
-    return FtlibError(
-        f"the teacher {_shown(model)} does not answer: {why}. The answers so far are kept: build again to go on."
-    )
-
-
-def _shown(model: str) -> str:
-    """A URL without a password."""
-    scheme, _, rest = model.rpartition("//")
-    return f"{scheme}//{rest.rpartition('@')[2]}" if scheme else model
+    return FtlibError(f"the teacher {model} does not answer: {why}. The answers so far are kept: build again to go on.")
 
 
 def _with(headers: dict[str, str]) -> Any:

@@ -23,7 +23,7 @@ def sentences(key: str, teachers: Sequence[TeacherSection], signs: Sequence[pa.T
 
 def _sentence(key: str, section: TeacherSection, requests: float, read: float, written: float) -> str:
     told = (
-        f"{key}: {requests:,.0f} requests to {section.name or section.model.rpartition('@')[2]}: about {read:,.0f} "
+        f"{key}: {requests:,.0f} requests to {section.name or section.model}: about {read:,.0f} "
         f"tokens to read, at most {written:,.0f} to write"
     )
     if section.price_per_million is None:

@@ -152,14 +152,13 @@ def test_an_answer_of_500_megabytes_is_not_read(server: Server) -> None:
     assert server.sent < HUGE / 20
 
 
-def test_a_server_that_is_not_there_keeps_its_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(chat_url, "PAUSE", 0.001)
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path))
     for name in (None, "m"):
-        teacher = TeacherSection(model="http://user:secret@127.0.0.1:9/v1", name=name)
-        with pytest.raises(FtlibError, match=r"the teacher http://127.0.0.1:9/v1 does not answer") as caught:
+        teacher = TeacherSection(model="http://127.0.0.1:9/v1", name=name)
+        with pytest.raises(FtlibError, match=r"the teacher http://127.0.0.1:9/v1 does not answer: .*ConnectionError"):
             asked(teacher, 20)
-        assert "secret" not in str(caught.value)
 
 
 KILLED = """
@@ -201,6 +200,7 @@ def test_a_damaged_answer_is_asked_again(server: Server, tmp_path: Path) -> None
     [
         ({"model": "folder", "name": "m"}, "name is for a URL, and model 'folder' is none"),
         ({"model": "http://h/v1", "max_cost": 1}, "max_cost needs price_per_million"),
+        ({"model": "https://me:secret@h/v1"}, "a URL with a password, and the recipe is kept"),
     ],
 )
 def test_sections_are_checked(tree: dict[str, Any], said: str) -> None:

@@ -36,11 +36,11 @@ def test_it_writes_within_the_budget_and_once(base: Path, monkeypatch: pytest.Mo
     assert len(replies) == 6
     assert all(0 < one.written <= 8 and one.read > 0 for one in replies)
     assert any(one.cut for one in replies)
-    purse = Purse(tokens=350)
+    purse = Purse(tokens=150)
     less = asked(base, 6, 0.0, purse)
     assert 0 < sum(isinstance(one, Reply) for one in less) < 6
     assert isinstance(less[-1], Missing)
-    assert purse.spent[0] <= 350
+    assert purse.spent[0] <= 150
     module._loaded.cache_clear()
     monkeypatch.setattr(module.Loaded, "_load", lambda self: pytest.fail("what is kept needs no model"))
     assert asked(base, 6, 1.0) == found
