@@ -20,7 +20,8 @@ REFUSAL = re.compile(
 )
 REFERS = re.compile(
     r"\b(?:according to|in|from|of|by|does|what) (?:the|this) (?:given |provided |above |following )*"
-    r"(?:text|passage|excerpt|snippet|paragraph|section)\b",
+    r"(?:text|passage|excerpt|snippet|paragraph|section)\b"
+    r"|\b(?:is|are|was) (?:the|this) (?:text|passage|excerpt|snippet|paragraph|section) (?:about|for|saying)\b",
     re.IGNORECASE,
 )
 BEGINNING = 300  # characters in which a refusal stands

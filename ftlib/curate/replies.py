@@ -92,7 +92,8 @@ def _named(found: dict[str, Any], names: tuple[str, ...]) -> str:
 
 
 def _of_lines(text: str) -> Iterator[tuple[str, str]]:
-    for part in QUESTION.split(text)[1:]:
+    first, *parts = QUESTION.split(text)
+    for part in (first, *parts) if ANSWER.search(first) else parts:  # the word before the first one may be left out
         asked, *answers = ANSWER.split(part, maxsplit=1)
         if answers and asked.strip() and answers[0].strip():
             yield _trimmed(asked), _trimmed(answers[0])

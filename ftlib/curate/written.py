@@ -237,11 +237,13 @@ def _dialogues(rows: Sequence[Row]) -> Iterator[Dialogue]:
 
 
 def _pairs(reply: Reply | None, most: int) -> Iterator[tuple[str, str, Why]]:
-    """The first pairs of a reply; the last one is cut where the reply is."""
+    """The first pairs of a reply, each with what is wrong with it of itself: the last one is cut where the reply is,
+    and an answer that only repeats the question is none."""
     found = questions_and_answers(reply.text) if reply else []
     for number, (question, answer) in enumerate(found[:most]):
         last = reply is not None and reply.cut and number + 1 == len(found)
-        yield question, answer, CUT if last else None
+        repeats = rouge_l(question, answer) >= TWICE
+        yield question, answer, CUT if last else ("repeats", "the answer is the question") if repeats else None
 
 
 def _add_questions(made: Children, known: Dialogue, replies: Sequence[Reply | None], source: str) -> None:

@@ -26,6 +26,7 @@ PAIRS = [("What is a pipe?", "It joins commands."), ("And a list?", "Commands in
         ' {"Question": "And a list?", "Answer": "Commands in order."}]\n```',
         '{"pairs": [{"instruction": "What is a pipe?", "output": "It joins commands."},'
         '{"instruction": "And a list?", "output": "Commands in order."}]}',
+        "What is a pipe?\nAnswer: It joins commands.\n\nQuestion: And a list?\nAnswer: Commands in order.",
         '{"question": "What is a pipe?", "answer": "It joins commands."}\n'
         '{"question": "And a list?", "answer": "Commands in order."}',
     ],
@@ -66,6 +67,7 @@ def test_what_is_wrong_with_a_text() -> None:
     assert refusal("The shell says sorry when a command is missing.") is None
     assert refers("What does the text say about pipes?") is not None
     assert refers("According to this passage, what is a pipe?") is not None
+    assert refers("What is the text about?") is not None
     assert refers("How do I search the text of a file?") is None
     assert rouge_l("the cat sat on the mat", "the cat lay on the mat") == pytest.approx(10 / 12)
     assert rouge_l("", "a") == 0

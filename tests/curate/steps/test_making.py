@@ -59,16 +59,25 @@ def test_instructions_are_what_the_text_supports(server: Server) -> None:
         "Question: What goes to the next command?\nAnswer: As an AI language model, I cannot say.",
         "Question: Was ist eine Pipeline in der Shell und wozu braucht man sie?\n"
         "Answer: Das ist eine Folge von Befehlen, die durch einen senkrechten Strich getrennt sind.",
+        "Question: Which operator separates commands?\nAnswer: Which operator separates commands.",
         "Question: And one too many?\nAnswer: The output of each command.",
     ]
     server.reply = lambda body: good + "\n".join(pairs) if TEXT in last(body) else "I have no idea."
     rows = as_rows({"text": TEXT, "document": "a.pdf", "headings": ["Pipes"]}, {"text": "Other."}, {"text": ""})
-    result = generated(server, rows, "instructions", per_chunk=6)
+    result = generated(server, rows, "instructions", per_chunk=7)
     (row,) = result.kept
     assert row == {ID: row[ID], FROM: "a.jsonl:1", "document": "a.pdf", **asks(QUESTION, ANSWER)}
-    assert reasons(result) == {"duplicate": 1, "support": 1, "refers": 1, "refusal": 1, "language": 1, "format": 2}
-    assert len({row[ID], *(note.row[ID] for note in result.dropped)}) == 8
-    assert "Write 6 different questions" in server.texts[0]
+    assert reasons(result) == {
+        "duplicate": 1,
+        "support": 1,
+        "refers": 1,
+        "refusal": 1,
+        "language": 1,
+        "repeats": 1,
+        "format": 2,
+    }
+    assert len({row[ID], *(note.row[ID] for note in result.dropped)}) == 9
+    assert "Write 7 different questions" in server.texts[0]
 
 
 def test_the_last_pair_of_a_cut_reply_goes(server: Server) -> None:
