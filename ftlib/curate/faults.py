@@ -24,6 +24,10 @@ REFERS = re.compile(
     r"|\b(?:is|are|was) (?:the|this) (?:text|passage|excerpt|snippet|paragraph|section) (?:about|for|saying)\b",
     re.IGNORECASE,
 )
+CODE = re.compile(r"`([^`\n]{1,80})`")
+OPTION = re.compile(r"(?<=\s)-{1,2}\w[\w-]*")
+SAME = 0.9  # ROUGE-L from which two texts are the same
+FEWEST = 3  # words that say something, of an answer that can repeat its question
 BEGINNING = 300  # characters in which a refusal stands
 
 
@@ -59,6 +63,21 @@ def support(answer: str, source: str) -> float:
     said = [_stem(word) for word in _words(answer, most=None) if len(word) >= LETTERS or word.isdigit()]
     there = {_stem(word) for word in _words(source, most=None)}
     return sum(word in there for word in said) / len(said) if said else 1.0
+
+
+def repeats(question: str, answer: str) -> bool:
+    """Whether an answer says nothing that its question has not said: 'Use a pipe in the shell.'"""
+    says_something = sum(len(word) >= LETTERS for word in set(_words(answer))) >= FEWEST
+    return rouge_l(question, answer) >= SAME or (says_something and support(answer, question) == 1)
+
+
+def unknown_code(answer: str, source: str) -> str | None:
+    """The first code of an answer (between backticks) whose command or options do not stand in the text."""
+    for code in CODE.findall(answer):
+        command, options = code.split()[:1], OPTION.findall(code)
+        if not all(word in source for word in (*command, *options)):
+            return f"`{code}`"
+    return None
 
 
 def _words(text: str, most: int | None = COMPARED) -> list[str]:

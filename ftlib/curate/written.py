@@ -12,7 +12,7 @@ from typing import Any
 from ftlib.config.evaluation import Contains, MetricSection, Number
 from ftlib.config.recipe.making import GenerateStep
 from ftlib.curate.dialogues import Dialogue, dialogue, pair
-from ftlib.curate.faults import other_language, refers, refusal, rouge_l, support
+from ftlib.curate.faults import SAME, other_language, refers, refusal, repeats, rouge_l, support, unknown_code
 from ftlib.curate.prompts import HARDER, PROMPTS, filled
 from ftlib.curate.replies import alone, answer_line, questions_and_answers, without_thoughts
 from ftlib.curate.rows import FROM, Row, child, fields_of
@@ -24,7 +24,6 @@ from ftlib.evaluation.number_metric import MARK, number_of
 
 Why = tuple[str, str] | None  # a reason that is counted, and a detail
 SHOWN = 3  # other rows that self_instruct shows beside the row's own
-TWICE = 0.9  # ROUGE-L from which two questions of one row are the same
 FEW = 3  # words of a known answer that is a number
 CUT = ("cut", "the teacher may not write more: raise max_tokens")
 
@@ -44,7 +43,7 @@ class Children:
         if parents:
             row[FROM] = ", ".join(str(one[FROM]) for one in (self.writing.row, *parents))
         self._number += 1
-        like = next((one for one in self.questions if rouge_l(one, question) >= TWICE), None)
+        like = next((one for one in self.questions if rouge_l(one, question) >= SAME), None)
         if why is None and like is not None:
             why = ("duplicate", f"like: {like[:80]}")
         if why is not None:
@@ -69,7 +68,8 @@ def instructions(writing: Writing) -> Job:
     (reply,) = yield [writing.request(_prompt(settings, text=text, count=str(settings.per_chunk)))]
     others = {key: value for key, value in fields_of(writing.row).items() if key not in (settings.field, "headings")}
     for question, answer, cut in _pairs(reply, settings.per_chunk):
-        why = cut or _wrong(question, answer, text) or _unsupported(answer, text, settings.min_support)
+        why = cut or _example(answer, settings) or _wrong(question, answer, text)
+        why = why or _unsupported(answer, text, settings.min_support)
         made.add({**others, "messages": pair(question, answer)}, why, question)
     return made.done()
 
@@ -238,12 +238,11 @@ def _dialogues(rows: Sequence[Row]) -> Iterator[Dialogue]:
 
 def _pairs(reply: Reply | None, most: int) -> Iterator[tuple[str, str, Why]]:
     """The first pairs of a reply, each with what is wrong with it of itself: the last one is cut where the reply is,
-    and an answer that only repeats the question is none."""
+    and an answer that only repeats its question is none."""
     found = questions_and_answers(reply.text) if reply else []
     for number, (question, answer) in enumerate(found[:most]):
         last = reply is not None and reply.cut and number + 1 == len(found)
-        repeats = rouge_l(question, answer) >= TWICE
-        yield question, answer, CUT if last else ("repeats", "the answer is the question") if repeats else None
+        yield question, answer, CUT if last else ("repeats", "") if repeats(question, answer) else None
 
 
 def _add_questions(made: Children, known: Dialogue, replies: Sequence[Reply | None], source: str) -> None:
@@ -283,7 +282,14 @@ def _wrong(question: str, answer: str, source: str) -> Why:
     return ("language", said) if said else None
 
 
+def _example(answer: str, settings: GenerateStep) -> Why:
+    """An answer that stands in a prompt of one's own is the example there."""
+    return ("prompt", "") if settings.prompt is not None and answer in settings.prompt else None
+
+
 def _unsupported(answer: str, source: str, least: float) -> Why:
+    if code := unknown_code(answer, source):
+        return "support", f"{code} is not in the text"
     share = support(answer, source)
     return ("support", f"{share:.2f} of its words are in the text") if share < least else None
 

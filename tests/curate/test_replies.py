@@ -8,7 +8,7 @@ import time
 import pytest
 
 from ftlib.curate.augmented import in_other_case, with_synonyms, with_typos
-from ftlib.curate.faults import other_language, refers, refusal, rouge_l, support
+from ftlib.curate.faults import other_language, refers, refusal, repeats, rouge_l, support, unknown_code
 from ftlib.curate.prompts import filled
 from ftlib.curate.replies import alone, answer_line, questions_and_answers
 
@@ -75,6 +75,11 @@ def test_what_is_wrong_with_a_text() -> None:
     assert support("Braces are expanded in 3 steps before other expansions.", text) == pytest.approx(6 / 7)
     assert support("Paris is the capital of France.", text) == 0
     assert support("It is so.", text) == 1
+    assert repeats("How do I use a conditional expression in a script?", "Use a conditional expression in a script.")
+    assert not repeats("Is 8 more than 3, or less?", "It is more.")
+    assert unknown_code("Type `enable -n echo`.", "With -n, enable disables a builtin.") is None
+    assert unknown_code("Type `export -n x`.", "With -n, enable disables a builtin.") == "`export -n x`"
+    assert unknown_code("Type `enable -x`.", "With -n, enable disables a builtin.") == "`enable -x`"
     assert other_language("Wie finde ich alle Dateien in diesem Verzeichnis?", "How do I find all the files here?") == (
         "is de, not en"
     )

@@ -89,8 +89,11 @@ def test_the_last_pair_of_a_cut_reply_goes(server: Server) -> None:
 
 
 def test_a_prompt_of_ones_own(server: Server) -> None:
-    generated(server, as_rows({"body": TEXT}), "instructions", field="body", prompt="Ask {count}: {text}", per_chunk=2)
-    assert server.texts == [f"Ask 2: {TEXT}"]
+    server.reply = lambda body: "Question: And this?\nAnswer: The output goes on."
+    prompt = "Ask {count}, like Answer: The output goes on.\n{text}"
+    result = generated(server, as_rows({"body": TEXT}), "instructions", field="body", prompt=prompt, per_chunk=2)
+    assert server.texts == [f"Ask 2, like Answer: The output goes on.\n{TEXT}"]
+    assert reasons(result) == {"prompt": 1}
 
 
 def test_self_instruct_shows_other_rows_and_says_so(server: Server) -> None:
