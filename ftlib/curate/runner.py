@@ -95,7 +95,7 @@ def _through(
         blocks = _all(_who(one, workers), progress, _named(one), partial(_pass, store, one), items)
         everything += blocks
         last = one.steps[-1].key if one.steps else "read"
-        _some(blocks, f"steps: after {last} no row is left")
+        _some(blocks, f"steps: after {last} no row is left{_why(blocks, last)}")
         verdicts = [None] * len(blocks)
         if one.end is not None and (decides or one is not passes[-1]):
             verdicts = _decided(store, one.end, [block.key for block in blocks])
@@ -149,6 +149,13 @@ def _kept(store: Store, verdict: Any) -> str:
 def _some(blocks: Sequence[Done], why: str) -> None:
     if not any(block.rows for block in blocks):
         raise DataError(f"{why}: there is nothing to train on.")
+
+
+def _why(blocks: Sequence[Done], step: str) -> str:
+    """The reasons for which a step has dropped rows, in brackets."""
+    dropped = total(block.counts for block in blocks).get(step, {}).get("dropped", {})
+    told = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
+    return f" ({told})" if told else ""
 
 
 def _named(one: Pass) -> str:

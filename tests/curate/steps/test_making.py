@@ -341,7 +341,7 @@ def test_a_teacher_that_breaks_down_loses_nothing(server: Server, tmp_path: Path
     assert made(tmp_path / "t.jsonl", step).rows == 20
     assert len(server.asked) == 20 - len(answered)
     server.reply = lambda body: "Nonsense."
-    with pytest.raises(DataError, match="after generate no row is left"):
+    with pytest.raises(DataError, match=r"after generate no row is left \(20 format\)"):
         made(tmp_path / "t.jsonl", {"generate": {**step["generate"], "kind": "self_instruct", "keep": False}})
 
 
