@@ -60,11 +60,11 @@ def _longer(chosen: str, rejected: str) -> str:
 def judged(writing: Writing, known: Dialogue) -> Way:
     """Of several answers the best and the worst by a judge's scores."""
     settings = writing.settings
-    said = yield from _samples(writing, known)
+    said, why = yield from _samples(writing, known)
     question = "\n".join(f"{turn['role']}: {turn['content']}" for turn in known.prompt)
     asked = [of_answer(settings.rubric, question, answer, known.answer) for answer in said]
     if len(said) < 2:
-        return "no_answer"
+        return why
     replies = yield [writing.request(turns, 0, settings.judge, 0.0, WRITTEN) for turns in asked]
     scores = [
         (score, answer) for answer, reply in zip(said, replies, strict=True) if (score := scored(reply)) is not None
@@ -77,9 +77,10 @@ def measured(writing: Writing, known: Dialogue) -> Way:
     from ftlib.evaluation.metrics import score
     from ftlib.evaluation.task import Answer, Question
 
-    said, metric = (yield from _samples(writing, known)), writing.settings.metric
+    said, why = yield from _samples(writing, known)
+    metric = writing.settings.metric
     if len(said) < 2:
-        return "no_answer"
+        return why
     questions = [Question(known.prompt, known.answer)] * len(said)
     found = score(metric, questions, [Answer(one) for one in said])
     rows = zip(found.rows.tolist(), said, strict=True)
@@ -130,14 +131,16 @@ def _way(settings: PairsStep) -> Callable[[Writing, Dialogue], Way]:
     return weaker if settings.rejected is not None else constitutional
 
 
-def _samples(writing: Writing, known: Dialogue) -> Generator[list[Request], list[Reply | None], list[str]]:
-    """Answers at the temperatures, in turn, those that differ."""
+def _samples(writing: Writing, known: Dialogue) -> Generator[list[Request], list[Reply | None], tuple[list[str], str]]:
+    """Answers at the temperatures, in turn, those that differ; and why there are too few, where there are."""
     warm = writing.settings.temperatures
     replies = yield [
         writing.request(known.prompt, number, temperature=warm[number % len(warm)])
         for number in range(writing.settings.samples)
     ]
-    return list(dict.fromkeys(text for reply in replies if (text := _text(reply))))
+    said = [text for reply in replies if (text := _text(reply))]
+    why = "equal" if len(said) > 1 else "cut" if any(reply and reply.cut for reply in replies) else "no_answer"
+    return list(dict.fromkeys(said)), why
 
 
 def _text(reply: Reply | None) -> str:

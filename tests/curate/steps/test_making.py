@@ -218,7 +218,10 @@ def test_a_metric_chooses(server: Server) -> None:
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("quiet", "LOUD")
     server.reply = lambda body: "quiet"
     result = paired(as_rows(asks("And?")), teacher=teacher, metric={"type": "regex", "pattern": "^[a-z]+$"})
-    assert reasons(result) == {"no_answer": 1}  # two answers that are one
+    assert reasons(result) == {"equal": 1}  # two answers that are one
+    server.reply = lambda body: {"role": "assistant", "content": "And so", "finish_reason": "length"}
+    result = paired(as_rows(asks("Long?")), teacher=teacher, metric={"type": "regex", "pattern": "^[a-z]+$"})
+    assert reasons(result) == {"cut": 1}
     with pytest.raises(ConfigError, match="cannot be imported|no_such"):
         paired(as_rows(asks("And?")), teacher=teacher, metric={"type": "function", "function": "no_such_module:f"})
 
