@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=click.Path())
 @click.argument("overrides", nargs=-1)
 @click.option("--workers", type=click.IntRange(1), help="Processes that work at once; by default one a core.")
-def build(recipe: str, overrides: tuple[str, ...], workers: int | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Say what models would be asked, and what it costs. Ask none.")
+def build(recipe: str, overrides: tuple[str, ...], workers: int | None, dry_run: bool) -> None:
     """Do RECIPE, and keep its rows as the next version of its name. What was done before is not done again: after a
     kill, call it again."""
-    from ftlib.driver.data_build import build_data
+    from ftlib.driver.data_build import build_data, expected
     from ftlib.driver.terminal_listener import TerminalListener
 
+    if dry_run:
+        for sentence in expected(recipe, overrides, workers, TerminalListener()):
+            echo(sentence)
+        return
     built = build_data(recipe, overrides, workers, TerminalListener())
     _print_counts(built.version)
     echo(f"{'wrote' if built.is_new else 'nothing has changed:'} data:{built.version.id} ({_rows(built.version)})")

@@ -234,7 +234,7 @@ MetricSection = Annotated[
 ]  # fmt: skip
 
 
-def _metric(value: Any) -> Any:
+def named_metric(value: Any) -> Any:
     """A name alone is a metric with its defaults: `exact_match` is `{type: exact_match}`."""
     return {"type": value} if isinstance(value, str) else value
 
@@ -247,9 +247,9 @@ class TaskSection(Section):
     data: str = Field(min_length=1)
     """A file, a folder or a data set on the Hub. Each row has a prompt and its right answer, in any format that
     trains with answers (docs/data.md)."""
-    metrics: list[Annotated[MetricSection, BeforeValidator(_metric, json_schema_input_type=str | MetricSection)]] = (
-        Field(min_length=1)
-    )
+    metrics: list[
+        Annotated[MetricSection, BeforeValidator(named_metric, json_schema_input_type=str | MetricSection)]
+    ] = Field(min_length=1)
     """How answers are scored: names (exact_match), or sections ({type: regex, pattern: ...}). The first one decides."""
     role: Literal["target", "regression"] = "target"
     """target: what the model should learn. regression: what it should not forget."""

@@ -15,5 +15,8 @@ passes, runner, result              a recipe over blocks, and what it leaves: `f
 store                               where blocks are kept between builds, by their content
 workers, on_ray                     who does the work
 draws, signs                        what whole steps know of rows: hashes, and draws from them
+teachers/                           models that write rows: asked many at once, paid for once, within a budget
+written, prompts, replies, faults   what they are asked, and what becomes of what they write
+dialogues, quality, augmented       a row as question and answer; a judge's score; changed copies
 steps/                              the steps, each in the file of its name
 """

@@ -69,8 +69,8 @@ class Done:
 
 
 def keyed_steps(recipe: Recipe) -> list[KeyedStep]:
-    """The steps of a recipe with their code. Raises InputError for a step that is not built, and for a file of a step
-    that is not there."""
+    """The steps of a recipe with their code. Raises InputError for settings that cannot be used, and for a file of a
+    step that is not there."""
     found = []
     for key, section in recipe.keyed_steps:
         step, settings = step_of(section.name, section.settings), section.settings

@@ -19,7 +19,7 @@ from ftlib.curate.reading import read_parts
 from ftlib.curate.sources import Part, together
 from ftlib.curate.step import WholeStep
 from ftlib.curate.store import Store, key_of, key_of_table
-from ftlib.curate.workers import Workers
+from ftlib.curate.workers import Threads, Workers
 from ftlib.errors import DataError
 
 Tick = Callable[[], None]
@@ -57,10 +57,33 @@ class Build:
 
 
 def build(recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Progress | None = None) -> Build:
-    """Does a recipe with the parts of its sources (`all_parts`). Raises InputError for a step that is not built, and
-    DataError for a source that cannot be read and where no row is left."""
-    progress = progress or Silent()
-    passes = passes_of(keyed_steps(recipe))
+    """Does a recipe with the parts of its sources (`all_parts`). Raises InputError for settings that cannot be used,
+    and DataError for a source that cannot be read and where no row is left."""
+    return _through(recipe, parts, workers, progress or Silent(), passes_of(keyed_steps(recipe)))
+
+
+def before_asking(
+    recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Progress | None = None
+) -> tuple[Build, list[KeyedStep]]:
+    """A recipe done up to its first step that asks teachers, whose signs are beside the last blocks; and all its steps
+    that ask. Raises as `build`."""
+    steps = keyed_steps(recipe)
+    ask = [step for step in steps if isinstance(step.step, WholeStep) and step.step.asks]
+    passes = passes_of(steps)
+    if ask:
+        passes = passes[: 1 + next(number for number, one in enumerate(passes) if one.end is ask[0])]
+    return _through(recipe, parts, workers, progress or Silent(), passes, decides=not ask), ask
+
+
+def _through(
+    recipe: Recipe,
+    parts: Sequence[Part],
+    workers: Workers,
+    progress: Progress,
+    passes: Sequence[Pass],
+    decides: bool = True,
+) -> Build:
+    """The passes, one after the other. Without `decides` nothing is decided after the last one."""
     store = Store.of(recipe.storage)
     read = _all(workers, progress, "read", partial(read_parts, store), together(parts))
     blocks = [block for of_part in read for block in of_part]
@@ -69,15 +92,21 @@ def build(recipe: Recipe, parts: Sequence[Part], workers: Workers, progress: Pro
     verdicts: list[str | None] = [None] * len(blocks)
     for one in passes:
         items = [(block.key, verdict) for block, verdict in zip(blocks, verdicts, strict=True)]
-        blocks = _all(workers, progress, _named(one), partial(_pass, store, one), items)
+        blocks = _all(_who(one, workers), progress, _named(one), partial(_pass, store, one), items)
         everything += blocks
         last = one.steps[-1].key if one.steps else "read"
-        _some(blocks, f"steps: after {last} no row is left")
+        _some(blocks, f"steps: after {last} no row is left{_why(blocks, last)}")
         verdicts = [None] * len(blocks)
-        if one.end is not None:
+        if one.end is not None and (decides or one is not passes[-1]):
             verdicts = _decided(store, one.end, [block.key for block in blocks])
     counts = total(block.counts for block in everything)
     return Build(recipe, store, tuple(parts), tuple(blocks), tuple(block.key for block in everything), counts)
+
+
+def _who(one: Pass, workers: Workers) -> Workers:
+    """Who does a pass: threads of this process where its step has to know all that it asks."""
+    alone = one.begin is not None and isinstance(one.begin.step, WholeStep) and one.begin.step.in_one_process
+    return Threads() if alone else workers
 
 
 def _pass(store: Store, work: Pass, item: tuple[str, str | None]) -> Done:
@@ -120,6 +149,13 @@ def _kept(store: Store, verdict: Any) -> str:
 def _some(blocks: Sequence[Done], why: str) -> None:
     if not any(block.rows for block in blocks):
         raise DataError(f"{why}: there is nothing to train on.")
+
+
+def _why(blocks: Sequence[Done], step: str) -> str:
+    """The reasons for which a step has dropped rows, in brackets."""
+    dropped = total(block.counts for block in blocks).get(step, {}).get("dropped", {})
+    told = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
+    return f" ({told})" if told else ""
 
 
 def _named(one: Pass) -> str:

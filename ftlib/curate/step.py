@@ -108,13 +108,16 @@ class RowStep:
 
 @dataclass(frozen=True)
 class WholeStep:
-    """A step that decides over all rows. `files` and `version` are as in `RowStep`."""
+    """A step that decides over all rows. `files` and `version` are as in `RowStep`. `asks`: `apply` asks teachers, and
+    a dry run ends before it. `in_one_process`: its blocks are done in threads of one process, which wait for others."""
 
     sign: Callable[[Sequence[Row], Settings, Context], pa.Table]
     decide: Callable[[Sequence[pa.Table], Settings, Context], list[pa.Table]]
     apply: Callable[[Sequence[Row], pa.Table, Settings, Context], Result]
     files: Callable[[Settings], list[str]] = _no_files
     version: int = 1
+    asks: bool = False
+    in_one_process: bool = False
 
 
 Step = RowStep | WholeStep

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ftlib.curate.workers import Workers
     from ftlib.registry.data_versions import DataVersion
 
+TEACHERS = ("teacher", "judge", "rejected")  # keys of steps that name a model
+REGISTRY = "registry:"
 SMALL = 64 * 2**20  # bytes of sources that one process has done before Ray's workers would be there
 
 
@@ -46,13 +48,80 @@ def build_data(
     before = _newest(recipe.name)
     with listener.busy("looking at the sources"):
         parts = all_parts(recipe)
-    built = build(recipe, parts, _workers(sum(part.size for part in parts), workers), _Progress(listener))
+    by = _workers(sum(part.size for part in parts), workers)
+    built = build(with_folders(recipe), parts, by, _Progress(listener))
+    for sentence in unanswered(built.counts):
+        listener.warn(sentence)
     version = _registered(recipe, built)
     notes = notes_of(recipe.name)
     staged = staging_beside(notes)
     write_notes(built, staged)
     replace_directory(staged, notes)
     return Built(version, before is None or version.number > before, notes)
+
+
+def expected(
+    file: str, overrides: Iterable[str] = (), workers: int | None = None, listener: Listener = SILENT
+) -> list[str]:
+    """What a recipe would ask of its teachers, a sentence each. The steps before the first one that asks are done, and
+    kept for the build; nobody is asked. Raises as `build_data`."""
+    from ftlib.config.recipe import Recipe
+    from ftlib.curate.passes import sign_key
+    from ftlib.curate.runner import before_asking
+    from ftlib.curate.sources import all_parts
+    from ftlib.curate.teachers.estimate import sentences
+
+    recipe = with_folders(Recipe.load(file, overrides))
+    with listener.busy("looking at the sources"):
+        parts = all_parts(recipe)
+    by = _workers(sum(part.size for part in parts), workers)
+    built, asking = before_asking(recipe, parts, by, _Progress(listener))
+    if not asking:
+        return ["no step of the recipe asks a model: building it costs nothing."]
+    first, *others = asking
+    signs = [built.store.get(sign_key(block.key)) for block in built.blocks]
+    told = sentences(first.key, first.settings.teachers, signs)
+    return [*told, *(f"{step.key}: is known once {first.key} is done: build, and look again." for step in others)]
+
+
+def with_folders(recipe: Recipe) -> Recipe:
+    """The recipe with a folder in the place of each teacher registry:NAME. Raises InputError for a name that is not
+    there, and for an adapter that no base can absorb."""
+    tree = recipe.to_dict()
+    return type(recipe).parse(found) if (found := _replaced(tree)) != tree else recipe
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_replaced(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _replaced(one) if key not in TEACHERS else _with_folder(one) for key, one in value.items()}
+    return value
+
+
+def _with_folder(teacher: Any) -> Any:
+    name = teacher.get("model") if isinstance(teacher, dict) else teacher
+    if not isinstance(name, str) or not name.startswith(REGISTRY):
+        return teacher
+    from ftlib.registry import registry  # with torch
+    from ftlib.registry.bases import merged
+
+    version = registry.resolve(name.removeprefix(REGISTRY))
+    folder = str(version.weights if version.kind == "model" else merged(version))
+    return {**teacher, "model": folder} if isinstance(teacher, dict) else folder
+
+
+def unanswered(counts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence on each step whose teacher has not answered all that it was to be asked."""
+    for key, told in counts.items():
+        over, silent = (told["dropped"].get(reason, 0) for reason in ("budget", "no_answer"))
+        if over:
+            yield (
+                f"steps: {key}: its budget has ended: {over:,} rows are left out. A larger budget goes on there: the "
+                "answers so far are kept."
+            )
+        if silent:
+            yield f"steps: {key}: {silent:,} rows have no answer: ftlib data show NAME --dropped {key} says why."
 
 
 def notes_of(name: str) -> Path:

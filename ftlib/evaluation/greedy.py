@@ -1,4 +1,5 @@
-"""Greedy decoding of many prompts at once, each with a draft of its answer that is checked in one pass.
+"""Greedy decoding of many prompts at once, each with a draft of its answer that is checked in one pass. A row may have
+a temperature: its tokens are drawn.
 
 A draft is what the answer may well be (the reference). The model reads prompt and draft together, which costs as much
 as to read the prompt: as far as its own choice at each place is the draft's token, the token is taken. From the first
@@ -36,6 +37,8 @@ class Row:
     most: int  # tokens that are written at most
     slot: int = 0
     to_blank_line: bool = False  # the answer ends at its first blank line
+    temperature: float = 0.0  # 0: the most likely token, else one that is drawn
+    seed: int = 0  # of what is drawn
     written: Ids = field(default_factory=list)
     nll: float = 0.0  # of the right answer's tokens, their negative log-likelihoods added up
     nll_tokens: int = 0
@@ -141,8 +144,7 @@ class Decoder:
         if self.scores:
             for row, logits in zip(rows, out.logits, strict=True):
                 row.nll, row.nll_tokens = _nll(logits, row.draft), len(row.draft)
-        chosen = out.logits.argmax(-1).tolist()
-        for row, own in zip(rows, chosen, strict=True):
+        for row, own in zip(rows, _chosen(out.logits, rows), strict=True):
             row.take(own, self.ends)
         read = len(shared) + front
         for number, row in enumerate(rows):  # a draft's tokens after the first other one were never said
@@ -163,7 +165,7 @@ class Decoder:
             use_cache=True,
         )
         state.cache = out.past_key_values
-        for row, token in zip(rows, out.logits[:, -1].argmax(-1).tolist(), strict=True):
+        for row, (token,) in zip(rows, _chosen(out.logits[:, -1:], rows), strict=True):
             if not row.ended(self.ends):
                 row.written.append(token)
         return self._kept(state)
@@ -185,6 +187,27 @@ class _State:
     rows: list[Row]
     cache: DynamicCache
     mask: Tensor  # [rows, places of the cache]
+
+
+def _chosen(logits: Tensor, rows: Sequence[Row]) -> list[Ids]:
+    """The token of each place of [rows, places, vocabulary]: the most likely one; for a row with a temperature, one
+    drawn by Gumbel's maximum from its own seed and the place, so that what it writes depends on no other row."""
+    chosen: list[Ids] = logits.argmax(-1).tolist()
+    for number, row in enumerate(rows):
+        if row.temperature > 0:
+            warm = logits[number].float() / row.temperature
+            chosen[number] = (warm + _gumbel(row, *warm.shape).to(warm.device)).argmax(-1).tolist()
+    return chosen
+
+
+def _gumbel(row: Row, places: int, vocabulary: int) -> Tensor:
+    """Noise for [places, vocabulary], drawn on the CPU, where every machine draws the same."""
+    first = (row.seed << 20) + len(row.written)
+    drawn = [
+        torch.empty(vocabulary).exponential_(generator=torch.Generator().manual_seed(first + place))
+        for place in range(places)
+    ]
+    return -torch.stack(drawn).clamp(min=1e-30).log()
 
 
 def _nll(logits: Tensor, draft: Ids) -> float:

@@ -88,7 +88,13 @@ def _or_reason(
 def _graded(rubric: str, row: Row, ask: Ask) -> Orders:
     question, answer = row
     parts = {"QUESTION": _chat(question), "RIGHT ANSWER": question.reference, "ANSWER TO GRADE": answer.text}
-    return (score_of(ask(_messages(GRADE, rubric, parts))) / BEST,)
+    return (score_of(ask(grading(rubric, parts))) / BEST,)
+
+
+def grading(rubric: str, parts: dict[str, str]) -> list[dict[str, str]]:
+    """What a judge is asked who grades by a rubric, 0 to 10: `parts` are texts by their names. `score_of` reads the
+    reply."""
+    return _messages(GRADE, rubric, parts)
 
 
 def _compared(rubric: str, row: Row, ask: Ask) -> Orders:

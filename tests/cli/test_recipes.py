@@ -50,7 +50,7 @@ def test_what_is_wrong_is_said_in_a_sentence(recipe: Path) -> None:
     assert (status, said) == (2, f"error: {recipe}: there is no key 'steps.0.cleen'. Did you mean 'clean'?\n")
     status, said = ftlib("data", "build", recipe, "steps=[{filter: {min_chars: 900}}]")
     assert (status, said.splitlines()[-1]) == (
-        2, "error: steps: after filter no row is left: there is nothing to train on."
+        2, "error: steps: after filter no row is left (60 min_chars): there is nothing to train on."
     )  # fmt: skip
     ftlib("data", "build", recipe)
     assert (

@@ -23,7 +23,7 @@ from ftlib.curate.rows import FROM, ID
 from ftlib.curate.runner import Build, build
 from ftlib.curate.sources import all_parts
 from ftlib.curate.workers import Here, Workers
-from ftlib.errors import DataError, InputError
+from ftlib.errors import DataError
 from tests.curate.conftest import write_lines
 
 LABELS = ["Account", "account ", "ACCOUNT", "shipping", "refund"]
@@ -212,12 +212,6 @@ def test_bad_sources_are_refused_in_a_sentence(
     kind, name = next(iter(source.items()))
     with pytest.raises(DataError, match=said):
         made({**source, kind: str(tmp_path / name)}, "clean")
-
-
-def test_a_step_that_is_not_built_is_refused_by_its_name(tmp_path: Path, made: Callable[..., Build]) -> None:
-    write_lines(tmp_path / "t.jsonl", tickets(3))
-    with pytest.raises(InputError, match="steps: 'augment' is not built yet: leave it out. There is clean,"):
-        made(tmp_path / "t.jsonl", {"augment": {"typos": 0.1}})
 
 
 def test_tables_folders_and_texts_are_read(tmp_path: Path, made: Callable[..., Build]) -> None:

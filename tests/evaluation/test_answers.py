@@ -76,6 +76,31 @@ def test_a_draft_that_is_right_for_a_while_changes_no_answer(right: int, loaded:
         assert len(passes) <= 2  # what all begin with, and the drafts: no token was written alone
 
 
+def test_what_is_drawn_depends_on_its_own_seed(loaded: tuple[Any, Any]) -> None:
+    """Alone and among others the same; another seed is another text; cold, it is the most likely one."""
+    model, tokenizer = loaded
+    writer, ends = Writer(tokenizer, tokenizer.chat_template, 12), frozenset({tokenizer.eos_token_id})
+
+    def drawn(temperature: float, seed: int, some: slice) -> list[list[int]]:
+        rows = writer.rows(questions())[some]
+        for row in rows:
+            row.draft, row.temperature, row.seed = [], temperature, seed
+        greedy.Decoder(model, ends, tokenizer.pad_token_id, 400, torch.device("cpu")).write(rows)
+        return [row.written for row in rows]
+
+    whole = drawn(1.0, 1, slice(None))
+    assert drawn(1.0, 1, slice(4, 6)) == whole[4:6]
+    assert drawn(1.0, 2, slice(None)) != whole
+    assert drawn(1e-4, 1, slice(None)) == drawn(0.0, 0, slice(None))
+
+
+def test_draws_are_as_likely_as_the_model_says() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(1, 1, 3)
+    rows = [greedy.Row([], [], 1, temperature=1.0, seed=seed) for seed in range(2000)]
+    counts = torch.tensor([greedy._chosen(logits, [row])[0][0] for row in rows]).bincount(minlength=3) / 2000
+    assert counts.tolist() == pytest.approx([0.5, 0.3, 0.2], abs=0.04)
+
+
 def test_the_reference_has_its_likelihood(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     asked = questions()

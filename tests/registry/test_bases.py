@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftlib.config import Experiment
+from ftlib.config.recipe import Recipe
+from ftlib.driver.data_build import with_folders
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.files.home import home
 from ftlib.registry import bases, registry
@@ -82,6 +84,13 @@ def test_an_adapter_is_merged_once_with_its_tokenizer(first: Version, base: Path
     assert torch.allclose(ours, theirs, atol=1e-5)
     templates = [AutoTokenizer.from_pretrained(path).chat_template for path in (folder, first.weights)]
     assert templates[0] == templates[1] is not None
+
+
+def test_the_teacher_of_a_recipe_is_merged(first: Version) -> None:
+    steps = [{"pairs": {"rejected": {"model": "registry:forebear"}}}, {"generate": {"kind": "answers", "teacher": "m"}}]
+    recipe = with_folders(Recipe.parse({"name": "t", "from": ["a.csv"], "steps": steps}))
+    assert recipe.steps[0].settings.rejected.model == str(bases.merged(first))  # type: ignore[attr-defined]
+    assert recipe.steps[1].settings.teacher.model == "m"  # type: ignore[attr-defined]
 
 
 def test_what_is_trained_on_it_names_both_and_finds_it_again(

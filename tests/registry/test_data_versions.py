@@ -18,6 +18,7 @@ from ftlib.driver.prepare import prepared
 from ftlib.errors import ConfigError, FtlibError, InputError
 from ftlib.registry import data_named, data_versions
 from ftlib.registry.card import card
+from ftlib.registry.data_card import data_card
 from ftlib.registry.data_diff import difference
 from ftlib.registry.data_versions import DataVersion, hash_of, register, why_no_manifest
 from ftlib.run.manifest import why_none
@@ -149,3 +150,16 @@ def test_a_difference_is_told_by_rows_and_steps() -> None:
 def test_experiments_without_data_of_the_registry_are_left_alone(tree: dict[str, Any]) -> None:
     experiment = Experiment.parse(tree)
     assert data_named.lineage(experiment) == {}
+
+
+def test_the_card_says_which_models_wrote() -> None:
+    steps = [
+        "clean",
+        {"generate": {"kind": "answers", "teacher": {"model": "https://h/v1", "name": "large"}}},
+        {"filter": {"quality": {"judge": "registry:judge", "at_least": 7}}},
+    ]
+    told = {"name": "t", "data": {}, "counts": {}, "sources": [], "hash": "0", "recipe": {"steps": steps}}
+    text = data_card(told)
+    assert "| `generate` | `large at https://h/v1` |\n| `filter` | `registry:judge` |" in text
+    assert "A model that is asked anew may answer otherwise" in text
+    assert "Models that wrote" not in data_card({**told, "recipe": {"steps": ["clean"]}})

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ftlib.config.data import Label, by_label, printed
-from ftlib.config.recipe.making import JudgeSection
+from ftlib.config.recipe.teacher import JudgeSection, TeacherSection
 from ftlib.config.section import Section
 
 LANGUAGE = re.compile(r"[a-z]{2,3}|unknown")
@@ -58,8 +58,10 @@ class QualitySection(Section):
 
     judge: JudgeSection
     """The model that judges: the URL of an OpenAI-compatible server, or a section."""
-    at_least: float = Field(ge=1, le=10)
-    """The lowest score, of 1 to 10, with which a row is kept."""
+    at_least: float = Field(ge=0, le=10)
+    """The lowest score, of 0 to 10, with which a row is kept."""
+    rubric: str = "Is the text correct, clear, complete in itself, and worth learning from?"
+    """What the judge looks at, in your words."""
 
 
 class Where(Section):
@@ -120,7 +122,11 @@ class FilterStep(Section):
     quality: QualitySection | None = None
     """What a judge must say of a row. null asks none."""
     fields: Fields = None
-    """The fields that are counted. null counts all texts of a row but its label."""
+    """The fields that are counted, and that the judge sees. null takes all texts of a row but its label."""
+
+    @property
+    def teachers(self) -> list[TeacherSection]:
+        return [self.quality.judge] if self.quality else []
 
     @model_validator(mode="after")
     def _codes(self) -> FilterStep:

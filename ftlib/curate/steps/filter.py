@@ -9,10 +9,11 @@ from typing import Any
 from ftlib.config.data import printed
 from ftlib.config.recipe.texts import FilterStep, Where
 from ftlib.curate.languages import language
+from ftlib.curate.quality import WRITTEN, of_text, scored
 from ftlib.curate.repetition import repetition
 from ftlib.curate.rows import Row, text_of
-from ftlib.curate.step import Context, Result, RowStep
-from ftlib.errors import InputError
+from ftlib.curate.step import Context, Result, RowStep, Step
+from ftlib.curate.teachers.jobs import Asking, Job, Writing, asking
 
 Why = str | None  # why a row goes, in a few words; None where it stays
 Check = tuple[str, Callable[[str, Row], Why]]
@@ -23,13 +24,38 @@ def work(rows: Sequence[Row], settings: FilterStep, context: Context) -> Result:
     checks = list(_checks(settings))
     result = Result()
     for row in rows:
-        text = text_of(row, settings.fields, but="label")
-        found = next(((name, why) for name, check in checks if (why := check(text, row)) is not None), None)
+        found = _found(row, settings, checks)
         if found is None:
             result.keep(row)
         else:
             result.drop(row, *found)
     return result
+
+
+def judge(writing: Writing) -> Job:
+    """The same for one row, with a judge's score as the last condition: who has failed before is not judged."""
+    row, settings, result = writing.row, writing.settings, Result()
+    found = _found(row, settings, writing.shared)
+    if found is None:
+        quality = settings.quality
+        asked = of_text(quality.rubric, text_of(row, settings.fields, but="label"))
+        (reply,) = yield [writing.request(asked, 0, quality.judge, 0.0, WRITTEN)]
+        score = scored(reply)
+        if score is None:
+            found = "no_score", "the judge writes no score from 0 to 10"
+        elif score < quality.at_least:
+            found = "quality", f"{score:g} of 10"
+    if found is None:
+        result.keep(row)
+    else:
+        result.drop(row, *found)
+    return result
+
+
+def _found(row: Row, settings: FilterStep, checks: Sequence[Check]) -> tuple[str, str] | None:
+    """The first condition that a row does not fulfil, and why."""
+    text = text_of(row, settings.fields, but="label")
+    return next(((name, why) for name, check in checks if (why := check(text, row)) is not None), None)
 
 
 def _checks(settings: FilterStep) -> Iterator[Check]:
@@ -42,8 +68,6 @@ def _checks(settings: FilterStep) -> Iterator[Check]:
         yield f"where.{field}", lambda text, row, f=field, c=condition: why_not(row.get(f), c)  # type: ignore[misc]
     if (wanted := settings.language) is not None:
         yield "language", lambda text, row: None if (found := language(text)) in wanted else f"is {found}"
-    if settings.quality is not None:
-        raise InputError("steps: filter.quality is not built yet: leave it out.")
 
 
 def _length(limit: int, least: bool, words: bool) -> Callable[[str, Row], Why]:
@@ -89,3 +113,10 @@ def _short(text: str) -> str:
 
 
 STEP = RowStep(work)
+
+
+def step_for(settings: FilterStep) -> Step:
+    """A row step; with a judge, a step that asks."""
+    if settings.quality is None:
+        return STEP
+    return asking(settings, Asking(judge, shared=lambda one: list(_checks(one))))
