@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ftlib.config import Experiment
 from ftlib.data import load_prepared
@@ -41,8 +43,16 @@ def interrupt_when(folder: Path, pattern: str) -> threading.Thread:
     return thread
 
 
+@pytest.fixture
+def threads_after() -> Iterator[None]:
+    """A test may set the threads of this process; those that come after compare bits of one."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def test_a_training_is_a_pack_of_one_and_trls_interrupted_or_not(
-    tree: dict[str, Any], tmp_path: Path, ray_local: None
+    tree: dict[str, Any], tmp_path: Path, ray_local: None, threads_after: None
 ) -> None:
     """A run that Ctrl-C breaks off and that goes on leaves the bits of a pack that nothing disturbs, and TRL's
     losses."""
