@@ -164,6 +164,7 @@ def _too_long(path: Path, line: int) -> DataError:
 
 def _of_hub(number: int, source: SourceSection) -> Part:
     from ftlib.curate.reading import hub_table
+    from ftlib.data.read import Source
 
-    table = hub_table(source)
-    return Part(number, source, source.place, source.place, str(table._fingerprint))
+    digest = Source("from", source.place, table=hub_table(source)).digest()
+    return Part(number, source, source.place, source.place, digest)

@@ -37,7 +37,7 @@ class Line:
         self._sent: deque[float] = deque()  # when, of each message that is not passed on
         self._passed = self._due = 0.0  # when the last was, and when the rest ends
         self._resting: asyncio.TimerHandle | None = None
-        self._hearing = asyncio.create_task(self._hear(reader))
+        self.hearing = asyncio.create_task(self._hear(reader))  # held: nobody else holds the task
 
     @property
     def closed(self) -> bool:

@@ -148,7 +148,7 @@ def test_a_budget_is_of_hours_or_of_money(
 
 @pytest.mark.usefixtures("ray_local")
 def test_a_sweep_whose_budget_is_spent_ends_with_its_leaderboard(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["train"].update(num_train_epochs=100000, eval_strategy="steps", eval_steps=8)
+    tree["train"].update(num_train_epochs=100000, eval_strategy="steps", eval_steps=2)
     tree["scale"] = {"price_per_hour": 3600.0}
     tree["budget"] = {"max_cost": 20}
     space = {"train.learning_rate": {"min": 1e-3, "max": 1e-2, "log": True}}

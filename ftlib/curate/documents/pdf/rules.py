@@ -86,7 +86,7 @@ def _merged(rules: list[Rule]) -> list[Rule]:
     found: list[Rule] = []
     for rule in sorted(rules, key=lambda rule: (round(rule.at), rule.low)):
         if found and abs(found[-1].at - rule.at) <= THIN and rule.low <= found[-1].high + THIN:
-            found[-1] = found[-1]._replace(high=max(found[-1].high, rule.high))
+            found[-1] = Rule(found[-1].at, found[-1].low, max(found[-1].high, rule.high))
         else:
             found.append(rule)
     return found
