@@ -50,6 +50,7 @@ def build_data(
     version = _registered(recipe, built)
     notes = notes_of(recipe.name)
     staged = staging_beside(notes)
+    staged.mkdir(parents=True)  # a recipe that drops and changes nothing writes no file
     write_notes(built, staged)
     replace_directory(staged, notes)
     return Built(version, before is None or version.number > before, notes)

@@ -82,7 +82,8 @@ class Plan:
             before = [need for need in self.needs[name] if found.get(need) and not self._follows(need)]
             if before and name not in again and not self._follows(name):
                 same = "" if self.folder.record(name) is None else ", unless that comes to the same"
-                found[name] = f"it needs {' and '.join(before)}, which is done before{same}"
+                which = "which is" if len(before) == 1 else "which are"
+                found[name] = f"it needs {' and '.join(before)}, {which} done before{same}"
             else:
                 due = self.due(name, until, name in again)
                 found[name] = "" if due is None else due.why

@@ -183,7 +183,7 @@ def step_of(name: str, tree: Any, source: str) -> Step:
     where = f"{source}: steps.{name}"
     kinds = [kind for kind in KINDS if kind in tree] if isinstance(tree, Mapping) else []
     if len(kinds) != 1:
-        near = next((found for key in _keys(tree) if (found := nearest(key, KINDS))), "")
+        near = "" if kinds else next((found for key in _keys(tree) if (found := nearest(key, KINDS))), "")
         told = f"says {' and '.join(kinds)}" if kinds else "says none of them"
         raise ConfigError(f"{where}: a step says one of {', '.join(KINDS)}, but this one {told}.{near}")
     try:
