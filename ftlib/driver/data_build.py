@@ -45,7 +45,7 @@ def build_data(
     data_versions.check_name(recipe.name)
     before = _newest(recipe.name)
     with listener.busy("looking at the sources"):
-        parts = all_parts(recipe)
+        parts = all_parts(with_files(recipe))
     built = build(recipe, parts, _workers(sum(part.size for part in parts), workers), _Progress(listener))
     version = _registered(recipe, built)
     notes = notes_of(recipe.name)
@@ -54,6 +54,17 @@ def build_data(
     write_notes(built, staged)
     replace_directory(staged, notes)
     return Built(version, before is None or version.number > before, notes)
+
+
+def with_files(recipe: Recipe) -> Recipe:
+    """The recipe with a file in the place of each source data:NAME. Raises ConfigError for a name that is not there."""
+    from ftlib.registry.data_named import file_of
+
+    tree = recipe.to_dict()
+    for number, source in enumerate(tree["from"]):
+        if "jsonl" in source:
+            source["jsonl"] = file_of(f"from.{number}.jsonl", source["jsonl"], "train")
+    return type(recipe).parse(tree)
 
 
 def notes_of(name: str) -> Path:

@@ -124,7 +124,7 @@ def _of_recipe(recipe: Recipe) -> Iterator[Path]:
     from ftlib.curate.steps import step_of
 
     for number, source in enumerate(recipe.sources):
-        if source.kind not in ("hub", "log") and not is_url(source.place):
+        if source.kind not in ("hub", "log") and not is_url(source.place) and not source.place.startswith(DATA):
             yield from (path for _, path in files_of(f"from.{number}.{source.kind}", source))
     for _, section in recipe.keyed_steps:
         yield from _there(step_of(section.name, section.settings).files(section.settings))

@@ -12,7 +12,7 @@ from ftlib.files.contents import Contents
 from ftlib.files.urls import is_url
 from ftlib.pipelines import endpoint
 from ftlib.pipelines.inputs import changes, inputs_of, named_elsewhere
-from ftlib.pipelines.names import DATA, Loaded, load_steps, makers, needs_of
+from ftlib.pipelines.names import DATA, REGISTRY, Loaded, load_steps, makers, needs_of
 from ftlib.run.layout import RESOLVED
 from ftlib.run.pipelines import CONTENTS, Inputs, PipelineFolder, Record
 
@@ -115,8 +115,8 @@ def _is_kept(record: Record) -> bool:
 
     try:
         if record.made.startswith(DATA):
-            return data_versions.resolve(record.made).hash.startswith(record.places.get("hash", ""))
-        registry.resolve(record.made)
+            return data_versions.resolve(record.made).hash == record.places.get("hash")
+        registry.resolve(record.made.removeprefix(REGISTRY))
     except InputError:
         return False
     return True

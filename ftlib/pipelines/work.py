@@ -161,7 +161,7 @@ def _of_board(outcome: Outcome) -> Figures:
         "trials": len(board.rows),
         "verdict": outcome.verdict,
     }
-    return {name: value for name, value in found.items() if value not in (None, "")}  # type: ignore[misc]
+    return {name: value for name, value in found.items() if value not in (None, "")}
 
 
 def _promote(step: PromoteStep, setting: Setting) -> Result:

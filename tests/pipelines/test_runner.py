@@ -128,7 +128,9 @@ def test_a_result_that_is_gone_is_made_again(folder: Path) -> None:
 
 
 def test_files_are_read_before_anything_is_done(folder: Path) -> None:
-    write_pipeline(all={"build": "tickets.yaml", "set": {"steps.0": {"dedupe": {"naer": 1}}}}, few={"build": "feww.yaml"})
+    write_pipeline(
+        all={"build": "tickets.yaml", "set": {"steps.0": {"dedupe": {"naer": 1}}}}, few={"build": "feww.yaml"}
+    )
     assert said(status=2) == [
         "error: steps.all: tickets.yaml: there is no key 'steps.0.dedupe.naer'. Did you mean 'near'?",
         "steps.few: feww.yaml: no such file.",

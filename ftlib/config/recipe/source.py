@@ -17,6 +17,7 @@ BY_ENDING = {
 }
 HUB = "hub:"
 LOG = "log:"
+DATA = "data:"
 
 Place = Annotated[str, Field(min_length=1)]
 
@@ -34,7 +35,8 @@ class SourceSection(Section):
     text: Place | None = None
     """Files of plain text or Markdown."""
     jsonl: Place | None = None
-    """Files with a JSON object on each line, or .json files with a list of objects. An object is a row."""
+    """Files with a JSON object on each line, or .json files with a list of objects. An object is a row. data:NAME are
+    the rows for training that another recipe has made."""
     csv: Place | None = None
     """Tables with commas or semicolons between cells, and a header."""
     tsv: Place | None = None
@@ -87,13 +89,16 @@ class SourceSection(Section):
 
 
 def _by_ending(value: Any) -> Any:
-    """`tickets.csv` is {csv: tickets.csv}, `hub:glue` is {hub: glue}, and `log:support` is {log: support}."""
+    """`tickets.csv` is {csv: tickets.csv}, `hub:glue` is {hub: glue}, `log:support` is {log: support}, and
+    `data:tickets` is {jsonl: data:tickets}."""
     if not isinstance(value, str):
         return value
     if value.startswith(HUB):
         return {"hub": value.removeprefix(HUB)}
     if value.startswith(LOG):
         return {"log": value.removeprefix(LOG)}
+    if value.startswith(DATA):
+        return {"jsonl": value}
     kind = BY_ENDING.get(Path(value).suffix.lower())
     if kind is None:
         raise ValueError(f"the ending of '{value}' names no kind of source: write for example {{html: {value}}}")
