@@ -270,8 +270,8 @@ def _serve(step: ServeStep, setting: Setting) -> Result:
     told: Figures = {"url": f"{step.url}/v1"}
     if not endpoint.answers(step):
         _leave_ray()
-        told["process"] = endpoint.start(step, setting.folder)
-        setting.listener.say(f"serving {', '.join(step.serve)} at {step.url}/v1; kill {told['process']} ends it")
+        told["process"] = str(endpoint.start(step, setting.folder))
+        setting.listener.say(f"serving {', '.join(step.serve)} at {step.url}/v1: 'kill {told['process']}' ends it")
     elif not endpoint.serves(step):
         raise FtlibError(f"{step.url} answers, but not for {', '.join(step.serve)}: end that, or set another port.")
     return Result("", {"url": step.url}, told)
