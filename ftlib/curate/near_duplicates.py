@@ -71,7 +71,7 @@ class Signatures:
         sketch = [np.empty((0, SKETCH), np.uint8), *(part.sketch for part in parts)]
         pairs = [np.empty(0, np.uint32), *(part.pairs for part in parts)]
         ends = [np.zeros(1, np.int64), *ends]
-        return cls(*map(np.concatenate, (bands, sketch, pairs, ends)))
+        return cls(np.concatenate(bands), np.concatenate(sketch), np.concatenate(pairs), np.concatenate(ends))
 
 
 def words_of(text: str) -> list[str]:
@@ -153,10 +153,7 @@ def _bands(minima: npt.NDArray[np.uint64]) -> Hashes:
 def _smallest(hashes: npt.NDArray[np.uint64], counts: Places) -> tuple[Hashes, Places]:
     """The `PAIRS` smallest different hashes of each row, sorted, and where each row's begin."""
     rows = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
-    keys = np.sort((rows << HALF) | (hashes >> HALF))
-    keys = (
-        keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
-    )  # np.unique takes ten times as long
+    keys = _once((rows << HALF) | (hashes >> HALF))
     rows = (keys >> HALF).astype(np.int64)
     begins = np.searchsorted(rows, np.arange(len(counts)))
     kept = np.arange(len(keys)) - begins[rows] < PAIRS
@@ -174,15 +171,29 @@ def _identical(found: Signatures) -> Places:
 
 def _edges(found: Signatures, alone: Places, least: float) -> Places:
     """Pairs of rows [n, 2] that are near, the earlier one first, in the order of the later one."""
-    known = np.empty(0, np.int64)  # pairs as one number
+    rows = max(len(found), 1)
+    checked, near = np.empty(0, np.int64), np.empty(0, bool)  # pairs as one number, in order, and whether they are near
     for band in range(BANDS):
-        for pairs in _candidates(found.bands[alone, band]):
-            rows = _perhaps(found, alone[pairs], least)
-            keys = rows[:, 1] * len(found) + rows[:, 0]
-            new = ~np.isin(keys, known)
-            near = jaccards(found, rows[new]) >= least
-            known = np.union1d(known, keys[new][near])
-    return np.stack([known % max(len(found), 1), known // max(len(found), 1)], axis=1)
+        pairs = [_perhaps(found, alone[places], least) for places in _candidates(found.bands[alone, band])]
+        keys = _unlike(np.concatenate([pair[:, 1] * rows + pair[:, 0] for pair in pairs]), checked)
+        new = jaccards(found, np.stack([keys % rows, keys // rows], axis=1)) >= least
+        checked, near = np.concatenate([checked, keys]), np.concatenate([near, new])
+        order = np.argsort(checked, kind="stable")
+        checked, near = checked[order], near[order]
+    return np.stack([checked[near] % rows, checked[near] // rows], axis=1)
+
+
+def _unlike(keys: Places, known: Places) -> Places:
+    """Each of the keys once, in order, without those that are known. `known` is in order."""
+    keys = _once(keys)
+    at = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
+    return keys[known[at] != keys] if len(known) else keys
+
+
+def _once(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Each once, in order; np.unique takes ten times as long."""
+    keys = np.sort(keys)
+    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
 
 
 def _bucketed(keys: Hashes) -> tuple[Places, Places]:
@@ -190,7 +201,7 @@ def _bucketed(keys: Hashes) -> tuple[Places, Places]:
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(keys) else np.empty(0, int)
-    return order, np.repeat(begins, np.diff([*begins, len(keys)]))
+    return order, np.repeat(begins, np.diff(begins, append=len(keys)))
 
 
 def _across(keys: Hashes, split: int) -> Iterator[Places]:

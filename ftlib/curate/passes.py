@@ -123,12 +123,7 @@ def _work(store: Store, work: Pass, block: str, verdict: str | None, key: str) -
         _check(step, rows, result)
         notes += [(step.key, "dropped", note) for note in result.dropped]
         notes += [(step.key, "changed", note) for note in result.changed]
-        counts[step.key] = {
-            "in": len(rows),
-            "out": len(result.kept),
-            "dropped": Counter(note.reason for note in result.dropped),
-            "changed": Counter(note.reason for note in result.changed),
-        }
+        counts[step.key] = counts_of(len(rows), result)
         rows = result.kept
     if work.end is not None:
         assert isinstance(work.end.step, WholeStep)
@@ -137,6 +132,16 @@ def _work(store: Store, work: Pass, block: str, verdict: str | None, key: str) -
     about = {"rows": len(rows), "counts": counts}
     store.put(key, to_table(rows), about)  # last: with it, all of the block is there
     return about
+
+
+def counts_of(rows: int, result: Result) -> dict[str, Any]:
+    """The counts of a step that made `result` of so many rows."""
+    return {
+        "in": rows,
+        "out": len(result.kept),
+        "dropped": Counter(note.reason for note in result.dropped),
+        "changed": Counter(note.reason for note in result.changed),
+    }
 
 
 def _done(store: Store, step: KeyedStep, rows: list[Row], verdict: str | None) -> Result:

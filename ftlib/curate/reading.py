@@ -10,10 +10,11 @@ from typing import Any
 
 from ftlib.config.recipe import SourceSection
 from ftlib.curate.blocks import as_json, in_blocks, notes_table, to_table
-from ftlib.curate.passes import Done, notes_key
+from ftlib.curate.documents.rows import NOTES
+from ftlib.curate.passes import Done, counts_of, notes_key
 from ftlib.curate.rows import FROM, ID, RESERVED, Row, row_id
 from ftlib.curate.sources import Part
-from ftlib.curate.step import Note
+from ftlib.curate.step import Result
 from ftlib.curate.store import Store, key_of
 from ftlib.data import read as files
 from ftlib.data.sampled import sampled
@@ -40,15 +41,30 @@ def read_parts(store: Store, parts: Sequence[Part]) -> list[Done]:
 def _block(store: Store, own: str, rows: list[Row]) -> dict[str, Any]:
     """Writes a block, unless it is there: a build that was cut short has left it."""
     if store.about(own) is None:
-        good = [row for row in rows if PROBLEM not in row]
-        bad = [Note({ID: row[ID], FROM: row[FROM]}, "unreadable", row[PROBLEM]) for row in rows if PROBLEM in row]
-        store.put(notes_key(own), notes_table((READ, "dropped", note) for note in bad))
-        store.put(own, to_table(good), {"unreadable": len(bad), "rows": len(good)})
+        result = _sorted(rows)
+        notes = [(READ, "dropped", note) for note in result.dropped]
+        notes += [(READ, "changed", note) for note in result.changed]
+        store.put(notes_key(own), notes_table(notes))
+        store.put(
+            own, to_table(result.kept), {"rows": len(result.kept), "counts": {READ: counts_of(len(rows), result)}}
+        )
     about = store.about(own)
     assert about is not None
-    unreadable = {"unreadable": about["unreadable"]} if about["unreadable"] else {}
-    counts = {"in": len(rows), "out": about["rows"], "dropped": unreadable, "changed": {}}
-    return {"key": own, "rows": about["rows"], "counts": {READ: counts}}
+    return {"key": own, **about}
+
+
+def _sorted(rows: list[Row]) -> Result:
+    """Rows that were read, those that could not be, and those of which a part could not be."""
+    result = Result()
+    for row in rows:
+        notes = row.pop(NOTES, ())
+        if PROBLEM in row:
+            result.drop({ID: row[ID], FROM: row[FROM]}, "unreadable", row[PROBLEM])
+        elif notes:
+            result.change(row, "not all read", " ".join(notes))
+        else:
+            result.keep(row)
+    return result
 
 
 def _sized(part: Part) -> Iterator[tuple[Row, int]]:

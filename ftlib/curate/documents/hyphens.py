@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 MOST = 200_000  # words that are kept: more than a long book has
 WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 LAST = re.compile(r"([^\W_]+(?:-[^\W_]+)*)-$")
+OPEN = re.compile(r"_$|://\S*[/.=&-]$|\d–$")  # an identifier, an address, a range of pages
 FIRST = re.compile(r"[^\W_]+")
 PREFIXES = frozenset(  # words that make one word with the next: some-times
     {"after", "back", "down", "every", "fore", "hand", "here", "inter", "life", "over", "semi", "some", "super"}
@@ -43,7 +44,7 @@ class Vocabulary:
     def _joined(self, text: str, line: str) -> str:
         if text.endswith("\xad"):
             return text[:-1] + line
-        if text.endswith("_"):  # an identifier
+        if OPEN.search(text):
             return text + line
         before, after = LAST.search(text), FIRST.match(line)
         if before is None or after is None:

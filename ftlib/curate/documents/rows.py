@@ -7,6 +7,7 @@ from typing import Any
 from ftlib.curate.documents.blocks import Block, Document
 
 BLOCKS = "blocks"
+NOTES = "_notes"  # what could not be read of a document: it is told and goes, before anything is done with the row
 
 
 def fields_of_document(document: Document) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def fields_of_document(document: Document) -> dict[str, Any]:
         {"kind": block.kind, "text": block.text, "first": block.first, "last": block.last, "level": block.level}
         for block in document.blocks
     ]
-    return {"document": document.name, "unit": document.unit, BLOCKS: blocks}
+    return {"document": document.name, "unit": document.unit, BLOCKS: blocks, NOTES: list(document.notes)}
 
 
 def document_of(fields: dict[str, Any]) -> Document:

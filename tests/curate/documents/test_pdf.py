@@ -116,3 +116,19 @@ def test_cells_under_each_other_are_a_table_without_rules(tmp_path: Path) -> Non
 
 def read(path: Path) -> list[str]:
     return [block.text for block in read_document(path).blocks]
+
+
+def test_a_character_beyond_the_first_plane_is_whole_and_a_formula_has_plain_letters(tmp_path: Path) -> None:
+    to_unicode = stream(
+        b"begincmap 1 begincodespacerange <00> <FF> endcodespacerange "
+        b"2 beginbfchar <41> <D83DDE00> <42> <D835DC65> endbfchar endcmap"
+    )
+    font = b"/Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 5 0 R >> >>"
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 /MediaBox [0 0 612 792] /Resources << %s >> >>" % font,
+        b"<< /Type /Page /Parent 2 0 R /Contents 4 0 R >>",
+        stream(line("A = B")),
+        to_unicode,
+    ]
+    assert read(pdf(tmp_path / "plane.pdf", objects)) == ["\U0001f600 = x"]

@@ -199,6 +199,12 @@ def test_a_split_is_stratified_and_keeps_what_belongs_together() -> None:
         assert all(len(found) == 1 for found in where.values()), field
 
 
+def test_rows_without_a_group_are_not_one() -> None:
+    rows = as_rows({"text": "x", "document": "d"}, *({"text": f"row {number}"} for number in range(20)))
+    sides = Counter(row[SPLIT] for row in applied("split", rows, SplitStep(test=0.2, group="document")).kept)
+    assert sides == {"train": 17, "test": 4}
+
+
 def test_rows_keep_their_side_when_the_data_grows() -> None:
     rows = as_rows(*({"text": f"row {n}"} for n in range(550)))
     few = {text_of(row): row[SPLIT] for row in applied("split", rows[:500], SplitStep(test=0.2)).kept}

@@ -7,7 +7,7 @@ into bands; within a band the left column is read before the right one.
 
 from __future__ import annotations
 
-from statistics import median
+from collections.abc import Iterable
 
 from ftlib.curate.documents.pdf.lines import SAME_LINE, Line
 
@@ -86,5 +86,10 @@ def _is_text(side: list[Line]) -> bool:
         return False
     width = max(part.x1 for part in side) - min(part.x0 for part in side)
     full = sum(part.x1 - part.x0 >= FULL * width for part in side)
-    words = median(len(part.words) for part in side)
-    return width >= WIDE * median(part.size for part in side) and (full >= OFTEN * len(side) or words >= WORDS)
+    words = _middle(len(part.words) for part in side)
+    return width >= WIDE * _middle(part.size for part in side) and (full >= OFTEN * len(side) or words >= WORDS)
+
+
+def _middle(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]

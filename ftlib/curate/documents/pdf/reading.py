@@ -1,7 +1,7 @@
 """A PDF file → its blocks, with pdfium: two passes, a page at a time. It runs in a process of its own (`sandbox`).
 
 Why pdfium and not pdfplumber, pdfminer.six or pypdf: it gives every glyph with its place, size and font, as pdfplumber
-does, in a seventh of the time (docs/data-recipes.md); and pypdf's text has lost the columns.
+does, in a seventh of the time (docs/documents.md); and pypdf's text has lost the columns.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -146,13 +147,16 @@ class _Glyphs:
     def _all(self) -> Any:
         pdfium, text = self.pdfium, self.text
         x, y, box = ctypes.c_double(), ctypes.c_double(), pdfium.FS_RECTF()
+        high = 0
         for index in range(pdfium.FPDFText_CountChars(text)):
             code = pdfium.FPDFText_GetUnicode(text, index)
             if pdfium.FPDFText_IsGenerated(text, index) and code != 32:
                 continue
-            if not code or 0xD800 <= code < 0xE000 or code > 0x10FFFF:
+            if 0xD800 <= code < 0xDC00:  # pdfium gives UTF-16: the second half follows
+                high = code
                 continue
-            char = LIGATURES.get(chr(code), chr(code))
+            char = _character(high, code)
+            high = 0
             if not char or (char < " " and not char.isspace()):
                 continue
             pdfium.FPDFText_GetCharOrigin(text, index, x, y)
@@ -174,6 +178,16 @@ class _Glyphs:
             bold = pdfium.FPDFText_GetFontWeight(text, index) >= 600 or bool(BOLD.search(name))
             self.faces[key] = Face(round(size, 1), mono, bold, _quarters(matrix.a, matrix.b))
         return self.faces[key]
+
+
+def _character(high: int, code: int) -> str:
+    """The character of a code, after the first half of its pair where it has one; an italic letter of a formula as the
+    letter. Empty for what is none."""
+    if 0xDC00 <= code < 0xE000:
+        code = 0x10000 + ((high - 0xD800) << 10) + code - 0xDC00 if high else 0
+    if 0x1D400 <= code < 0x1D800:
+        return unicodedata.normalize("NFKC", chr(code))
+    return LIGATURES.get(chr(code), chr(code)) if 0 < code <= 0x10FFFF else ""
 
 
 def _quarters(a: float, b: float) -> int:
