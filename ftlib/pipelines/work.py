@@ -267,24 +267,16 @@ def _root(run: Path) -> str:
 
 
 def _serve(step: ServeStep, setting: Setting) -> Result:
+    from ftlib.cluster.session import leave_ray
+
     told: Figures = {"url": f"{step.url}/v1"}
     if not endpoint.answers(step):
-        _leave_ray()
+        leave_ray()
         told["process"] = str(endpoint.start(step, setting.folder))
         setting.listener.say(f"serving {', '.join(step.serve)} at {step.url}/v1: 'kill {told['process']}' ends it")
     elif not endpoint.serves(step):
         raise FtlibError(f"{step.url} answers, but not for {', '.join(step.serve)}: end that, or set another port.")
     return Result("", {"url": step.url}, told)
-
-
-def _leave_ray() -> None:
-    """Ends the Ray of this process: its actors would take the cores from the endpoint."""
-    import sys
-
-    if "ray" in sys.modules:
-        import ray
-
-        ray.shutdown()
 
 
 def _monitor(step: MonitorStep, setting: Setting) -> Result:
