@@ -68,6 +68,8 @@ class Plan:
             return Due("it is asked for", inputs)
         if record is None:
             return Due("it was not done yet", inputs)
+        if not record.inputs:  # it failed before it was begun
+            return Due(_before(record), inputs)
         if changed := changes(record.inputs, inputs):
             return Due(changed, inputs)
         if record.state in REDONE:

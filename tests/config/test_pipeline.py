@@ -9,6 +9,7 @@ import pytest
 from ftlib.config.pipeline import Pipeline
 from ftlib.config.pipeline.order import after, ordered
 from ftlib.config.pipeline.when import Condition
+from ftlib.config.schema import descriptions, sections
 from ftlib.errors import ConfigError
 
 STEPS: dict[str, dict[str, Any]] = {
@@ -101,6 +102,12 @@ def test_a_condition_is_no_program(text: str, said: str) -> None:
         Condition.parse(text)
     assert said in str(refused.value)
     assert f"when: {str(refused.value).rstrip('.?')}" in why_not(when=text)
+
+
+def test_every_key_is_described() -> None:
+    for section in sections(Pipeline):
+        missing = section.model_fields.keys() - descriptions(section).keys()
+        assert not missing, f"{section.__name__}: write a line of text under {sorted(missing)}"
 
 
 def test_the_order_keeps_what_is_written_where_nothing_is_needed() -> None:

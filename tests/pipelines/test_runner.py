@@ -95,7 +95,7 @@ def test_steps_can_be_asked_for() -> None:
         "all: it is asked for", "few: it is asked for", "others: nothing has changed"
     ]  # fmt: skip
     assert said("--only", "few", "--dry-run") == ["few: it is asked for"]
-    assert said("--only", "few")[:2] == ["few: it is asked for", said("--only", "few")[1]]
+    assert [line.partition(" in ")[0] for line in said("--only", "few")[:2]] == ["few: it is asked for", "few: done"]
     assert said("--only", "fwe", status=2) == [
         "error: the pipeline p has no step 'fwe'. Did you mean 'few'?"
     ]  # fmt: skip
