@@ -41,7 +41,7 @@ def inputs_of(
     for path in _files(loaded):
         found[f"{FILE}{path}"] = contents.of(path)
     for name in _logs(loaded):
-        when = datetime.fromtimestamp(until or 0, UTC).isoformat(timespec="seconds")
+        when = datetime.fromtimestamp(until or 0, UTC).isoformat(timespec="milliseconds")
         found[f"{LOG}{name}"] = f"requests until {when}"
     return found
 
