@@ -78,6 +78,21 @@ def build_data(
     return build_data(str(recipe), texts, workers, _listener(verbose)).version
 
 
+def pipeline(file: str | Path, *, verbose: bool = False) -> dict[str, str]:
+    """Does the steps of a pipeline's file in order, each only where what it depends on has changed. Returns the state
+    of each step: done, unchanged, failed or waiting.
+
+    Raises KeyboardInterrupt at a Ctrl-C; the next call goes on there.
+    """
+    from ftlib.pipelines.again import opened
+    from ftlib.pipelines.runner import run
+
+    outcome = run(*opened(file), _listener(verbose))
+    if outcome.interrupted is not None:
+        raise KeyboardInterrupt
+    return {name: outcome.state_of(name) for name in outcome.plan.needs}
+
+
 def serve(
     names: Sequence[str] = (), *, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None, **options: Any
 ) -> Endpoint:

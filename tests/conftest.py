@@ -79,6 +79,7 @@ SWEEPING = (
     "registry/test_promotion",
     "cli/test_cli",
     "cluster/",
+    "pipelines/test_training",
     "run/test_cost",
     "run/test_tracking",
     "test_experiments",

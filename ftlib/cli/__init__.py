@@ -9,7 +9,19 @@ from contextlib import suppress
 
 import click
 
-from ftlib.cli import begin, clusters, compare, complete, dashboards, data, evaluations, experiments, recipes, winners
+from ftlib.cli import (
+    begin,
+    clusters,
+    compare,
+    complete,
+    dashboards,
+    data,
+    evaluations,
+    experiments,
+    pipelines,
+    recipes,
+    winners,
+)
 from ftlib.driver.process import guarded
 from ftlib.driver.quiet import quiet_libraries
 
@@ -26,7 +38,7 @@ def cli(debug: bool) -> None:
         quiet_libraries()
 
 
-GROUPS = (begin, data, recipes, experiments, evaluations, compare, winners, dashboards, clusters, complete)
+GROUPS = (begin, data, recipes, experiments, pipelines, evaluations, compare, winners, dashboards, clusters, complete)
 for command in (command for group in GROUPS for command in group.COMMANDS):
     cli.add_command(command)
 

@@ -41,6 +41,12 @@ def start_ray(cpus: int | None = None) -> None:
     sigterm_is_ctrl_c()
 
 
+def leave_ray() -> None:
+    """Ends the Ray that `start_ray` has started, or leaves the cluster: another process is about to need the cores."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
 def _short_folder() -> str | None:
     """A folder for Ray's sockets. Their paths have at most 107 bytes, and TMPDIR may be too long for that. None means
     Ray's own choice. Raises FtlibError where no folder is short enough."""

@@ -125,8 +125,9 @@ class Experiment(Section):
         return moved.model_copy(update={"storage": storage})
 
     def with_paths(self, change: Callable[[str, str], str]) -> Experiment:
-        """The same experiment with `change(key, value)` in each place that may hold a path (`PATHS`)."""
-        tree = self.to_dict()
+        """The same experiment with `change(key, value)` in each place that may hold a path (`PATHS`). Which keys its
+        author gave stays known: an adapter that goes on takes its shape from where it began."""
+        tree = self.model_dump(mode="json", exclude_unset=True)
         for path in PATHS:
             *parents, key = path.split(".")
             for section in _sections(tree, parents):

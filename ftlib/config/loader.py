@@ -117,14 +117,23 @@ def _parts(path: str) -> list[str]:
 
 
 def set_dotted(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Sets `tree[a][b][c]` for the path `a.b.c`, making the mappings on the way. A sweep's space has whole paths as its
-    keys, so `sweep.space.train.learning_rate` is the key `train.learning_rate` there."""
+    """Sets `tree[a][b][c]` for the path `a.b.c`, making the mappings on the way; a number names a member of a list that
+    is there: steps.0.dedupe.near. A sweep's space has whole paths as its keys, so `sweep.space.train.learning_rate` is
+    the key `train.learning_rate` there."""
     *parents, last = _parts(path)
+    inner: Any = tree
     for depth, part in enumerate(parents):
-        below = tree.get(part)
+        within = ".".join(parents[: depth + 1])
+        below = inner[_place(inner, part, path)] if isinstance(inner, list) else inner.get(part)
         if below is None:
-            below = tree[part] = {}
-        if not isinstance(below, dict):
-            raise ConfigError(f"{path}: '{'.'.join(parents[: depth + 1])}' is {below!r}, not a section.")
-        tree = below
-    tree[last] = value
+            below = inner[part] = {}
+        if not isinstance(below, dict | list):
+            raise ConfigError(f"{path}: '{within}' is {below!r}, not a section.")
+        inner = below
+    inner[_place(inner, last, path) if isinstance(inner, list) else last] = value
+
+
+def _place(members: list[Any], part: str, path: str) -> int:
+    if not part.isdecimal() or int(part) >= len(members):
+        raise ConfigError(f"{path}: '{part}' is no member of this list, which has {len(members)}: they count from 0.")
+    return int(part)

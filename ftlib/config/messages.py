@@ -71,7 +71,8 @@ def _sentence(finding: dict[str, Any], root: type[BaseModel]) -> str:
         return f"{path} is {value!r}, but must be one of: {', '.join(allowed)}.{better}"
     if kind == "value_error":
         reason = str(context["error"])
-        return f"{path}: {reason}." if path else f"{reason}."
+        reason += "" if reason.endswith("?") else "."
+        return f"{path}: {reason}" if path else reason
     if kind == "missing":
         return f"{path} is missing."
     if kind == "string_pattern_mismatch":

@@ -17,6 +17,7 @@ from ftlib.curate.sources import Part
 from ftlib.curate.step import Result
 from ftlib.curate.store import Store, key_of
 from ftlib.data import read as files
+from ftlib.data.sampled import sampled
 from ftlib.errors import DataError, nearest
 
 PROBLEM = "_problem"  # of a row that could not be read: why
@@ -180,6 +181,11 @@ def _hub(part: Part) -> Iterator[files.Row]:
         yield files.Row(f"{part.label}: row {number}", files.without_fillers(fields))
 
 
+def _log(part: Part) -> Iterator[files.Row]:
+    for chat in sampled(part.path, until=part.section.until):
+        yield files.Row(f"{part.label} {chat.request}", {"messages": chat.messages})
+
+
 def hub_table(section: SourceSection) -> Any:
     """A data set of the Hub. Raises DataError where the Hub does not give it."""
     from ftlib.config.data import DataSection
@@ -195,5 +201,6 @@ READERS: dict[str, Callable[[Part], Iterator[files.Row]]] = {
     "parquet": _table,
     "xlsx": _sheets,
     "hub": _hub,
+    "log": _log,
     **dict.fromkeys(("pdf", "html", "docx", "text"), _document),
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ftlib.config.recipe import Recipe, SourceSection
 from ftlib.curate.store import key_of
+from ftlib.data.sampled import sampled
 from ftlib.errors import DataError, nearest
 from ftlib.files.object_store import local_copy
 
@@ -53,8 +54,8 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Its bytes; 0 for a data set on the Hub."""
-        if self.section.kind == "hub":
+        """Its bytes; 0 for a data set on the Hub, and for a log."""
+        if self.section.kind in ("hub", "log"):
             return 0
         return Path(self.path).stat().st_size if self.end is None else self.end - self.start
 
@@ -84,7 +85,10 @@ def parts_of(number: int, source: SourceSection) -> Iterator[Part]:
     if source.kind == "hub":
         yield _of_hub(number, source)
         return
-    for label, path in _files(f"from.{number}.{source.kind}", source):
+    if source.kind == "log":
+        yield from _of_log(number, source)
+        return
+    for label, path in files_of(f"from.{number}.{source.kind}", source):
         if path.stat().st_size == 0:
             raise DataError(f"from.{number}: {path} is empty.")
         if source.kind == "jsonl" and path.suffix.lower() != ".json":
@@ -95,8 +99,9 @@ def parts_of(number: int, source: SourceSection) -> Iterator[Part]:
             yield Part(number, source, label, str(path), _digest(path, lines=source.kind in OF_LINES))
 
 
-def _files(key: str, source: SourceSection) -> list[tuple[str, Path]]:
-    """The files of a place, each with its name for a person, in the order of their names."""
+def files_of(key: str, source: SourceSection) -> list[tuple[str, Path]]:
+    """The files of a place, each with its name for a person, in the order of their names. Raises DataError where there
+    is none; `key` stands before the message."""
     path = Path(local_copy(key, source.place)).expanduser()
     if path.is_file():
         return [(path.name, path)]
@@ -160,6 +165,17 @@ def _too_long(path: Path, line: int) -> DataError:
     return DataError(
         f"{path}:{line}: the line has more than {LONGEST_LINE >> 20} MiB, which no row has: is the file one line?"
     )
+
+
+def _of_log(number: int, source: SourceSection) -> Iterator[Part]:
+    """The chats of a name, as one part; none where there is no chat yet."""
+    sha = hashlib.sha256()
+    chats = 0
+    for chat in sampled(source.place, until=source.until):
+        sha.update(f"{chat.request}\0{chat.time}\0".encode())
+        chats += 1
+    if chats:
+        yield Part(number, source, f"log:{source.place}", source.place, sha.hexdigest())
 
 
 def _of_hub(number: int, source: SourceSection) -> Part:

@@ -47,7 +47,7 @@ def build_data(
     data_versions.check_name(recipe.name)
     before = _newest(recipe.name)
     with listener.busy("looking at the sources"):
-        parts = all_parts(recipe)
+        parts = all_parts(with_files(recipe))
     by = _workers(sum(part.size for part in parts), workers)
     built = build(with_folders(recipe), parts, by, _Progress(listener))
     for sentence in unanswered(built.counts):
@@ -55,6 +55,7 @@ def build_data(
     version = _registered(recipe, built)
     notes = notes_of(recipe.name)
     staged = staging_beside(notes)
+    staged.mkdir(parents=True)  # a recipe that drops and changes nothing writes no file
     write_notes(built, staged)
     replace_directory(staged, notes)
     return Built(version, before is None or version.number > before, notes)
@@ -73,7 +74,7 @@ def expected(
 
     recipe = with_folders(Recipe.load(file, overrides))
     with listener.busy("looking at the sources"):
-        parts = all_parts(recipe)
+        parts = all_parts(with_files(recipe))
     by = _workers(sum(part.size for part in parts), workers)
     built, asking = before_asking(recipe, parts, by, _Progress(listener))
     if not asking:
@@ -122,6 +123,17 @@ def unanswered(counts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             )
         if silent:
             yield f"steps: {key}: {silent:,} rows have no answer: ftlib data show NAME --dropped {key} says why."
+
+
+def with_files(recipe: Recipe) -> Recipe:
+    """The recipe with a file in the place of each source data:NAME. Raises ConfigError for a name that is not there."""
+    from ftlib.registry.data_named import file_of
+
+    tree = recipe.to_dict()
+    for number, source in enumerate(tree["from"]):
+        if "jsonl" in source:
+            source["jsonl"] = file_of(f"from.{number}.jsonl", source["jsonl"], "train")
+    return type(recipe).parse(tree)
 
 
 def notes_of(name: str) -> Path:

@@ -45,13 +45,19 @@ def lineage(experiment: Experiment) -> dict[str, dict[str, str]]:
 
 
 def _file(key: str, value: str) -> str:
+    own = "eval" if key == "data.eval" else "test" if key.startswith("evaluation.") else "train"
+    return file_of(key, value, own)
+
+
+def file_of(key: str, value: str, own: str) -> str:
+    """The file that data:NAME[@NUMBER][/SIDE] names, of the side `own` without one; another value is itself. Raises
+    ConfigError, with the key, for what is not there."""
     try:
         version = version_of(value)
     except InputError as error:
         raise ConfigError(f"{key}: {error}") from None
     if version is None:
         return value
-    own = "eval" if key == "data.eval" else "test" if key.startswith("evaluation.") else "train"
     side = value.partition("/")[2] or own
     if side not in SIDES:
         raise ConfigError(f"{key}: '{value}': data has {', '.join(SIDES)}, not '{side}'.{nearest(side, SIDES)}")

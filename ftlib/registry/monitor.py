@@ -30,6 +30,12 @@ ENOUGH = 25  # texts; of fewer nothing is said
 # How far above what chance gives (`drift.expectations`) a measure may be. 0.2 is what the population stability index is
 # read by everywhere; docs/serving.md has how often each of them is right and wrong.
 ALLOWED = {"stability": 0.2, "divergence": 0.05, "unseen": 0.03}
+PSI = 0.2  # the scale of `Report.drift`
+MEASURES = {  # their names in a report
+    "stability index (PSI)": "stability",
+    "Jensen-Shannon, bits": "divergence",
+    "share not in training": "unseen",
+}
 LESS_SURE = 0.5  # nats a token below the evaluation's: two tokens of five at a third less probability
 FAILING = 0.01  # of the requests
 CONFIDENT = ("sft", "pretrain")  # methods whose eval_loss is the mean -log probability of an answer's token
@@ -68,6 +74,17 @@ class Report:
     @property
     def drifted(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.drifted]
+
+    @property
+    def drift(self) -> float | None:
+        """The largest measure of texts above what chance gives, on the scale of the population stability index: above
+        0.2, one of them drifted. None where too few requests were sampled. Below 0: less than chance gives."""
+        shares = [
+            (one.value - one.limit) / ALLOWED[MEASURES[one.measure]] + 1
+            for one in self.findings
+            if one.measure in MEASURES and one.value is not None and one.limit is not None
+        ]
+        return PSI * max(shares) if shares else None
 
     def to_json(self) -> dict[str, Any]:
         findings = [asdict(finding) | {"drifted": finding.drifted} for finding in self.findings]

@@ -218,6 +218,7 @@ class Api:
         visit.stream, hidden = ask.stream, sampled and ask.logprobs is None
         if sampled:  # what the model read belongs to it, and how sure it was
             ask = replace(ask, logprobs=ask.logprobs or 0, tells_prompt=True)
+            visit.turns = ask.messages if asked.chat and not ask.tools else None
         first, rest = await self._begin(ask)
         reply = Reply(asked.chat, asked.model, ask.writer)
         answering = self._heard(visit, sampled, first, rest)

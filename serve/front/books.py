@@ -35,7 +35,8 @@ class Books:
             return
         first = tally.in_order[0]
         said = [likelihood.logprob for likelihood in first.logprobs]
-        self._samples.write(_line(visit), tally.prompt, first.text, sum(said) / len(said) if said else None)
+        sure = sum(said) / len(said) if said else None
+        self._samples.write(_line(visit), tally.prompt, first.text, sure, visit.turns)
 
 
 def _line(visit: Visit) -> Access:

@@ -16,7 +16,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -166,10 +166,24 @@ class SampleLog:
         """Whether the next request is sampled: ask once, before its tokens are thrown away."""
         return random.random() < self.share
 
-    def write(self, access: Access, prompt: str, answer: str, mean_logprob: float | None) -> None:
-        """Adds a sampled request. `prompt` is the text that the model read, template and all. Never raises."""
+    def write(
+        self,
+        access: Access,
+        prompt: str,
+        answer: str,
+        mean_logprob: float | None,
+        turns: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Adds a sampled request. `prompt` is the text that the model read, template and all; `turns` are those of a
+        chat, which can be trained on. Never raises."""
         try:
-            texts = {"prompt": self._redact(prompt), "answer": self._redact(answer), "mean_logprob": mean_logprob}
+            texts: dict[str, Any] = {
+                "prompt": self._redact(prompt),
+                "answer": self._redact(answer),
+                "mean_logprob": mean_logprob,
+            }
+            if turns is not None and all(map(_is_plain, turns)):
+                texts["messages"] = [{"role": turn["role"], "content": self._redact(turn["content"])} for turn in turns]
         except Exception as error:  # never into the request path; and never unredacted
             texts = {"prompt": None, "answer": None, "mean_logprob": mean_logprob, "unredacted": str(error)}
         self._lines.append({**access.row(), **texts})
@@ -193,6 +207,12 @@ class Redaction:
         for placeholder, pattern in self._rules:
             text = pattern.sub(placeholder, text)
         return text[:LONGEST]
+
+
+def _is_plain(turn: Mapping[str, Any]) -> bool:
+    """Whether a turn is a text of a role, whole in the log: no call of a tool, no picture, nothing cut."""
+    content = turn.get("content")
+    return set(turn) == {"role", "content"} and isinstance(content, str) and len(content) <= LONGEST
 
 
 def _is(path: Path, file: int) -> bool:

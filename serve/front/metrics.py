@@ -43,6 +43,7 @@ class Visit:
     status: int = 200
     code: str | None = None  # of a refusal
     stream: bool = False
+    turns: list[dict[str, Any]] | None = None  # of a chat that is sampled
     prompt_tokens: int = 0
     completion_tokens: int = 0
     queued: float = 0.0
