@@ -26,7 +26,7 @@ steps:
   - redact: [email, phone]
   - generate: {kind: instructions, teacher: "http://t/v1", per_chunk: 3}
   - augment: {typos: 0.1}
-  - pairs: {samples: 2, temperatures: [0.2, 1.0], judge: "http://j/v1"}
+  - pairs: {teacher: "http://t/v1", samples: 2, temperatures: [0.2, 1.0], judge: "http://j/v1"}
   - filter: {max_words: 900}
   - balance: {by: label, at_most: 4x}
   - decontaminate: [data/test.jsonl]

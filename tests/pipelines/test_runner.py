@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -108,7 +109,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else() -> None:
     write_recipe("tickets", "t.jsonl", {"filter": {"min_chars": 900}})
     lines = said(status=1)
     assert lines[1:3] == [
-        "warning: all failed: steps: after filter no row is left: there is nothing to train on.",
+        "warning: all failed: steps: after filter no row is left (20 min_chars): there is nothing to train on.",
         "few: is not done: it needs all, which is not done",
     ]
     assert lines[-1].startswith("1 done, 0 unchanged, 2 not done")
@@ -151,9 +152,16 @@ def test_a_step_that_names_what_another_makes_comes_after_it(folder: Path) -> No
 
 @pytest.mark.usefixtures("two")
 def test_a_kill_costs_the_step_that_was_under_way(folder: Path) -> None:
-    """The second recipe is a FIFO: it blocks whoever reads it."""
-    os.mkfifo("fifo.jsonl")
-    write_recipe("few", "fifo.jsonl", "dedupe")
+    """The second recipe asks a teacher that never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asks = {"kind": "instructions", "teacher": f"http://127.0.0.1:{silent.getsockname()[1]}/v1"}
+        write_recipe("few", "t.jsonl", {"generate": asks})
+        kill_after_the_first_step(folder)
+    write_recipe("few", "t.jsonl", "dedupe")
+    assert said()[0] == "all: nothing has changed"
+
+
+def kill_after_the_first_step(folder: Path) -> None:
     code = "from ftlib.cli import cli; cli()"
     child = subprocess.Popen([sys.executable, "-c", code, "pipeline", "p.yaml"], stdout=subprocess.DEVNULL)
     record = folder / "pipelines" / "p" / "steps" / "all.json"
@@ -164,8 +172,6 @@ def test_a_kill_costs_the_step_that_was_under_way(folder: Path) -> None:
     assert "is being worked on by process" in said(status=1)[0]
     child.send_signal(signal.SIGKILL)
     child.wait()
-    write_recipe("few", "t.jsonl", "dedupe")
-    assert said()[0] == "all: nothing has changed"
 
 
 def test_a_damaged_record_is_named(folder: Path) -> None:
