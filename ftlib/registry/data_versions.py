@@ -25,7 +25,7 @@ from ftlib.files.json_files import parse_json
 from ftlib.files.paths import below
 from ftlib.registry import backend as backends
 from ftlib.registry.folder_backend import FolderBackend
-from ftlib.registry.names import NAME
+from ftlib.registry.names import NAME, of_number
 from ftlib.registry.staging import make_read_only
 from ftlib.registry.store_backend import StoreBackend
 from ftlib.registry.stored import Location
@@ -156,12 +156,7 @@ def resolve(reference: str) -> DataVersion:
     name, at, number = reference.removeprefix(DATA).partition("@")
     if not at:
         return current(name)
-    found = versions(name)
-    for version in found:
-        if number == str(version.number):
-            return version
-    there = ", ".join(version.id for version in found)
-    raise InputError(f"the data '{name}' has no version '{number}': there is {there}.")
+    return of_number(versions(name), number, f"the data '{name}'")
 
 
 def check_name(name: str) -> None:

@@ -28,7 +28,7 @@ from ftlib.models import adapter_files as weights
 from ftlib.models.adapter_files import Engine
 from ftlib.registry.backend import backend
 from ftlib.registry.folder_backend import FolderBackend
-from ftlib.registry.names import NAME
+from ftlib.registry.names import NAME, of_number
 from ftlib.registry.promotable import copy_weights, promotable
 from ftlib.registry.staging import make_read_only
 from ftlib.registry.store_backend import StoreBackend
@@ -226,11 +226,7 @@ def resolve(reference: str) -> Version:
     name, at, number = reference.partition("@")
     if not at:
         return current(name)
-    found = versions(name)
-    for version in found:
-        if number == str(version.number):
-            return version
-    raise InputError(f"'{name}' has no version '{number}': there is {', '.join(version.id for version in found)}.")
+    return of_number(versions(name), number, f"'{name}'")
 
 
 def check_name(name: str) -> None:
