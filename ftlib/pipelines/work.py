@@ -21,7 +21,7 @@ from ftlib.config.pipeline.step import promoted_as
 from ftlib.errors import FtlibError, InputError
 from ftlib.pipelines import endpoint
 from ftlib.pipelines.names import DATA, REGISTRY
-from ftlib.run.layout import RESOLVED
+from ftlib.run.layout import ANSWERS, EVALUATION, RESOLVED
 
 if TYPE_CHECKING:
     from ftlib.config import Experiment
@@ -238,7 +238,7 @@ def _evaluate(step: EvaluateStep, setting: Setting) -> Result:
         for one in told["comparisons"]
         if one["p"] is not None
     }
-    places = {"answers": str(setting.folder / "answers.jsonl"), "numbers": str(setting.folder / "evaluation.json")}
+    places = {"answers": str(setting.folder / ANSWERS), "numbers": str(setting.folder / EVALUATION)}
     return Result("", places, {"rows": told["rows"], **figures}, [str(one) for one in found["failed"]])
 
 
