@@ -85,6 +85,7 @@ class RunCallback(ray.tune.Callback):
         self.ended.append((time.monotonic(), workers_place(self.run.path, str(trial))))
 
     def _end(self, trial: Trial, state: Any, reason: str | None) -> None:
+        self.live.moving.discard(trial.id)
         trial.set_state(state, reason)
         self.run.log_event(f"trial_{state}", trial=trial.id, reason=reason)
 

@@ -58,7 +58,7 @@ class Conductor:
         waits."""
         shares, hosts = self.shares, self.hosts
         if hosts is not None:
-            hosts.fit(to_go, shares.limit)
+            hosts.fit(to_go, shares.limit, moving=bool(self.live.moving))
             shares.has, shares.wants = len(hosts.loaded), hosts.wanted
             self._even_out(hosts, [trial for trial in trials if trial.status == "RUNNING"], to_go)
             return

@@ -67,5 +67,7 @@ def test_an_idle_host_stays_open_for_its_neighbours_trials(monkeypatch: pytest.M
     hosts.fit(3)
     assert ended == []
     crowded.tenants = {"resident-0"}
+    hosts.fit(2, moving=True)
+    assert ended == []
     hosts.fit(1)
     assert ended == [idle]

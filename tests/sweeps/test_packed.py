@@ -18,6 +18,7 @@ from ftlib.run.layout import PACK_FILE, PLACE
 from ftlib.run.leaderboard import leaderboard
 from ftlib.sweeps import even_out, pack_host, pack_plan
 from ftlib.sweeps.pack_host import Host
+from ftlib.sweeps.pack_hosts import Hosts, OpenHost
 from ftlib.sweeps.pack_plan import _found_before
 from tests.conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 from tests.pack.conftest import assert_same_bits, left_behind
@@ -188,10 +189,20 @@ def test_a_trial_moves_to_an_idle_host_of_its_machine_and_leaves_the_same_bits(
     tree: dict[str, Any], tmp_path: Path, uninterrupted: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two hosts: the short trials are all in one, the long ones in the other."""
+
+    emptiest, taken = Hosts.take, []
+
+    def take(hosts: Hosts) -> OpenHost:
+        taken.append(hosts)
+        if len(taken) > 4:
+            return emptiest(hosts)
+        return min((host for host in hosts.open_hosts if host.free), key=lambda host: (host.free, host.number))
+
+    monkeypatch.setattr(Hosts, "take", take)
     monkeypatch.setattr(pack_plan, "WORTH_SECONDS", 1e-6)
     monkeypatch.setattr(even_out, "WORTH_SECONDS", 0.0)
     tree = long(tree)
-    tree["sweep"]["space"] = {"adapter.r": [2, 4], "train.num_train_epochs": [1, 16]}
+    tree["sweep"]["space"] = {"train.num_train_epochs": [1, 16], "adapter.r": [2, 4]}
     run, _ = swept(tree, tmp_path)
     moved = [event for event in run.events() if event["event"] == "trial_preempted"]
     assert [event["reason"] for event in moved] == [even_out.NOTHING_TO_DO]
