@@ -15,7 +15,8 @@ FEWEST, MOST = 8, 45  # words
 LEANS = re.compile(
     r"(?:this|that|these|those|it|its|they|their|he|she|such|here|there|then|thus|hence|also|however|therefore|otherwise"
     r"|similarly|likewise|instead|moreover|furthermore|see|note|if so|in this|in that|for example|for instance"
-    r"|in addition|as above|the following|the former|the latter)\b",
+    r"|in addition|as above|in the (?:above|previous|following)|the (?:following|former|latter|above)"
+    r"|first|second|third|finally|next|again)\b",
     re.IGNORECASE,
 )
 
