@@ -10,8 +10,8 @@ PIPE = "A pipeline is a sequence of commands that are\nseparated by the operator
 NEXT = "This means that the output of each command goes to the next one."
 STATUS = "The exit status of a pipeline is the exit status of its last command."
 TEXT = (
-    f"3.2.3 Pipelines\n\n{PIPE} {NEXT} {STATUS} Too short.\n\nand no beginning of any sentence, although it has a mark.\n\n"
-    "A table of words that ends without any mark"
+    f"3.2.3 Pipelines\n\n{PIPE} {NEXT} {STATUS} Too short.\n\nand no beginning of a sentence, although it has a mark."
+    "\n\nA table of words that ends without any mark"
 )
 
 
