@@ -29,9 +29,12 @@ def made(tree: dict[str, Any], tmp_path: Path) -> Setting:
     return setting(tree, tmp_path / "shared")
 
 
-def pack_of(setting: Setting, slots: int = 8, rank: int = 8, width: int | None = None, threads: int = 1) -> Pack:
+def pack_of(
+    setting: Setting, slots: int = 8, rank: int = 8, width: int | None = None, threads: int = 1, shares: int = 1
+) -> Pack:
     torch.set_num_threads(threads)
-    return Pack(FrozenBase(setting.experiment(), load_prepared(Path(setting.data)), slots, rank), setting, width)
+    base = FrozenBase(setting.experiment(), load_prepared(Path(setting.data)), slots, rank)
+    return Pack(base, setting, width, threads=shares)
 
 
 def train(pack: Pack, trials: dict[str, dict[str, Any]], before: Change = lambda pack, tick: None) -> dict[str, str]:

@@ -43,8 +43,8 @@ def test_all_shares_have_ended_before_an_error_is_raised() -> None:
 
 def trained(made: Setting, name: str, threads: int) -> tuple[Trial, set[int]]:
     """The trial, and into how many shares its batches went."""
-    pack, counts = pack_of(made, slots=1), set()
-    pack.shares = shares = RowShares(threads)
+    pack, counts = pack_of(made, slots=1, shares=threads), set()
+    shares = pack.shares
     divide = shares.of
 
     def counted(rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:

@@ -73,7 +73,7 @@ def test_a_training_is_a_pack_of_one_and_trls_interrupted_or_not(
     assert threads == 2  # all cores of the machine, and a trial asks for one
 
     alone = setting(tree, tmp_path / "alone")
-    packs.train(packs.pack_of(alone, slots=1, rank=4, threads=threads), {"000": {}})
+    packs.train(packs.pack_of(alone, slots=1, rank=4, threads=threads, shares=threads), {"000": {}})
     packs.assert_same_bits(packs.left_behind(run.trial("000")), packs.left_behind(packs.trial(alone, "000")))
     by_trl = setting(tree, tmp_path / "trl")
     train_by_trl(by_trl)
