@@ -1,4 +1,4 @@
-"""The commands of winners: promote, try, roll back, merge, serve, watch, and say who may ask."""
+"""The commands of winners: promote, try, roll back, serve, watch, and say who may ask."""
 
 from __future__ import annotations
 
@@ -203,32 +203,6 @@ def remove_key(name: str) -> None:
     echo(f"key {name} is gone")
 
 
-@click.command("merge")
-@click.argument("adapter", shell_complete=complete.names)
-@click.argument("out", type=click.Path(path_type=Path))
-@TRUST
-def merge_adapter(adapter: str, out: Path, trust: bool) -> None:
-    """Compute ADAPTER (NAME, NAME@VERSION, or a trial's adapter folder) into its base, and write the model to OUT."""
-    from ftlib.errors import InputError
-    from ftlib.registry import registry
-
-    with registry.trusting(trust):
-        if Path(adapter).is_dir():
-            folder = Path(adapter).absolute()
-            manifest = registry.manifest_of(folder, trust)
-        else:
-            version = registry.resolve(adapter.removeprefix("registry:"))
-            registry.check_loadable(version)
-            folder, manifest = version.weights, version.manifest
-        if manifest.get("kind") == "model":
-            raise InputError(f"{adapter} is a whole model already: there is nothing to merge.")
-        from ftlib.models.adapters.merge import merge
-        from ftlib.registry.bases import base_of
-
-        merge(folder, base_of(manifest, adapter), out)
-    echo(f"merged into {out}")
-
-
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME | KEY=VALUE]...", shell_complete=complete.names)
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -325,4 +299,4 @@ def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json:
     say(f"warning: drifted: {drifted}" if drifted else "nothing drifted")
 
 
-COMMANDS = (promote, show_registry, move_canary, rollback, keys, merge_adapter, serve, show_drift)
+COMMANDS = (promote, show_registry, move_canary, rollback, keys, serve, show_drift)
