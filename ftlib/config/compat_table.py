@@ -29,6 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rloo": {"type": "rloo", "rewards": [REWARD]},
     **{f"distill {kind}": {**TEACHER, "kind": kind} for kind in ("logit", "feature", "relation", "sequence", "self")},
     "distill on_policy": {**TEACHER, "kind": "on_policy"},
+    "distill mutual": {**TEACHER, "kind": "mutual"},
     "distill logit, classify": {**TEACHER, "kind": "logit", "task": "classify"},
 }
 LORA = {"type": "lora"}

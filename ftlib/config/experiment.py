@@ -37,6 +37,7 @@ PATHS = (
     "data.replay.train",
     "adapter.from",
     "method.teacher",
+    "method.ewc.data",
     "method.rewards.*.function",
     "method.rewards.*.arguments.model",
     "evaluation.tasks.*.data",
