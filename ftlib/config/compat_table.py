@@ -40,6 +40,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "lora, dora": {"adapter": {**LORA, "use_dora": True}},
     "lora, pissa": {"adapter": {**LORA, "init_lora_weights": "pissa"}},
     **{kind: {"adapter": {"type": kind}} for kind in KINDS},
+    "fusion": {"adapter": {"type": "fusion", "adapters": {"a": "an-adapter", "b": "another"}}},
 }
 QUANTIZED: dict[str, dict[str, Any]] = {
     f"{name} {quantization}": {**section, "model": {"name_or_path": "a-model", "quantization": quantization}}
