@@ -121,12 +121,13 @@ def _of_version(version: Version) -> tuple[str, ...]:
     """The kind, base, parent, loss and origin of a version. Raises FtlibError for a damaged manifest."""
     manifest = version.manifest
     loss = (manifest.get("metrics") or {}).get("eval_loss")
+    merged = (manifest.get("merge") or {}).get("method")
     return (
         version.kind,
         version.base,
         version.parent or "",
         "" if loss is None else f"{loss:.4f}",
-        f"{Path(manifest.get('run') or '?').name}/{manifest.get('trial', '?')}",
+        f"merged, {merged}" if merged else f"{Path(manifest.get('run') or '?').name}/{manifest.get('trial', '?')}",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ftlib.config import ModelSection
 from ftlib.config.merging import OF_ADAPTERS, OF_MODELS, Merging
 from ftlib.driver.contenders import trial_of, weights_of
-from ftlib.errors import InputError
+from ftlib.errors import InputError, nearest
 from ftlib.files.atomic import replace_directory, write_json, write_text
 from ftlib.files.json_files import read_json
 from ftlib.models import adapter_files
@@ -62,6 +62,8 @@ def part_of(name: str, trust: bool = False) -> Part:
     Raises InputError for what is not there, and for code that comes with it, unless there is `trust`.
     """
     path = Path(name).expanduser()
+    if "/" in name and not name.startswith(REGISTRY) and not path.exists():
+        raise InputError(f"there is no folder '{name}'.{nearest(path.name, _beside(path))}")
     if name.startswith(REGISTRY) or not path.exists():
         version = registry.resolve(name.removeprefix(REGISTRY))
         registry.check_loadable(version)
@@ -75,6 +77,10 @@ def part_of(name: str, trust: bool = False) -> Part:
         raise InputError(f"'{name}' is no folder of weights: it has neither {PEFT_CONFIG} nor config.json.")
     adapter_files.check_code(name, folder, trust)
     return Part(name, folder, manifest_in(folder.parent) if folder.name == "model" else {})
+
+
+def _beside(path: Path) -> list[str]:
+    return [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
 
 
 def into_base(adapter: str, out: Path, trust: bool = False) -> None:

@@ -36,6 +36,15 @@ class EWCTrainer(AnswerTrainer):
 
     penalty: Penalty
 
+    def hold(self, look: Callable[[], Penalty]) -> None:
+        """Takes what makes the penalty."""
+        self.look = look
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Looks at the old rows first, while the model is its base, and not what a checkpoint has."""
+        self.penalty, self.sum, self.count = self.look(), 0.0, 0
+        return super().train(*args, **kwargs)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -43,27 +52,25 @@ class EWCTrainer(AnswerTrainer):
         later."""
         found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         penalty = self.penalty()
-        self.penalties.append(float(penalty.detach()))
+        self.sum, self.count = self.sum + penalty.detach(), self.count + 1
         batches = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
         if return_outputs:
             return found[0] + penalty / batches, found[1]
         return found + penalty / batches
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self.penalties:
-            logs[PENALTY] = sum(self.penalties) / len(self.penalties)
+        if "loss" in logs and self.count:
+            logs[PENALTY] = float(self.sum) / self.count
             logs["loss"] -= logs[PENALTY]
-            self.penalties.clear()
+            self.sum, self.count = 0.0, 0
         super().log(logs, start_time)
-
-    def hold(self, penalty: Penalty) -> None:
-        """Takes the penalty, before the first step."""
-        self.penalty, self.penalties = penalty, list[float]()
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of it."""
         return {"ewc": {"rows": self.penalty.rows}}
 
+    sum: Any  # of the penalties since the last log, and their count
+    count: int
     current_gradient_accumulation_steps: int
 
 

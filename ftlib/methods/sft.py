@@ -65,5 +65,5 @@ def _held(experiment: Experiment, tokenizer: Any, given: dict[str, Any]) -> Trai
     ewc = ewc_of(experiment)
     assert ewc is not None
     built = EWCTrainer(**given)
-    built.hold(penalty_of(ewc, built, old_rows(experiment, tokenizer).train))
+    built.hold(lambda: penalty_of(ewc, built, old_rows(experiment, tokenizer).train))
     return built

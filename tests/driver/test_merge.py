@@ -122,6 +122,7 @@ def test_what_cannot_be_merged_is_refused_by_name(base: Path, pair: tuple[Path, 
         ((a, tmp_path / "out", "--weights", "1,1"), "--weights: say by --method"),
         ((a,), "say where the model goes"),
         ((base, tmp_path / "out"), "is a whole model already"),
+        ((tmp_path / "othr", b, "--method", "linear", *to), "othr'. Did you mean 'other'?"),
         (("registry:nobody", b, "--method", "linear", *to), "'nobody' is not in the registry"),
         ((tmp_path, b, "--method", "linear", *to), "is no folder of weights"),
     ]:

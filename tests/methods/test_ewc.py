@@ -55,11 +55,12 @@ def test_the_penalty_is_the_papers(adapter: Any, held: dict[str, Any], base: Pat
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(row["labels"][1:]))  # -100 is left out
         for name, grad in zip(chosen, torch.autograd.grad(loss, list(chosen.values())), strict=True):
             fisher[name] += grad.square() / len(old)
+    penalty = trainer.look()
     torch.manual_seed(0)
     for part in trainer.model.parameters():
         if part.requires_grad:
             part.data += 0.01 * torch.randn_like(part)
-    found = float(trainer.penalty())
+    found = float(penalty())
     now = dict((trainer.model.merge_and_unload() if adapter else trainer.model).named_parameters())
     expected = sum((fisher[name] * (now[name] - part).square()).sum() for name, part in chosen.items()) / 2
     assert found == pytest.approx(float(expected), rel=1e-4)
