@@ -138,8 +138,9 @@ def fisher(model: Any, weights: Sequence[Tensor], batches: Iterator[dict[str, Te
 
 @contextmanager
 def _trained(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
-    """Gradients reach these weights, and nothing is dropped."""
-    training, before = model.training, [part.requires_grad for part in weights]
+    """Gradients reach these weights, and nothing is dropped. What is trained afterwards is what was before: PEFT would
+    train all of an adapter that it has left out."""
+    training, before = model.training, [(part, part.requires_grad) for part in model.parameters()]
     model.eval()
     for part in weights:
         part.requires_grad_(True)
@@ -147,7 +148,7 @@ def _trained(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-        for part, needed in zip(weights, before, strict=True):
+        for part, needed in before:
             part.requires_grad_(needed)
 
 

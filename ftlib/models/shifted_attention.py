@@ -32,7 +32,7 @@ def shift_attention(model: PreTrainedModel, group: int) -> None:
     """
     heads = model.config.get_text_config().num_attention_heads
     layers = [part for part in model.modules() if getattr(part, "is_causal", False) and hasattr(part, "layer_idx")]
-    if not layers or not model._supports_attention_backend or heads % 2:
+    if not layers or not model.is_backend_compatible() or heads % 2:
         reason = (
             f"has {heads} heads, an odd number" if heads % 2 and layers else "is no decoder whose attention it knows"
         )
@@ -55,13 +55,15 @@ def _attention(
     """Queries [B, H, L, d], keys and values [B, H or fewer, L, d], to [B, L, H, d]."""
     group, length = getattr(module, GROUP), query.shape[2]
     if not module.training or length <= group or key.shape[2] != length:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        full: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **kwargs
+        )
+        return full
     times = query.shape[1] // key.shape[1]
-    whole = (query, repeat_kv(key, times), repeat_kv(value, times))
-    halves = zip(*(part.chunk(2, dim=1) for part in whole), strict=True)
+    halves = [part.chunk(2, dim=1) for part in (query, repeat_kv(key, times), repeat_kv(value, times))]
     outputs = [
-        _grouped(*half, attention_mask, group, front, dropout, scaling)
-        for half, front in zip(halves, (0, group // 2), strict=True)
+        _grouped(queries, keys, values, attention_mask, group, front, dropout, scaling)
+        for queries, keys, values, front in zip(*halves, (0, group // 2), strict=True)
     ]
     return torch.cat(outputs, dim=1).transpose(1, 2), None
 
@@ -80,12 +82,10 @@ def _grouped(
     as many behind the last as fill up its group."""
     rows, length = query.shape[0], query.shape[2]
     back = -(front + length) % group
-    parts = [_cut(pad(part, (0, 0, front, back)), group) for part in (query, key, value)]
+    queries, keys, values = (_cut(pad(part, (0, 0, front, back)), group) for part in (query, key, value))
     allowed = _allowed(mask, length, group, front, back, query.device)
-    out = scaled_dot_product_attention(
-        *parts, attn_mask=allowed.repeat(rows // allowed.shape[0], 1, 1, 1).flatten(0, 1).unsqueeze(1),
-        dropout_p=dropout, scale=scaling,
-    )  # fmt: skip
+    allowed = allowed.repeat(rows // allowed.shape[0], 1, 1, 1).flatten(0, 1).unsqueeze(1)
+    out = scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, dropout_p=dropout, scale=scaling)
     return out.unflatten(0, (rows, -1)).transpose(1, 2).flatten(2, 3)[:, :, front : front + length]
 
 

@@ -49,7 +49,7 @@ MODELS: dict[str, tuple[Any, bool, int, set[str], set[str]]] = {  # its top, wei
         False,
         4,
         {"gpt_neox.embed_in.weight"},
-        {"gpt_neox.final_layer_norm.weight", "gpt_neox.final_layer_norm.bias", "embed_out.weight"},
+        {"gpt_neox.final_layer_norm.weight", "gpt_neox.final_layer_norm.bias", "lm_head.weight"},
     ),
     "opt": (
         OPTConfig(hidden_size=8, ffn_dim=16, num_hidden_layers=3, num_attention_heads=2, vocab_size=20),

@@ -14,16 +14,16 @@ class Distill(Method):
 
     kind: `logit` matches the teacher's distribution, `feature` its hidden states, `relation` the distances and angles
     between examples, `sequence` its written completions, `self` an earlier generation of the same model (born-again),
-    `on_policy` its distribution over the student's own completions, `mutual` its distribution while it learns itself.
+    `on_policy` its distribution over the student's own completions, `mutual` its distribution while it learns
+    itself, from the labels and from the student (Zhang et al. 2018, arXiv:1706.00384); only the student is kept.
     """
 
     type: Literal["distill"]
     """Distillation (arXiv:1503.02531): the model, the student, learns from a teacher."""
     kind: Literal["logit", "feature", "relation", "sequence", "self", "on_policy", "mutual"] = "logit"
-    """What the student learns: the teacher's distribution over tokens (logit), its hidden states (feature), the
-    relations between examples (relation), its completions (sequence), an earlier generation of the student (self), or
-    its distribution over the student's completions (on_policy). With mutual, the teacher learns too, from the labels
-    and from the student (deep mutual learning, arXiv:1706.00384). Only the student is kept."""
+    """What the student learns: the teacher's distribution over tokens (logit), its hidden states (feature), relations
+    between examples (relation), its completions (sequence), an earlier student (self), or its distribution over the
+    student's completions (on_policy). With mutual, the teacher learns too."""
     task: Literal["language", "classify"] = "language"
     """language for a student that writes, classify for a student that labels."""
     teacher: str = Field(min_length=1)

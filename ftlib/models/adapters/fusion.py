@@ -139,9 +139,11 @@ def finished(adapters: Mapping[str, str]) -> tuple[FusionConfig, dict[str, Tenso
             raise ConfigError(f"adapter.adapters.{name}: {folder} is no bottleneck adapter, and only such are fused.")
         check_tensors(path)
         for key, tensor in load_file(path / PEFT_WEIGHTS).items():
-            layer, kind, rest = key.rpartition(".bottleneck_")[0], *key.rpartition(".bottleneck_")[2].split(".", 1)
-            state[f"{layer}.fusion_{kind}.default.{number}.{rest}"] = tensor
-            places.setdefault(name, set()).add(layer)
+            layer, found, part = key.rpartition(".bottleneck_")
+            if found:  # a classifier's head is not fused
+                kind, _, rest = part.partition(".")
+                state[f"{layer}.fusion_{kind}.default.{number}.{rest}"] = tensor
+                places.setdefault(name, set()).add(layer)
         configs.append(told)
     (first, standing), *others = places.items()
     for name, layers in others:
