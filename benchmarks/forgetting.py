@@ -1,6 +1,6 @@
 """What EWC and replay keep of an old task while a new one is learned (`method.ewc`, `data.replay`).
 
-    python benchmarks/forgetting.py --model MODEL --steps 60 --how none ewc=10 ewc=1000 replay=0.25 [--full]
+    python benchmarks/forgetting.py --model MODEL --steps 20 --how none ewc=10 ewc=1000 replay=0.25 [--full]
 
 The old task is experiments/data/instructions.jsonl, the new one experiments/data/maths.jsonl. Each is cut: two thirds
 are trained on (or, of the old one, held by EWC or replayed), and the last third is measured. Figures are means over
@@ -33,8 +33,9 @@ SMOLLM = ROOT / ".cache" / "models" / "smollm2-135m-instruct" / "SmolLM2-135M-In
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default=str(SMOLLM))
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--full", action="store_true", help="train the whole model, and not a LoRA of rank 16")
     parser.add_argument("--how", nargs="+", default=["none", "ewc=100"], help="none, ewc=WEIGHT, replay=FRACTION")
     options = parser.parse_args()
@@ -72,7 +73,7 @@ def experiment(options: Any, files: dict[str, str], how: str) -> Experiment:
     if name == "replay":
         data["replay"] = {"train": files["old train"], "fraction": float(value)}
     adapter = None if options.full else {"type": "lora", "r": 16, "lora_alpha": 32}
-    train = {"learning_rate": options.rate, "max_steps": options.steps, "per_device_train_batch_size": 8}
+    train = {"learning_rate": options.rate, "max_steps": options.steps, "per_device_train_batch_size": options.batch}
     train |= {"eval_strategy": "end", "warmup_steps": 0.1}
     tree = {"name": "forgetting", "model": {"name_or_path": options.model}, "data": data, "method": method}
     return Experiment.parse({**tree, "adapter": adapter, "train": train, "scale": {"engine": "trainer"}})
