@@ -85,7 +85,7 @@ def trained(options: Any, files: dict[str, str], how: str, folder: Path) -> Path
     data = prepare(asked.data, "answers", load_tokenizer(asked.model))
     run = Run.create(folder, "run", "", {"experiment": asked.to_dict()})
     run.trial("000").path.mkdir()
-    setting = Setting(run=str(run.path), data=str(data.path), resolved=asked.to_dict())
+    setting = Setting(run=str(run.path), data=str(data.path), resolved=asked.to_dict(), metric=asked.objective[0])
     run_trial(setting, "000", {}, lambda report: None)
     weights = run.trial("000").weights
     assert weights is not None

@@ -77,10 +77,14 @@ def test_it_is_full_attention_with_a_mask_for_each_half_of_the_heads(
     gradients = [part.grad.clone() for part in shifted.parameters() if part.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
+    heads: list[Tensor] = []
+
     def by_hand(
         query: Tensor, key: Tensor, value: Tensor, allowed: Any, size: int, front: int, *options: Any
     ) -> Tensor:
-        places = (torch.arange(query.shape[2]) + front) // size
+        heads.append(query)
+        shift = size // 2 if len(heads) % 2 == 0 else 0  # the halves come one after the other
+        places = (torch.arange(query.shape[2]) + shift) // size
         causal = torch.ones(len(places), len(places), dtype=torch.bool).tril()[None, None]
         seen = (causal if allowed is None else allowed) & (places[:, None] == places[None])
         scores = query @ key.transpose(2, 3) * (options[1] or query.shape[-1] ** -0.5)
@@ -90,6 +94,7 @@ def test_it_is_full_attention_with_a_mask_for_each_half_of_the_heads(
     monkeypatch.setattr(ours, "_grouped", by_hand)
     expected = shifted(IDS, attention_mask=mask)
     counted = torch.ones_like(IDS).bool() if mask is None else mask.bool()
+    assert [part.shape[1] for part in heads] == [2] * 4  # of 4 heads in 2 layers
     assert torch.allclose(found.logits[counted], expected.logits[counted], atol=1e-5)
 
 
