@@ -1,10 +1,12 @@
 """What EWC and replay keep of an old task while a new one is learned (`method.ewc`, `data.replay`).
 
-    python benchmarks/forgetting.py --model MODEL --steps 20 --how none ewc=10 ewc=1000 replay=0.25 [--full]
+    python benchmarks/forgetting.py --model MODEL --steps 20 --how none ewc=10 ewc=1000 replay=0.25 [--full] [--first N]
 
 The old task is experiments/data/instructions.jsonl, the new one experiments/data/maths.jsonl. Each is cut: two thirds
 are trained on (or, of the old one, held by EWC or replayed), and the last third is measured. Figures are means over
 answer tokens, of the model as it is at the end of training. Without a model it is SmolLM2-135M-Instruct of the wheel.
+With --first, a model that does not know the old task learns it first, in N steps of full fine-tuning; the old task is
+then measured on the rows that it has learned.
 """
 
 from __future__ import annotations
@@ -37,16 +39,27 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--full", action="store_true", help="train the whole model, and not a LoRA of rank 16")
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--how", nargs="+", default=["none", "ewc=100"], help="none, ewc=WEIGHT, replay=FRACTION")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = cut(Path(folder))
+        if options.first:
+            options.model = learned_first(options, files, Path(folder))
         print("how           new task  old task  seconds of the processor")
         print(f"{'base':12s}  {'  '.join(measured(options, files, None))}", flush=True)
         for how in options.how:
             before = seconds()
             trial = trained(options, files, how, Path(folder) / how)
             print(f"{how:12s}  {'  '.join(measured(options, files, trial))}  {seconds() - before:.0f}", flush=True)
+
+
+def learned_first(options: Any, files: dict[str, str], folder: Path) -> str:
+    """The model after the old task."""
+    own = {**files, "new train": files["old train"]}
+    first = argparse.Namespace(**{**vars(options), "full": True, "steps": options.first})
+    files["old measured"] = files["old train"]
+    return str(trained(first, own, "none", folder / "first"))
 
 
 def cut(folder: Path) -> dict[str, str]:
