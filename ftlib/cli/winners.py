@@ -1,4 +1,4 @@
-"""The commands of winners: promote, try, roll back, merge, serve, watch, and say who may ask."""
+"""The commands of winners: promote, try, roll back, serve, watch, and say who may ask."""
 
 from __future__ import annotations
 
@@ -121,12 +121,13 @@ def _of_version(version: Version) -> tuple[str, ...]:
     """The kind, base, parent, loss and origin of a version. Raises FtlibError for a damaged manifest."""
     manifest = version.manifest
     loss = (manifest.get("metrics") or {}).get("eval_loss")
+    merged = (manifest.get("merge") or {}).get("method")
     return (
         version.kind,
         version.base,
         version.parent or "",
         "" if loss is None else f"{loss:.4f}",
-        f"{Path(manifest.get('run') or '?').name}/{manifest.get('trial', '?')}",
+        f"merged, {merged}" if merged else f"{Path(manifest.get('run') or '?').name}/{manifest.get('trial', '?')}",
     )
 
 
@@ -201,32 +202,6 @@ def remove_key(name: str) -> None:
 
     keys.remove(name)
     echo(f"key {name} is gone")
-
-
-@click.command("merge")
-@click.argument("adapter", shell_complete=complete.names)
-@click.argument("out", type=click.Path(path_type=Path))
-@TRUST
-def merge_adapter(adapter: str, out: Path, trust: bool) -> None:
-    """Compute ADAPTER (NAME, NAME@VERSION, or a trial's adapter folder) into its base, and write the model to OUT."""
-    from ftlib.errors import InputError
-    from ftlib.registry import registry
-
-    with registry.trusting(trust):
-        if Path(adapter).is_dir():
-            folder = Path(adapter).absolute()
-            manifest = registry.manifest_of(folder, trust)
-        else:
-            version = registry.resolve(adapter.removeprefix("registry:"))
-            registry.check_loadable(version)
-            folder, manifest = version.weights, version.manifest
-        if manifest.get("kind") == "model":
-            raise InputError(f"{adapter} is a whole model already: there is nothing to merge.")
-        from ftlib.models.adapters.merge import merge
-        from ftlib.registry.bases import base_of
-
-        merge(folder, base_of(manifest, adapter), out)
-    echo(f"merged into {out}")
 
 
 @click.command()
@@ -325,4 +300,4 @@ def show_drift(name: str, files: tuple[Path, ...], hours: float | None, as_json:
     say(f"warning: drifted: {drifted}" if drifted else "nothing drifted")
 
 
-COMMANDS = (promote, show_registry, move_canary, rollback, keys, merge_adapter, serve, show_drift)
+COMMANDS = (promote, show_registry, move_canary, rollback, keys, serve, show_drift)

@@ -72,6 +72,24 @@ def _own_optimizer(adapter: Lora) -> bool:
     return adapter.lora_fa or adapter.lora_plus_ratio is not None
 
 
+def _ewc(experiment: Experiment) -> bool:
+    return getattr(experiment.method, "ewc", None) is not None
+
+
+def _begins_as_base(adapter: Lora) -> bool:
+    """Whether a LoRA adds nothing at first, and plain matrices later."""
+    return adapter.init_lora_weights in (True, "gaussian") and not adapter.use_dora and adapter.start is None
+
+
+def _mutual(experiment: Experiment) -> bool:
+    return isinstance(experiment.method, Distill) and experiment.method.kind == "mutual"
+
+
+def _has_no_depth(experiment: Experiment) -> bool:
+    """Whether what is trained lies in no layers: virtual tokens, or a head alone."""
+    return _type(experiment) in VIRTUAL_TOKENS or getattr(experiment.method, "freeze", "none") == "encoder"
+
+
 def _moves_base(experiment: Experiment) -> bool:
     return experiment.adapter is not None and experiment.adapter.moves_base
 
@@ -132,6 +150,54 @@ RULES: tuple[Rule, ...] = (
         "single or ddp",
     ),
     Rule(
+        "train.layer_lr_decay",
+        lambda e: e.train.layer_lr_decay < 1 and _has_no_depth(e),
+        "what is trained lies in one place, and not in many layers",
+        "1.0, or adapter: {type: lora}",
+    ),
+    Rule(
+        "train.layer_lr_decay",
+        lambda e: e.train.layer_lr_decay < 1 and isinstance(e.adapter, Lora) and _own_optimizer(e.adapter),
+        "lora_plus_ratio and lora_fa bring an optimizer with rates of its own",
+        "1.0, or neither of these two",
+    ),
+    Rule(
+        "train.layer_lr_decay",
+        lambda e: e.train.layer_lr_decay < 1 and e.scale.strategy in SHARDED,
+        "it sorts weights by layers, and these are sharded",
+        "1.0, or strategy: single or ddp",
+    ),
+    Rule(
+        "train.shifted_attention",
+        lambda e: e.train.shifted_attention and not isinstance(e.method, SFT | Pretrain | Classify),
+        "this method compares what is trained with what is computed with full attention",
+        "null, or method: {type: sft}",
+    ),
+    Rule(
+        "train.shifted_attention",
+        lambda e: e.train.shifted_attention and _type(e) in VIRTUAL_TOKENS,
+        "virtual tokens stand before the first group, where the others do not see them",
+        "null, or adapter: {type: lora}",
+    ),
+    Rule(
+        "train.shifted_attention",
+        lambda e: e.train.shifted_attention and e.model.attn_implementation not in (None, "sdpa"),
+        "it is an attention of its own",
+        "null, or model.attn_implementation: null",
+    ),
+    Rule(
+        "train.unfreeze_steps",
+        lambda e: e.train.unfreeze_steps is not None and _has_no_depth(e),
+        "what is trained lies in one place, and not in many layers",
+        "null, or adapter: {type: lora}",
+    ),
+    Rule(
+        "train.unfreeze_steps",
+        lambda e: e.train.unfreeze_steps is not None and e.scale.strategy != "single",
+        "several workers agree at the start on what is trained",
+        "null, or scale.strategy: single",
+    ),
+    Rule(
         "method.freeze",
         lambda e: isinstance(e.method, Classify) and e.method.freeze == "encoder" and e.adapter is not None,
         "'encoder' trains the head alone, so an adapter would never be trained",
@@ -142,6 +208,25 @@ RULES: tuple[Rule, ...] = (
         lambda e: isinstance(e.method, (*WITH_REFERENCE, *ONLINE)) and _moves_base(e) and _has_reference(e),
         "it moves a part of the base into the adapter, and TRL's second adapter, the reference, would move another",
         "init_lora_weights: true, gaussian or orthogonal",
+    ),
+    Rule(
+        "method.ewc",
+        lambda e: _ewc(e) and not (_saves_model(e) or (isinstance(e.adapter, Lora) and _begins_as_base(e.adapter))),
+        "it holds weights of the base near where they were, and knows what a plain LoRA that begins as its base adds "
+        "to them",
+        "adapter: {type: lora}, or adapter: null",
+    ),
+    Rule(
+        "method.ewc",
+        lambda e: _ewc(e) and e.model.quantization,
+        "it needs the gradients of the base's weights, and quantized ones have none",
+        "ewc: null, or quantization: null",
+    ),
+    Rule(
+        "method.ewc",
+        lambda e: _ewc(e) and e.scale.strategy in SHARDED,
+        "it compares whole weights, and these are sharded",
+        "ewc: null, or strategy: single or ddp",
     ),
     Rule(
         "data.packing",
@@ -172,6 +257,24 @@ RULES: tuple[Rule, ...] = (
         lambda e: isinstance(e.method, Distill) and e.method.kind in TEACHER_BESIDE and e.scale.strategy in SHARDED,
         "the student is sharded, but the whole teacher runs beside it",
         "single or ddp, or kind: logit, whose teacher runs before",
+    ),
+    Rule(
+        "adapter",
+        lambda e: _mutual(e) and e.adapter is not None,
+        "the teacher of kind 'mutual' is trained whole, at the rate of the student, and adapters need a higher one",
+        "adapter: null, or kind: logit",
+    ),
+    Rule(
+        "scale.strategy",
+        lambda e: _mutual(e) and e.scale.strategy != "single",
+        "the teacher of kind 'mutual' is trained by one worker",
+        "single, or kind: logit",
+    ),
+    Rule(
+        "method.kind",
+        lambda e: _mutual(e) and (e.train.layer_lr_decay < 1 or e.train.unfreeze_steps is not None),
+        "'mutual' trains two models, and layer_lr_decay and unfreeze_steps know the layers of one",
+        "kind: logit, or neither of these two keys",
     ),
     Rule(
         "data.train_on_prompt",

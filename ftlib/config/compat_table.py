@@ -29,6 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rloo": {"type": "rloo", "rewards": [REWARD]},
     **{f"distill {kind}": {**TEACHER, "kind": kind} for kind in ("logit", "feature", "relation", "sequence", "self")},
     "distill on_policy": {**TEACHER, "kind": "on_policy"},
+    "distill mutual": {**TEACHER, "kind": "mutual"},
     "distill logit, classify": {**TEACHER, "kind": "logit", "task": "classify"},
 }
 LORA = {"type": "lora"}
@@ -39,6 +40,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "lora, dora": {"adapter": {**LORA, "use_dora": True}},
     "lora, pissa": {"adapter": {**LORA, "init_lora_weights": "pissa"}},
     **{kind: {"adapter": {"type": kind}} for kind in KINDS},
+    "fusion": {"adapter": {"type": "fusion", "adapters": {"a": "an-adapter", "b": "another"}}},
 }
 QUANTIZED: dict[str, dict[str, Any]] = {
     f"{name} {quantization}": {**section, "model": {"name_or_path": "a-model", "quantization": quantization}}

@@ -27,7 +27,7 @@ from ftlib.config.train import ScaleSection, TrainSection
 from ftlib.errors import ConfigError
 from ftlib.files.urls import is_url, why_no_place
 
-# Keys that may hold a path; a list's `*` stands for each of its members.
+# Keys that may hold a path; `*` stands for each member of a list or a mapping.
 PATHS = (
     "model.name_or_path",
     "model.tokenizer",
@@ -36,7 +36,9 @@ PATHS = (
     "data.eval",
     "data.replay.train",
     "adapter.from",
+    "adapter.adapters.*",
     "method.teacher",
+    "method.ewc.data",
     "method.rewards.*.function",
     "method.rewards.*.arguments.model",
     "evaluation.tasks.*.data",
@@ -131,8 +133,9 @@ class Experiment(Section):
         for path in PATHS:
             *parents, key = path.split(".")
             for section in _sections(tree, parents):
-                if isinstance(section.get(key), str):
-                    section[key] = change(path, section[key])
+                for name in [*section] if key == "*" else [key]:
+                    if isinstance(section.get(name), str):
+                        section[name] = change(path, section[name])
         return type(self).parse(tree)
 
     @property

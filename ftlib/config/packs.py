@@ -54,6 +54,8 @@ SHARED_TRAIN = (
     "train.tf32",
     "train.activation_checkpointing",
     "train.neftune_noise_alpha",
+    "train.unfreeze_steps",
+    "train.shifted_attention",
 )
 
 
@@ -103,6 +105,10 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "the method has no loss for packs: sft, pretrain, classify, dpo, kto, orpo, simpo, reward and distill by "
         "logits have",
     ),
+    (
+        lambda e: isinstance(e.method, SFT) and e.method.ewc is not None,
+        "the penalty of EWC is computed by its trainer: use method.ewc: null",
+    ),
     (lambda e: isinstance(e.method, Classify) and e.method.freeze == "encoder", "'freeze: encoder' trains no adapter"),
     (
         lambda e: isinstance(e.method, DPO | KTO) and not e.method.precompute_ref_log_probs,
@@ -119,6 +125,14 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
     (
         lambda e: e.train.neftune_noise_alpha is not None,
         "noise on embeddings would be one for all trials: drop neftune_noise_alpha",
+    ),
+    (
+        lambda e: e.train.shifted_attention is not None,
+        "a pack has an attention of its own: use train.shifted_attention: null",
+    ),
+    (
+        lambda e: e.train.unfreeze_steps is not None,
+        "all layers of a pack are trained from the start: use train.unfreeze_steps: null",
     ),
     (
         lambda e: e.train.bf16 is True and e.model.dtype != "bfloat16",

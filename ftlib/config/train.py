@@ -33,6 +33,13 @@ class TrainSection(Section):
     """How the learning rate changes after the warmup, by transformers' names."""
     warmup_steps: float = Field(default=0.0, ge=0)
     """Optimizer steps in which the learning rate rises from 0. A value below 1 is a share of all steps."""
+    layer_lr_decay: float = Field(default=1.0, gt=0, le=1)
+    """A layer's learning rate is that of the layer above it times this number (ELECTRA, arXiv:2003.10555). The highest
+    layer that is trained has learning_rate, and the embeddings have the lowest rate. 1.0 gives all layers one rate."""
+    unfreeze_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps after which one more layer is trained, from the top down (gradual unfreezing, ULMFiT,
+    arXiv:1801.06146). The top is the head, or the highest layer where no head is trained. null trains all from the
+    start."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay: how strongly weights are drawn to 0."""
     max_grad_norm: float = Field(default=1.0, ge=0)
@@ -63,6 +70,10 @@ class TrainSection(Section):
     neftune_noise_alpha: float | None = Field(default=None, gt=0)
     """The size of the noise that is added to embeddings in training (NEFTune, arXiv:2310.05914). 5 is usual. null adds
     none."""
+    shifted_attention: int | None = Field(default=None, ge=2, multiple_of=2)
+    """Train with attention in groups of so many tokens, an even number; in half of the heads, the groups are shifted by
+    half (S2-Attn of LongLoRA, arXiv:2309.12307). A quarter of max_length is usual. Evaluations and answers have full
+    attention. null always has full attention."""
     logging_steps: int = Field(default=10, ge=1)
     """Optimizer steps between two rows of the training loss in metrics.jsonl."""
     eval_strategy: Literal["steps", "epoch", "end"] = "epoch"

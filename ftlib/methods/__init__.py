@@ -29,6 +29,7 @@ CHECKS: dict[str, str] = {
     "distill": "ftlib.methods.distill",
     "grpo": "ftlib.methods.rewards",
     "rloo": "ftlib.methods.rewards",
+    "sft": "ftlib.methods.sft",
 }
 
 

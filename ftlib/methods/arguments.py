@@ -41,6 +41,7 @@ GPU_ONLY = {
     "galore_adamw_8bit_layerwise": "galore_adamw_layerwise",
     "adalomo": "lomo",
 }
+UNGROUPED = ("galore", "apollo", "lomo", "adalomo", "muon", "dion")  # make their own groups, or a step a weight
 BROKEN = {"galore_adafactor_layerwise": "galore_adafactor"}  # transformers gives it two learning rates
 
 
@@ -96,6 +97,10 @@ def check_optimizer(experiment: Experiment) -> None:
         raise ConfigError(
             f"train.optim_target_modules: '{train.optim}' "
             + ("needs it: for example all-linear." if projects else "has no use for it: drop it.")
+        )
+    if train.layer_lr_decay < 1 and train.optim.startswith(UNGROUPED):
+        raise ConfigError(
+            f"train.layer_lr_decay: '{train.optim}' takes no groups of weights: use train.optim: adamw_torch, or 1.0."
         )
     if "layerwise" in train.optim and (train.gradient_accumulation_steps > 1 or experiment.scale.num_workers > 1):
         raise ConfigError(

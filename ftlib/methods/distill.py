@@ -19,9 +19,11 @@ from ftlib.methods import sft
 from ftlib.methods.arguments import training_arguments
 from ftlib.methods.distillation import completions, quality
 from ftlib.methods.distillation.objectives import Feature, Logit, Projections, Relation, layer_map
+from ftlib.methods.distillation.peer import Mutual
 from ftlib.methods.distillation.targets import Batch, Reader, Targets, Task, targets_key, write_targets
 from ftlib.methods.teacher import Teacher, cached, check_tokenizers, same_tokenizer, teacher_of
 from ftlib.models.base import load_config, load_tokenizer
+from ftlib.run.layout import CHECKPOINT
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -188,6 +190,18 @@ def relation(lesson: Lesson) -> Any:
     return built
 
 
+def mutual(lesson: Lesson) -> Any:
+    """The teacher learns too. What it was worth before is in the manifest; it is not kept."""
+    built = lesson.build()
+    lesson.remember(built, built.data_collator)
+    peer = lesson.model.requires_grad_(True)
+    lesson.forget_model()
+    objective = Mutual(lesson.method, peer, lesson.reader, lesson.task)
+    built.learn_from(objective, lesson.method.alpha, lesson.students_task, None)
+    built.learn_beside(peer, lesson.output_dir.parent / CHECKPOINT)
+    return built
+
+
 def sequence(lesson: Lesson) -> Any:
     """SFT on what the teacher writes for the training prompts; the evaluation rows keep their own answers."""
     method, experiment = lesson.method, lesson.experiment
@@ -235,6 +249,7 @@ KINDS: dict[str, Callable[[Lesson], Any]] = {
     "self": logit,
     "feature": feature,
     "relation": relation,
+    "mutual": mutual,
     "sequence": sequence,
     "on_policy": on_policy,
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftlib.config import Experiment
+from ftlib.config import SFT, Experiment
+from ftlib.config.methods.supervised import EWC
 from ftlib.methods.arguments import training_arguments
 
 if TYPE_CHECKING:
@@ -32,10 +33,37 @@ def trainer(
         # Rows come tokenized, labelled and cut; only packing has something left to prepare.
         dataset_kwargs={"skip_prepare_dataset": not packing},
     )
-    return (kind or AnswerTrainer)(
-        model=model,
-        args=config,
-        train_dataset=data.train,
-        eval_dataset=data.held_out,
-        processing_class=tokenizer,
-    )
+    given = {
+        "model": model,
+        "args": config,
+        "train_dataset": data.train,
+        "eval_dataset": data.held_out,
+        "processing_class": tokenizer,
+    }
+    if ewc_of(experiment) is not None:
+        return _held(experiment, tokenizer, given)
+    return (kind or AnswerTrainer)(**given)
+
+
+def check(experiment: Experiment) -> None:
+    """Raises DataError for old rows (`method.ewc.data`) that cannot be read."""
+    if ewc_of(experiment) is not None:
+        from ftlib.methods.ewc import old_rows
+        from ftlib.models.base import load_tokenizer
+
+        old_rows(experiment, load_tokenizer(experiment.model))
+
+
+def ewc_of(experiment: Experiment) -> EWC | None:
+    """What the method holds near the base; None where it holds nothing."""
+    return experiment.method.ewc if isinstance(experiment.method, SFT) else None
+
+
+def _held(experiment: Experiment, tokenizer: Any, given: dict[str, Any]) -> Trainer:
+    from ftlib.methods.ewc import EWCTrainer, old_rows, penalty_of
+
+    ewc = ewc_of(experiment)
+    assert ewc is not None
+    built = EWCTrainer(**given)
+    built.hold(lambda: penalty_of(ewc, built, old_rows(experiment, tokenizer).train))
+    return built

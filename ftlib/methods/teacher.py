@@ -28,7 +28,7 @@ from ftlib.models.base import fingerprint, load_config, load_model, load_tokeniz
 from ftlib.run.directory import Trial
 from ftlib.run.layout import MANIFEST
 
-NEEDS_SAME_TOKENIZER = ("logit", "self", "feature", "on_policy")
+NEEDS_SAME_TOKENIZER = ("logit", "self", "feature", "on_policy", "mutual")
 VERSION = 1  # raise it when the same teacher and data come to give another cache
 
 
@@ -156,7 +156,11 @@ def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
     """Raises ConfigError where this kind compares token with token and the two do not have the same tokens."""
     if same_tokenizer(student, teacher) or method.kind not in NEEDS_SAME_TOKENIZER:
         return
-    if method.task == "classify" and method.kind in ("logit", "self"):  # each reads the text in its own tokens
+    if method.task == "classify" and method.kind in (
+        "logit",
+        "self",
+        "mutual",
+    ):  # each reads the text in its own tokens
         return
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     token = next(token for token in sorted({*ours, *theirs}) if ours.get(token) != theirs.get(token))

@@ -1,11 +1,13 @@
 """The optimizer of one trial over its slot's row: AdamW, or what LoRA+ and LoRA-FA make of it.
 
-Weight decay leaves vectors alone (a head's bias), as transformers' trainer does.
+With `train.layer_lr_decay`, its groups are by depth. Weight decay leaves vectors alone (a head's bias), as
+transformers' trainer does.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from ftlib.config import Lora
 from ftlib.config.train import TrainSection
+from ftlib.models.depth import Depths, top_of
 from ftlib.models.lora_bank import MAGNITUDE, LoraBank, Part
 from ftlib.pack.update import MOMENTS, Tenant
 
@@ -26,7 +29,7 @@ def tenant_of(bank: LoraBank, slot: int, adapter: Lora, train: TrainSection) -> 
     if adapter.lora_fa:
         tenant: Tenant = FrozenA(row, _lora_fa(bank, slot, train), limit, bank, slot)
     else:
-        tenant = Tenant(row, _adamw(bank, row, adapter, train), limit)
+        tenant = Tenant(row, _adamw(row, _groups(bank, slot, adapter, train), train), limit)
         tenant.optimizer.step()  # of nothing yet: or torch would warn that the schedule goes first
     row.grad = bank.grads[slot]
     return tenant
@@ -35,25 +38,50 @@ def tenant_of(bank: LoraBank, slot: int, adapter: Lora, train: TrainSection) -> 
 # --- AdamW, and LoRA+ -------------------------------------------------------------------------------------------------
 
 
-def _adamw(bank: LoraBank, row: Tensor, adapter: Lora, train: TrainSection) -> torch.optim.AdamW:
+Group = tuple[list[tuple[int, int]], float, float]  # places in the row, rate, weight decay
+
+
+def _groups(bank: LoraBank, slot: int, adapter: Lora, train: TrainSection) -> list[Group]:
     """A group for each rate and decay; the first has the rate that is reported."""
+    if train.layer_lr_decay < 1:
+        return _by_depth(bank, slot, train)
     rate, decay, ratio = train.learning_rate, train.weight_decay, adapter.lora_plus_ratio
     vectors = [(bank.decayed, bank.size)]
     if ratio is None:
-        spans = [([(0, bank.decayed)], rate, decay), (vectors, rate, 0.0)]
-    else:
-        spans = [
-            (_spans(part for part in bank.parts if part.kind in ("A", "weight")), rate, decay),
-            (_spans(part for part in bank.parts if part.kind in ("B", MAGNITUDE)), rate * ratio, decay),
-            (vectors, rate * ratio, 0.0),
-        ]
+        return [([(0, bank.decayed)], rate, decay), (vectors, rate, 0.0)]
+    return [
+        (_spans(part for part in bank.parts if part.kind in ("A", "weight")), rate, decay),
+        (_spans(part for part in bank.parts if part.kind in ("B", MAGNITUDE)), rate * ratio, decay),
+        (vectors, rate * ratio, 0.0),
+    ]
+
+
+def _by_depth(bank: LoraBank, slot: int, train: TrainSection) -> list[Group]:
+    """A group for each depth, from the top down, and one for its vectors."""
+    depths = Depths.of(bank.model)
+    trained = [part for part in bank.parts if bank.view(slot, part, bank.weights) is not None]
+    top = top_of((part.shape, depths.depth(part.name)) for part in trained)
+    by_depth: dict[tuple[int, bool], list[Part]] = defaultdict(list)
+    for part in bank.parts:  # what the slot does not train has no gradient, so any rate will do
+        by_depth[min(depths.depth(part.name), top), part.start >= bank.decayed].append(part)
+    return [
+        (
+            _spans(parts),
+            train.learning_rate * train.layer_lr_decay ** (top - depth),
+            0.0 if vector else train.weight_decay,
+        )
+        for (depth, vector), parts in sorted(by_depth.items(), key=lambda item: -item[0][0])
+    ]
+
+
+def _adamw(row: Tensor, spans: list[Group], train: TrainSection) -> torch.optim.AdamW:
     groups = [
         {"params": params, "lr": rate, "weight_decay": decay}
         for places, rate, decay in spans
         if (params := [nn.Parameter(row.detach()[start:end]) for start, end in places if start < end])
     ]
     betas = train.adam_beta1, train.adam_beta2
-    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=train.adam_epsilon, fused=True)
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=betas, eps=train.adam_epsilon, fused=True)
 
 
 def _spans(parts: Iterable[Part]) -> list[tuple[int, int]]:

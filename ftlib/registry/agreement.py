@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-import ftlib.models.adapters.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
+import ftlib.models.adapters.fusion  # noqa: F401 (registers the tuners that PEFT lacks)
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
 from ftlib.models.adapter_files import adapter_config, why_not_banked

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftlib.config import Experiment, Lora, ModelSection
+from ftlib.config import Experiment, Fusion, Lora, ModelSection
 from ftlib.errors import ConfigError, FtlibError, InputError
 from ftlib.files.atomic import write_json
 from ftlib.files.computed_once import cached
@@ -21,7 +21,7 @@ from ftlib.models.adapters.merge import check_mergeable, merge
 from ftlib.models.adapters.start import adapter_fingerprint, begun
 from ftlib.registry import registry
 from ftlib.registry.version import Version, root_of
-from ftlib.run.layout import LINEAGE
+from ftlib.run.layout import LINEAGE, MANIFEST
 
 REGISTRY = "registry:"
 VERSION = 1  # raise it when the same adapter and base come to give other weights
@@ -47,6 +47,9 @@ def resolved(experiment: Experiment, whole: bool = False) -> Experiment:
         name = reward["arguments"].get("model")
         if isinstance(name, str):
             reward["arguments"]["model"] = _beside(experiment, name, whole, lambda version: version.weights)
+    if isinstance(experiment.adapter, Fusion):
+        fused = experiment.adapter.adapters
+        tree["adapter"]["adapters"] = {name: _finished(experiment, value) for name, value in fused.items()}
     changed = tree != experiment.to_dict()
     return _begun(Experiment.parse(tree) if changed else experiment, experiment)
 
@@ -62,6 +65,20 @@ def _begun(experiment: Experiment, written: Experiment) -> Experiment:
         registry.check_loadable(version)
         folder, owner = version.weights, version.id
     return begun(experiment.model_copy(update={"adapter": written.adapter}), folder, owner)
+
+
+def _finished(experiment: Experiment, name: str) -> str:
+    """The folder of an adapter that is fused with others. Raises ConfigError for one of another base."""
+    folder = Path(name).expanduser().absolute()
+    if name.startswith(REGISTRY):
+        version = registry.resolve(name.removeprefix(REGISTRY))
+        registry.check_loadable(version)
+        folder = version.weights
+    manifest = read_json(folder.parent / MANIFEST) or {}
+    reason = base.unlike(manifest["base"], experiment.model) if manifest.get("base") else None
+    if reason is not None:
+        raise ConfigError(f"model.name_or_path: {name}, which adapter.adapters names, was trained on {reason}.")
+    return str(folder)
 
 
 def _base(experiment: Experiment, name: str) -> str:

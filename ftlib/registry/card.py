@@ -79,12 +79,19 @@ def metadata(name: str, manifest: Mapping[str, Any]) -> ModelCardData:
     return ModelCardData(
         model_name=name,
         base_model=base,
-        base_model_relation=("adapter" if adapter else "finetune") if base else None,
+        base_model_relation=_relation(manifest) if base else None,
         library_name="peft" if adapter else "transformers",
         pipeline_tag=task,
-        tags=["ftlib", *([_method(manifest)] if _method(manifest) else [])],
+        tags=["ftlib", *(["merge"] if manifest.get("merge") else [_method(manifest)] if _method(manifest) else [])],
         eval_results=results or None,
     )
+
+
+def _relation(manifest: Mapping[str, Any]) -> str:
+    """What the model is to its base, in the Hub's words."""
+    if manifest.get("merge"):
+        return "merge"
+    return "adapter" if manifest.get("kind") == "adapter" else "finetune"
 
 
 def _hub_name(manifest: Mapping[str, Any]) -> str | None:
@@ -115,6 +122,8 @@ def _what(name: str, manifest: Mapping[str, Any]) -> str:
     base = _root(manifest).get("name_or_path")
     kind = "an adapter (PEFT)" if manifest.get("kind") == "adapter" else "a whole model"
     of = f" of {code(Path(str(base)).name if _hub_name(manifest) is None else base)}" if base else ""
+    if manifest.get("merge"):
+        return f"{code(name)} is {kind}{of}, merged with ftlib of {len(manifest['merge']['parents'])} models."
     how = f" by the method {code(_method(manifest))}" if _method(manifest) else ""
     return f"{code(name)} is {kind}{of}, trained with ftlib{how}."
 
@@ -166,7 +175,10 @@ def _limits(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Itera
         yield "What it has forgotten of what its base can do is not known: no task has the role regression."
     if evaluation.get("failed"):
         yield f"{len(evaluation['failed'])} parts of the evaluation failed. The manifest names them."
-    yield _of_seeds(evaluation.get("seeds"))
+    if manifest.get("merge"):
+        yield "It was merged, and not trained: its numbers are computed from those of its parents."
+    else:
+        yield _of_seeds(evaluation.get("seeds"))
     gate = manifest.get("gate")
     if not isinstance(gate, dict) or gate.get("passed") is None:
         yield "The gate was skipped: nobody has checked that it is served as it was trained."
@@ -207,6 +219,8 @@ def _data(manifest: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[str]
 
 
 def _training(manifest: Mapping[str, Any], swept: Mapping[str, Any]) -> Iterator[str]:
+    if manifest.get("merge"):  # the experiment in its manifest is that of its first parent
+        return
     told = {path: ("swept", value) for path, value in swept.items()}
     told |= {path: ("set", value) for path, value in _settings(manifest) if path not in swept and path not in UNTOLD}
     if told:
@@ -244,8 +258,22 @@ def _lineage(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield f"{what}: {code(base[key])}"
     if manifest.get("parent"):
         yield f"Parent: {code(manifest['parent'])}, in the registry that it was promoted into"
+    yield from _merged_of(manifest.get("merge"))
     if manifest.get("run"):
         yield f"Trial {code(manifest.get('trial', '?'))} of the run {code(Path(str(manifest['run'])).name)}"
+
+
+def _merged_of(merge: Mapping[str, Any] | None) -> Iterator[str]:
+    """The models that it was merged of, and how."""
+    if not merge:
+        return
+    told = [f"{key} {code(merge[key])}" for key in ("density", "seed") if key in merge]
+    yield ", ".join([f"Merged by the method {code(merge['method'])}", *told])
+    parents = [("Parent", f", weight {parent['weight']:.4g}", parent) for parent in merge["parents"]]
+    added_to = [("Added to", "", merge["base"])] if "base" in merge else []
+    for what, weight, parent in [*added_to, *parents]:
+        called = parent["name"] if "version" in parent else Path(parent["name"]).name
+        yield f"{what}: {code(called)}{weight}, fingerprint (SHA-256) {code(parent['fingerprint'])}"
 
 
 # --- Markdown ---------------------------------------------------------------------------------------------------

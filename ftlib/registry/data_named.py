@@ -40,6 +40,8 @@ def lineage(experiment: Experiment) -> dict[str, dict[str, str]]:
     data = experiment.data
     named = {f"data.{key}": str(section.train) for key, _, section in data.sources}
     named |= {"data.eval": str(data.eval or ""), "data.replay.train": data.replay.train if data.replay else ""}
+    ewc = getattr(experiment.method, "ewc", None)
+    named |= {"method.ewc.data": ewc.data if ewc else ""}
     named |= {f"evaluation.{task.name}": task.data for task in experiment.evaluation.tasks}
     return {key: told for key, value in named.items() if (told := _beside(Path(value))) is not None}
 

@@ -94,6 +94,27 @@ def register(
                     return version
 
 
+def register_made(name: str, make: Callable[[Path, str], Mapping[str, Any]]) -> Version:
+    """What `make` puts into a folder (adapter/ or model/, a manifest, a card) as the next version of `name`, which then
+    means that version.
+
+    `make` gets the folder and the name, and returns what goes into the manifest besides. What it raises ends it, with
+    the registry as it was. Raises InputError for a name that is not one.
+    """
+    check_name(name)
+    place = backend()
+    with place.staging(name) as staged:
+        staged.mkdir()
+        facts = dict(make(staged, name))
+        make_read_only(staged)
+        place.carry(name, staged)
+        with place.moving(name) as move:
+            history = _read(place, name).get("history", [])
+            version = _publish(place, name, staged, facts)
+            move(_state([*history, version.number]))
+            return version
+
+
 def canary(name: str, share: float) -> Alias:
     """Moves the canary of `name` to another share of the requests: 0 ends it, 1 makes it what the name means.
 

@@ -85,8 +85,11 @@ class Version:
 
     @property
     def parent(self) -> str | None:
-        """The version that its training began with, as NAME@NUMBER; None where that was a model from elsewhere."""
+        """The version that its training began with, as NAME@NUMBER; None where that was a model from elsewhere. Of a
+        merged one, the models that it was merged of."""
         told = self._told
+        if told.get("merge"):
+            return " + ".join(str(parent["name"]) for parent in told["merge"]["parents"])
         found: str | None = told.get("parent") or ((told.get("base") or {}).get("parent") or {}).get("version")
         return found
 

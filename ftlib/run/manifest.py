@@ -93,6 +93,22 @@ def are_versions(value: Any) -> bool:
     )
 
 
+def _is_merge(value: Any) -> bool:
+    """Of which models it was merged, by which method, and what each counted."""
+    parents = value.get("parents") if isinstance(value, dict) else None
+    return (
+        isinstance(parents, list)
+        and isinstance(value.get("method"), str)
+        and all(
+            isinstance(told, dict)
+            and isinstance(told.get("name"), str)
+            and isinstance(told.get("weight"), int | float)
+            and isinstance(told.get("fingerprint"), str)
+            for told in parents
+        )
+    )
+
+
 def _is_time(value: Any) -> bool:
     try:
         return datetime.fromisoformat(value).year > 0
@@ -115,5 +131,6 @@ KEYS: dict[str, Check] = {
     **dict.fromkeys(("version", "step", "tokens"), _is(int)),
     "data_versions": are_versions,
     "merged": _is(bool),
+    "merge": _is_merge,
     "evaluation": _is(dict),
 }

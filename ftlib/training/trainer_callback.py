@@ -32,6 +32,7 @@ STATE_FILES = (
     "training_args.bin",
     "trainer_state.json",
     "projections.safetensors",  # of a distillation's features
+    "peer.safetensors",  # of mutual distillation
     STATE_FILE,
     *SHARDED_STATE_FILES,
 )

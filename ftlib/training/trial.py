@@ -27,11 +27,13 @@ from ftlib.models.adapter_files import check_tensors
 from ftlib.models.adapters.build import add_adapter, calibration, kept_precision, make_optimizer
 from ftlib.models.adapters.state import state_callbacks
 from ftlib.models.base import load_model, load_tokenizer
+from ftlib.models.shifted_attention import shift_attention
 from ftlib.models.strategies import strategy_of
 from ftlib.run.context import EvalPart, Setting
 from ftlib.run.directory import ALL_ROWS, ENDED, Run, Trial
 from ftlib.run.layout import BASE, FIRST
 from ftlib.run.trial_transfer import download, upload
+from ftlib.training.by_depth import Unfreezing, lower_rates
 from ftlib.training.recorder import Report, closing_evaluation, copy_checkpoint
 from ftlib.training.trainer_callback import OURS, TrialCallback
 
@@ -139,6 +141,8 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
     head = experiment.method.head
     base = load_model(experiment.model, head, data.report.labels)
     base.config.get_text_config().pad_token_id = tokenizer.pad_token_id  # where a classifier finds a text's end
+    if experiment.train.shifted_attention is not None:
+        shift_attention(base, experiment.train.shifted_attention)
     batches = calibration(data.train, tokenizer.pad_token_id)
     model = add_adapter(base, experiment.adapter, head, batches)
     if experiment.train.activation_checkpointing and isinstance(model, PeftModel):
@@ -149,6 +153,10 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
     trainer.metric = setting.metric
     task = TrialTask.of(experiment, setting.metric, tokenizer, data.chat_template)
     trainer.optimizer = make_optimizer(experiment, model) or trainer.optimizer
+    if experiment.train.layer_lr_decay < 1:
+        lower_rates(trainer, experiment.train.layer_lr_decay)
+    if experiment.train.unfreeze_steps is not None:
+        trainer.add_callback(Unfreezing(model, experiment.train.unfreeze_steps))
     for callback in state_callbacks(experiment.adapter, model, trial.checkpoint):
         trainer.add_callback(callback)
     strategy.prepare(trainer)

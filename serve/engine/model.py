@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-import ftlib.models.adapters.bottleneck  # noqa: F401 (registers the one tuner that PEFT lacks)
+import ftlib.models.adapters.fusion  # noqa: F401 (registers the tuners that PEFT lacks)
 from ftlib.config import ModelSection
 from ftlib.errors import FtlibError
 from ftlib.models.adapter_files import why_not_banked

@@ -32,6 +32,8 @@ KEEPS = {
     *("train.tf32", "train.activation_checkpointing", "train.neftune_noise_alpha", "train.logging_steps"),
     *("train.eval_strategy", "train.eval_steps", "train.evals_per_epoch", "train.save_steps", "train.seed"),
     *("train.early_stopping_patience", "train.early_stopping_threshold", "train.dataloader_num_workers"),
+    *("train.layer_lr_decay", "train.unfreeze_steps", "train.shifted_attention"),
+    *("SFT.ewc", "SFT.ewc.weight", "SFT.ewc.data", "SFT.ewc.rows"),
     # the method's, where they are in training alone
     *("Classify.freeze", "DPO.precompute_ref_log_probs", "KTO.precompute_ref_log_probs"),
     *("GRPO.num_generations", "GRPO.num_iterations", "GRPO.epsilon", "GRPO.beta", "GRPO.loss_type"),

@@ -13,6 +13,7 @@ from ftlib.errors import ConfigError
 LORA = {"type": "lora"}
 GRPO = {"type": "grpo", "rewards": [{"function": "length", "arguments": {"target": 8}}], "num_generations": 4}
 DISTILL = {"type": "distill", "teacher": "a-teacher"}
+HELD = {"type": "sft", "ewc": {"weight": 1.0, "data": "old.jsonl"}}
 NF4 = {"quantization": "nf4"}
 SPACE = {"space": {"train.learning_rate": [1e-3, 1e-4]}}
 
@@ -64,6 +65,20 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     ("data.long_rows", {"method": {"type": "classify"}, "data": {"long_rows": "split"}}),
     ("data.long_rows", {"method": {"type": "pretrain"}, "data": {"long_rows": "drop"}}),
     ("data.labels", {"data": {"labels": {"case": "lower"}}}),
+    ("train.layer_lr_decay", {"train": {"layer_lr_decay": 0.9}, "adapter": {"type": "prompt"}}),
+    ("train.layer_lr_decay", {"train": {"layer_lr_decay": 0.9}, "adapter": {**LORA, "lora_plus_ratio": 4}}),
+    ("train.layer_lr_decay", {"train": {"layer_lr_decay": 0.9}, "scale": {"strategy": "fsdp", "num_workers": 2}}),
+    ("train.unfreeze_steps", {"train": {"unfreeze_steps": 5}, "method": {"type": "classify", "freeze": "encoder"}}),
+    ("train.unfreeze_steps", {"train": {"unfreeze_steps": 5}, "scale": {"strategy": "ddp", "num_workers": 2}}),
+    ("train.shifted_attention", {"train": {"shifted_attention": 8}, "method": {"type": "dpo"}}),
+    ("train.shifted_attention", {"train": {"shifted_attention": 8}, "adapter": {"type": "prefix"}}),
+    ("train.shifted_attention", {"train": {"shifted_attention": 8}, "model": {"attn_implementation": "eager"}}),
+    ("method.ewc", {"method": HELD, "adapter": {"type": "ia3"}}),
+    ("method.ewc", {"method": HELD, "adapter": LORA, "model": NF4}),
+    ("method.ewc", {"method": HELD, "scale": {"strategy": "fsdp", "num_workers": 2}}),
+    ("adapter", {"method": {**DISTILL, "kind": "mutual"}, "adapter": LORA}),
+    ("scale.strategy", {"method": {**DISTILL, "kind": "mutual"}, "scale": {"strategy": "ddp", "num_workers": 2}}),
+    ("method.kind", {"method": {**DISTILL, "kind": "mutual"}, "train": {"unfreeze_steps": 5}}),
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, LlamaForSequenceClassification
 
 from ftlib.config import Experiment
@@ -199,7 +200,46 @@ def test_the_loss_is_the_formula_on_the_teachers_live_logits(
     assert loss.item() == pytest.approx(total / count, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["logit", "feature"])
+def test_peers_teach_each_other(distill: dict[str, Any], tmp_path: Path, teacher: Path) -> None:
+    """Both losses in one: each has the labels', and the divergence of the other's distribution from its own."""
+    distill["method"] |= {"kind": "mutual", "alpha": 0.3}
+    trainer = built(distill, tmp_path)
+    peer = LlamaForCausalLM.from_pretrained(teacher / "model")
+    totals, count = [0.0, 0.0], 0
+    examples = trainer.train_dataset.select(range(6)).to_list()
+    with torch.no_grad():
+        for example in examples:
+            ids = torch.tensor([example["input_ids"]])
+            logits = [network(ids).logits[0].double().numpy() for network in (trainer.model.eval(), peer)]
+            for position, label in enumerate(example["labels"][1:]):
+                for who, (own, other) in enumerate((logits, logits[::-1]) if label != -100 else ()):
+                    hard = -torch.tensor(own[position]).log_softmax(-1)[label].item()
+                    totals[who] += 0.3 * reference_kl(own[[position]], other[[position]], None, 2.0)[0] + 0.7 * hard
+                count += label != -100
+    loss = trainer.compute_loss(trainer.model.train(), trainer.data_collator(examples))
+    assert loss.item() == pytest.approx(sum(totals) / count, rel=1e-5)
+    assert float(trainer.objective.of_peer.detach()) == pytest.approx(totals[1], rel=1e-5)
+    groups = trainer.create_optimizer().param_groups
+    held = {id(part) for group in groups for part in group["params"]}
+    assert held == {id(part) for model in (trainer.model, trainer.peer) for part in model.parameters()}
+
+
+def test_a_peer_learns_and_is_not_kept(distill: dict[str, Any], tmp_path: Path, teacher: Path) -> None:
+    distill["method"]["kind"] = "mutual"
+    done = setting(distill, tmp_path)
+    train(done)
+    trial = Run(Path(done.run)).trial("000")
+    logged = [row for row in trial.metrics() if "peer_loss" in row]
+    assert logged[-1]["loss"] == pytest.approx((logged[-1]["distill_loss"] + logged[-1]["label_loss"]) / 2)
+    before = load_file(teacher / "model" / "model.safetensors")
+    after = load_file(trial.path / "checkpoint" / "peer.safetensors")
+    assert after.keys() == before.keys()
+    assert all(not torch.equal(after[name], part) for name, part in before.items())
+    assert not (trial.path / "model" / "peer.safetensors").exists()
+    assert manifest(done)["total_parameters"] < manifest(done)["teacher"]["teacher_parameters"]
+
+
+@pytest.mark.parametrize("kind", ["logit", "feature", "mutual"])
 def test_accumulated_batches_are_one_big_batch(distill: dict[str, Any], tmp_path: Path, kind: str) -> None:
     distill["method"]["kind"] = kind
     trainer = built(distill, tmp_path)
@@ -293,7 +333,7 @@ def test_a_student_learns_and_the_manifest_says_what_it_kept(
     LlamaForCausalLM.from_pretrained(trial.path / "model")
 
 
-@pytest.mark.parametrize("kind", ["logit", "feature"])
+@pytest.mark.parametrize("kind", ["logit", "feature", "mutual"])
 def test_interrupted_and_resumed_is_uninterrupted(distill: dict[str, Any], tmp_path: Path, kind: str) -> None:
     distill["method"]["kind"] = kind
     distill["train"].update(eval_strategy="steps", eval_steps=2, max_steps=6)
@@ -396,9 +436,10 @@ def other(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["logit", "feature", "self", "on_policy"])
+@pytest.mark.parametrize("kind", ["logit", "feature", "self", "on_policy", "mutual"])
 def test_another_tokenizer_is_refused_before_anything_starts(tree: dict[str, Any], other: Path, kind: str) -> None:
     tree["method"] = {"type": "distill", "kind": kind, "teacher": str(other)}
+    tree["adapter"] = None if kind == "mutual" else tree["adapter"]
     with pytest.raises(ConfigError, match=f"another tokenizer than the student.*kind '{kind}'.*use kind: sequence"):
         check(Experiment.parse(tree))
 

@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from ftlib.config import Experiment, ModelSection
@@ -63,6 +64,7 @@ ADAPTERS: dict[str, Any] = {
     },
     "p_tuning": {"type": "p_tuning", "num_virtual_tokens": 4},
     "bottleneck": {"type": "bottleneck", "bottleneck_size": 8},
+    "fusion": {"type": "fusion"},  # of two that are made for it
     "bitfit": {"type": "bitfit"},
     "layers": {"type": "layers", "num_layers": 1},
     "layers+head": {"type": "layers", "num_layers": 1, "train_head": True},
@@ -80,7 +82,7 @@ ALL = [
 ]
 QUICK = [  # every type once, every quantization, and the LoRA that starts from its base
     *((name, None) for name in ("dora", "pissa-rslora", "adalora", "vera", "boft", "prefix", "p_tuning")),
-    *((name, None) for name in ("bitfit", "layers")),
+    *((name, None) for name in ("bitfit", "layers", "fusion")),
     *((name, "nf4") for name in ("loftq", "ia3", "oft", "prompt", "bottleneck")),
     ("lora", "int8"),
 ]
@@ -88,9 +90,25 @@ QUICK = [  # every type once, every quantization, and the LoRA that starts from 
 
 def with_adapter(tree: dict[str, Any], name: str, quantization: str | None = None) -> dict[str, Any]:
     tree["adapter"] = dict(ADAPTERS[name]) if ADAPTERS[name] else None
+    if name == "fusion":
+        tree["adapter"]["adapters"] = {key: str(bottleneck(tree, seed)) for seed, key in enumerate(("one", "other"))}
     tree["model"] |= {"quantization": quantization, "config": BIASES if name == "bitfit" else {}}
     tree["train"] |= {"max_steps": 5, "per_device_train_batch_size": 4}
     return tree
+
+
+def bottleneck(tree: dict[str, Any], seed: int, **keys: Any) -> Path:
+    """A bottleneck adapter with random weights, on the base of an experiment."""
+    folder = Path(tree["storage"]) / f"bottleneck-{seed}"
+    if not folder.is_dir():
+        torch.manual_seed(seed)
+        section = Experiment.parse({**tree, "adapter": {"type": "bottleneck", "bottleneck_size": 4 + seed, **keys}})
+        adapted = add_adapter(load_model(section.model), section.adapter)
+        for part in adapted.parameters():
+            if part.requires_grad:
+                part.data = 0.1 * torch.randn_like(part)
+        adapted.save_pretrained(folder)
+    return folder
 
 
 def trained(tree: dict[str, Any], folder: Path) -> tuple[Path, torch.Tensor]:
@@ -336,6 +354,41 @@ def test_frozen_weights_are_not_trained(adapter: Any, tree: dict[str, Any]) -> N
     tree["adapter"] = adapter
     with pytest.raises(ConfigError, match="model.quantization freezes: use adapter.type: lora"):
         add_adapter(load_model(section), Experiment.parse(tree).adapter)
+
+
+def test_a_fusion_weighs_what_its_adapters_add(tree: dict[str, Any]) -> None:
+    """By hand, at one layer: a softmax over adapters, of the query of what the layer gives."""
+    section = Experiment.parse(with_adapter(tree, "fusion"))
+    adapted = add_adapter(load_model(section.model), section.adapter)
+    name = "model.layers.1.mlp.down_proj"
+    layer, x = adapted.base_model.model.get_submodule(name), torch.randn(2, 3, 64)
+    hidden, added = layer.base_layer(x), []
+    for folder in section.adapter.adapters.values():  # type: ignore[union-attr]
+        alone = load_model(section.model)
+        held = PeftModel.from_pretrained(alone, folder).base_model.model.get_submodule(name)
+        added.append(held(x) - hidden)
+    query = layer.fusion_query["default"](hidden)
+    scores = torch.stack([(query * layer.fusion_key["default"](one)).sum(-1) for one in added])
+    shares = scores.softmax(0)
+    value = torch.full((32, 32), 1e-6).fill_diagonal_(1.0)
+    expected = hidden + sum(share.unsqueeze(-1) * (one @ value.T) for share, one in zip(shares, added, strict=True))
+    assert torch.allclose(layer(x), expected, atol=1e-6)
+    names = [key for key, part in adapted.named_parameters() if part.requires_grad]
+    assert {key.split(".fusion_")[1].split(".")[0] for key in names} == {"query", "key", "value"}
+
+
+def test_adapters_that_cannot_be_fused_are_refused(tree: dict[str, Any], tmp_path: Path) -> None:
+    lora, _ = trained(with_adapter(tree, "lora"), tmp_path)
+    one, other = bottleneck(tree, 0), bottleneck(tree, 1, target_modules=["down_proj"])
+    for folder, reason in (
+        (lora / "adapter", "adapter.adapters.b: .* is no bottleneck adapter, and only such are fused"),
+        (tmp_path, "adapter.adapters.b: .* is no bottleneck adapter"),
+        (other, "adapter.adapters.b: it stands after other layers than a"),
+    ):
+        fusion = {"type": "fusion", "adapters": {"a": str(one), "b": str(folder)}}
+        section = Experiment.parse({**tree, "adapter": fusion})
+        with pytest.raises(ConfigError, match=reason):
+            add_adapter(load_model(section.model), section.adapter)
 
 
 def test_merge_says_what_it_cannot(tree: dict[str, Any], tmp_path: Path) -> None:

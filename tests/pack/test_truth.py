@@ -56,7 +56,13 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 MORE = ("pretrain", "kto", "orpo", "simpo", "classify", "reward")
 POINTS: list[dict[str, Any]] = [
     {"adapter.r": 8, "train.learning_rate": 3e-3, "train.seed": 3},
-    {"adapter.r": 2, "train.learning_rate": 1e-2, "train.per_device_train_batch_size": 5, "train.weight_decay": 0.1},
+    {
+        "adapter.r": 2,
+        "train.learning_rate": 1e-2,
+        "train.per_device_train_batch_size": 5,
+        "train.weight_decay": 0.1,
+        "train.layer_lr_decay": 0.5,
+    },
     {"adapter.r": 4, "train.gradient_accumulation_steps": 3, "train.warmup_steps": 0.2, "train.max_grad_norm": 0.05},
 ]
 

@@ -15,7 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
-import ftlib.models.adapters.bottleneck  # noqa: F401 (the one tuner that PEFT does not bring)
+import ftlib.models.adapters.fusion  # noqa: F401 (registers the tuners that PEFT lacks)
 from ftlib.models.base import keep_unpacked
 
 

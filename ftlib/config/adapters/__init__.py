@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ftlib.config.adapters.base import Adapter, Modules
-from ftlib.config.adapters.inner import IA3, Bottleneck
+from ftlib.config.adapters.inner import IA3, Bottleneck, Fusion
 from ftlib.config.adapters.low_rank import AdaLora, Lora, Vera
 from ftlib.config.adapters.own_weights import BitFit, Layers
 from ftlib.config.adapters.prompts import Prefix, Prompt, PTuning
@@ -25,6 +25,7 @@ __all__ = [
     "BitFit",
     "Boft",
     "Bottleneck",
+    "Fusion",
     "IA3",
     "Layers",
     "Lora",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 AdapterSection = Annotated[
-    Lora | AdaLora | IA3 | Vera | Oft | Boft | Prefix | Prompt | PTuning | Bottleneck | BitFit | Layers,
+    Lora | AdaLora | IA3 | Vera | Oft | Boft | Prefix | Prompt | PTuning | Bottleneck | Fusion | BitFit | Layers,
     Field(discriminator="type"),
 ]
 """The union of all of them."""

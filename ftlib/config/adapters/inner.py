@@ -1,4 +1,5 @@
-"""The adapters that work on activations between layers: factors (IA3) and small networks (bottlenecks)."""
+"""The adapters that work on activations between layers: factors (IA3), small networks (bottlenecks), and the attention
+over several of these (fusion)."""
 
 from __future__ import annotations
 
@@ -52,6 +53,24 @@ class Bottleneck(Adapter):
     target_modules: Modules | None = None
     """The linear layers after which a network stands, as a list or a regular expression. null is the last layer of each
     attention and each MLP."""
+
+    @property
+    def mergeable(self) -> bool:
+        return False
+
+
+class Fusion(Adapter):
+    """Attention over finished bottleneck adapters of one base (AdapterFusion, Pfeiffer et al. 2021, arXiv:2005.00247).
+
+    The adapters stay as they are. What is trained says, at each token, how much each of them counts. The fusion that a
+    trial leaves holds its adapters.
+    """
+
+    type: Literal["fusion"]
+    """AdapterFusion (arXiv:2005.00247): at each token, attention over finished bottleneck adapters."""
+    adapters: dict[str, str] = Field(min_length=2)
+    """The finished adapters, by names of yours: {support: registry:support, sql: runs/sql/trials/003/adapter}. Each is
+    a bottleneck adapter of this base, and they have the same target_modules."""
 
     @property
     def mergeable(self) -> bool:

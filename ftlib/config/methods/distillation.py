@@ -14,15 +14,16 @@ class Distill(Method):
 
     kind: `logit` matches the teacher's distribution, `feature` its hidden states, `relation` the distances and angles
     between examples, `sequence` its written completions, `self` an earlier generation of the same model (born-again),
-    `on_policy` its distribution over the student's own completions.
+    `on_policy` its distribution over the student's own completions, `mutual` its distribution while it learns
+    itself, from the labels and from the student (Zhang et al. 2018, arXiv:1706.00384); only the student is kept.
     """
 
     type: Literal["distill"]
     """Distillation (arXiv:1503.02531): the model, the student, learns from a teacher."""
-    kind: Literal["logit", "feature", "relation", "sequence", "self", "on_policy"] = "logit"
-    """What the student learns: the teacher's distribution over tokens (logit), its hidden states (feature), the
-    relations between examples (relation), its completions (sequence), an earlier generation of the student (self), or
-    its distribution over the student's completions (on_policy)."""
+    kind: Literal["logit", "feature", "relation", "sequence", "self", "on_policy", "mutual"] = "logit"
+    """What the student learns: the teacher's distribution over tokens (logit), its hidden states (feature), relations
+    between examples (relation), its completions (sequence), an earlier student (self), or its distribution over the
+    student's completions (on_policy). With mutual, the teacher learns too."""
     task: Literal["language", "classify"] = "language"
     """language for a student that writes, classify for a student that labels."""
     teacher: str = Field(min_length=1)
@@ -31,11 +32,11 @@ class Distill(Method):
     teacher_revision: str | None = None
     """The branch, tag or commit of the teacher on the Hub. null is its main branch."""
     temperature: float = Field(default=1.0, gt=0)
-    """For kinds logit and self: the temperature of both distributions. For kind on_policy: also that of sampling the
-    student's completions."""
+    """For kinds logit, self and mutual: the temperature of both distributions. For kind on_policy: also that of
+    sampling the student's completions."""
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """For kinds logit, self, feature and relation: the teacher's share of the loss. The cross-entropy of the labels has
-    the rest."""
+    """For kinds logit, self, feature, relation and mutual: the teacher's share of the loss. The cross-entropy of the
+    labels has the rest."""
     top_k: int | None = Field(default=64, ge=1)
     """For kinds logit and self with task: language: how many of the teacher's likeliest tokens are kept at each
     position. All other tokens are one more class. null keeps all."""

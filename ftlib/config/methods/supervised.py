@@ -8,6 +8,21 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from ftlib.config.data import by_label
 from ftlib.config.methods.base import CLASSES, LOSS, Better, Head, Method, Rows
+from ftlib.config.section import Section
+
+
+class EWC(Section):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017, arXiv:1612.00796): weights that old rows need stay near
+    those of the base. It needs the old rows before training alone; `data.replay` trains on them."""
+
+    weight: float = Field(gt=0)
+    """How strongly the weights are held. The training loss has weight / 2 times the sum, over all weights, of the
+    squared way from the base times how much the old rows need the weight (its Fisher information). Sweep it on a log
+    scale."""
+    data: str = Field(min_length=1)
+    """A file with old rows: what the model should not forget. It is read as data.train is."""
+    rows: int = Field(default=256, ge=1)
+    """How many old rows are looked at, from the beginning of the file. Each takes a forward and a backward pass."""
 
 
 class SFT(Method):
@@ -15,6 +30,8 @@ class SFT(Method):
 
     type: Literal["sft"]
     """Supervised fine-tuning: the model learns the answers in instructions and chats, or plain text."""
+    ewc: EWC | None = None
+    """Hold weights that old rows need near those of the base (EWC, arXiv:1612.00796). null holds none."""
 
 
 class Pretrain(Method):

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ftlib.methods.classify import Classifier
 from ftlib.methods.distillation.objectives import TEACHERS, Projections
+from ftlib.methods.distillation.peer import PeerSteps, add_weights
 from ftlib.methods.distillation.targets import Targets, Task
 from ftlib.methods.token_trainer import AnswerTrainer
 from ftlib.methods.trl_private import DistillCard, OpenTrainer
@@ -40,11 +41,26 @@ class _Distiller(OpenTrainer):
 
     def learn_from(self, objective: Any, alpha: float, task: Task, targets: Targets | None) -> None:
         self.objective, self.alpha, self.task = objective, alpha, task
-        self.sums: Any = 0.0  # since the last log: of the teacher's loss, of the labels', and of positions
+        self.sums: Any = (
+            0.0  # since the last log: of the teacher's loss, of the labels', of positions, and of the peer's loss
+        )
         self.data_collator: Any = Collator(self.data_collator, targets)
         self.args.remove_unused_columns = False  # ours are all used, the row's number too
         if targets is not None:
             self.train_dataset: Any = self.train_dataset.add_column(ROW, range(len(self.train_dataset)))
+
+    def learn_beside(self, peer: Any, checkpoint: Path) -> None:
+        """Trains a peer too, by the objective's `of_peer`. It goes on from the checkpoint where the student does."""
+        self.peer = peer.to(self.args.device)
+        self.add_callback(PeerSteps(peer, checkpoint))
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """With the peer's weights, where there is one."""
+        known = self.optimizer is not None
+        made = super().create_optimizer(model)  # type: ignore[misc]
+        if self.peer is not None and not known:
+            add_weights(made, set(self.get_decay_parameter_names(self.peer)), self.peer, self.args.weight_decay)
+        return made
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -56,8 +72,10 @@ class _Distiller(OpenTrainer):
         logits = self.task.logits(outputs["logits"], inputs["labels"])
         taught = self.objective.loss(outputs, logits, inputs)
         labelled = cross_entropy(logits.float(), self.task.labels(inputs["labels"]), reduction="sum")
-        self.sums = self.sums + torch.stack([taught, labelled, taught.new_tensor(len(logits))]).detach()
         loss = self.alpha * taught + (1 - self.alpha) * labelled
+        of_peer = getattr(self.objective, "of_peer", torch.zeros_like(loss))
+        self.sums = self.sums + torch.stack([taught, labelled, taught.new_tensor(len(logits)), of_peer]).detach()
+        loss = loss + of_peer
         if num_items_in_batch is None:
             return loss / max(len(logits), 1)
         workers = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
@@ -65,7 +83,10 @@ class _Distiller(OpenTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and torch.is_tensor(self.sums):
-            logs["distill_loss"], logs["label_loss"] = (self.sums[:2] / self.sums[2].clamp(min=1)).tolist()
+            taught, labelled, _, of_peer = (self.sums / self.sums[2].clamp(min=1)).tolist()
+            logs |= {"distill_loss": taught, "label_loss": labelled}
+            if self.peer is not None:  # `loss` is the student's alone
+                logs |= {"loss": self.alpha * taught + (1 - self.alpha) * labelled, "peer_loss": of_peer}
             self.sums = 0.0
         super().log(logs, start_time)  # type: ignore[misc]
 
@@ -86,9 +107,13 @@ class _Distiller(OpenTrainer):
         if hasattr(self.model, Projections.NAME):
             self.model.load_state_dict(load_file(Path(checkpoint) / PROJECTIONS), strict=False)
 
+    peer: Any = None
     model: Any
     args: Any
     accelerator: Any
+    optimizer: Any
+    add_callback: Any
+    get_decay_parameter_names: Any
 
 
 class LanguageDistiller(DistillCard, _Distiller, AnswerTrainer):

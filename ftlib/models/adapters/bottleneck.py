@@ -25,16 +25,16 @@ SUBLAYER_ENDS = (
 )
 
 
-def _peft_type() -> PeftType:
+def peft_type(name: str) -> PeftType:
     """PEFT's enumeration of methods is closed, and its registry takes only what is in it: one more member."""
-    if NAME in PeftType._value2member_map_:
-        return PeftType(NAME)
-    member = str.__new__(PeftType, NAME)
-    member._name_, member._value_ = NAME, NAME
-    type.__setattr__(PeftType, NAME, member)
-    PeftType._member_names_.append(NAME)
-    PeftType._member_map_[NAME] = member
-    PeftType._value2member_map_[NAME] = member
+    if name in PeftType._value2member_map_:
+        return PeftType(name)
+    member = str.__new__(PeftType, name)
+    member._name_, member._value_ = name, name
+    type.__setattr__(PeftType, name, member)
+    PeftType._member_names_.append(name)
+    PeftType._member_map_[name] = member
+    PeftType._value2member_map_[name] = member
     return member
 
 
@@ -50,7 +50,7 @@ class BottleneckConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = _peft_type()
+        self.peft_type = peft_type(NAME)
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)
 
@@ -110,7 +110,7 @@ class BottleneckModel(BaseTuner):
     """Puts a BottleneckLayer around every target."""
 
     prefix = "bottleneck_"
-    tuner_layer_cls = BottleneckLayer
+    tuner_layer_cls: type[nn.Module] = BottleneckLayer
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 (PEFT's name for what _prepare_model does)
 
     def _prepare_adapter_config(self, peft_config: BottleneckConfig, model_config: Any) -> BottleneckConfig:
@@ -126,7 +126,7 @@ class BottleneckModel(BaseTuner):
 
     def _create_and_replace(
         self,
-        peft_config: BottleneckConfig,
+        peft_config: Any,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
@@ -134,16 +134,16 @@ class BottleneckModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        if isinstance(target, BottleneckLayer):
+        if isinstance(target, self.tuner_layer_cls):
             target.update_layer(adapter_name, peft_config)
             return
-        layer = BottleneckLayer(target, adapter_name, peft_config)
+        layer = self.tuner_layer_cls(target, adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
 
-_peft_type()
+peft_type(NAME)
 register_peft_method(
     name=NAME.lower(), config_cls=BottleneckConfig, model_cls=BottleneckModel, prefix=BottleneckModel.prefix
 )

@@ -43,6 +43,7 @@ from ftlib.config import (
     AdapterSection,
     Bottleneck,
     Experiment,
+    Fusion,
     Head,
     Layers,
     Lora,
@@ -52,6 +53,7 @@ from ftlib.config import (
 )
 from ftlib.errors import ConfigError, nearest
 from ftlib.models.adapters.bottleneck import BottleneckConfig
+from ftlib.models.adapters.fusion import finished, load_finished
 from ftlib.models.adapters.start import load_start
 from ftlib.models.adapters.state import remember_start
 from ftlib.models.base import bare_model
@@ -282,6 +284,14 @@ def _bottleneck(model: Any, adapter: Bottleneck, task: TaskType, batches: Sequen
     return get_peft_model(model, BottleneckConfig(task_type=task, **_keys(adapter)))
 
 
+def _fusion(model: Any, adapter: Fusion, task: TaskType, batches: Sequence[Batch]) -> Any:
+    config, weights = finished(adapter.adapters)
+    config.task_type = task
+    adapted = get_peft_model(model, config)
+    load_finished(adapted, weights)
+    return adapted
+
+
 def _bitfit(model: Any, adapter: Any, task: TaskType, batches: Sequence[Batch]) -> Any:
     biases = [part for name, part in model.named_parameters() if name.endswith("bias")]
     if not biases:
@@ -341,6 +351,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "prompt": _prompt,
     "p_tuning": _by_peft(PromptEncoderConfig),
     "bottleneck": _bottleneck,
+    "fusion": _fusion,
     "bitfit": _bitfit,
     "layers": _layers,
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from peft import PeftModel
 from safetensors import safe_open
 
-import ftlib.models.adapters.bottleneck  # noqa: F401 (registers the type, so that refusing it is ours)
+import ftlib.models.adapters.fusion  # noqa: F401 (registers the tuners that PEFT lacks)
 from ftlib.config import Head, ModelSection
 from ftlib.errors import InputError
 from ftlib.files.atomic import replace_directory
@@ -20,6 +20,7 @@ from ftlib.run.layout import MANIFEST
 
 MERGEABLE = ("LORA", "ADALORA", "IA3", "VERA", "OFT", "BOFT")
 WHY_NOT = {
+    "FUSION": "a fusion weighs its adapters anew at each token",
     "BOTTLENECK": "a bottleneck adapter is not linear, so no matrix of the base can hold it",
     "PREFIX_TUNING": "its keys and values stand before the input, and no matrix of the base can hold them",
     "PROMPT_TUNING": "its embeddings stand before the input, and no matrix of the base can hold them",

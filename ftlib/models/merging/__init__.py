@@ -1,0 +1,1 @@
+"""Several models that become one: adapters by PEFT, whole models tensor by tensor."""
