@@ -34,4 +34,35 @@ def export_winner(name: str, to: str, out: Path | None, dtype: str | None, rows:
     echo(f"exported to {done.folder}")
 
 
-COMMANDS = (export_winner,)
+@click.command("push")
+@click.argument("what", metavar="NAME", shell_complete=complete.names)
+@click.argument("repo", metavar="OWNER/NAME")
+@click.option("--to", default="merged", show_default=True, metavar="FORMAT", help="As for ftlib export.")
+@click.option("--dtype", metavar="D", help="As for ftlib export.")
+@click.option("--license", "licence", metavar="NAME", help="The licence of its base, where nobody else says it.")
+@click.option("--public", is_flag=True, help="Let everybody see it. Default: private.")
+@TRUST
+def push_winner(
+    what: str, repo: str, to: str, dtype: str | None, licence: str | None, public: bool, trust: bool
+) -> None:
+    """Bring NAME, or a folder that ftlib export has made, to the Hugging Face Hub: private, unless --public.
+
+    The same command goes on where a cut one has ended. The token is HF_TOKEN, or that of 'hf auth login'.
+    """
+    from ftlib.driver.export import push_winner
+
+    echo(f"pushed to {push_winner(what, repo, to, say, dtype, licence, public, trust)}")
+
+
+@click.command("setup")
+@click.argument("program", metavar="PROGRAM")
+def set_up(program: str) -> None:
+    """Make the environment of a PROGRAM that does not go beside ftlib: llama-cpp (for gguf and ollama)."""
+    from ftlib.export.environments import ENVIRONMENTS, set_up
+
+    if program in ENVIRONMENTS:
+        say(f"setting up {program}: {ENVIRONMENTS[program].told}")
+    echo(f"{program} is in {set_up(program).parents[1]}")
+
+
+COMMANDS = (export_winner, push_winner, set_up)

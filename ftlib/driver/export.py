@@ -14,10 +14,12 @@ from ftlib.evaluation.loaded import Loaded
 from ftlib.evaluation.results import TaskResult
 from ftlib.evaluation.statistics import compare
 from ftlib.evaluation.task import verdict_rows
-from ftlib.export.export import Exported, Say, Tasks, export
+from ftlib.export import hub
+from ftlib.export.export import FIGURES, Exported, Say, Tasks, export
 from ftlib.export.program import Program
 from ftlib.export.source import Source
 from ftlib.files.home import home
+from ftlib.files.json_files import read_json
 from ftlib.registry import registry
 from ftlib.registry.bases import REGISTRY
 from ftlib.registry.gate import Candidate
@@ -44,6 +46,35 @@ def export_winner(
     with opened(name, say, trust) as source:
         folder = out or Path(f"{source.name}-{to}")
         return export(source, to, folder, dtype, say, TasksAgain(source, rows))
+
+
+def push_winner(
+    what: str,
+    repo: str,
+    to: str,
+    say: Say,
+    dtype: str | None = None,
+    licence: str | None = None,
+    public: bool = False,
+    trust: bool = False,
+) -> str:
+    """Brings a folder that `ftlib export` has made, or a winner that is exported for it, to the Hub as OWNER/NAME, and
+    returns its URL. Raises as `export_winner` and `hub.push`."""
+    folder = Path(what)
+    if (folder / FIGURES).is_file():
+        base = (read_json(folder / FIGURES, dict) or {}).get("base")
+        return hub.push(folder, repo, _licence(base, None, licence, say), public)
+    with opened(what, say, trust) as source, staging_in(home() / "cache" / "exports") as staged:
+        done = export(source, to, staged / source.name, dtype, say, TasksAgain(source, ROWS))
+        named = _licence(source.hub_name or source.base_name, source.base.revision, licence, say)
+        return hub.push(done.folder, repo, named, public)
+
+
+def _licence(base: str | None, revision: str | None, given: str | None, say: Say) -> hub.Licence | None:
+    found = hub.licence_of(base or "", revision, given) if base or given else None
+    if found is None:
+        say("warning: nobody says the licence of its base, so the card says 'unknown' (--license NAME)")
+    return found
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from ftlib.export.formats import Format, check_dtype, format_of
 from ftlib.export.gate import Trained, check_logits, check_reading
 from ftlib.export.program import Program
 from ftlib.export.source import Source
-from ftlib.files.atomic import publish, write_json
+from ftlib.files.atomic import publish, write_json, write_text
 from ftlib.registry.agreement import free
+from ftlib.registry.card import CARD
 from ftlib.registry.staging import staging_in
 
 FIGURES = "export.json"
@@ -41,8 +42,18 @@ class Exported:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def export(source: Source, to: str, out: Path, dtype: str | None, say: Say, tasks: Tasks | None = None) -> Exported:
+def export(
+    source: Source,
+    to: str,
+    out: Path,
+    dtype: str | None,
+    say: Say,
+    tasks: Tasks | None = None,
+    trained: Trained | None = None,
+) -> Exported:
     """Writes a source in a format into the folder `out`, which must not be there.
+
+    `trained` is what was trained, where that is known from an export before.
 
     Raises InputError for what the format cannot hold, and FtlibError, with the figures, for an artifact that lost the
     tune: it is gone then.
@@ -52,7 +63,7 @@ def export(source: Source, to: str, out: Path, dtype: str | None, say: Say, task
     if out.exists() or out.is_symlink():
         raise InputError(f"{out} is there already: name a folder that is not, with -o.")
     format.check(source, dtype)
-    trained = source.trained(lambda who, model: tasks.loaded(who, model, source))
+    trained = trained or source.trained(lambda who, model: tasks.loaded(who, model, source))
     with staging_in(out.absolute().parent) as staged:
         staged.mkdir()
         started = time.perf_counter()
@@ -63,7 +74,8 @@ def export(source: Source, to: str, out: Path, dtype: str | None, say: Say, task
         found = run(format, source, staged, trained, dtype, tasks)
         for sentence in sentences(found):
             say(sentence)
-        told = {"of": source.owner, "to": to, "dtype": dtype, **figures, **found}
+        told = {"of": source.owner, "to": to, "dtype": dtype, "base": source.hub_name, **figures, **found}
+        write_text(staged / CARD, source.card() + _section(told))
         write_json(staged / FIGURES, told)
         if not publish(staged, out.absolute()):
             raise InputError(f"{out} was made by somebody else meanwhile: name another folder with -o.")
@@ -108,6 +120,15 @@ def sentences(found: dict[str, Any]) -> list[str]:
     for name, task in found["tasks"].items():
         lines += [f"gate: {name}: {task}"] if isinstance(task, str) else [f"gate: {name}: {task['sentence']}"]
     return lines
+
+
+def _section(told: dict[str, Any]) -> str:
+    """What the card says of the export."""
+    numbers = f"`{told['dtype']}`" if told["dtype"] else "as trained"
+    lines = "\n".join(f"- {sentence}" for sentence in sentences(told))
+    return (
+        f"\n## This export\n\nFormat `{told['to']}`, numbers {numbers}. The gate of ftlib let it through:\n\n{lines}\n"
+    )
 
 
 def _figures(folder: Path) -> dict[str, Any]:

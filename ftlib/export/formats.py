@@ -57,6 +57,8 @@ def format_of(name: str) -> Format:
     """Raises InputError, with the nearest name, for a format that there is not."""
     if name in ELSEWHERE:
         raise InputError(f"--to {name} needs {ELSEWHERE[name]}, which docs/exporting.md says how to use: --to merged.")
+    if name == "hub":
+        raise InputError("--to hub: 'ftlib push NAME OWNER/NAME' exports a winner, and brings it there.")
     if name not in MODULES:
         raise InputError(f"--to {name}: there is {', '.join(MODULES)}.{nearest(name, MODULES)}")
     found: Format = import_module(f"ftlib.export.{MODULES[name]}").FORMATS[name]

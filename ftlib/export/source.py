@@ -19,6 +19,7 @@ from ftlib.models.adapters.merge import check_mergeable, merge
 from ftlib.models.base import where
 from ftlib.registry.agreement import QUANTIZED, TOLERANCE, Logits, Probes, beside_base, check_finite, free, logits_of
 from ftlib.registry.bases import base_of
+from ftlib.registry.card import CARD, base_on_hub, card
 from ftlib.registry.gate import BUILT_IN, Candidate
 
 # What programs cut into tokens differently: digits, blanks, apostrophes, letters and signs of other scripts.
@@ -56,6 +57,16 @@ class Source:
     def base_name(self) -> str:
         """What another program can load the base by: its name on the Hub, or an ordinary folder of this machine."""
         return where(self.base)
+
+    @property
+    def hub_name(self) -> str | None:
+        """The name on the Hub of the base that all training began with; None for a folder of somebody's machine."""
+        return base_on_hub(self.candidate.manifest)
+
+    def card(self) -> str:
+        """The model card of the version, or of the trial as it would be promoted."""
+        kept = self.candidate.version.path / CARD
+        return kept.read_text(encoding="utf-8") if kept.is_file() else card(self.name, self.candidate.manifest, {}, {})
 
     @property
     def labels(self) -> list[str]:
