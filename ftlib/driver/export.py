@@ -20,6 +20,7 @@ from ftlib.export.program import Program
 from ftlib.export.source import Source
 from ftlib.files.home import home
 from ftlib.files.json_files import read_json
+from ftlib.models import adapter_files
 from ftlib.registry import registry
 from ftlib.registry.bases import REGISTRY
 from ftlib.registry.gate import Candidate
@@ -104,6 +105,7 @@ def _copied(trial: Trial, say: Say, trust: bool) -> Iterator[Source]:
     with staging_in(home() / "cache" / "exports") as staged:
         copy_weights(trial, origin, staged / origin.name.removeprefix(".").removesuffix(".old"), trusted)
         version = Version(name, 0, staged, trusted)
+        adapter_files.check_code(f"trial {trial.id} of {run.name}", version.weights, trusted)
         registry.check_loadable(version)
         yield Source(Candidate(version, f"trial {trial.id} of {run.name}"), name)
 
