@@ -9,12 +9,12 @@ import gguf
 import numpy as np
 
 from ftlib.errors import InputError
-from ftlib.export import llama_cpp
+from ftlib.export import llama_cpp_program as llama_cpp
 from ftlib.export.formats import Format
 from ftlib.export.gate import Limits, Trained
 from ftlib.export.gguf_family import Layout
 from ftlib.export.gguf_model import LIMITS, convert
-from ftlib.export.llama_cpp import LlamaCpp
+from ftlib.export.llama_cpp_program import LlamaCpp
 from ftlib.export.source import Source, check_writes
 from ftlib.files.atomic import write_text
 from ftlib.files.computed_once import cached

@@ -17,12 +17,12 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig
 
-from ftlib.export import llama_cpp
+from ftlib.export import llama_cpp_program as llama_cpp
 from ftlib.export.formats import Format
 from ftlib.export.gate import Limits, Trained
 from ftlib.export.gguf_family import Layout
 from ftlib.export.gguf_tokenizer import Vocabulary
-from ftlib.export.llama_cpp import LlamaCpp
+from ftlib.export.llama_cpp_program import LlamaCpp
 from ftlib.export.source import Source, check_writes
 from ftlib.models.adapters.merge import check_mergeable
 from ftlib.models.base import load_config

@@ -9,7 +9,7 @@ from ftlib.errors import FtlibError
 from ftlib.export.formats import Format
 from ftlib.export.gate import Limits, Trained
 from ftlib.export.gguf_model import DTYPES, GgufModel
-from ftlib.export.llama_cpp import LlamaCpp
+from ftlib.export.llama_cpp_program import LlamaCpp
 from ftlib.export.source import Source
 from ftlib.export.turns import Chat, Turns, turns_of
 from ftlib.files.atomic import write_text

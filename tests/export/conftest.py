@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ftlib.errors import InputError
-from ftlib.export import llama_cpp
+from ftlib.export import llama_cpp_program as llama_cpp
 from ftlib.export.export import Tasks, run
 from ftlib.export.formats import Format, check_dtype, format_of
 from ftlib.export.gate import Trained
@@ -49,7 +49,9 @@ def trial(base: Path, data_file: Path, tmp_path_factory: pytest.TempPathFactory)
         "method": {"type": "sft"},
         "adapter": {"type": "lora", "r": 4, "lora_alpha": 12, "target_modules": ".*_proj"},
         "train": {"learning_rate": 1e-2, "num_train_epochs": 1, "per_device_train_batch_size": 8},
-        "evaluation": {"tasks": [{"name": "colours", "data": str(data_file), "max_new_tokens": 12, "limit": 8}]},
+        "evaluation": {
+            "tasks": [{"name": "colours", "data": str(data_file), "max_new_tokens": 12, "metrics": ["token_f1"]}]
+        },
     }
     done = setting(tree, tmp_path_factory.mktemp("out"))
     train(done)

@@ -89,11 +89,10 @@ def quantize(source: Path, target: Path, dtype: str) -> None:
 
 def ask(request: Mapping[str, Any]) -> dict[str, Any]:
     """One request to the worker, in a process of its own. Raises FtlibError, with its last words, where it fails."""
-    command = [str(python()), str(WORKER)]
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    command = [str(python()), "-I", str(WORKER)]  # -I: its modules alone, none of ours beside the worker
     try:
         done = subprocess.run(
-            command, input=json.dumps(request), env=kept, capture_output=True, text=True, check=False, timeout=SECONDS
+            command, input=json.dumps(request), capture_output=True, text=True, check=False, timeout=SECONDS
         )
     except subprocess.TimeoutExpired:
         raise FtlibError(f"llama.cpp did not answer within {SECONDS:.0f} s.") from None
