@@ -27,7 +27,7 @@ from ftlib.registry.agreement import LAST, Logits, Probes
 
 WORKER = Path(__file__).with_name("llama_cpp_worker.py")
 SECONDS = 3600.0  # that a request may take
-THREADS = os.cpu_count() or 1
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def python() -> Path:
