@@ -19,7 +19,7 @@ from ftlib.export.source import Source, check_writes
 from ftlib.files.atomic import write_text
 from ftlib.files.computed_once import cached
 from ftlib.models.adapter_files import why_not_banked
-from ftlib.models.base import fingerprint, load_config, load_model
+from ftlib.models.base import fingerprint, load_config, load_model, load_tokenizer
 from ftlib.models.plain_lora import read_lora
 
 DTYPES = ("f32", "f16")
@@ -94,5 +94,6 @@ def base_file(source: Source) -> Path:
 def _base(source: Source, folder: Path) -> None:
     plain = folder / "plain"
     load_model(source.base.model_copy(update={"dtype": "float32"})).save_pretrained(plain)
-    convert(plain, folder / "base.gguf", "f32", source)
+    load_tokenizer(source.base).save_pretrained(plain)
+    convert(plain, folder / "base.gguf", "f32", "base")
     shutil.rmtree(plain)

@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from ftlib.export import llama_cpp_program as llama_cpp
 from ftlib.export.formats import Format
@@ -23,7 +23,7 @@ from ftlib.export.gate import Limits, Trained
 from ftlib.export.gguf_family import Layout
 from ftlib.export.gguf_tokenizer import Vocabulary
 from ftlib.export.llama_cpp_program import LlamaCpp
-from ftlib.export.source import Source, check_writes
+from ftlib.export.source import Source, check_writes, ends_beside
 from ftlib.models.adapters.merge import check_mergeable
 from ftlib.models.base import load_config
 
@@ -59,7 +59,7 @@ class GgufModel(Format):
         """NAME.DTYPE.gguf in a folder."""
         merged = folder / ".merged"
         source.merged(merged, "float32")
-        write_file(merged, file_in(folder, source, dtype), str(dtype), source)
+        write_file(merged, file_in(folder, source, dtype), str(dtype), source.name)
         shutil.rmtree(merged)
 
     def program(self, source: Source, folder: Path) -> LlamaCpp:
@@ -74,31 +74,34 @@ class GgufModel(Format):
 FORMATS = {"gguf": GgufModel()}
 
 
-def write_file(merged: Path, file: Path, dtype: str, source: Source) -> None:
+def write_file(merged: Path, file: Path, dtype: str, name: str) -> None:
     """The GGUF file of a model's folder, in a type of TYPES or by llama.cpp's quantizer."""
     if dtype in TYPES:
-        convert(merged, file, dtype, source)
+        convert(merged, file, dtype, name)
         return
     wide = file.with_name(f".{file.name}.f32")
-    convert(merged, wide, "f32", source)
+    convert(merged, wide, "f32", name)
     llama_cpp.quantize(wide, file, dtype)
     wide.unlink()
 
 
-def convert(merged: Path, file: Path, dtype: str, source: Source) -> None:
-    """Writes a folder of safetensors as one GGUF file."""
-    layout = Layout(AutoConfig.from_pretrained(merged), source.owner)
+def convert(folder: Path, file: Path, dtype: str, name: str) -> None:
+    """Writes a folder of safetensors, with its tokenizer and chat template, as one GGUF file of a type of TYPES.
+
+    Raises InputError for what llama.cpp has no place for.
+    """
+    layout = Layout(AutoConfig.from_pretrained(folder), name)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     writer = gguf.GGUFWriter(file, layout.architecture)
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(source.name)
+    writer.add_name(name)
     writer.add_file_type(FILE_TYPES[dtype])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     layout.write(writer)
-    Vocabulary(source.candidate.tokenizer, source.owner).write(
-        writer, layout.config.vocab_size, source.template, source.ends
-    )
+    ends = ends_beside(str(folder), tokenizer)
+    Vocabulary(tokenizer, name).write(writer, layout.config.vocab_size, tokenizer.chat_template, ends)
     kinds = []
-    for theirs, shape in shapes(merged):
+    for theirs, shape in shapes(folder):
         kinds.append(_type(dtype, shape))
         size = _size(shape, kinds[-1])
         writer.add_tensor_info(layout.name(theirs), shape, np.dtype(np.float32), size, raw_dtype=kinds[-1])
@@ -108,7 +111,7 @@ def convert(merged: Path, file: Path, dtype: str, source: Source) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for (theirs, tensor), kind in zip(parts(merged), kinds, strict=True):
+    for (theirs, tensor), kind in zip(parts(folder), kinds, strict=True):
         writer.write_tensor_data(gguf.quantize(layout.lay(theirs, tensor.float()).contiguous().numpy(), kind))
     for _, tensor in layout.extra():
         writer.write_tensor_data(tensor.numpy())

@@ -87,13 +87,7 @@ class Source:
     def ends(self) -> frozenset[int]:
         """The tokens that end an answer: the tokenizer's, and those that generation_config.json names."""
         place = self.base_name if self.kind == "adapter" else str(self.weights)
-        try:
-            told = GenerationConfig.from_pretrained(place, revision=self.base.revision).eos_token_id
-        except OSError:
-            told = None
-        named = told if isinstance(told, list) else [told]
-        numbers = (*named, self.candidate.tokenizer.eos_token_id)
-        return frozenset(number for number in numbers if isinstance(number, int))
+        return ends_beside(place, self.candidate.tokenizer, self.base.revision if self.kind == "adapter" else None)
 
     def merged(self, folder: Path, dtype: str | None = None) -> None:
         """Writes the whole model, in a dtype of torch or as it was trained. Raises InputError for an adapter that no
@@ -158,6 +152,16 @@ class Source:
         tokenizer = self.candidate.tokenizer
         ends = None if self.classifies else ends_of(model, tokenizer)
         return Reading(self.template, tokens_of(tokenizer, self.texts(probes)), ends, tied(model))
+
+
+def ends_beside(place: str, tokenizer: Any, revision: str | None = None) -> frozenset[int]:
+    """The tokens that end an answer of the model in a folder, or on the Hub."""
+    try:
+        told = GenerationConfig.from_pretrained(place, revision=revision).eos_token_id
+    except OSError:
+        told = None
+    named = told if isinstance(told, list) else [told]
+    return frozenset(number for number in (*named, tokenizer.eos_token_id) if isinstance(number, int))
 
 
 def tokens_of(tokenizer: Any, texts: list[str]) -> list[list[int]]:

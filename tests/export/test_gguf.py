@@ -32,10 +32,8 @@ def merged(written: Written) -> Path:
     return written("merged", "float32")
 
 
-def test_transformers_reads_the_file_as_the_model(
-    source: Source, trained: Trained, merged: Path, tmp_path: Path
-) -> None:
-    convert(merged, tmp_path / "it.gguf", "f32", source)
+def test_transformers_reads_the_file_as_the_model(trained: Trained, merged: Path, tmp_path: Path) -> None:
+    convert(merged, tmp_path / "it.gguf", "f32", "it")
     model = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="it.gguf").eval()
     for ours, wanted in zip(logits_of(model, trained.probes), trained.tuned, strict=True):
         assert torch.allclose(ours, wanted, atol=1e-4)
