@@ -8,7 +8,6 @@ not sent again. What is seen there changes in one commit, at the end.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +92,9 @@ def licence_of(base: str, revision: str | None = None, given: str | None = None)
     from huggingface_hub import HfApi
 
     with suppress(Exception):  # without the Hub, and without a card there, nobody says it
-        card: Mapping[str, Any] = HfApi().model_info(base, revision=revision).card_data or {}
+        card: Any = HfApi().model_info(base, revision=revision).card_data or {}
         if isinstance(card.get("license"), str):
-            return Licence(str(card["license"]), f"{base} on the Hub")
+            return Licence(card["license"], f"{base} on the Hub")
     return None
 
 

@@ -33,7 +33,7 @@ def logits(request: dict[str, Any]) -> dict[str, Any]:
 
     longest = max(len(ids) for ids in request["probes"])
     model = load(request, longest + SPARE, all_logits=True)
-    found = {}
+    found: dict[str, Any] = {}
     for number, ids in enumerate(request["probes"]):
         model.reset()
         model.eval(ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -156,10 +157,9 @@ class Source:
 
 def ends_beside(place: str, tokenizer: Any, revision: str | None = None) -> frozenset[int]:
     """The tokens that end an answer of the model in a folder, or on the Hub."""
-    try:
+    told: Any = None
+    with suppress(OSError):
         told = GenerationConfig.from_pretrained(place, revision=revision).eos_token_id
-    except OSError:
-        told = None
     named = told if isinstance(told, list) else [told]
     return frozenset(number for number in (*named, tokenizer.eos_token_id) if isinstance(number, int))
 

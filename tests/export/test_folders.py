@@ -58,6 +58,20 @@ def lose_alpha(folder: Path) -> None:
     write_json(folder / "adapter_config.json", config | {"lora_alpha": config["r"]})
 
 
+def merge_without_alpha(base: Path) -> Callable[[dict[str, torch.Tensor]], None]:
+    """A third of what was added: alpha over rank is 3."""
+
+    def spoil(parts: dict[str, torch.Tensor]) -> None:
+        before = load_file(base / MODEL)
+        parts.update({name: before[name] + (part - before[name]) / 3 for name, part in parts.items()})
+
+    return spoil
+
+
+def scale_without_alpha(parts: dict[str, torch.Tensor]) -> None:
+    parts.update({name: part / 3 for name, part in parts.items() if "lora_B" in name})
+
+
 def lose_tune(folder: Path) -> None:
     """A merge that adds nothing: the base's weights."""
     change(folder, ADAPTER, lambda parts: parts.update({n: p * 0 for n, p in parts.items() if "lora_B" in n}))
@@ -123,6 +137,7 @@ def test_vllm_gets_one_rank_and_one_scale(source: Source, trained: Trained, writ
         ("peft", lose_template, "lost the chat template"),
         ("vllm", lambda folder: change(folder, ADAPTER, transpose_pair), "not what was trained"),
         ("vllm", lose_tune, "0% of the tune is kept"),
+        ("vllm", lambda folder: change(folder, ADAPTER, scale_without_alpha), r"\d\d% of the tune is kept"),
         ("vllm", lose_template, "lost the chat template"),
     ],
 )
@@ -133,6 +148,13 @@ def test_each_planted_fault_is_refused(
     fault(folder)
     with pytest.raises(FtlibError, match=reason):
         ran(to, source, folder, trained)
+
+
+def test_a_merge_that_forgets_alpha_is_refused(source: Source, trained: Trained, written: Written, base: Path) -> None:
+    folder = written("merged")
+    change(folder, MODEL, merge_without_alpha(base))
+    with pytest.raises(FtlibError, match=r"\d\d% of the tune is kept"):
+        ran("merged", source, folder, trained)
 
 
 def test_a_refused_export_leaves_nothing(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
