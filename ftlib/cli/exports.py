@@ -29,9 +29,10 @@ def export_winner(name: str, to: str, out: Path | None, dtype: str | None, rows:
     NAME is a name of the registry (NAME or NAME@N), a run (its best trial) or RUN/trials/ID.
     """
     from ftlib.driver.export import export_winner
+    from ftlib.export.formats import USES
 
     done = export_winner(name, to, out, say, dtype, rows, trust)
-    echo(f"exported to {done.folder}")
+    echo(f"exported to {done.folder}\nuse it:  {USES[to]}")
 
 
 @click.command("push")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import InputError
-from ftlib.export.formats import Format, check_dtype, format_of
+from ftlib.export.formats import ADAPTERS, USES, Format, check_dtype, format_of
 from ftlib.export.gate import Trained, check_logits, check_reading
 from ftlib.export.program import Program
 from ftlib.export.source import Source
@@ -75,7 +75,7 @@ def export(
         for sentence in sentences(found):
             say(sentence)
         told = {"of": source.owner, "to": to, "dtype": dtype, "base": source.hub_name, **figures, **found}
-        write_text(staged / CARD, source.card() + _section(told))
+        write_text(staged / CARD, source.card(to not in ADAPTERS) + _section(told))
         write_json(staged / FIGURES, told)
         if not publish(staged, out.absolute()):
             raise InputError(f"{out} was made by somebody else meanwhile: name another folder with -o.")
@@ -125,10 +125,9 @@ def sentences(found: dict[str, Any]) -> list[str]:
 def _section(told: dict[str, Any]) -> str:
     """What the card says of the export."""
     numbers = f"`{told['dtype']}`" if told["dtype"] else "as trained"
-    lines = "\n".join(f"- {sentence}" for sentence in sentences(told))
-    return (
-        f"\n## This export\n\nFormat `{told['to']}`, numbers {numbers}. The gate of ftlib let it through:\n\n{lines}\n"
-    )
+    found = "\n".join(f"- {sentence}" for sentence in sentences(told))
+    what = f"Format `{told['to']}`, numbers {numbers}. Use: `{USES[told['to']]}`. The gate of ftlib let it through:"
+    return f"\n## This export\n\n{what}\n\n{found}\n"
 
 
 def _figures(folder: Path) -> dict[str, Any]:

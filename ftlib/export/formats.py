@@ -24,6 +24,19 @@ MODULES = {
     "fp8": "torchao_model",
     "onnx": "onnx_encoder",
 }
+ADAPTERS = ("peft", "vllm", "gguf-adapter")  # the others hold a whole model
+USES = {
+    "merged": "transformers, vLLM, SGLang and TGI load this folder",
+    "peft": "PEFT loads this folder, on the base that it names",
+    "vllm": "vllm serve BASE --enable-lora --lora-modules NAME=FOLDER",
+    "gguf": "llama-server -m FILE.gguf",
+    "gguf-adapter": "llama-server -m BASE.gguf --lora FILE.lora.gguf --chat-template-file chat_template.jinja",
+    "ollama": "ollama create NAME -f Modelfile",
+    "int8": "transformers loads this folder, where torchao is installed",
+    "int4": "transformers loads this folder, where torchao is installed",
+    "fp8": "transformers loads this folder, where torchao is installed",
+    "onnx": "onnxruntime runs model.onnx",
+}
 ELSEWHERE = {
     "gptq": "llm-compressor",
     "awq": "llm-compressor",

@@ -64,10 +64,14 @@ class Source:
         """The name on the Hub of the base that all training began with; None for a folder of somebody's machine."""
         return base_on_hub(self.candidate.manifest)
 
-    def card(self) -> str:
-        """The model card of the version, or of the trial as it would be promoted."""
+    def card(self, whole: bool) -> str:
+        """The model card of the version, or of the trial as it would be promoted. `whole` is said of an export that
+        holds a whole model."""
         kept = self.candidate.version.path / CARD
-        return kept.read_text(encoding="utf-8") if kept.is_file() else card(self.name, self.candidate.manifest, {}, {})
+        if kept.is_file() and whole == (self.kind == "model"):
+            return kept.read_text(encoding="utf-8")
+        manifest = self.candidate.manifest | {"kind": "model" if whole else "adapter"}
+        return card(self.name, manifest, {}, {})
 
     @property
     def labels(self) -> list[str]:

@@ -25,8 +25,6 @@ from ftlib.models.base import bare_model
 from ftlib.models.lora_bank import PREFIX
 from ftlib.models.plain_lora import read_lora
 
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that --max-lora-rank takes
-
 
 class VllmFolder(Format):
     """The same folder, with one rank and one scale."""
@@ -82,8 +80,3 @@ def check_rules(folder: Path, layers: dict[str, nn.Module], owner: str) -> None:
             raise FtlibError(f"{owner}: vLLM does not know the tensor {name}.")
         if not isinstance(layers.get(layer), nn.Linear):
             raise FtlibError(f"{owner}: {layer} is no linear layer of the base, and vLLM adapts no other.")
-
-
-def rank_for(rank: int) -> int:
-    """The smallest --max-lora-rank that vLLM takes for an adapter of this rank."""
-    return min(allowed for allowed in RANKS if allowed >= rank)
