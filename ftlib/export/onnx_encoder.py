@@ -109,7 +109,7 @@ def _export(model: Any, file: Path) -> None:
     example = torch.ones(2, 7, dtype=torch.long)
     free = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens", max=model.config.max_position_embeddings)}
     torch.onnx.export(
-        _Logits(model),
+        _Logits(model).eval(),
         (example, example),
         str(file),
         input_names=["input_ids", "attention_mask"],

@@ -40,7 +40,7 @@ def test_llama_cpp_computes_what_transformers_does(kind: str, base: Path, tmp_pa
     tokenizer = load_tokenizer(ModelSection(name_or_path=str(base)))
     torch.manual_seed(0)
     special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = CONFIG_MAPPING[kind](vocab_size=len(tokenizer), **{**SHAPE, **special, **FAMILIES[kind]})
+    config = CONFIG_MAPPING[kind](vocab_size=len(tokenizer) + 8, **{**SHAPE, **special, **FAMILIES[kind]})
     model = AutoModelForCausalLM.from_config(config).eval()
     for name, part in model.named_parameters():
         if name.endswith(("norm.weight", ".bias")):
