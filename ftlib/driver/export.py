@@ -140,24 +140,32 @@ class TasksAgain(Tasks):
 
 
 def _verdict(task: TaskResult, owner: str) -> dict[str, Any]:
-    """The numbers of a task, and how many answers are the tuned model's. Raises FtlibError where more than half of what
-    the tune gained is lost, by more than chance."""
-    numbers = {who: {name: one.number() for name, one in scores.items()} for who, scores in task.scores.items()}
+    """The numbers of a task, and how many answers are the tuned model's. Raises as `_check_gain`."""
+    _check_gain(task, owner)
     pairs = zip(task.answers["exported"], task.answers["trained"], strict=True)
     same = sum(ours.text == theirs.text for ours, theirs in pairs)
-    parts = []
-    for name, tuned in task.scores["trained"].items():
-        ours = task.scores["exported"][name]
+    numbers = {who: {name: one.number() for name, one in scores.items()} for who, scores in task.scores.items()}
+    parts = [
+        f"{name} {value:.3g}, trained {numbers['trained'][name]:.3g}" for name, value in numbers["exported"].items()
+    ]
+    return {
+        "rows": len(task.questions),
+        "numbers": numbers,
+        "same_answers": same,
+        "tokens_per_second": task.to_dict(None)["contenders"]["exported"]["tokens_per_second"],
+        "sentence": f"{'; '.join(parts)}; {same} of {len(task.questions)} answers are the tuned model's, word for word",
+    }
+
+
+def _check_gain(task: TaskResult, owner: str) -> None:
+    """Raises FtlibError where more than half of what the tune gained is lost, by more than chance. Without a base,
+    nothing says what it gained."""
+    for name, before in task.scores.get("base", {}).items():
+        tuned, ours = task.scores["trained"][name], task.scores["exported"][name]
+        gained = tuned.sign * (tuned.number() - before.number())
         lost = tuned.sign * (tuned.number() - ours.number())
-        before = task.scores.get("base", {}).get(name)
-        gained = 0.0 if before is None else tuned.sign * (tuned.number() - before.number())
-        parts.append(f"{name} {ours.number():.3g}, trained {tuned.number():.3g}")
         if gained > 0 and lost > gained / 2 and (compare(tuned, ours, task.groups, seed=task.seed).p or 0) < CHANCE:
             raise FtlibError(
                 f"{owner} has lost the tune: on {task.task.name} its {name} is {ours.number():.3g}, where the tuned "
-                f"model has {tuned.number():.3g} and the base {numbers['base'][name]:.3g}."
+                f"model has {tuned.number():.3g} and the base {before.number():.3g}."
             )
-    speed = task.to_dict(None)["contenders"]["exported"]["tokens_per_second"]
-    sentence = f"{'; '.join(parts)}; {same} of {len(task.questions)} answers are the tuned model's, word for word"
-    return {"rows": len(task.questions), "numbers": numbers, "same_answers": same, "tokens_per_second": speed,
-            "sentence": sentence}  # fmt: skip

@@ -36,6 +36,7 @@ TYPES = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.
          "bf16": gguf.GGMLQuantizationType.BF16, "q8_0": gguf.GGMLQuantizationType.Q8_0}  # fmt: skip
 FILE_TYPES = {"f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16,
               "bf16": gguf.LlamaFileType.MOSTLY_BF16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}  # fmt: skip
+FLOATS = np.dtype(np.float32)
 PLAIN = ("f32", "f16", "bf16")
 
 
@@ -100,22 +101,25 @@ def convert(folder: Path, file: Path, dtype: str, name: str) -> None:
     layout.write(writer)
     ends = ends_beside(str(folder), tokenizer)
     Vocabulary(tokenizer, name).write(writer, layout.config.vocab_size, tokenizer.chat_template, ends)
-    kinds = []
-    for theirs, shape in shapes(folder):
-        kinds.append(_type(dtype, shape))
-        size = _size(shape, kinds[-1])
-        writer.add_tensor_info(layout.name(theirs), shape, np.dtype(np.float32), size, raw_dtype=kinds[-1])
-    for name, tensor in layout.extra():
-        size = _size([*tensor.shape], gguf.GGMLQuantizationType.F32)
-        writer.add_tensor_info(name, [*tensor.shape], np.dtype(np.float32), size)
+    _write_tensors(writer, layout, folder, dtype)
+    writer.close()
+
+
+def _write_tensors(writer: gguf.GGUFWriter, layout: Layout, folder: Path, dtype: str) -> None:
+    """The names and places of all tensors, and then the tensors, one in memory at a time."""
+    extra = dict(layout.extra())
+    kinds = [_type(dtype, shape) for _, shape in shapes(folder)]
+    for (theirs, shape), kind in zip(shapes(folder), kinds, strict=True):
+        writer.add_tensor_info(layout.name(theirs), shape, FLOATS, _size(shape, kind), raw_dtype=kind)
+    for name, tensor in extra.items():
+        writer.add_tensor_info(name, [*tensor.shape], FLOATS, tensor.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for (theirs, tensor), kind in zip(parts(folder), kinds, strict=True):
         writer.write_tensor_data(gguf.quantize(layout.lay(theirs, tensor.float()).contiguous().numpy(), kind))
-    for _, tensor in layout.extra():
+    for tensor in extra.values():
         writer.write_tensor_data(tensor.numpy())
-    writer.close()
 
 
 def shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:

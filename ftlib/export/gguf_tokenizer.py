@@ -85,13 +85,13 @@ class Vocabulary:
         tokenizer = self.tokenizer
         one = tokenizer("a")["input_ids"]
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-        for add, number in ((writer.add_bos_token_id, bos), (writer.add_eos_token_id, eos)):
-            if number is not None:
-                add(number)
-        for add, number in (
-            (writer.add_unk_token_id, tokenizer.unk_token_id),
-            (writer.add_pad_token_id, tokenizer.pad_token_id),
-        ):
+        named = {
+            writer.add_bos_token_id: bos,
+            writer.add_eos_token_id: eos,
+            writer.add_unk_token_id: tokenizer.unk_token_id,
+            writer.add_pad_token_id: tokenizer.pad_token_id,
+        }
+        for add, number in named.items():
             if number is not None:
                 add(number)
         for add, number in zip((writer.add_eot_token_id, writer.add_eom_token_id), sorted(ends - {eos}), strict=False):

@@ -49,8 +49,7 @@ class InTorch:
         return logits_of(self.model, probes)
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        writes = self.model.get_output_embeddings() is not None if hasattr(self.model, "lm_head") else True
-        ends = ends_of(self.model, self.tokenizer) if writes else None
+        ends = ends_of(self.model, self.tokenizer)
         return Reading(self.tokenizer.chat_template, tokens_of(self.tokenizer, list(texts)), ends, self._tied())
 
     def contender(self, name: str) -> Contender | None:
