@@ -16,6 +16,7 @@ from ftlib.evaluation.statistics import compare
 from ftlib.evaluation.task import verdict_rows
 from ftlib.export import hub
 from ftlib.export.export import FIGURES, Exported, Say, Tasks, export
+from ftlib.export.formats import ADAPTERS
 from ftlib.export.program import Program
 from ftlib.export.source import Source
 from ftlib.files.home import home
@@ -63,12 +64,20 @@ def push_winner(
     returns its URL. Raises as `export_winner` and `hub.push`."""
     folder = Path(what)
     if (folder / FIGURES).is_file():
-        base = (read_json(folder / FIGURES, dict) or {}).get("base")
+        figures = read_json(folder / FIGURES, dict) or {}
+        base = figures.get("base")
+        _warn_of_base(str(figures.get("to")), base, say)
         return hub.push(folder, repo, _licence(base, None, licence, say), public)
     with opened(what, say, trust) as source, staging_in(home() / "cache" / "exports") as staged:
         done = export(source, to, staged / source.name, dtype, say, TasksAgain(source, ROWS))
+        _warn_of_base(to, source.hub_name, say)
         named = _licence(source.hub_name or source.base_name, source.base.revision, licence, say)
         return hub.push(done.folder, repo, named, public)
+
+
+def _warn_of_base(to: str, base: str | None, say: Say) -> None:
+    if to in ADAPTERS and base is None:
+        say("warning: its base is a folder of this machine, so nobody else can load the adapter: push it --to merged")
 
 
 def _licence(base: str | None, revision: str | None, given: str | None, say: Say) -> hub.Licence | None:

@@ -37,12 +37,6 @@ ENVIRONMENTS = {
         "pip compiles llama.cpp, which needs a C++ compiler and about half an hour on two cores",
         {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"},  # images
     ),
-    "llm-compressor": Environment(
-        ("llmcompressor>=0.14",),
-        "llmcompressor",
-        "FTLIB_LLM_COMPRESSOR",
-        "pip fetches a torch of its own, some gigabytes",
-    ),
 }
 
 
