@@ -70,8 +70,8 @@ def format_of(name: str) -> Format:
     """Raises InputError, with the nearest name, for a format that there is not."""
     if name in ELSEWHERE:
         raise InputError(
-            f"--to {name} is made by {ELSEWHERE[name]}, which does not go beside ftlib (docs/exporting.md): export it --to "
-            "merged, and quantize that there."
+            f"--to {name} is made by {ELSEWHERE[name]}, which does not go beside ftlib (docs/exporting.md): "
+            "export it --to merged, and quantize that there."
         )
     if name == "hub":
         raise InputError("--to hub: 'ftlib push NAME OWNER/NAME' exports a winner, and brings it there.")
