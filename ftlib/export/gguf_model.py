@@ -29,8 +29,8 @@ from ftlib.models.base import load_config
 
 # How far the logits of llama.cpp may be from the tuned model's, as a share of their size. docs/log.md has what was
 # measured; a format's noise grows with the depth, and falls with the width.
-LIMITS = {"f32": 3e-3, "f16": 1e-2, "bf16": 6e-2, "q8_0": 6e-2, "q6_k": 0.15, "q5_k_m": 0.2, "q5_0": 0.25,
-          "q4_k_m": 0.35, "q4_0": 0.4}  # fmt: skip
+LIMITS = {"f32": 3e-3, "f16": 1e-2, "bf16": 6e-2, "q8_0": 0.15, "q6_k": 0.2, "q5_k_m": 0.3, "q5_0": 0.3,
+          "q4_k_m": 0.5, "q4_0": 0.6}  # fmt: skip
 DTYPES = ("f16", *(name for name in LIMITS if name != "f16"))
 TYPES = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.F16,
          "bf16": gguf.GGMLQuantizationType.BF16, "q8_0": gguf.GGMLQuantizationType.Q8_0}  # fmt: skip

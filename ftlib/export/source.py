@@ -112,10 +112,12 @@ class Source:
         Raises FtlibError for weights that do not fit their base, and for logits that are no numbers.
         """
         probes, told = self.candidate.probes()
+        untuned: Logits | None
         if self.kind == "adapter":
             untuned, model = self._beside(probes, also)
         else:
-            untuned, model = self._base_of_whole(probes, also), self.candidate.load()
+            untuned = self._base_of_whole(probes, also)
+            model = self.candidate.load()
         tuned = logits_of(model, probes)
         check_finite(tuned, self.owner)
         also("trained", model)

@@ -49,7 +49,7 @@ def test_llama_cpp_computes_what_transformers_does(kind: str, base: Path, tmp_pa
     tokenizer.save_pretrained(tmp_path / "model")
     convert(tmp_path / "model", tmp_path / "it.gguf", "f32", "it")
     program = LlamaCpp(tmp_path / "it.gguf", tokenizer)
-    assert apart(program.logits(IDS), logits_of(model, IDS)) < 3e-3
+    assert apart(program.logits(IDS), logits_of(model, IDS)) < 6e-3
     assert program.reading(HARD_TEXTS).tied is config.tie_word_embeddings
 
 
