@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,14 +109,16 @@ def _export(model: Any, file: Path) -> None:
     """Rows and tokens are free in the graph."""
     example = torch.ones(2, 7, dtype=torch.long)
     free = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens", max=model.config.max_position_embeddings)}
-    torch.onnx.export(
-        _Logits(model).eval(),
-        (example, example),
-        str(file),
-        input_names=["input_ids", "attention_mask"],
-        output_names=["logits"],
-        dynamic_shapes=(free, free),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's words about its own names, and about axes that share one
+        torch.onnx.export(
+            _Logits(model).eval(),
+            (example, example),
+            str(file),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes=(free, free),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )

@@ -25,7 +25,6 @@ from ..conftest import write_jsonl
 from .conftest import ran
 
 pytest.importorskip("onnxscript", reason="pip install 'ftlib[onnx]'")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # torch 2.13 calls its own names old in an export
 pytest.importorskip("onnxruntime", reason="pip install 'ftlib[onnx]'")
 
 
