@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder # tests/conftest.py says what runs beside what
 
-.PHONY: help install stores quickstart test test-all check bench gpu gpu-kit gpu-day kuberay clean
+.PHONY: help install stores llama-cpp quickstart test test-all check bench gpu gpu-kit gpu-day kuberay clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ check: install ## ruff, mypy, import-linter
 
 stores: install
 	@$(MAKE) --no-print-directory $(VENV)/stores/.installed || echo "The tests' object stores cannot be fetched: what needs them is skipped."
+
+llama-cpp: install ## llama.cpp in .cache/environments, for the tests that run GGUF files (it is compiled: half an hour)
+	@FTLIB_HOME=$(CURDIR)/.cache $(BIN)/ftlib setup llama-cpp
 
 test: install stores ## every test that needs no GPU
 	$(BIN)/pytest $(SIDE_BY_SIDE)

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Any
 from ftlib.models import lean_imports
 
 if TYPE_CHECKING:
-    from ftlib.api import Endpoint, Run, Trial, build_data, open_run, pipeline, resume, serve, sweep, train
+    from ftlib.api import (
+        Endpoint,
+        Run,
+        Trial,
+        build_data,
+        export_winner,
+        open_run,
+        pipeline,
+        resume,
+        serve,
+        sweep,
+        train,
+    )
     from ftlib.errors import FtlibError, InputError
 
 __version__ = "0.1.0"
@@ -17,6 +29,7 @@ __all__ = [
     "Run",
     "Trial",
     "build_data",
+    "export_winner",
     "open_run",
     "pipeline",
     "resume",

@@ -107,6 +107,28 @@ def serve(
     return Endpoint(app.start(names, host, port, api_key=api_key, **options))
 
 
+def export_winner(
+    name: str,
+    to: str,
+    out: str | Path | None = None,
+    *,
+    dtype: str | None = None,
+    task_rows: int = 50,
+    trust: bool = False,
+    verbose: bool = False,
+) -> Path:
+    """Writes a winner in another format, runs it there, and returns its folder, where it still is what was trained.
+
+    `name`, `to`, `out`, `dtype` and `task_rows` are those of `ftlib export`. Raises InputError for what a format cannot
+    hold, and FtlibError, with the figures, for an artifact that lost the tune.
+    """
+    from ftlib.driver import export
+    from ftlib.driver.terminal import say
+
+    hears = say if verbose else _warn
+    return export.export_winner(name, to, Path(out) if out else None, hears, dtype, task_rows, trust).folder
+
+
 @dataclass(frozen=True)
 class Run:
     """A run. `directory` holds all that was written. `interrupted` says that some trials have not ended."""
@@ -242,7 +264,7 @@ def _started(file: str | Path, overrides: Overrides, smoke: bool, verbose: bool,
 
 
 def _warn(sentence: str) -> None:
-    """Passes on the sentences of a promotion that are warnings."""
+    """Passes on the sentences of a promotion or an export that are warnings."""
     if sentence.startswith("warning: "):
         SILENT.warn(sentence.removeprefix("warning: "))
 

@@ -10,14 +10,19 @@ import pytest
 import torch
 from peft import PeftModel
 
-from ftlib.config import Experiment, ModelSection
+from ftlib.config import Experiment, ModelSection, TaskSection
 from ftlib.evaluation.answers import Writer, answers
+from ftlib.evaluation.loaded import Loaded as Loading
 from ftlib.evaluation.task import Question
+from ftlib.export.export import export
+from ftlib.export.formats import format_of
+from ftlib.export.source import Source
 from ftlib.files.home import home
 from ftlib.models.bank_routes import Route
 from ftlib.models.base import load_model, load_tokenizer
 from ftlib.pack.token_layout import Block
 from ftlib.registry import bases, registry
+from ftlib.registry.gate import Candidate
 from ftlib.registry.version import Version
 from ftlib.run.directory import Run
 from serve.engine.batch import Batch
@@ -28,6 +33,7 @@ from serve.engine.slots import AdapterCache, Slots
 from tests.training.test_trial import setting, train
 
 from .conftest import SMOLLM, write_jsonl
+from .export.conftest import llama_cpp_of_this_checkout, needs_llama_cpp  # noqa: F401 (fixtures)
 from .pack.conftest import losses, pack_of, trial
 from .pack.conftest import train as train_packed
 
@@ -141,6 +147,29 @@ def test_served_is_generate(winner: Version) -> None:
             input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=10, eos_token_id=None
         )
         assert sequence.tokens == out[0, len(prompt) :].tolist()
+
+
+@pytest.mark.usefixtures("needs_llama_cpp")
+def test_a_gguf_answers_in_llama_cpp_as_transformers_does(winner: Version, tmp_path: Path) -> None:
+    """Token for token, in sixteen bits."""
+    source = Source(Candidate(winner, winner.id), "places-1")
+    task = TaskSection.model_validate(
+        {"name": "places", "data": "none", "max_new_tokens": 8, "metrics": ["exact_match"]}
+    )
+    questions = [Question(({"role": "user", "content": row["prompt"]},), row["completion"]) for row in ROWS[:2]]
+    said: dict[str, list[str]] = {}
+
+    def ask(who: str, contender: Any) -> None:
+        said[who] = [answer.text for answer in contender.answer(task, questions)]
+
+    def loaded(who: str, model: Any) -> None:
+        ask(who, Loading(model, source.candidate.tokenizer, source.template).contender(who, ""))
+
+    source.trained(loaded)
+    done = export(source, "gguf", tmp_path / "out", "f16", lambda _: None)
+    assert done.figures["apart"] < 5e-3
+    ask("llama.cpp", format_of("gguf").program(source, done.folder).contender("llama.cpp"))
+    assert said["llama.cpp"] == said["trained"] != said["base"]
 
 
 def test_dpo_goes_on_from_an_sft_winner(winner: Version, smollm: ModelSection, tmp_path: Path) -> None:

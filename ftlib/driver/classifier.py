@@ -19,11 +19,12 @@ from transformers import DataCollatorWithPadding
 
 from ftlib.config import Experiment, ModelSection, TaskSection
 from ftlib.data import prepare_again
-from ftlib.driver.contenders import WINNER, Contenders, Loaded, ready, weights_of
+from ftlib.driver.contenders import WINNER, Contenders, ready, weights_of
 from ftlib.driver.seeds import replicas_of, seed_name
 from ftlib.driver.task_gate import LABELS, MAJORITY
 from ftlib.errors import InputError
 from ftlib.evaluation.answers import Writer, answers, why_not_drafted
+from ftlib.evaluation.loaded import Loaded
 from ftlib.evaluation.prompting import as_it_is, prompted, told
 from ftlib.evaluation.results import Contender, Results, TaskResult, done
 from ftlib.evaluation.task import Answer, Question

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import torch
 from ftlib.config import DataSection, EvaluationSection, Experiment, ModelSection, TaskSection
 from ftlib.config.evaluation import is_served
 from ftlib.errors import FtlibError, InputError, nearest
-from ftlib.evaluation.answers import Writer, answers
 from ftlib.evaluation.chat_url import ChatUrl, NoReply
-from ftlib.evaluation.prompting import Prompting, as_it_is, few_shot, prompted, rag, told
+from ftlib.evaluation.loaded import Loaded
+from ftlib.evaluation.prompting import as_it_is, few_shot, rag, told
 from ftlib.evaluation.results import Contender
 from ftlib.evaluation.task import Answer, Question
 from ftlib.files.url_keys import host_of, key_for
@@ -33,29 +32,6 @@ from ftlib.run.leaderboard import leaderboard
 WINNER = "winner"
 ASKED_AT_ONCE = 8  # requests to a URL
 KEY_ENV = "evaluation.key_env"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model with its tokenizer, and the chat template that its prompts are written with."""
-
-    model: Any
-    tokenizer: Any
-    template: str | None
-
-    def contender(self, name: str, what: str, prompting: Callable[[TaskSection], Prompting] | None = None) -> Contender:
-        """It as somebody who does tasks, with what goes before each question of a task."""
-
-        def answer(task: TaskSection, questions: Sequence[Question]) -> list[Answer]:
-            scores = any(metric.type == "perplexity" for metric in task.metrics)
-            writer = Writer(self.tokenizer, self.template, task.max_new_tokens, scores)
-            if prompting is None:
-                return answers(self.model, writer, questions)
-            asked = prompted(prompting(task), questions)
-            found = answers(self.model, writer, asked)
-            return [replace(one, sent=question.prompt) for one, question in zip(found, asked, strict=True)]
-
-        return Contender(name, what, answer, self.model, self.tokenizer)
 
 
 class Contenders:

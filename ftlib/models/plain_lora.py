@@ -29,6 +29,12 @@ class PlainLora:
     def rank(self) -> int:
         return max(self.ranks.values(), default=0)
 
+    def of_one_rank(self) -> PlainLora:
+        """The same adapter with the largest rank in all its layers, for programs that read one rank and one alpha: the
+        rows and columns that are added are zero."""
+        state = {name: _padded(name, tensor, self.rank) for name, tensor in self.state.items()}
+        return PlainLora(dict.fromkeys(self.ranks, self.rank), state)
+
 
 def read_lora(owner: str, folder: Path) -> PlainLora:
     """The adapter in a folder. Raises InputError for a config that is none."""
@@ -44,6 +50,12 @@ def read_lora(owner: str, folder: Path) -> PlainLora:
         if (b := f"{layer}.lora_B.weight") in state:
             state[b] = state[b].float() * scale
     return PlainLora(ranks, state)
+
+
+def _padded(name: str, tensor: Tensor, rank: int) -> Tensor:
+    down = ".lora_A." in name
+    missing = rank - tensor.shape[0 if down else 1]
+    return nn.functional.pad(tensor, (0, 0, 0, missing) if down else (0, missing)).contiguous()
 
 
 def serving_bank(model: nn.Module, targets: Iterable[str], slots: int, rank: int, computed_in: dtype) -> LoraBank:

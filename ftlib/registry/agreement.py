@@ -51,19 +51,19 @@ class Ways:
     def agree(self, owner: str) -> dict[str, Any]:
         """How far they are apart. Raises FtlibError for logits that are the base's, or that differ by more than
         rounding gives."""
-        effect = _apart(self.untuned, self.own)
+        effect = apart(self.untuned, self.own)
         if not effect:
             raise FtlibError(f"{owner}: its adapter changes no logit, so its weights fit no layer of the base.")
         found: dict[str, Any] = {
             "dtype": str(self.dtype).removeprefix("torch."),
             "tolerance": self.tolerance,
-            "effect": _short(effect),
+            "effect": short(effect),
         }
         for name, how, logits in (
             ("bank", "in the bank that serves it", self.bank),
             ("merged", "merged into its base", self.merged),
         ):
-            found[name] = None if logits is None else _short(_apart(logits, self.own))
+            found[name] = None if logits is None else short(apart(logits, self.own))
             if found[name] is not None and not found[name] <= self.tolerance:  # NaN is no agreement
                 raise FtlibError(
                     f"{owner}: {how}, the adapter gives other logits than beside it (apart by {found[name]:.2g} of "
@@ -167,10 +167,11 @@ def _merged_into_plain(adapter: Path, load: Callable[[], Any], owner: str) -> An
     return beside_base(base, adapter, owner).merge_and_unload(safe_merge=True)
 
 
-def _apart(some: Logits, others: Logits) -> float:
+def apart(some: Logits, others: Logits) -> float:
     """The largest ||a - b|| / ||b|| of a probe."""
     return max(float((a - b).norm() / b.norm()) for a, b in zip(some, others, strict=True))
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
+    """Three digits, as they stand in a manifest."""
     return float(f"{value:.3g}")

@@ -75,7 +75,7 @@ def metadata(name: str, manifest: Mapping[str, Any]) -> ModelCardData:
         for metric, number in told["contenders"]["winner"]["numbers"].items()
         if number["value"] is not None
     ]
-    base = _hub_name(manifest)
+    base = base_on_hub(manifest)
     return ModelCardData(
         model_name=name,
         base_model=base,
@@ -94,7 +94,7 @@ def _relation(manifest: Mapping[str, Any]) -> str:
     return "adapter" if manifest.get("kind") == "adapter" else "finetune"
 
 
-def _hub_name(manifest: Mapping[str, Any]) -> str | None:
+def base_on_hub(manifest: Mapping[str, Any]) -> str | None:
     """The base's name on the Hub; None for a folder of somebody's machine, which has a fingerprint."""
     base = _root(manifest)
     name = str(base.get("name_or_path", ""))
@@ -121,7 +121,7 @@ def _method(manifest: Mapping[str, Any]) -> str:
 def _what(name: str, manifest: Mapping[str, Any]) -> str:
     base = _root(manifest).get("name_or_path")
     kind = "an adapter (PEFT)" if manifest.get("kind") == "adapter" else "a whole model"
-    of = f" of {code(Path(str(base)).name if _hub_name(manifest) is None else base)}" if base else ""
+    of = f" of {code(Path(str(base)).name if base_on_hub(manifest) is None else base)}" if base else ""
     if manifest.get("merge"):
         return f"{code(name)} is {kind}{of}, merged with ftlib of {len(manifest['merge']['parents'])} models."
     how = f" by the method {code(_method(manifest))}" if _method(manifest) else ""
@@ -252,7 +252,7 @@ def _settings(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _lineage(manifest: Mapping[str, Any]) -> Iterator[str]:
     base = _root(manifest)
     if base.get("name_or_path"):
-        yield f"Base: {code(base['name_or_path'] if _hub_name(manifest) else Path(str(base['name_or_path'])).name)}"
+        yield f"Base: {code(base['name_or_path'] if base_on_hub(manifest) else Path(str(base['name_or_path'])).name)}"
     for key, what in (("revision", "Revision of the base"), ("fingerprint", "Fingerprint of the base (SHA-256)")):
         if base.get(key):
             yield f"{what}: {code(base[key])}"

@@ -99,7 +99,7 @@ class Candidate:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return load_tokenizer(self._own(self.version.weights), self.experiment.method.head)
+        return load_tokenizer(self.own(self.version.weights), self.experiment.method.head)
 
     def check_template(self) -> str:
         """Raises FtlibError when chats would be read otherwise than in training."""
@@ -118,7 +118,7 @@ class Candidate:
     def examine(self, file: Path | None) -> tuple[dict[str, Any], Loss | None]:
         """What of its logits could be checked, and its loss on a file. A whole model has nothing to be compared with:
         it can be read back, and computes numbers."""
-        probes, source = self._probes()
+        probes, source = self.probes()
         losses = []
 
         def measure(model: Any) -> None:
@@ -128,7 +128,7 @@ class Candidate:
         if self.version.kind == "adapter":
             found = self._ways(probes, measure).agree(self.owner)
         else:
-            model = self._load()
+            model = self.load()
             check_finite(logits_of(model, probes), self.owner)
             found = {"dtype": str(model.dtype).removeprefix("torch."), "reloaded": "finite logits"}
             measure(model)
@@ -139,9 +139,9 @@ class Candidate:
     def _ways(self, probes: Probes, measure: Callable[[Any], None]) -> Ways:
         """All ways of an adapter; where the merged model lies beside it already, that is read back."""
         merged = self.version.path / "model"
-        load_merged = (lambda: self._ready(self._own(merged))) if merged.is_dir() else None
+        load_merged = (lambda: self.ready(self.own(merged))) if merged.is_dir() else None
         section = self.experiment.model
-        return ways_of(self.version.weights, self._load, section, probes, self.owner, measure, load_merged)
+        return ways_of(self.version.weights, self.load, section, probes, self.owner, measure, load_merged)
 
     def loss(self, model: Any, file: Path, as_of: Experiment | None = None) -> Loss:
         """The loss of its loaded model on a file, read as an evaluation file of `as_of` (its own experiment)."""
@@ -150,7 +150,7 @@ class Candidate:
 
     def loss_like(self, other: Candidate, file: Path) -> Loss:
         """Its loss on a file that is read as another candidate reads it: the same columns, the same length."""
-        model = self._load()
+        model = self.load()
         if self.version.kind == "adapter":
             model = beside_base(model, self.version.weights, self.owner)
         try:
@@ -159,12 +159,12 @@ class Candidate:
             del model
             free()
 
-    def _load(self) -> Any:
+    def load(self) -> Any:
         """The whole model, or the base of an adapter."""
         adapter = self.version.kind == "adapter"
-        return self._ready(base_of(self.manifest, self.owner) if adapter else self._own(self.version.weights))
+        return self.ready(base_of(self.manifest, self.owner) if adapter else self.own(self.version.weights))
 
-    def _ready(self, section: ModelSection) -> Any:
+    def ready(self, section: ModelSection) -> Any:
         """The model that a section names, frozen, where it computes fastest."""
         model: Any = load_model(section, self.experiment.method.head, self.manifest.get("labels") or ())
         model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id  # where a classifier finds the end
@@ -172,12 +172,12 @@ class Candidate:
             model = model.to("cuda")
         return model.eval().requires_grad_(False)
 
-    def _own(self, folder: Path) -> ModelSection:
+    def own(self, folder: Path) -> ModelSection:
         """What is saved in the version itself, read as its experiment reads a model."""
         kept = self.experiment.model.model_dump(include={"dtype", "attn_implementation", "trust_remote_code"})
         return ModelSection.model_validate({"name_or_path": str(folder), **kept})
 
-    def _probes(self) -> tuple[Probes, str]:
+    def probes(self) -> tuple[Probes, str]:
         """Held-out rows of the run's own data, or built-in texts where that is gone, or has none."""
         data = None
         with suppress(DataError):

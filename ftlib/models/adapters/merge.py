@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from safetensors import safe_open
 
@@ -28,8 +29,11 @@ WHY_NOT = {
 }
 
 
-def merge(adapter: Path, base: ModelSection, target: Path) -> None:
+def merge(adapter: Path, base: ModelSection, target: Path, dtype: str | None = None) -> None:
     """Writes base + adapter into `target`: safetensors, config, tokenizer. It must not exist, or be empty.
+
+    `dtype` is what torch calls the numbers that are written; they are then added up in float32, and rounded once. None
+    keeps the base's.
 
     An adapter of a quantized base is merged into the quantized weights made plain again, which are what it was trained
     and measured on; the full-precision base would be another one. Raises InputError for what cannot be merged.
@@ -38,7 +42,8 @@ def merge(adapter: Path, base: ModelSection, target: Path) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already: name a folder that is not.")
     head, labels = head_of(adapter)
-    model = load_model(base, head, labels)
+    wide = {} if dtype is None or base.quantization is not None else {"dtype": "float32"}
+    model = load_model(base.model_copy(update=wide), head, labels)
     if base.quantization is not None:
         model = model.dequantize()
         model.is_loaded_in_4bit = model.is_loaded_in_8bit = False  # IA3 goes by it
@@ -49,6 +54,8 @@ def merge(adapter: Path, base: ModelSection, target: Path) -> None:
         raise InputError(f"{adapter} ({kind}) does not fit {base.name_or_path}: {reason}") from error
     staged = target.with_name(f".{target.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
+    if dtype is not None:
+        merged = merged.to(getattr(torch, dtype))
     merged.save_pretrained(staged)
     load_tokenizer(_of_adapter(adapter, base), head).save_pretrained(staged)
     replace_directory(staged, target)
