@@ -12,6 +12,7 @@ from ftlib.config.section import Section
 FormatName = Literal[
     "auto",
     "alpaca",
+    "stanford_alpaca",
     "messages",
     "sharegpt",
     "prompt_completion",
