@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftlib.config.train import SAID_ELSEWHERE
 from ftlib.convert.conversion import Conversion
 from ftlib.errors import ConfigError, nearest
 
@@ -108,29 +107,30 @@ def settle(conversion: Conversion) -> None:
 def deepspeed(conversion: Conversion, key: str, value: Any) -> None:
     """The path of a DeepSpeed file, read where it is there; else its name says the stage, as the tools name theirs."""
     section = value if isinstance(value, Mapping) else _read(conversion, str(value))
-    if section is None:
-        found = re.search(r"z(?:ero)?_?([0-3])", Path(str(value)).name)
-        if found is None:
-            return conversion.refuse(
-                key, f"there is no file {value!r} here, and its name says no stage: set scale.stage"
-            )
-        stage, offload = int(found[1]), "offload" in Path(str(value)).name
-        return _zero(conversion, key, stage, "cpu" if offload else "none", {}, "by its name: it is not here")
+    if section is not None:
+        return _zero(conversion, key, *_stage(section), "")
+    name = Path(str(value)).name
+    found = re.search(r"z(?:ero)?_?([0-3])", name)
+    if found is None:
+        return conversion.refuse(key, f"there is no file {value!r} here, and its name says no stage: set scale.stage")
+    offload = "cpu" if "offload" in name else "none"
+    return _zero(conversion, key, int(found[1]), offload, "by its name: it is not here")
+
+
+def _stage(section: Mapping[str, Any]) -> tuple[Any, str]:
+    """Stage and offload of a DeepSpeed file. Its sizes of buffers change nothing that is learned."""
     zero = section.get("zero_optimization")
-    zero = dict(zero) if isinstance(zero, Mapping) else {}
-    devices = [part.get("device") for name in ("offload_optimizer", "offload_param")
-               if isinstance(part := zero.pop(name, None), Mapping)]  # fmt: skip
-    offload = next((device for device in devices if device in ("cpu", "nvme")), "none")
-    rest = {name: told for name, told in section.items() if name not in {*SAID_ELSEWHERE, "zero_optimization"}}
-    return _zero(conversion, key, zero.get("stage", 0), offload, rest, "")
+    zero = zero if isinstance(zero, Mapping) else {}
+    parts = [zero.get("offload_optimizer"), zero.get("offload_param")]
+    devices = [part.get("device") for part in parts if isinstance(part, Mapping)]
+    return zero.get("stage", 0), next((device for device in devices if device in ("cpu", "nvme")), "none")
 
 
-def _zero(conversion: Conversion, key: str, stage: Any, offload: str, rest: Mapping[str, Any], note: str) -> None:
+def _zero(conversion: Conversion, key: str, stage: Any, offload: str, note: str) -> None:
     if stage == 0:
         return conversion.harmless(key, "ZeRO-0 is plain data parallelism")
     if stage not in (1, 2, 3) or offload == "nvme":
         return conversion.refuse(key, f"stage {stage} with offload '{offload}': set scale.stage, offload and nvme_path")
-    del rest  # names of buffers and buckets, which "auto" chooses
     settings: dict[str, Any] = {"scale.strategy": "deepspeed", "scale.stage": stage}
     return conversion.map(key, settings | ({"scale.offload": "cpu"} if offload == "cpu" else {}), note, look=bool(note))
 

@@ -17,7 +17,7 @@ SAME = (
 )
 ARGUMENTS = {name: f"train.{name}" for name in SAME.split()}
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "inverse_sqrt")
-TRACKERS = {"wandb": {"track.wandb.mode": "auto"}, "tensorboard": {"track.tensorboard": True},
+TRACKERS: dict[str, dict[str, Any]] = {"wandb": {"track.wandb.mode": "auto"}, "tensorboard": {"track.tensorboard": True},
             "mlflow": {"track.mlflow.experiment": "ftlib"}}  # fmt: skip
 # TrainingArguments of which `foreign` has the answer in the table of another tool.
 ARGUMENTS_ALSO = (
@@ -157,7 +157,7 @@ ARGUMENTS_FUNCTIONS: dict[str, Function] = {
     "max_steps": _steps,
     "bf16": _bf16,
     "tf32": _tf32,
-    "gradient_checkpointing": _checkpointing,
+    **dict.fromkeys(("gradient_checkpointing", "activation_checkpointing"), _checkpointing),
     "logging_steps": _logging,
     "logging_first_step": _told("it prints one row more"),
     "lr_scheduler_type": choose({name: name for name in SCHEDULES}, "train.lr_scheduler_type",

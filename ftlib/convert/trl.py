@@ -9,7 +9,7 @@ from typing import Any
 from ftlib.config.foreign import of_tool
 from ftlib.config.foreign import trl as words
 from ftlib.convert.conversion import Conversion, Function
-from ftlib.convert.first_row import columns_of
+from ftlib.convert.first_row import first_row
 from ftlib.convert.kernels import attention
 from ftlib.convert.table import Table, choose
 from ftlib.convert.trainer import ARGUMENTS, ARGUMENTS_ALSO, ARGUMENTS_FUNCTIONS, holds_out, modules
@@ -78,7 +78,10 @@ OF_METHODS: dict[str, set[str]] = {
     "scale_rewards": {"grpo"},
     "normalize_advantages": {"rloo"},
 }
-ON_PROMPTS = "TRL takes the loss on all tokens of messages and texts, and on the completion of prompts with completions"
+BY_ROWS = (
+    "TRL writes prompts that are plain texts without a template (then data.template: none), and takes the loss on a "
+    "completion alone (then data.train_on_prompt: false), on all tokens of messages and texts"
+)
 
 
 def method(conversion: Conversion) -> str:
@@ -189,10 +192,15 @@ def _datasets(conversion: Conversion, key: str, value: Any) -> None:
 def _text_field(conversion: Conversion, key: str, value: Any) -> None:
     if value == "text":
         return conversion.harmless(key, "it is the name that ftlib reads")
-    columns = columns_of(str(conversion.at("data.train") or ""))
-    if columns and value not in columns:
+    row = first_row(_first_set(conversion))
+    if row is not None and value not in row:
         return conversion.harmless(key, "the rows have no such column")
-    return conversion.map(key, {"data.columns": {"text": value}}, "where the rows are texts", look=not columns)
+    return conversion.map(key, {"data.columns": {"text": value}}, "where the rows are texts", look=row is None)
+
+
+def _first_set(conversion: Conversion) -> str:
+    train = conversion.at("data.train")
+    return str(train[0]["path"] if isinstance(train, list) and train else train or "")
 
 
 def _loss_on(conversion: Conversion, key: str, value: Any) -> None:
@@ -286,7 +294,7 @@ def _finish(conversion: Conversion) -> None:
         conversion.default("data.eval_split", 0)
     conversion.default("train.eval_strategy", "end")
     conversion.default("track.wandb", None)
-    _loss_by_rows(conversion, found)
+    _by_rows(conversion, found)
     for key in NULL_SAYS:
         if key in conversion.source and conversion.source[key] is None:
             conversion.refuse(key, NULL_SAYS[key])
@@ -294,19 +302,20 @@ def _finish(conversion: Conversion) -> None:
         conversion.refuse("dataset_name", "the file names no rows to train on: set data.train")
 
 
-def _loss_by_rows(conversion: Conversion, found: str) -> None:
-    """Where nothing says on what the loss is, the rows do: by their columns, where they are here."""
-    if found != "sft" or conversion.at("data.train_on_prompt") is not None:
+def _by_rows(conversion: Conversion, found: str) -> None:
+    """What TRL does by the rows: it writes turns by the model's template and texts as they are, and takes the loss of
+    `sft` on a completion alone where there is one."""
+    row = first_row(_first_set(conversion))
+    if row is None:
+        if found == "sft":
+            conversion.default("data.train_on_prompt", True)
+        conversion.map("dataset_name", {}, f"its rows are not here. {BY_ROWS}", look=True)
         return
-    train = conversion.at("data.train")
-    first = train[0]["path"] if isinstance(train, list) and train else str(train or "")
-    columns = columns_of(first)
-    if columns is None:
-        conversion.put("data.train_on_prompt", True, ON_PROMPTS)
-        conversion.map("dataset_name", {}, f"{ON_PROMPTS}; its rows are not here: see data.train_on_prompt", look=True)
-        return
-    completions = {"prompt", "completion"} <= set(columns)
-    conversion.put("data.train_on_prompt", not completions, f"by its columns: {', '.join(columns)}")
+    because = f"by its first row: {', '.join(map(str, row))}"
+    if isinstance(row.get("prompt"), str):
+        conversion.put("data.template", "none", because)
+    if found == "sft" and conversion.at("data.train_on_prompt") is None:
+        conversion.put("data.train_on_prompt", not {"prompt", "completion"} <= set(row), because)
 
 
 TABLE = Table(
