@@ -12,7 +12,7 @@ from ftlib.config.section import Section
 FormatName = Literal[
     "auto",
     "alpaca",
-    "stanford_alpaca",
+    "stanford",
     "messages",
     "sharegpt",
     "prompt_completion",

@@ -72,7 +72,7 @@ def _reading(conversion: Conversion, member: Mapping[str, Any]) -> Reading:
         return Reading(why_not=TOKENIZED)
     base, _, style = str(kind).partition(".")
     if kind == "alpaca":
-        return Reading("stanford_alpaca", template="alpaca")
+        return Reading("stanford", template="alpaca")
     if kind in ("completion", "pretrain"):
         column = member.get("field") or member.get("text_column") or "text"
         return Reading("text", {} if column == "text" else {"text": column})

@@ -317,6 +317,7 @@ TABLE = Table(
     FUNCTIONS,
     _finish,
     foreign=(of_tool(arguments), of_tool(words)),
+    harmless={"it is read where a model writes, and not where it trains": "temperature top_p"},
     also=ARGUMENTS_ALSO + " resize_vocab use_galore",
     one_is_off="tensor_model_parallel_size pipeline_model_parallel_size context_parallel_size cp_size",
 )

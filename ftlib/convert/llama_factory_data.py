@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ftlib.convert import beside
 from ftlib.convert.conversion import Conversion, Function
-from ftlib.errors import ConfigError, nearest
+from ftlib.errors import InputError, nearest
 
 REPOSITORY = "https://github.com/hiyouga/LLaMA-Factory/tree/main/data"
 MAX_BYTES = 1_000_000
@@ -54,25 +54,12 @@ NOT_TEXT = "ftlib trains on text"
 def _info(conversion: Conversion) -> dict[str, Any]:
     """`dataset_info.json`: the one that was asked for, or that of the configuration's `dataset_dir`; else what lies in
     LLaMA-Factory's repository."""
-    folder = Path(str(conversion.get("dataset_dir", "data")))
-    places = [place / "dataset_info.json" for place in (conversion.folder / folder, folder)]
     asked = conversion.asked.dataset_info
     if asked is not None and not asked.is_file():
-        raise ConfigError(f"{asked}: no such file.")
-    place = asked or next((place for place in places if place.is_file()), None)
-    return IN_REPOSITORY if place is None else _read(place)
-
-
-def _read(place: Path) -> dict[str, Any]:
-    if place.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"{place}: larger than {MAX_BYTES:,} bytes; it is a list of data sets, not a data set.")
-    try:
-        read = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{place}: no readable JSON: {error}.") from None
-    if not isinstance(read, dict):
-        raise ConfigError(f"{place}: it is a mapping of names to data sets, but this is a {type(read).__name__}.")
-    return read
+        raise InputError(f"{asked}: no such file.")
+    listed = str(Path(str(conversion.get("dataset_dir", "data"))) / "dataset_info.json")
+    place = asked or beside.find(conversion.folder, listed)
+    return IN_REPOSITORY if place is None else beside.read_json(place, MAX_BYTES)
 
 
 def _source(conversion: Conversion, info: Mapping[str, Any], name: str) -> dict[str, Any] | str:

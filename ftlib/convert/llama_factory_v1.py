@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.config.loader import read_mapping
-from ftlib.convert import scale
+from ftlib.convert import beside, scale
 from ftlib.convert.conversion import Conversion, Function
 from ftlib.convert.kernels import attention
 from ftlib.convert.llama_factory_data import REPOSITORY
@@ -77,9 +77,8 @@ def _train(conversion: Conversion, key: str, value: Any) -> None:
 
 
 def _listed(conversion: Conversion, name: str) -> tuple[Mapping[str, Any] | None, str]:
-    for place in (conversion.folder / name, Path(name)):
-        if place.is_file() and place.suffix in (".yaml", ".yml"):
-            return read_mapping(place, "a list of data sets"), "a size is a share of the rows here: see weight"
+    if (place := beside.find(conversion.folder, name)) is not None and place.suffix in (".yaml", ".yml"):
+        return read_mapping(place, "a list of data sets"), "a size is a share of the rows here: see weight"
     if (known := IN_REPOSITORY.get(Path(name).name)) is not None:
         return known, f"copy data/ of LLaMA-Factory's repository ({REPOSITORY}) to here"
     return None, ""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ftlib.convert import beside
 from ftlib.convert.conversion import Conversion
-from ftlib.errors import ConfigError, nearest
+from ftlib.errors import nearest
 
 MAX_BYTES = 100_000  # of a DeepSpeed file
 ONE_GPU = "one GPU holds the whole model: --gpus says on how many you train"
@@ -106,8 +106,9 @@ def settle(conversion: Conversion) -> None:
 
 def deepspeed(conversion: Conversion, key: str, value: Any) -> None:
     """The path of a DeepSpeed file, read where it is there; else its name says the stage, as the tools name theirs."""
-    section = value if isinstance(value, Mapping) else _read(conversion, str(value))
-    if section is not None:
+    place = None if isinstance(value, Mapping) else beside.find(conversion.folder, str(value))
+    section = value if place is None else beside.read_json(place, MAX_BYTES)
+    if isinstance(section, Mapping):
         return _zero(conversion, key, *_stage(section), "")
     name = Path(str(value)).name
     found = re.search(r"z(?:ero)?_?([0-3])", name)
@@ -133,19 +134,3 @@ def _zero(conversion: Conversion, key: str, stage: Any, offload: str, note: str)
         return conversion.refuse(key, f"stage {stage} with offload '{offload}': set scale.stage, offload and nvme_path")
     settings: dict[str, Any] = {"scale.strategy": "deepspeed", "scale.stage": stage}
     return conversion.map(key, settings | ({"scale.offload": "cpu"} if offload == "cpu" else {}), note, look=bool(note))
-
-
-def _read(conversion: Conversion, name: str) -> Mapping[str, Any] | None:
-    """The JSON in a file beside the configuration, or where the command runs; None where there is none."""
-    for place in (conversion.folder / name, Path(name)):
-        if place.is_file():
-            if place.stat().st_size > MAX_BYTES:
-                raise ConfigError(f"{place}: larger than {MAX_BYTES:,} bytes; DeepSpeed's file is a page.")
-            try:
-                read = json.loads(place.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError) as error:
-                raise ConfigError(f"{place}: no readable JSON: {error}.") from None
-            if not isinstance(read, Mapping):
-                raise ConfigError(f"{place}: DeepSpeed's file is a mapping, but this is a {type(read).__name__}.")
-            return read
-    return None

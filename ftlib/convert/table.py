@@ -12,6 +12,7 @@ from ftlib.convert.conversion import Conversion, Function
 from ftlib.errors import nearest
 
 OFF = (False, 0, 0.0, "no", "none", "off", "")
+OTHER_SHAPE = (TypeError, ValueError, AttributeError, LookupError, OverflowError)
 ALIKE = 0.75  # how near the nearest known name is at least
 
 
@@ -51,7 +52,10 @@ class Table:
 def walk(conversion: Conversion, table: Table) -> None:
     """Gives every key of the source its fate, and then fills in what the tool does of itself."""
     for key, value in conversion.source.items():
-        _key(conversion, table, str(key), value)
+        try:
+            _key(conversion, table, str(key), value)
+        except OTHER_SHAPE:  # what comes from elsewhere may be of any shape, and the table reads those of its tool
+            conversion.refuse(str(key), f"{table.tool} does not read a value of this shape, here or in a key beside it")
     table.finish(conversion)
 
 

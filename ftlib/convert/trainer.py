@@ -17,8 +17,11 @@ SAME = (
 )
 ARGUMENTS = {name: f"train.{name}" for name in SAME.split()}
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "inverse_sqrt")
-TRACKERS: dict[str, dict[str, Any]] = {"wandb": {"track.wandb.mode": "auto"}, "tensorboard": {"track.tensorboard": True},
-            "mlflow": {"track.mlflow.experiment": "ftlib"}}  # fmt: skip
+TRACKERS: dict[str, dict[str, Any]] = {
+    "wandb": {"track.wandb.mode": "auto"},
+    "tensorboard": {"track.tensorboard": True},
+    "mlflow": {"track.mlflow.experiment": "ftlib"},
+}
 # TrainingArguments of which `foreign` has the answer in the table of another tool.
 ARGUMENTS_ALSO = (
     "save_strategy save_total_limit save_only_model save_safetensors load_best_model_at_end logging_first_step "

@@ -17,7 +17,7 @@ from ftlib.config.data import DataSection
 from ftlib.errors import DataError
 
 # Taori et al. 2023, Stanford Alpaca. A system turn at the start takes the place of the preamble. The preamble speaks of
-# an input where the first instruction has one under its heading (data.format: stanford_alpaca).
+# an input where the first instruction has one under its heading (data.format: stanford).
 ALPACA = r"""
 {%- if messages[0]['role'] != 'system' -%}
 {{- 'Below is an instruction that describes a task' -}}

@@ -146,13 +146,14 @@ def test_the_defaults_are_those_of_the_installed_trl() -> None:
             assert value == fields[path.removeprefix("method.")]
     model = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
     assert trl.DEFAULTS["model.dtype"] == model["dtype"]
-    assert trl.LORA == {f"adapter.{name}": model[f"lora_{name}".replace("lora_lora", "lora")]
-                        for name in ("r", "lora_alpha", "lora_dropout")}  # fmt: skip
+    assert {f"adapter.{name}": model[f"lora_{name}".replace("lora_lora", "lora")]
+                        for name in ("r", "lora_alpha", "lora_dropout")} == trl.LORA  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("lines", "method"),
-    [("", "sft"), ("beta: 0.2", "dpo"), ("desirable_weight: 2.0", "kto"), ("center_rewards_coefficient: 0.01", "reward"),
+    [("", "sft"), ("beta: 0.2", "dpo"), ("desirable_weight: 2.0", "kto"),
+     ("center_rewards_coefficient: 0.01", "reward"),
      ("num_generations: 4\nreward_funcs: [accuracy_reward]\nper_device_eval_batch_size: 4", "grpo")],
 )  # fmt: skip
 def test_the_subcommand_is_told_by_the_keys_or_by_a_word(lines: str, method: str, base: Path, tmp_path: Path) -> None:
