@@ -14,12 +14,13 @@ from ftlib.cli import (
     clusters,
     compare,
     complete,
+    convert,
     dashboards,
     data,
     evaluations,
     experiments,
-    merging,
     exports,
+    merging,
     pipelines,
     recipes,
     winners,
@@ -42,6 +43,7 @@ def cli(debug: bool) -> None:
 
 GROUPS = (
     begin,
+    convert,
     data,
     recipes,
     experiments,

@@ -12,6 +12,7 @@ from ftlib.config.section import Section
 FormatName = Literal[
     "auto",
     "alpaca",
+    "stanford",
     "messages",
     "sharegpt",
     "prompt_completion",

@@ -49,11 +49,14 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "messages": (("messages",),),
     "sharegpt": (("conversations",),),
     "alpaca": (("instruction", "output"),),
+    "stanford": (("instruction", "output"),),
     "prompt_completion": (("prompt", "completion"),),
     "classification": (("text", "label"),),
     "text": (("text",),),
     "prompt_only": (("prompt",),),
 }
+BELOW = "\n"  # between the instruction and its input; in Stanford's own prompt (Taori et al. 2023) a heading
+HEADED = "\n\n### Input:\n"
 ASIDE = ("input", "history")  # parts of a conversation that are read beside `instruction`
 WITHOUT_TURNS = ("text", "classification", "prompt_only")
 TURNS = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
@@ -281,16 +284,16 @@ def _sharegpt(fields: dict[str, Any]) -> Record:
     return _conversation(with_system(fields, turns_of(fields, "conversations")))
 
 
-def _alpaca(fields: dict[str, Any]) -> Record:
-    turns = [*_instructed(fields), {"role": "assistant", "content": _text(fields, "output")}]
+def _alpaca(fields: dict[str, Any], between: str = BELOW) -> Record:
+    turns = [*_instructed(fields, between), {"role": "assistant", "content": _text(fields, "output")}]
     return _conversation(with_system(fields, turns))
 
 
-def _instructed(fields: dict[str, Any]) -> list[Turn]:
+def _instructed(fields: dict[str, Any], between: str = BELOW) -> list[Turn]:
     asked = [_text(fields, "instruction"), _text(fields, "input", optional=True)]
     return [
         *_history(fields.get("history") or []),
-        {"role": "user", "content": "\n".join(part for part in asked if part)},
+        {"role": "user", "content": between.join(part for part in asked if part)},
     ]
 
 
@@ -384,6 +387,7 @@ NORMALIZERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "messages": _messages,
     "sharegpt": _sharegpt,
     "alpaca": _alpaca,
+    "stanford": lambda fields: _alpaca(fields, HEADED),
     "prompt_completion": _prompt_completion,
     "classification": _classification,
     "text": _plain_text,

@@ -26,7 +26,7 @@ from ftlib.data.tokenize import Encoding, Tally
 if TYPE_CHECKING:
     import datasets
 
-CONVERSATIONS = ("messages", "sharegpt", "alpaca", "prompt_completion")
+CONVERSATIONS = ("messages", "sharegpt", "alpaca", "stanford", "prompt_completion")
 
 
 @dataclass(frozen=True)

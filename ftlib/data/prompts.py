@@ -19,6 +19,7 @@ from ftlib.data.formats import (
     answer_to,
     check_row,
     given_with,
+    normalize,
     preference,
     prompt_of,
     take_weights,
@@ -139,6 +140,7 @@ READ: dict[str, Callable[[dict[str, Any]], tuple[list[Turn], str]]] = {
     "messages": _from_turns("messages"),
     "sharegpt": _from_turns("conversations"),
     "alpaca": _from_columns("instruction", "output"),
+    "stanford": lambda fields: _before_the_answer(normalize("stanford", fields)["messages"]),
     "prompt_completion": _from_columns("prompt", "completion"),
     "prompt_only": _from_columns("prompt", ""),
 }

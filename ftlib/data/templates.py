@@ -16,10 +16,15 @@ from weakref import WeakKeyDictionary
 from ftlib.config.data import DataSection
 from ftlib.errors import DataError
 
-# Taori et al. 2023, Stanford Alpaca. A system turn at the start takes the place of the preamble.
+# Taori et al. 2023, Stanford Alpaca. A system turn at the start takes the place of the preamble. The preamble speaks of
+# an input where the first instruction has one under its heading (data.format: stanford).
 ALPACA = r"""
 {%- if messages[0]['role'] != 'system' -%}
-{{- 'Below is an instruction that describes a task. Write a response that appropriately completes the request.' -}}
+{{- 'Below is an instruction that describes a task' -}}
+{%- if '\n\n### Input:\n' in messages[0]['content'] -%}
+{{- ', paired with an input that provides further context' -}}
+{%- endif -%}
+{{- '. Write a response that appropriately completes the request.' -}}
 {%- endif -%}
 {%- for message in messages -%}
 {%- if message['role'] == 'user' -%}

@@ -39,7 +39,7 @@ def names(tool: str) -> list[str]:
 
 
 def keys(table: ModuleType) -> list[str]:
-    lists = [*table.HARMLESS.values(), *table.REFUSED.values()]
+    lists = [*table.HARMLESS.values(), *table.ABSENT.values(), *table.REFUSED.values()]
     return [*table.OURS, *(key for listed in lists for key in listed.split())]
 
 

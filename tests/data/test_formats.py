@@ -38,6 +38,9 @@ GOOD = [
     ("alpaca", {"instruction": "q", "input": "", "output": "a"}, messages(user("q"), assistant("a"))),
     ("alpaca", {"instruction": "q", "input": "x", "output": "a", "system": "s", "history": [["h", "i"]]},
      messages(system("s"), user("h"), assistant("i"), user("q\nx"), assistant("a"))),
+    ("stanford", {"instruction": "q", "input": "x", "output": "a"},
+     messages(user("q\n\n### Input:\nx"), assistant("a"))),
+    ("stanford", {"instruction": "q", "input": "", "output": "a"}, messages(user("q"), assistant("a"))),
     ("alpaca", {"instruction": "q", "input": None, "output": " a\n", "system": None, "history": None},
      messages(user("q"), assistant(" a\n"))),
     ("messages", {"messages": [system("s"), user("q"), assistant("a")], "id": 7},
@@ -69,7 +72,7 @@ GOOD = [
 
 @pytest.mark.parametrize(("name", "fields", "record"), GOOD)
 def test_a_row_is_detected_and_normalized(name, fields, record) -> None:
-    assert detect("auto", fields, "x") == name
+    assert detect("auto", fields, "x") == {"stanford": "alpaca"}.get(name, name)  # which has the columns of alpaca
     assert detect(name, fields, "x") == name
     assert normalize(name, fields) == record
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlib.data.formats import BadRow
+from ftlib.data.formats import BadRow, normalize
 from ftlib.data.render import render
 from ftlib.data.templates import ALPACA, CHATML, STOPS, own_template, template_for, template_name, use_template
 from ftlib.errors import DataError
@@ -55,6 +55,18 @@ def test_which_template(tokenizer, asked, own, multi_turn, template) -> None:
 def test_a_tokenizer_without_a_template_cannot_be_asked_for_it(tokenizer) -> None:
     with pytest.raises(DataError, match=r"data.template: 'tokenizer' needs .* choose auto, alpaca or chatml"):
         template_for(section("x", template="tokenizer"), tokenizer, multi_turn=False)
+
+
+def test_alpacas_prompt_is_stanfords(tokenizer) -> None:
+    """Taori et al. 2023: with an input the preamble is another one, and the input stands under its own heading."""
+    record = normalize("stanford", {"instruction": "Add.", "input": "1, 2", "output": "3"})
+    passage = render(record, tokenizer, ALPACA)
+    assert passage.text == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+        "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n"
+        f"### Response:\n3{tokenizer.eos_token}"
+    )
+    assert [passage.text[start:end] for start, end in passage.spans] == [f"3{tokenizer.eos_token}"]
 
 
 def test_what_we_put_on_a_tokenizer_is_not_taken_for_its_own(tokenizer) -> None:

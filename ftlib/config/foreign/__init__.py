@@ -124,9 +124,11 @@ VALUES: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """`text`: for `ours` the dotted path here, with a note after a space; else the reason."""
+    """`text`: for `ours` the dotted path here, with a note after a space; else the reason. `harmless`: ftlib does it
+    anyway, or has no need of it. `absent`: ftlib does not have it, and without it the same is learned. `refused`: what
+    is learned hangs on it."""
 
-    kind: Literal["ours", "harmless", "refused"]
+    kind: Literal["ours", "harmless", "absent", "refused"]
     text: str
 
     @property
@@ -141,7 +143,7 @@ def answer(key: str, section: str = "") -> Answer | None:
     """What a key of another tool is here, where it was found in `section`; None for a key that none of them has."""
     if path := WITHIN.get(f"{section}.{key}"):
         return Answer("ours", path)
-    of_data_set = _of(datasets).get(key) if section in ONE_DATA_SET else None
+    of_data_set = of_tool(datasets).get(key) if section in ONE_DATA_SET else None
     return of_data_set or answers().get(key)
 
 
@@ -155,14 +157,16 @@ def instead(path: str, value: str) -> str:
 def answers() -> dict[str, Answer]:
     """Every key of every table, with its answer."""
     found = {key: Answer("ours", path) for key, path in EVERYDAY.items()}
-    return found | _of(trl) | _of(llama_factory) | _of(axolotl)
+    return found | of_tool(trl) | of_tool(llama_factory) | of_tool(axolotl)
 
 
 @cache
-def _of(table: ModuleType) -> dict[str, Answer]:
+def of_tool(table: ModuleType) -> dict[str, Answer]:
+    """Every key of one table, with its answer."""
     refused = {key: Answer("refused", reason) for reason, keys in table.REFUSED.items() for key in keys.split()}
     harmless = {key: Answer("harmless", reason) for reason, keys in table.HARMLESS.items() for key in keys.split()}
-    return refused | harmless | {key: Answer("ours", path) for key, path in table.OURS.items()}
+    absent = {key: Answer("absent", reason) for reason, keys in table.ABSENT.items() for key in keys.split()}
+    return refused | absent | harmless | {key: Answer("ours", path) for key, path in table.OURS.items()}
 
 
 __all__ = ["Answer", "answer", "answers", "instead"]

@@ -183,35 +183,70 @@ HARMLESS: dict[str, str] = {
     "the untuned base is evaluated before a sweep's trials (sweep.baseline)": "do_causal_lm_eval",
 }
 
-REFUSED: dict[str, str] = {
+# Here they are not; without them the same is learned.
+ABSENT: dict[str, str] = {
+    "experts stand where the rest of the model stands, and are computed by the model's own code": (
+        "dp_shard_size dp_replicate_size expert_parallel_size expert_parallel_backend "
+        "expert_parallel_fallback_on_unsupported expert_parallel_num_nvl_bytes expert_parallel_num_rdma_bytes "
+        "expert_parallel_token_capacity expert_backend experts_implementation moe_grouped_backend "
+        "moe_dequant_chunk_size llama4_linearized_experts dsv4_shared_mlp_lora_kernel gemma4_hybrid_attn_impl"
+    ),
     "it exists for CUDA alone, and changes no number (Liger's and other fused kernels)": (
         "liger_cross_entropy liger_fused_linear_cross_entropy liger_glu_activation liger_layer_norm liger_rms_norm "
         "liger_rms_norm_gated liger_rope liger_swiglu liger_use_token_scaling cut_cross_entropy chunked_cross_entropy "
         "chunked_cross_entropy_num_chunks large_head_attention lora_embedding_kernel lora_mlp_kernel lora_o_kernel "
         "lora_qkv_kernel dpo_use_liger_kernel fused_attn_kernel tiled_mlp tiled_mlp_num_shards "
         "tiled_mlp_use_original_mlp use_kernels use_scattermoe use_sonicmoe use_dsv4_kernels use_glm_dsa_kernels "
-        "use_onebitllms flex_attention flex_attn_compile_kwargs sage_attention s2_attention sdpa_varlen "
+        "flex_attention flex_attn_compile_kwargs sage_attention sdpa_varlen "
         "flash_attn_d512 pretrain_multipack_attn torch_compile torch_compile_backend torch_compile_mode "
         "torch_compile_options deepcompile flash_optimum torchdistx_path"
     ),
     "activations are recomputed or kept on the GPU, and never sent to the CPU; use train.activation_checkpointing": (
         "activation_offloading selective_checkpointing layer_offloading"
     ),
+    "a model is not quantized after its training; the endpoint serves it as it was trained": "quantization",
+    "a tokenizer's new tokens get rows of their own, as many as there are": (
+        "resize_token_embeddings_to_32x shrink_embeddings mean_resizing_embeddings"
+    ),
+    "the loss is watched: one that is no number ends the trial": "loss_watchdog_threshold loss_watchdog_patience",
+    "an evaluation gives the method's own numbers": (
+        "eval_causal_lm_metrics eval_table_size eval_max_new_tokens do_bench_eval bench_dataset bench_split "
+        "generate_samples num_generation_samples generation_max_new_tokens generation_temperature generation_top_p "
+        "generation_top_k generation_do_sample generation_prompt_ratio lm_eval_batch_size lm_eval_model "
+        "lm_eval_post_train lm_eval_tasks"
+    ),
+    "trackers are W&B, MLflow and TensorBoard (track.wandb, track.mlflow, track.tensorboard)": (
+        "use_comet "
+        "comet_api_key comet_workspace comet_project_name comet_experiment_key comet_mode comet_online "
+        "comet_experiment_config use_trackio trackio_project_name trackio_run_name trackio_space_id use_swanlab "
+        "swanlab_api_host swanlab_api_key swanlab_completion_log_interval swanlab_completion_max_buffer "
+        "swanlab_description swanlab_experiment_name swanlab_lark_secret swanlab_lark_webhook_url "
+        "swanlab_log_completions swanlab_log_model swanlab_mode swanlab_project swanlab_web_host swanlab_workspace "
+        "use_otel_metrics otel_metrics_host otel_metrics_port"
+    ),
+    "weights stay where storage says; a winner is put into the registry with 'ftlib promote'": (
+        "hub_model_id hub_strategy hub_revision push_dataset_to_hub"
+    ),
+    "models are tried at the page of the endpoint ('ftlib serve')": (
+        "gradio_title gradio_share gradio_server_name gradio_server_port gradio_max_new_tokens gradio_temperature"
+    ),
+    "completions of grpo and rloo are written by the model itself, in the trainer": "vllm",
+}
+
+REFUSED: dict[str, str] = {
     "weights of 8 or fewer bits are frozen ones (model.quantization: nf4 or int8)": (
         "fp8 fp8_enable_fsdp_float8_all_gather gptq gptq_model_v1 gptq_groupsize gptq_disable_exllama "
         "bnb_config_kwargs model_quantization_config model_quantization_config_kwargs nonexpert_quantization "
         "quantize_moe_experts moe_bnb_fast gemma4_fp8_nonexpert gemma4_nf4_nonexpert nvfp4_merge_aware "
-        "nvfp4_merge_aware_start_step qat peft llmcompressor"
+        "nvfp4_merge_aware_start_step qat peft llmcompressor use_onebitllms"
     ),
-    "a model is not quantized after its training; the endpoint serves it as it was trained": "quantization",
     "float16 needs a scaler of gradients; use train.bf16, or model.dtype: float32": "fp16",
-    "a model is split by parameters (scale.strategy: fsdp or deepspeed), not by tensors, sequences or experts": (
+    "a model is split by parameters (scale.strategy: fsdp or deepspeed), not by tensors or sequences": (
         "tensor_parallel_size context_parallel_size context_parapllel_size sequence_parallel_degree heads_k_stride "
-        "ring_attn_func dp_shard_size dp_replicate_size expert_parallel_size expert_parallel_backend "
-        "expert_parallel_fallback_on_unsupported expert_parallel_num_nvl_bytes expert_parallel_num_rdma_bytes "
-        "expert_parallel_token_capacity expert_backend experts_implementation moe_grouped_backend "
-        "moe_dequant_chunk_size llama4_linearized_experts dense_mixer dsv4_bf16_all dsv4_fp4_grouped_mode "
-        "dsv4_fp8_lora_kernel dsv4_fp8_nonexpert_mode dsv4_shared_mlp_lora_kernel gemma4_hybrid_attn_impl"
+        "ring_attn_func"
+    ),
+    "experts are computed as the model's code does, in the dtype of the model": (
+        "dense_mixer dsv4_bf16_all dsv4_fp4_grouped_mode dsv4_fp8_lora_kernel dsv4_fp8_nonexpert_mode"
     ),
     "an adapter trains its own weights alone; use adapter: null where embeddings or heads must be trained": (
         "lora_modules_to_save lora_target_parameters peft_trainable_token_indices fix_untrained_tokens "
@@ -243,15 +278,13 @@ REFUSED: dict[str, str] = {
     "a distillation has one temperature and the logits that the teacher gives": (
         "kd_beta kd_normalize_topk kd_online_server kd_online_timeout kd_temperature_min"
     ),
+    "attention is the model's own, over the whole row": "s2_attention",
     "losses are those of method.type": (
         "use_eaft eaft_alpha eaft_k process_reward_model ebft diffusion curriculum_sampling"
     ),
     "tools and thoughts are written by the tokenizer's own template (data.template: tokenizer)": (
         "chat_template_jinja chat_template_kwargs eot_tokens role_boundaries added_tokens_overrides "
         "tokenizer_use_mistral_common"
-    ),
-    "a tokenizer's new tokens get rows of their own, as many as there are": (
-        "resize_token_embeddings_to_32x shrink_embeddings mean_resizing_embeddings"
     ),
     "the model's code is transformers'": "overrides_of_model_kwargs processor_kwargs",
     "rows are read whole before training, so data sets must fit on the disk": (
@@ -263,33 +296,10 @@ REFUSED: dict[str, str] = {
         "max_prompt_len eval_sequence_len use_pose pose_max_context_len pose_num_chunks pose_split_on_token_ids"
     ),
     "the last batch of an epoch is trained on like the others": "dataloader_drop_last",
-    "the loss is watched: one that is no number ends the trial": "loss_watchdog_threshold loss_watchdog_patience",
     "ftlib trains on text": ("freeze_mm_modules image_size image_resize_algorithm"),
-    "an evaluation gives the method's own numbers": (
-        "eval_causal_lm_metrics eval_table_size eval_max_new_tokens do_bench_eval bench_dataset bench_split "
-        "generate_samples num_generation_samples generation_max_new_tokens generation_temperature generation_top_p "
-        "generation_top_k generation_do_sample generation_prompt_ratio lm_eval_batch_size lm_eval_model "
-        "lm_eval_post_train lm_eval_tasks"
-    ),
     "attention is computed as the model's code says (model.attn_implementation)": (
         "scaling_softmax scaling_softmax_factor scaling_softmax_bias fp32_norms fp32_norm_classes"
     ),
-    "trackers are W&B, MLflow and TensorBoard (track.wandb, track.mlflow, track.tensorboard)": (
-        "use_comet "
-        "comet_api_key comet_workspace comet_project_name comet_experiment_key comet_mode comet_online "
-        "comet_experiment_config use_trackio trackio_project_name trackio_run_name trackio_space_id use_swanlab "
-        "swanlab_api_host swanlab_api_key swanlab_completion_log_interval swanlab_completion_max_buffer "
-        "swanlab_description swanlab_experiment_name swanlab_lark_secret swanlab_lark_webhook_url "
-        "swanlab_log_completions swanlab_log_model swanlab_mode swanlab_project swanlab_web_host swanlab_workspace "
-        "use_otel_metrics otel_metrics_host otel_metrics_port"
-    ),
-    "weights stay where storage says; a winner is put into the registry with 'ftlib promote'": (
-        "hub_model_id hub_strategy hub_revision push_dataset_to_hub"
-    ),
-    "models are tried at the page of the endpoint ('ftlib serve')": (
-        "gradio_title gradio_share gradio_server_name gradio_server_port gradio_max_new_tokens gradio_temperature"
-    ),
-    "completions of grpo and rloo are written by the model itself, in the trainer": "vllm",
     "an environment of its own cannot be asked for rewards; method.rewards takes Python functions and models": (
         "nemo_gym_auto_clone nemo_gym_auto_start nemo_gym_config_paths nemo_gym_datasets nemo_gym_dir "
         "nemo_gym_enabled nemo_gym_head_port nemo_gym_max_turns nemo_gym_model_name nemo_gym_multi_turn "

@@ -47,6 +47,8 @@ HARMLESS: dict[str, str] = {
     "data sets run no code": "trust_remote_code",
 }
 
+ABSENT: dict[str, str] = {}
+
 REFUSED: dict[str, str] = {
     "the latest revision of a data set on the Hub is taken; a file here stays as it is": "revision",
     "every answer is trained on to its end; a turn's weight of 0 leaves it out": (

@@ -121,12 +121,30 @@ HARMLESS: dict[str, str] = {
     ),
 }
 
-REFUSED: dict[str, str] = {
+# Here they are not; without them the same is learned.
+ABSENT: dict[str, str] = {
     "it exists for CUDA alone, and changes no number": (
-        "enable_liger_kernel use_unsloth use_unsloth_gc shift_attn block_diag_attn use_kt kt_config kt_cpu_activation "
+        "enable_liger_kernel use_unsloth use_unsloth_gc block_diag_attn use_kt kt_config kt_cpu_activation "
         "kt_weight_path kt_non_expert_weight_path kt_expert_checkpoint_path kt_use_lora_experts kt_lora_expert_num "
         "kt_lora_expert_intermediate_size"
     ),
+    "it is set where the endpoint is started ('ftlib serve')": (
+        "vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config sglang_maxlen "
+        "sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend"
+    ),
+    "weights stay where storage says; a winner is put into the registry with 'ftlib promote'": "export_hub_model_id",
+    "trackers are W&B, MLflow and TensorBoard (track.wandb, track.mlflow, track.tensorboard)": (
+        "use_swanlab swanlab_project swanlab_workspace swanlab_run_name swanlab_mode swanlab_api_key swanlab_logdir "
+        "swanlab_lark_webhook_url swanlab_lark_secret"
+    ),
+    "ftlib has no profiler; torch's own can be put around 'python -m ftlib.cli train'": (
+        "enable_torch_profiler profiler_output_dir profiler_wait_steps profiler_warmup_steps profiler_active_steps "
+        "profiler_repeat profiler_record_shapes profiler_profile_memory profiler_with_stack profile_modules"
+    ),
+    "an evaluation gives the method's own numbers, and writes no text": "predict_with_generate",
+}
+
+REFUSED: dict[str, str] = {
     "PPO needs four models at once; use method: {type: grpo} or {type: rloo}": (
         "ppo_buffer_size ppo_epochs ppo_score_norm ppo_target ppo_whiten_rewards reward_model_adapters "
         "reward_model_quantization_bit reward_model_type"
@@ -135,6 +153,7 @@ REFUSED: dict[str, str] = {
         "ref_model ref_model_adapters ref_model_quantization_bit"
     ),
     "DPO is computed as TRL does, with what method has": "pref_bco_weight ld_alpha",
+    "attention is the model's own, over the whole row": "shift_attn",
     "losses are those of method.type": (
         "use_dft_loss use_asft_loss asft_alpha use_eaft_loss eaft_alpha moe_aux_loss_coef"
     ),
@@ -174,19 +193,5 @@ REFUSED: dict[str, str] = {
     "activations are kept unless train.activation_checkpointing says otherwise": "disable_gradient_checkpointing",
     "weights have the dtype that model.dtype says": "upcast_layernorm upcast_lmhead_output",
     "rows are met in an order that train.seed draws": "disable_shuffling",
-    "it is set where the endpoint is started ('ftlib serve')": (
-        "vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config sglang_maxlen "
-        "sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend"
-    ),
-    "weights stay where storage says; a winner is put into the registry with 'ftlib promote'": "export_hub_model_id",
-    "trackers are W&B, MLflow and TensorBoard (track.wandb, track.mlflow, track.tensorboard)": (
-        "use_swanlab swanlab_project swanlab_workspace swanlab_run_name swanlab_mode swanlab_api_key swanlab_logdir "
-        "swanlab_lark_webhook_url swanlab_lark_secret"
-    ),
-    "ftlib has no profiler; torch's own can be put around 'python -m ftlib.cli train'": (
-        "enable_torch_profiler profiler_output_dir profiler_wait_steps profiler_warmup_steps profiler_active_steps "
-        "profiler_repeat profiler_record_shapes profiler_profile_memory profiler_with_stack profile_modules"
-    ),
-    "an evaluation gives the method's own numbers, and writes no text": "predict_with_generate",
     "a model's window is its own": "model_max_length",
 }

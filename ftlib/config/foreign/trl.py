@@ -97,13 +97,33 @@ HARMLESS: dict[str, str] = {
     ),
 }
 
-REFUSED: dict[str, str] = {
+# Here they are not; without them the same is learned.
+ABSENT: dict[str, str] = {
     "it exists for CUDA alone, and changes no number": (
         "use_liger_kernel liger_kernel_config use_liger_loss torch_compile torch_compile_backend torch_compile_mode"
     ),
     "activations are recomputed or kept on the GPU, and never sent to the CPU; use train.activation_checkpointing": (
         "activation_offloading"
     ),
+    "completions of grpo and rloo are written by the model itself, in the trainer": (
+        "use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url "
+        "vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization "
+        "vllm_max_model_length vllm_tensor_parallel_size vllm_importance_sampling_correction "
+        "vllm_importance_sampling_mode vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min "
+        "vllm_importance_sampling_cap"
+    ),
+    "a trial's numbers hang on train.seed alone on one machine, and no mode makes other machines agree": (
+        "full_determinism"
+    ),
+    "trackers are W&B, MLflow and TensorBoard (track.wandb, track.mlflow, track.tensorboard)": (
+        "trackio_space_id trackio_bucket_id trackio_static_space_id"
+    ),
+    "weights stay where storage says; a winner is put into the registry with 'ftlib promote'": (
+        "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"
+    ),
+}
+
+REFUSED: dict[str, str] = {
     "float16 needs a scaler of gradients; use train.bf16, or model.dtype: float32": (
         "fp16 fp16_full_eval half_precision_backend"
     ),
@@ -127,22 +147,6 @@ REFUSED: dict[str, str] = {
         "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target max_tool_calling_iterations "
         "off_policy_mask_threshold use_bias_correction_kl reward_clip_range"
     ),
-    "completions of grpo and rloo are written by the model itself, in the trainer": (
-        "use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url "
-        "vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization "
-        "vllm_max_model_length vllm_tensor_parallel_size vllm_importance_sampling_correction "
-        "vllm_importance_sampling_mode vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min "
-        "vllm_importance_sampling_cap"
-    ),
     "rows are read whole before training, so data sets must fit on the disk": "dataset_streaming",
     "the last batch of an epoch is trained on like the others": "dataloader_drop_last",
-    "a trial's numbers hang on train.seed alone on one machine, and no mode makes other machines agree": (
-        "full_determinism"
-    ),
-    "trackers are W&B, MLflow and TensorBoard (track.wandb, track.mlflow, track.tensorboard)": (
-        "trackio_space_id trackio_bucket_id trackio_static_space_id"
-    ),
-    "weights stay where storage says; a winner is put into the registry with 'ftlib promote'": (
-        "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"
-    ),
 }
