@@ -36,22 +36,9 @@ from ftlib.config.methods import (
     SimPO,
 )
 from ftlib.config.model import ModelSection, SpecialTokens
-from ftlib.config.sweep import (
-    PBT,
-    Asha,
-    Choice,
-    Dimension,
-    GridSearch,
-    Median,
-    NoScheduler,
-    OptunaSearch,
-    RandomSearch,
-    Range,
-    RatioOf,
-    SchedulerSection,
-    SearchSection,
-    SweepSection,
-)
+from ftlib.config.search import GridSearch, OptunaSearch, RandomSearch, SearchSection
+from ftlib.config.space import Choice, Dimension, Range, RatioOf
+from ftlib.config.sweep import PBT, Asha, Median, NoScheduler, Pruner, SchedulerSection, SweepSection
 from ftlib.config.track import Mlflow, TrackSection, Wandb
 from ftlib.config.train import SAID_ELSEWHERE, ScaleSection, TrainSection
 
@@ -94,6 +81,7 @@ __all__ = [
     "Prefix",
     "Pretrain",
     "Prompt",
+    "Pruner",
     "RandomSearch",
     "Range",
     "RatioOf",

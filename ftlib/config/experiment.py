@@ -21,7 +21,8 @@ from ftlib.config.messages import explain, unknown_key
 from ftlib.config.methods import MethodSection
 from ftlib.config.model import ModelSection
 from ftlib.config.section import Section
-from ftlib.config.sweep import Choice, Dimension, PackWidth, Range, RatioOf, SweepSection
+from ftlib.config.space import Choice, Dimension, Range, RatioOf
+from ftlib.config.sweep import PackWidth, SweepSection
 from ftlib.config.track import TrackSection
 from ftlib.config.train import ScaleSection, TrainSection
 from ftlib.errors import ConfigError

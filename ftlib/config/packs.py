@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.config.adapters import Lora
 from ftlib.config.methods import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, Reward, SimPO
-from ftlib.config.sweep import Choice, Dimension, Range
+from ftlib.config.space import Choice, Dimension, Range
 
 if TYPE_CHECKING:
     from ftlib.config.experiment import Experiment

@@ -7,104 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ftlib.config.search import GridSearch, OptunaSearch, SearchSection
 from ftlib.config.section import Section
-
-
-class Choice(Section):
-    """A list of values: `[8, 16, 32]`, which is short for `{choices: [8, 16, 32]}`."""
-
-    choices: list[Any] = Field(min_length=1)
-    """The values. A trial has one of them."""
-
-
-class Range(Section):
-    """A range of numbers: `{min: 1.0e-5, max: 1.0e-3, log: true}`. The number is whole where its key is whole."""
-
-    min: float
-    """The smallest value."""
-    max: float
-    """The largest value."""
-    log: bool = False
-    """Draw by magnitude: as many values between 1e-5 and 1e-4 as between 1e-4 and 1e-3."""
-    q: float | None = Field(default=None, gt=0)
-    """The distance of two values: min, min + q, min + 2 q and so on. null allows every value. It does not go together
-    with log."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if self.min >= self.max:
-            raise ValueError(f"min ({self.min:g}) must be below max ({self.max:g})")
-        if self.log and self.min <= 0:
-            raise ValueError(f"min must be above 0 where log is true, but is {self.min:g}")
-        if self.log and self.q is not None:
-            raise ValueError("log and q do not go together (Optuna has no such distribution): drop one")
-        if self.q is not None and (self.max - self.min) < self.q:
-            raise ValueError(f"q ({self.q:g}) is wider than max - min ({self.max - self.min:g})")
-        return self
-
-
-class RatioOf(Section):
-    """A multiple of another key: `{ratio_of: adapter.r, choices: [1, 2]}` makes lora_alpha once or twice the rank."""
-
-    ratio_of: str
-    """The dotted path of the key that is multiplied. It is another key of the space, or a key of this file."""
-    choices: list[float] = Field(min_length=1)
-    """The factors. A trial has one of them."""
-
-
-def _dimension(value: Any) -> Any:
-    """A dimension by its shape. A plain number or word is named here, where pydantic would name three classes."""
-    if isinstance(value, list):
-        return Choice(choices=value)
-    if isinstance(value, Section):
-        return value
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{value!r} is no dimension: write a list of values, {{min: , max: , log: }} or {{ratio_of: , choices: }}"
-        )
-    kind = RatioOf if "ratio_of" in value else Choice if "choices" in value else Range
-    return kind.model_validate(value)
-
-
-Dimension = Annotated[
-    Choice | Range | RatioOf, BeforeValidator(_dimension, json_schema_input_type=list[Any] | Choice | Range | RatioOf)
-]
-
-
-class OptunaSearch(Section):
-    """`storage`: null keeps the study in memory (it is saved with the run); a database URL shares it."""
-
-    type: Literal["optuna"]
-    """Optuna proposes points, and learns from the trials that it has seen."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """tpe proposes near good points (tree-structured Parzen estimator). random draws points."""
-    n_startup_trials: int = Field(default=8, ge=1)
-    """Trials at random points before tpe begins to learn."""
-    storage: str | None = None
-    """The URL of a database for the study, postgresql://... or sqlite:///... Sweeps of the same name share it. Its
-    password is not written into the run. null keeps the study with the run."""
-    seed: int = 0
-    """The seed of the proposals."""
-
-
-class RandomSearch(Section):
-    """Independent draws."""
-
-    type: Literal["random"]
-    """Points are drawn at random, each without regard to the others."""
-    seed: int = 0
-    """The seed of the draws."""
-
-
-class GridSearch(Section):
-    """Every combination, once; every dimension must be a list. No trial is stopped early unless a `scheduler` is
-    named."""
-
-    type: Literal["grid"]
-    """Every combination of the listed values is one trial. Ranges are not allowed."""
-
-
-SearchSection = Annotated[OptunaSearch | RandomSearch | GridSearch, Field(discriminator="type")]
+from ftlib.config.space import Dimension, Range, RatioOf
 
 
 class Asha(Section):
@@ -147,6 +52,24 @@ class Median(Section):
     """What the checks are counted in: tokens (without padding) or optimizer steps."""
 
 
+class Pruner(Section):
+    """A pruner of Optuna's at `checks` even parts of the training. Its `n_startup_trials`, `n_warmup_steps`,
+    `min_resource` and so on count these checks."""
+
+    type: Literal["optuna"]
+    """A pruner of Optuna's stops trials that look bad at a check."""
+    pruner: Literal["median", "percentile", "successive_halving", "hyperband", "threshold"]
+    """Optuna's pruner. patient and wilcoxon are not there: train.early_stopping_patience is patience, and wilcoxon
+    compares single rows and not checks."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the pruner, by the names of Optuna's own class: {percentile: 25.0}. What it calls a step is a
+    check."""
+    checks: int = Field(default=4, ge=2)
+    """The number of equal parts of the training. Trials are compared after each part."""
+    unit: Literal["tokens", "steps"] = "tokens"
+    """What the checks are counted in: tokens (without padding) or optimizer steps."""
+
+
 class PBT(Section):
     """Population-based training (Jaderberg et al. 2017, arXiv:1711.09846): the worst copy the weights of the best and
     go on with changed `train.*` values."""
@@ -177,7 +100,7 @@ class NoScheduler(Section):
     """Every trial is trained to its end."""
 
 
-SchedulerSection = Annotated[Asha | Median | PBT | NoScheduler, Field(discriminator="type")]
+SchedulerSection = Annotated[Asha | Median | Pruner | PBT | NoScheduler, Field(discriminator="type")]
 
 
 PackWidth = Literal["off", "auto"] | Annotated[int, Field(ge=1)]

@@ -26,7 +26,18 @@ def load(file: str, overrides: Iterable[str], smoke: bool = False, whole: bool =
         from ftlib.registry import bases
 
         experiment = bases.resolved(experiment, whole)
+    _check_search(experiment)
     return experiment.anchored()
+
+
+def _check_search(experiment: Experiment) -> None:
+    """Raises ConfigError for what only Optuna can tell; without a name of Optuna's it need not be imported."""
+    search, scheduler = (experiment.sweep.search, experiment.sweep.scheduler) if experiment.sweep else (None, None)
+    named = getattr(search, "sampler", "tpe") != "tpe" or bool(getattr(search, "options", {}))
+    if named or getattr(search, "n_startup_trials", None) is not None or getattr(scheduler, "type", None) == "optuna":
+        from ftlib.sweeps import samplers
+
+        samplers.check(experiment)
 
 
 def as_written(file: str, overrides: Iterable[str], smoke: bool) -> str:

@@ -15,6 +15,8 @@ from ftlib.config import Experiment
 from ftlib.run.context import Rungs
 from ftlib.sweeps.asha import SuccessiveHalving
 from ftlib.sweeps.population import Population
+from ftlib.sweeps.pruning import Pruning
+from ftlib.sweeps.samplers import make_pruner
 from ftlib.sweeps.search import swept
 
 
@@ -35,6 +37,8 @@ def make_scheduler(experiment: Experiment, rungs: Rungs, packed: bool = False) -
             min_samples_required=scheduler.min_samples_required,
             hard_stop=True,
         )
+    if isinstance(scheduler, config.Pruner):
+        return Pruning(clock["time_attr"], rungs.marks, make_pruner(scheduler))
     if isinstance(scheduler, config.PBT):
         return Population(
             **clock,

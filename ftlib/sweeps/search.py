@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,11 +13,14 @@ from ftlib import config
 from ftlib.config import Experiment, SweepSection
 from ftlib.errors import ConfigError
 from ftlib.run import passwords
+from ftlib.run.layout import STUDY
 from ftlib.sweeps.optuna_private import OpenSearch, holds
+from ftlib.sweeps.samplers import make_sampler
 
 logger = logging.getLogger(__name__)
 
 RUN_ATTRIBUTE = "ftlib_run"
+IN_RUN = "run"  # sweep.search.storage: a file in the run directory
 FAILED = "failure"  # the key under which a trial reports why it could not be trained
 
 
@@ -79,16 +83,19 @@ class StudySearch(OpenSearch):
                 self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
 
-def make_search(experiment: Experiment, run: str) -> StudySearch:
-    """The searcher. Grid search is a queue of all its points; random search is Optuna's random sampler."""
+def make_search(experiment: Experiment, run: str, place: Path | None = None) -> StudySearch:
+    """The searcher. Grid search is a queue of all its points; random search is Optuna's random sampler.
+
+    `run` is the name of the run, and `place` its directory, where a study may be kept.
+    """
     sweep = swept(experiment)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage, points = None, None
     metric, mode = experiment.objective
     sampler: optuna.samplers.BaseSampler
     if isinstance(sweep.search, config.OptunaSearch):
-        sampler = _optuna_sampler(sweep.search)
-        storage = _storage(sweep.search.storage)
+        sampler = make_sampler(sweep.search)
+        storage = _storage(sweep.search.storage, place)
     elif isinstance(sweep.search, config.RandomSearch):
         sampler = optuna.samplers.RandomSampler(seed=sweep.search.seed)
     else:
@@ -117,15 +124,6 @@ def swept(experiment: Experiment) -> SweepSection:
     return experiment.sweep
 
 
-def _optuna_sampler(search: config.OptunaSearch) -> optuna.samplers.BaseSampler:
-    if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=search.seed)
-    # Trials run side by side: constant_liar keeps TPE from proposing next to a point that is still training.
-    return optuna.samplers.TPESampler(
-        seed=search.seed, n_startup_trials=search.n_startup_trials, constant_liar=True, multivariate=True
-    )
-
-
 class Database(optuna.storages.RDBStorage):
     """Optuna's, whose password is in no pickle: Tune keeps the searcher in the run directory."""
 
@@ -141,10 +139,12 @@ def check_storage(experiment: Experiment) -> None:
     """Raises ConfigError where the study's database cannot be opened."""
     search = experiment.sweep.search if experiment.sweep else None
     if isinstance(search, config.OptunaSearch):
-        _storage(search.storage)
+        _storage(search.storage, None)
 
 
-def _storage(url: str | None) -> optuna.storages.BaseStorage | None:
+def _storage(url: str | None, place: Path | None) -> optuna.storages.BaseStorage | None:
+    if url == IN_RUN:
+        url = f"sqlite:///{place / STUDY}" if place is not None else None
     if url is None:
         return None
     bare = passwords.without(url)

@@ -172,7 +172,7 @@ class Steering:
 
     def _add(self, command: Command) -> str:
         if not self.controller.has_searcher or self.experiment.sweep is None:
-            raise InputError("a population has the size that it began with: use scheduler: asha, median or none.")
+            raise InputError("a population has the size that it began with: use another sweep.scheduler.")
         if isinstance(self.experiment.sweep.search, GridSearch):
             raise InputError("a grid has all its points: clone a trial, or use search: {type: optuna}.")
         self.controller.propose_more(command.count)

@@ -168,7 +168,7 @@ def _tuner(experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | No
         tuned = {
             "metric": setting.metric,
             "mode": setting.mode,
-            "search_alg": None if setting.copies_weights else make_search(experiment, run.name),
+            "search_alg": None if setting.copies_weights else make_search(experiment, run.name, run.path),
             "scheduler": make_scheduler(experiment, setting.rungs, packed=hosts is not None),
             "num_samples": sweep.number_of_trials,
             "time_budget_s": sweep.time_budget_s,

@@ -237,3 +237,13 @@ def test_a_forgotten_proposal_is_taken_out_of_the_grid_and_a_clone_is_not(tree: 
         search.on_trial_complete(name, {"eval_loss": 1.0})
     found = [(trial.params["adapter.r"], trial.state.name) for trial in study(search).trials]
     assert sorted(found) == [(2, "COMPLETE"), (4, "COMPLETE"), (8, "COMPLETE"), (8, "COMPLETE")]
+
+
+def test_a_study_in_the_run_directory_can_be_read_while_the_sweep_runs(tree: dict[str, Any], tmp_path: Path) -> None:
+    """What optuna-dashboard does: it opens the file by its URL and reads."""
+    search = make_search(experiment(tree, search={"type": "optuna", "storage": "run"}), "run", tmp_path)
+    search.suggest("a")
+    search.suggest("b")
+    search.on_trial_complete("a", {"eval_loss": 0.5})
+    seen = optuna.load_study(study_name=tree["name"], storage=f"sqlite:///{tmp_path}/study.db")
+    assert [(trial.state.name, trial.values) for trial in seen.trials] == [("COMPLETE", [0.5]), ("RUNNING", None)]
