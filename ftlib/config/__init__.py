@@ -37,8 +37,8 @@ from ftlib.config.methods import (
 )
 from ftlib.config.model import ModelSection, SpecialTokens
 from ftlib.config.search import GridSearch, OptunaSearch, RandomSearch, SearchSection
-from ftlib.config.space import Choice, Dimension, Range, RatioOf
-from ftlib.config.sweep import PBT, Asha, Median, NoScheduler, Pruner, SchedulerSection, SweepSection
+from ftlib.config.space import Choice, Dimension, Range, RatioOf, Variants
+from ftlib.config.sweep import PBT, Asha, Median, NoScheduler, Pruner, SchedulerSection, SweepSection, Terminator
 from ftlib.config.track import Mlflow, TrackSection, Wandb
 from ftlib.config.train import SAID_ELSEWHERE, ScaleSection, TrainSection
 
@@ -96,8 +96,10 @@ __all__ = [
     "SpecialTokens",
     "SweepSection",
     "TaskSection",
+    "Terminator",
     "TrackSection",
     "TrainSection",
+    "Variants",
     "Vera",
     "Wandb",
 ]

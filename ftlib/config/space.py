@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ftlib.config.section import Section
 
@@ -51,6 +53,39 @@ class RatioOf(Section):
     """The factors. A trial has one of them."""
 
 
+class Variants(Section):
+    """A choice among mappings, each with keys of its own: `adapter: [{type: lora, r: [8, 16]}, {type: ia3}]`.
+
+    A value of a mapping is a value, a list of values, a range or a ratio, as in the space. A key with a dot is a path
+    of its own: {type: ia3, train.learning_rate: {min: 1.0e-3, max: 1.0e-1, log: true}}. null is no such section.
+    """
+
+    variants: list[dict[str, Any] | None] = Field(min_length=1)
+    """The mappings. A trial has one of them."""
+
+    @model_validator(mode="after")
+    def _keys_are_dimensions(self) -> Variants:
+        for label in self.labels:
+            for key, value in self.of(label).items():
+                try:
+                    _ = _dimension(value) if isinstance(value, list | dict) else None
+                except ValidationError as error:
+                    said = error.errors()[0]["msg"].removeprefix("Value error, ")
+                    raise ValueError(f"{label}.{key}: {said}") from None
+        return self
+
+    @property
+    def labels(self) -> list[str]:
+        """What each mapping is called: its type where that tells them apart, else its place."""
+        types = ["none" if told is None else told.get("type") for told in self.variants]
+        told_apart = all(isinstance(name, str) for name in types) and len(set(types)) == len(types)
+        return [str(name) if told_apart else str(place) for place, name in enumerate(types)]
+
+    def of(self, label: str) -> dict[str, Any]:
+        """The mapping of a label, empty for null."""
+        return self.variants[self.labels.index(label)] or {}
+
+
 def _dimension(value: Any) -> Any:
     """A dimension by its shape. A plain number or word is named here, where pydantic would name three classes."""
     if isinstance(value, list):
@@ -61,10 +96,63 @@ def _dimension(value: Any) -> Any:
         raise ValueError(
             f"{value!r} is no dimension: write a list of values, {{min: , max: , log: }} or {{ratio_of: , choices: }}"
         )
-    kind = RatioOf if "ratio_of" in value else Choice if "choices" in value else Range
+    kind: type[Section] = RatioOf if "ratio_of" in value else Choice if "choices" in value else Range
+    kind = Variants if "variants" in value else kind
     return kind.model_validate(value)
 
 
 Dimension = Annotated[
-    Choice | Range | RatioOf, BeforeValidator(_dimension, json_schema_input_type=list[Any] | Choice | Range | RatioOf)
+    Choice | Range | RatioOf | Variants,
+    BeforeValidator(_dimension, json_schema_input_type=list[Any] | Choice | Range | RatioOf | Variants),
 ]
+SECTIONS = ("model", "data", "method", "adapter", "train")  # whose mappings are variants
+Plain = Choice | Range | RatioOf
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One thing that a searcher draws. `name` is what the searcher calls it, `path` the key that it sets; `only` is the
+    variant in which it is drawn, as (the name of the choice, its value)."""
+
+    name: str
+    path: str
+    dimension: Plain
+    only: tuple[str, str] | None = None
+
+
+def leaves(space: Mapping[str, Dimension]) -> Iterator[Leaf]:
+    """What a searcher draws, a choice among variants before their keys. Raises ValueError for a key of a variant that
+    is no dimension."""
+    for path, dimension in space.items():
+        if not isinstance(dimension, Variants):
+            yield Leaf(path, path, dimension)
+            continue
+        yield Leaf(path, path, Choice(choices=dimension.labels))
+        for label in dimension.labels:
+            for key, value in dimension.of(label).items():
+                if isinstance(value, list | dict):
+                    yield Leaf(f"{path}.{label}.{key}", _path(path, key), _dimension(value), (path, label))
+
+
+def settings_of(path: str, variants: Variants, label: str) -> dict[str, Any]:
+    """What a variant sets whatever is drawn: dotted paths to values."""
+    told = variants.variants[variants.labels.index(label)]
+    if told is None:
+        return {path: None}
+    return {_path(path, key): value for key, value in told.items() if not isinstance(value, list | dict)}
+
+
+def with_variants(space: Any) -> Any:
+    """A space as it is written, in which a list of mappings at a section's name is a choice among variants."""
+    if not isinstance(space, dict):
+        return space
+    chosen = {path: {"variants": value} for path, value in space.items() if path in SECTIONS and _are_mappings(value)}
+    return {path: chosen.get(path, value) for path, value in space.items()}
+
+
+def _are_mappings(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(one, dict) for one in value)
+
+
+def _path(section: str, key: str) -> str:
+    return key if "." in key else f"{section}.{key}"

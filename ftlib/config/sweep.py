@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ftlib.config.objectives import constraints
 from ftlib.config.search import GridSearch, OptunaSearch, SearchSection
 from ftlib.config.section import Section
-from ftlib.config.space import Dimension, Range, RatioOf
+from ftlib.config.space import (
+    SECTIONS,
+    Dimension,
+    Leaf,
+    Range,
+    RatioOf,
+    Variants,
+    leaves,
+    settings_of,
+    with_variants,
+)
 
 
 class Asha(Section):
@@ -103,8 +113,33 @@ class NoScheduler(Section):
 SchedulerSection = Annotated[Asha | Median | Pruner | PBT | NoScheduler, Field(discriminator="type")]
 
 
+class Terminator(Section):
+    """Ends a sweep whose further trials are not worth their price. Those that train go on to their end."""
+
+    type: Literal["gain", "regret_bound"]
+    """gain: what the trials that are left would gain, judged by how the best values so far are spread. regret_bound:
+    Optuna's terminator, how far the best may be from the best there is, by a Gaussian process."""
+    min_trials: int = Field(default=12, ge=4)
+    """The sweep does not end before so many trials have come to their end."""
+    min_gain: float | None = Field(default=None, gt=0)
+    """The sweep ends when less than this is to be gained, in the unit of the metric. null is what the evaluation rows
+    can tell apart: the standard error of the difference between two good trials."""
+    min_gain_per_cost: float | None = Field(default=None, gt=0)
+    """The sweep ends when what is left gains less than this for each unit of money that it costs. It needs
+    scale.price_per_hour."""
+
+
 PackWidth = Literal["off", "auto"] | Annotated[int, Field(ge=1)]
+Mode = Literal["min", "max"]
 EvalRows = Literal["auto", "all"] | Annotated[int, Field(ge=1)]
+
+
+def _is_drawn(leaf: Leaf, point: dict[str, Any]) -> bool:
+    return leaf.only is None or point[leaf.only[0]] == leaf.only[1]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _pack(value: Any) -> Any:
@@ -115,20 +150,27 @@ def _pack(value: Any) -> Any:
 class SweepSection(Section):
     """Keys of `space` are dotted paths into the experiment."""
 
-    space: dict[str, Dimension] = Field(min_length=1)
+    space: Annotated[dict[str, Dimension], BeforeValidator(with_variants)] = Field(min_length=1)
     """What is tried: dotted paths of keys, each with a list of values, {min: , max: , log: } or {ratio_of: , choices:
-    }. Keys of model, data, method, adapter and train can be tried; docs/compatibility.md names those that cannot."""
+    }. A section's name has a list of mappings, each with keys of its own: adapter: [{type: lora, r: [8, 16]}, {type:
+    ia3}]. Keys of model, data, method, adapter and train can be tried; docs/compatibility.md has exceptions."""
     num_samples: int = Field(default=16, ge=1)
     """The number of trials. A grid has as many trials as points, and needs no such key."""
-    metric: str | None = None
+    metric: str | Annotated[list[str], Field(min_length=1)] | None = None
     """The metric of an evaluation that trials are compared by. docs/compatibility.md has those of each method. null is
-    the method's first."""
-    mode: Literal["min", "max"] | None = None
-    """min where a lower metric is better, max where a higher one is. null takes what is right for the metric."""
+    the method's first. A list names several objectives: [tickets/exact_match, latency_ms, trainable_parameters]; a
+    trial keeps the weights that are best by the first."""
+    mode: Mode | list[Mode] | None = None
+    """min where a lower metric is better, max where a higher one is; of several metrics a list. null takes what is
+    right for the metric."""
+    constraints: dict[str, str] = Field(default_factory=dict)
+    """Bounds that a trial must keep to win: {general/token_f1: ">= 0.5", latency_ms: "<= 200"}."""
     search: SearchSection = Field(default_factory=lambda: OptunaSearch(type="optuna"))
     """Who proposes the points."""
     scheduler: SchedulerSection = Field(default_factory=lambda: Asha(type="asha"))
     """Who stops trials early. With search: {type: grid} the default is {type: none}."""
+    terminator: Terminator | None = None
+    """When the sweep stops starting trials, because another is not worth its price: {type: gain}. null tries all."""
     max_concurrent_trials: int | None = Field(default=None, ge=1)
     """The most trials that train at once. null is as many as the cluster has room for."""
     time_budget_s: float | None = Field(default=None, gt=0)
@@ -151,10 +193,34 @@ class SweepSection(Section):
             return {"num_samples": 1, "scheduler": {"type": "none"}, **values}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _several_objectives_stop_nobody(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (values.get("constraints") or len(_listed(values.get("metric"))) > 1):
+            return {"scheduler": {"type": "none"}, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _objectives_fit(self) -> SweepSection:
+        constraints(self.constraints)
+        twice = next((name for name in self.metrics if self.metrics.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"metric names '{twice}' twice")
+        if self.mode is not None and len(_listed(self.mode)) != max(len(self.metrics), 1):
+            raise ValueError(f"mode has {len(_listed(self.mode))} values for {max(len(self.metrics), 1)} metrics")
+        if len(self.metrics) < 2 and not self.constraints:
+            return self
+        what = "constraints are known at a trial's end" if self.constraints else "several metrics have no one order"
+        if not isinstance(self.scheduler, NoScheduler):
+            raise ValueError(f"scheduler '{self.scheduler.type}' stops trials by one metric, and {what}: use none")
+        if isinstance(self.search, OptunaSearch) and self.search.sampler == "cmaes":
+            raise ValueError("sampler 'cmaes' knows one metric and no constraints: use tpe, gp, nsgaii or random")
+        return self
+
     @model_validator(mode="after")
     def _parts_fit(self) -> SweepSection:
         if isinstance(self.search, GridSearch):
-            wide = [path for path, dimension in self.space.items() if isinstance(dimension, Range)]
+            wide = [leaf.name for leaf in self.leaves if isinstance(leaf.dimension, Range)]
             if wide:
                 raise ValueError(
                     f"search 'grid' needs lists, but {wide[0]} is a range: list its values or use 'optuna'"
@@ -164,6 +230,8 @@ class SweepSection(Section):
                     f"num_samples is {self.num_samples}, but the grid has {size} points, each tried once: drop "
                     "num_samples, or add train.seed to the space to try each point several times"
                 )
+        if self.terminator is not None and (why := self._why_no_terminator()) is not None:
+            raise ValueError(f"terminator: {why}")
         if isinstance(self.scheduler, PBT):
             if isinstance(self.search, OptunaSearch):
                 raise ValueError(
@@ -173,12 +241,45 @@ class SweepSection(Section):
                 raise ValueError(
                     "scheduler 'pbt' changes train.* values, but the space has none: add train.learning_rate"
                 )
+            if any(isinstance(dimension, Variants) for dimension in self.space.values()):
+                raise ValueError("scheduler 'pbt' changes values of running trials, which variants cannot: use asha")
         for path, dimension in self.space.items():
             if isinstance(dimension, RatioOf) and isinstance(self.space.get(dimension.ratio_of), RatioOf):
                 raise ValueError(
                     f"{path} is a ratio of {dimension.ratio_of}, which is a ratio itself: use plain values"
                 )
         return self
+
+    def _why_no_terminator(self) -> str | None:
+        if isinstance(self.search, GridSearch):
+            return "a grid is tried whole: use search: {type: optuna} or {type: random}"
+        if isinstance(self.scheduler, PBT):
+            return "a population has all its trials from the beginning: use another scheduler"
+        if len(self.metrics) > 1:
+            return "it judges by one metric: name one, or leave the terminator out"
+        return None
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        """What a searcher draws: a variant's keys only where the variant is."""
+        return list(leaves(self.space))
+
+    @property
+    def paths(self) -> list[str]:
+        """The keys in which trials may differ."""
+        fixed = [
+            path
+            for section, dimension in self.space.items()
+            if isinstance(dimension, Variants)
+            for label in dimension.labels
+            for path in settings_of(section, dimension, label)
+        ]
+        return list(dict.fromkeys([*(leaf.path for leaf in self.leaves if leaf.path not in SECTIONS), *fixed]))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that `metric` names; none where it is null."""
+        return _listed(self.metric)
 
     @property
     def number_of_trials(self) -> int:
@@ -187,5 +288,12 @@ class SweepSection(Section):
 
     def grid_points(self) -> list[dict[str, Any]]:
         """Every combination of the space's lists."""
-        lists = [dimension.choices for dimension in self.space.values() if not isinstance(dimension, Range)]
-        return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*lists)]
+        points: list[dict[str, Any]] = [{}]
+        for leaf in self.leaves:
+            values = [] if isinstance(leaf.dimension, Range) else leaf.dimension.choices
+            points = [
+                more
+                for point in points
+                for more in ([{**point, leaf.name: value} for value in values] if _is_drawn(leaf, point) else [point])
+            ]
+        return points

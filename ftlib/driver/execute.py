@@ -149,6 +149,7 @@ def _resolved(experiment: Experiment, data: Prepared, data_versions: dict[str, d
     return {
         "experiment": experiment.to_dict(),
         "objective": experiment.objective,
+        "objectives": experiment.objectives,
         "base": _base(experiment),
         "data": {"hash": data.hash, **asdict(data.report), "versions": data_versions},
         "eval_part": asdict(eval_part(experiment, data)),

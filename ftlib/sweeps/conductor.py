@@ -20,6 +20,7 @@ from ftlib.sweeps.callback import RunCallback
 from ftlib.sweeps.live import Live
 from ftlib.sweeps.lost_trials import LostTrials
 from ftlib.sweeps.pack_hosts import ANOTHER_WAITS, Hosts
+from ftlib.sweeps.terminator import Terminator
 
 LOOK_SECONDS = 1.0  # between two looks at the cluster
 
@@ -40,6 +41,7 @@ class Conductor:
         self.callback = RunCallback(run, setting, self.live)
         self.lost_trials = LostTrials(run, self.live, hosts)
         self.budget = Budget(run, setting.experiment())
+        self.terminator = Terminator(run, setting.experiment())
         self.interrupt = Interrupt()
         self.looked = 0.0
 

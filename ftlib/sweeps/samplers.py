@@ -34,6 +34,7 @@ PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
     "threshold": optuna.pruners.ThresholdPruner,
 }
 PACKAGES = {"cmaes": "cmaes", "gp": "torch"}  # what a sampler needs besides Optuna, and how it is called on PyPI
+VIOLATIONS = "violations"  # the attribute of a trial in the study: at most 0 for each bound that it keeps
 STARTUP = 8  # random points before a sampler learns: few, since a trial of a sweep is dear
 OURS = ("seed", "n_startup_trials")  # options of samplers that are keys of sweep.search
 PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str}
@@ -45,8 +46,11 @@ CROSSOVERS = {
 WHERE, WHERE_PRUNER = "sweep.search.options", "sweep.scheduler.options"
 
 
-def make_sampler(search: config.OptunaSearch) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler.
+def make_sampler(
+    search: config.OptunaSearch, constrained: bool = False, conditional: bool = False
+) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler. `constrained`: trials have bounds to keep (`VIOLATIONS`), where the sampler knows bounds.
+    `conditional`: some keys are drawn in some trials alone.
 
     Raises ConfigError for an option that the sampler does not have, and for a package that is not installed.
     """
@@ -62,9 +66,18 @@ def make_sampler(search: config.OptunaSearch) -> optuna.samplers.BaseSampler:
         given["n_startup_trials"] = search.n_startup_trials
     if kind is optuna.samplers.TPESampler:
         # Trials run side by side: constant_liar keeps TPE from proposing next to a point that is still training.
-        given = {"constant_liar": True, "multivariate": True} | given
+        given = {"constant_liar": True, "multivariate": True, "group": conditional} | given
+        given["group"] = given["group"] and given["multivariate"]
+    if constrained and "constraints_func" in known:
+        given["constraints_func"] = violations
     made: optuna.samplers.BaseSampler = _made(kind, {**given, "seed": search.seed}, WHERE)
     return made
+
+
+def violations(trial: optuna.trial.FrozenTrial) -> list[float]:
+    """How far a trial is beyond each bound; a function of a module, since a study is pickled."""
+    found: list[float] = trial.user_attrs.get(VIOLATIONS, [])
+    return found
 
 
 def make_pruner(section: config.Pruner) -> optuna.pruners.BasePruner:
@@ -153,4 +166,4 @@ def _value(where: str, value: Any, parameter: inspect.Parameter) -> Any:
     return value
 
 
-__all__ = ["check", "check_package", "make_pruner", "make_sampler"]
+__all__ = ["check", "check_package", "make_pruner", "make_sampler", "violations"]

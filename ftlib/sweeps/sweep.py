@@ -22,6 +22,7 @@ from ftlib.cluster.fair_share import Shares, shared
 from ftlib.cluster.interrupt import interruptible
 from ftlib.cluster.session import start_ray, wanted
 from ftlib.config import PBT, Experiment
+from ftlib.config.objectives import judged_by
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError, StorageError
 from ftlib.run import signature
@@ -57,6 +58,7 @@ def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
         resolved=experiment.to_dict(),
         metric=metric,
         mode=mode,
+        judged_by=judged_by(experiment),
         baseline=tuned,
         key=key_of(run),
         data_content=content_of_data(run, data.path),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from ftlib.config.data import by_label
-from ftlib.config.methods.base import CLASSES, LOSS, Better, Head, Method, Rows
+from ftlib.config.methods.base import CLASSES, LOSS, TEXTS, Better, Head, Method, Rows
 
 
 class SFT(Method):
@@ -15,6 +15,10 @@ class SFT(Method):
 
     type: Literal["sft"]
     """Supervised fine-tuning: the model learns the answers in instructions and chats, or plain text."""
+
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return TEXTS
 
 
 class Pretrain(Method):
@@ -27,6 +31,10 @@ class Pretrain(Method):
     @property
     def rows(self) -> Rows:
         return "text"
+
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return TEXTS
 
 
 def _kind_of_weights(value: Any) -> str:

@@ -10,7 +10,8 @@ from ftlib.files.json_files import read_json
 from ftlib.run.directory import ALL_ROWS, Trial
 from ftlib.run.gain import COLUMN_OF
 from ftlib.run.layout import ADAPTER
-from ftlib.run.leaderboard import Row, values
+from ftlib.run.leaderboard import Row
+from ftlib.run.leaderboard_text import values
 from ftlib.run.tracking.names import Names
 from ftlib.run.tracking.results import Results
 
