@@ -19,6 +19,7 @@ from ftlib.cli import (
     evaluations,
     experiments,
     pipelines,
+    rates,
     recipes,
     winners,
 )
@@ -38,7 +39,7 @@ def cli(debug: bool) -> None:
         quiet_libraries()
 
 
-GROUPS = (begin, data, recipes, experiments, pipelines, evaluations, compare, winners, dashboards, clusters, complete)
+GROUPS = (begin, data, recipes, experiments, rates, pipelines, evaluations, compare, winners, dashboards, clusters, complete)
 for command in (command for group in GROUPS for command in group.COMMANDS):
     cli.add_command(command)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ftlib.config import Choice, Experiment, Range, Variants
+from ftlib.config import Auto, Choice, Experiment, Range, Variants
 from ftlib.config.packs import why_by_trainers
 
 if TYPE_CHECKING:
@@ -145,6 +145,8 @@ def _at_url(name: str, key_env: Mapping[str, str]) -> str:
 def _dimension(dimension: Dimension) -> str:
     if isinstance(dimension, Range):
         return f"{dimension.min:g} to {dimension.max:g}"
+    if isinstance(dimension, Auto):
+        return "auto"
     if isinstance(dimension, Variants):
         return "|".join(dimension.labels)
     listed = "|".join(str(value) for value in dimension.choices)

@@ -37,7 +37,7 @@ from ftlib.config.methods import (
 )
 from ftlib.config.model import ModelSection, SpecialTokens
 from ftlib.config.search import GridSearch, OptunaSearch, RandomSearch, SearchSection
-from ftlib.config.space import Choice, Dimension, Range, RatioOf, Variants
+from ftlib.config.space import Auto, Choice, Dimension, Range, RatioOf, Variants
 from ftlib.config.sweep import PBT, Asha, Median, NoScheduler, Pruner, SchedulerSection, SweepSection, Terminator
 from ftlib.config.track import Mlflow, TrackSection, Wandb
 from ftlib.config.train import SAID_ELSEWHERE, ScaleSection, TrainSection
@@ -54,6 +54,7 @@ __all__ = [
     "AdaLora",
     "AdapterSection",
     "Asha",
+    "Auto",
     "BitFit",
     "Boft",
     "Bottleneck",

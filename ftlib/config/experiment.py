@@ -22,7 +22,7 @@ from ftlib.config.methods import MethodSection
 from ftlib.config.model import ModelSection
 from ftlib.config.objectives import objectives, why_not_judged
 from ftlib.config.section import Section
-from ftlib.config.space import Choice, Dimension, Leaf, Range, RatioOf, Variants, settings_of
+from ftlib.config.space import Auto, Choice, Dimension, Leaf, Range, RatioOf, Variants, settings_of
 from ftlib.config.sweep import PackWidth, SweepSection
 from ftlib.config.track import TrackSection
 from ftlib.config.train import ScaleSection, TrainSection
@@ -249,6 +249,9 @@ class Experiment(Section):
         trained."""
         for path, dimension in self._space().items():
             where = f"{source}: sweep.space.{path}"
+            if isinstance(dimension, Auto):
+                self._section_at(path, where)
+                continue
             if isinstance(dimension, Variants):
                 self._check_variants(path, dimension, where)
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -53,6 +53,13 @@ class RatioOf(Section):
     """The factors. A trial has one of them."""
 
 
+class Auto(Section):
+    """`auto`: the published range or list (ftlib/sweeps/priors.yaml), put in its place when the experiment is read."""
+
+    auto: Literal[True]
+    """auto takes the published values of the key, for the method, the adapter and the size of the model."""
+
+
 class Variants(Section):
     """A choice among mappings, each with keys of its own: `adapter: [{type: lora, r: [8, 16]}, {type: ia3}]`.
 
@@ -90,6 +97,8 @@ def _dimension(value: Any) -> Any:
     """A dimension by its shape. A plain number or word is named here, where pydantic would name three classes."""
     if isinstance(value, list):
         return Choice(choices=value)
+    if value == "auto":
+        return Auto(auto=True)
     if isinstance(value, Section):
         return value
     if not isinstance(value, dict):
@@ -97,13 +106,15 @@ def _dimension(value: Any) -> Any:
             f"{value!r} is no dimension: write a list of values, {{min: , max: , log: }} or {{ratio_of: , choices: }}"
         )
     kind: type[Section] = RatioOf if "ratio_of" in value else Choice if "choices" in value else Range
-    kind = Variants if "variants" in value else kind
+    kind = Variants if "variants" in value else Auto if "auto" in value else kind
     return kind.model_validate(value)
 
 
 Dimension = Annotated[
-    Choice | Range | RatioOf | Variants,
-    BeforeValidator(_dimension, json_schema_input_type=list[Any] | Choice | Range | RatioOf | Variants),
+    Choice | Range | RatioOf | Variants | Auto,
+    BeforeValidator(
+        _dimension, json_schema_input_type=list[Any] | Choice | Range | RatioOf | Variants | Literal["auto"]
+    ),
 ]
 SECTIONS = ("model", "data", "method", "adapter", "train")  # whose mappings are variants
 Plain = Choice | Range | RatioOf
@@ -124,6 +135,8 @@ def leaves(space: Mapping[str, Dimension]) -> Iterator[Leaf]:
     """What a searcher draws, a choice among variants before their keys. Raises ValueError for a key of a variant that
     is no dimension."""
     for path, dimension in space.items():
+        if isinstance(dimension, Auto):
+            continue  # it is replaced before anything is drawn
         if not isinstance(dimension, Variants):
             yield Leaf(path, path, dimension)
             continue
@@ -140,6 +153,12 @@ def settings_of(path: str, variants: Variants, label: str) -> dict[str, Any]:
     if told is None:
         return {path: None}
     return {_path(path, key): value for key, value in told.items() if not isinstance(value, list | dict)}
+
+
+def as_dimension(value: Any) -> Dimension:
+    """A dimension as it is written. Raises ValueError for what is none."""
+    found: Dimension = _dimension(value)
+    return found
 
 
 def with_variants(space: Any) -> Any:

@@ -11,6 +11,7 @@ from ftlib.config.search import GridSearch, OptunaSearch, SearchSection
 from ftlib.config.section import Section
 from ftlib.config.space import (
     SECTIONS,
+    Auto,
     Dimension,
     Leaf,
     Range,
@@ -171,6 +172,12 @@ class SweepSection(Section):
     """Who stops trials early. With search: {type: grid} the default is {type: none}."""
     terminator: Terminator | None = None
     """When the sweep stops starting trials, because another is not worth its price: {type: gain}. null tries all."""
+    prior: Literal["auto"] | None = None
+    """auto begins with points that are known to be good: from your own finished runs on the same base and method in
+    `storage`, and from published tables (docs/sweeps.md). null begins at random."""
+    lr_find: bool = False
+    """Begin with a range test of learning rates, as ftlib lr-find does it, and look only at the range that it finds.
+    The space needs a range of train.learning_rate, and trials that can be packed."""
     max_concurrent_trials: int | None = Field(default=None, ge=1)
     """The most trials that train at once. null is as many as the cluster has room for."""
     time_budget_s: float | None = Field(default=None, gt=0)
@@ -232,6 +239,10 @@ class SweepSection(Section):
                 )
         if self.terminator is not None and (why := self._why_no_terminator()) is not None:
             raise ValueError(f"terminator: {why}")
+        if self.lr_find and not isinstance(self.space.get("train.learning_rate"), Range | Auto):
+            raise ValueError("lr_find narrows a range, and the space has no range of train.learning_rate: add one")
+        if self.prior is not None and (isinstance(self.search, GridSearch) or isinstance(self.scheduler, PBT)):
+            raise ValueError("prior gives a searcher its first points, and a grid or a population takes none: drop it")
         if isinstance(self.scheduler, PBT):
             if isinstance(self.search, OptunaSearch):
                 raise ValueError(
@@ -274,7 +285,8 @@ class SweepSection(Section):
             for label in dimension.labels
             for path in settings_of(section, dimension, label)
         ]
-        return list(dict.fromkeys([*(leaf.path for leaf in self.leaves if leaf.path not in SECTIONS), *fixed]))
+        asked = [path for path, dimension in self.space.items() if isinstance(dimension, Auto)]
+        return list(dict.fromkeys([*asked, *(leaf.path for leaf in self.leaves if leaf.path not in SECTIONS), *fixed]))
 
     @property
     def metrics(self) -> list[str]:

@@ -49,6 +49,11 @@ def start(
     hosts = first_hosts(experiment)  # they import their libraries while the data is prepared
     try:
         data = prepared(experiment, listener)
+        if experiment.sweep is not None and experiment.sweep.lr_find:
+            from ftlib.driver.lr_find import narrowed
+
+            with listener.busy("trying learning rates"):
+                experiment = narrowed(experiment, data, listener.say)
         versions = parcel["data_versions"] if parcel else lineage(experiment)
         resolved = _resolved(experiment, data, versions) | ({"parcel": parcel} if parcel else {})
         run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)

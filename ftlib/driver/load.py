@@ -15,6 +15,7 @@ def load(file: str, overrides: Iterable[str], smoke: bool = False, whole: bool =
     """The experiment in a file, its paths absolute and what it names of the registry found; `whole`: without adapters
     whose bases stay here. Raises InputError."""
     from ftlib.config import Experiment
+    from ftlib.config.space import Auto
 
     experiment = _without_password(Experiment.load(file, overrides, smoke))
     if "data:" in str(experiment.to_dict()):
@@ -27,6 +28,12 @@ def load(file: str, overrides: Iterable[str], smoke: bool = False, whole: bool =
 
         experiment = bases.resolved(experiment, whole)
     _check_search(experiment)
+    if experiment.sweep is not None and any(isinstance(told, Auto) for told in experiment.sweep.space.values()):
+        from ftlib.driver.terminal import say
+        from ftlib.sweeps.published import with_ranges
+
+        experiment, sentence = with_ranges(experiment)
+        say(sentence or "")
     return experiment.anchored()
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from ftlib.config.objectives import Constraint, constraints
 from ftlib.errors import FtlibError, InputError, nearest
@@ -63,7 +63,7 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _is_objective(told: Any) -> bool:
+def _is_objective(told: Any) -> TypeGuard[list[Any]]:
     return isinstance(told, list) and len(told) == 2 and isinstance(told[0], str) and told[1] in ("min", "max")
 
 

@@ -87,6 +87,7 @@ def _within(experiment: Experiment) -> Callable[[dict[str, Any]], dict[str, Any]
 def _mutation(experiment: Experiment, path: str, seed: int) -> list[Any] | Callable[[], float]:
     """What PBT draws from when it does not multiply by 0.8 or 1.2: the list, or a draw from the range."""
     dimension = swept(experiment).space[path]
+    assert not isinstance(dimension, config.Variants | config.Auto)  # which a population is refused
     if not isinstance(dimension, config.Range):
         return list(dimension.choices)
     low, high, draw = dimension.min, dimension.max, random.Random(f"{seed}/{path}")

@@ -109,10 +109,13 @@ def _number(result: dict[str, Any], metric: str) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def make_search(experiment: Experiment, run: str, place: Path | None = None) -> StudySearch:
+def make_search(
+    experiment: Experiment, run: str, place: Path | None = None, first: Sequence[dict[str, Any]] = ()
+) -> StudySearch:
     """The searcher. Grid search is a queue of all its points; random search is Optuna's random sampler.
 
-    `run` is the name of the run, and `place` its directory, where a study may be kept.
+    `run` is the name of the run, and `place` its directory, where a study may be kept. `first` are points, or parts of
+    points, that are proposed first.
     """
     sweep = swept(experiment)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -128,7 +131,7 @@ def make_search(experiment: Experiment, run: str, place: Path | None = None) -> 
         sampler = optuna.samplers.RandomSampler(seed=0)
         points = sweep.grid_points()
     try:
-        return StudySearch(
+        search = StudySearch(
             space={leaf.name: _distribution(experiment, leaf) for leaf in sweep.leaves},
             only={leaf.name: leaf.only for leaf in sweep.leaves if leaf.only is not None},
             metric=_alone([metric for metric, _ in objectives]),
@@ -140,6 +143,9 @@ def make_search(experiment: Experiment, run: str, place: Path | None = None) -> 
             run=run,
             bounds=bounds,
         )
+        for point in first:
+            search.study.enqueue_trial(point, skip_if_exists=True)
+        return search
     except ValueError as error:
         raise ConfigError(
             f"sweep.space: the study '{experiment.name}' in that database has another space: {error}"

@@ -36,7 +36,7 @@ def bits_of_a_loss(rows: Any, tokenizer: Any, part: Sequence[int] | None = None)
     some = rows if part is None else rows.select(part)
     tokens = sum(token != IGNORED for row in some["labels"] for token in row)
     size = sum(len(text.encode()) for text in answer_texts(some, tokenizer))
-    return tokens / max(size, 1) / math.log(2)
+    return float(tokens / max(size, 1) / math.log(2))
 
 
 def check_same_texts(own: Any, own_tokenizer: Any, shared: Any, tokenizer: Any) -> None:
