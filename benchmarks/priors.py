@@ -68,7 +68,9 @@ def make_base(folder: Path, rows: list[tuple[str, str]]) -> None:
     special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     written = [f"<|user|>{prompt}<|assistant|>{answer}<|end|>" for prompt, answer in rows]
-    tokenizer.train_from_iterator(written, trainers.BpeTrainer(vocab_size=2000, special_tokens=special, initial_alphabet=alphabet))
+    tokenizer.train_from_iterator(
+        written, trainers.BpeTrainer(vocab_size=2000, special_tokens=special, initial_alphabet=alphabet)
+    )
     template = (
         "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"
         "{{ eos_token if m['role'] == 'assistant' else '' }}{% endfor %}"

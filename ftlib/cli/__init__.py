@@ -39,7 +39,20 @@ def cli(debug: bool) -> None:
         quiet_libraries()
 
 
-GROUPS = (begin, data, recipes, experiments, rates, pipelines, evaluations, compare, winners, dashboards, clusters, complete)
+GROUPS = (
+    begin,
+    data,
+    recipes,
+    experiments,
+    rates,
+    pipelines,
+    evaluations,
+    compare,
+    winners,
+    dashboards,
+    clusters,
+    complete,
+)
 for command in (command for group in GROUPS for command in group.COMMANDS):
     cli.add_command(command)
 

@@ -113,7 +113,7 @@ def _dimension(value: Any) -> Any:
 Dimension = Annotated[
     Choice | Range | RatioOf | Variants | Auto,
     BeforeValidator(
-        _dimension, json_schema_input_type=list[Any] | Choice | Range | RatioOf | Variants | Literal["auto"]
+        _dimension, json_schema_input_type=list[Any] | Choice | Range | RatioOf | Variants | Auto | Literal["auto"]
     ),
 ]
 SECTIONS = ("model", "data", "method", "adapter", "train")  # whose mappings are variants

@@ -89,11 +89,11 @@ def narrowed(experiment: Experiment, data: Prepared, say: Callable[[str], None])
 
 def write_page(found: Found, experiment: Experiment, file: Path) -> None:
     """The test as a page of HTML. Raises FtlibError where nothing can be written."""
-    from ftlib.report.rates_page import ShownRate, write_rates
+    from ftlib.report.rates_page import ShownRate, ShownTest, write_rates
 
     shown = [ShownRate(one.rate, one.losses, one.after) for one in found.tried]
     low, high = (found.range.low, found.range.high) if found.range is not None else (0.0, 0.0)
-    write_rates(file, experiment.name, shown, found.tried[0].before, found.sentence, low, high)
+    write_rates(file, ShownTest(experiment.name, shown, found.tried[0].before, found.sentence, low, high))
 
 
 def _bounds(experiment: Experiment) -> tuple[float, float]:

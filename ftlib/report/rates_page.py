@@ -27,15 +27,27 @@ class ShownRate:
     after: float | None
 
 
-def write_rates(file: Path, name: str, rates: Sequence[ShownRate], before: float, found: str, low: float, high: float) -> None:
-    """Writes the page. `found` is the sentence on the suggested range from `low` to `high`, both 0 where there is none;
-    `before` is the loss of the untuned base. Raises FtlibError where nothing can be written."""
-    sections = [_after(rates, before, low, high), _steps(rates)]
+@dataclass(frozen=True)
+class ShownTest:
+    """A test as the page has it. `before` is the loss of the untuned base, `found` the sentence on the range from `low`
+    to `high`, both 0 where there is none."""
+
+    name: str
+    rates: Sequence[ShownRate]
+    before: float
+    found: str
+    low: float = 0.0
+    high: float = 0.0
+
+
+def write_rates(file: Path, test: ShownTest) -> None:
+    """Writes the page. Raises FtlibError where nothing can be written."""
+    sections = [_after(test), _steps(test.rates)]
     scripts = [plain_lines(get_plotlyjs()), script("page.js")]
     charts = [chart.drawn for section in sections for chart in section.charts]
     text = template("rates.html").render(
-        name=name,
-        found=found,
+        name=test.name,
+        found=test.found,
         sections=sections,
         charts=script_json(charts),
         style=style("page.css"),
@@ -45,31 +57,35 @@ def write_rates(file: Path, name: str, rates: Sequence[ShownRate], before: float
     write_text(file, text)
 
 
-def _after(rates: Sequence[ShownRate], before: float, low: float, high: float) -> Section:
-    known = [one for one in rates if one.after is not None and one.after < STEEPEST * before]
+def _after(test: ShownTest) -> Section:
+    known = [one for one in test.rates if one.after is not None and one.after < STEEPEST * test.before]
+    ends = [test.rates[0].rate, test.rates[-1].rate]
     traces: list[dict[str, Any]] = [
         _line([one.rate for one in known], [one.after for one in known], "after the test", ACCENT),
-        _line([rates[0].rate, rates[-1].rate], [before, before], "untuned base", MUTED),
+        _line(ends, [test.before, test.before], "untuned base", MUTED),
     ]
-    shape = {"type": "rect", "xref": "x", "yref": "paper", "x0": low, "x1": high, "y0": 0, "y1": 1}
+    shape = {"type": "rect", "xref": "x", "yref": "paper", "x0": test.low, "x1": test.high, "y0": 0, "y1": 1}
     layout: dict[str, Any] = {
         "xaxis": {"type": "log", "title": {"text": "learning rate"}, "exponentformat": "e"},
         "yaxis": {"title": {"text": "loss on held-out rows"}},
-        "shapes": [{**shape, "fillcolor": ACCENT, "opacity": 0.12, "line": {"width": 0}}] if high else [],
+        "shapes": [{**shape, "fillcolor": ACCENT, "opacity": 0.12, "line": {"width": 0}}] if test.high else [],
     }
-    lines = [Line([f"{one.rate:.3g}", NONE if one.after is None else number(one.after)]) for one in rates]
+    lines = [Line([f"{one.rate:.3g}", NONE if one.after is None else number(one.after)]) for one in test.rates]
     table = Table("Loss after the test", ["Learning rate", "Loss"], lines, frozenset([0, 1]))
-    return Section("rates", "Loss after the test", "", [Chart("rates", "The range is shaded.", traces, layout, 380, table)])
+    chart = Chart("rates", "The range is shaded.", traces, layout, 380, table)
+    return Section("rates", "Loss after the test", charts=[chart])
 
 
 def _steps(rates: Sequence[ShownRate]) -> Section:
     first = next((one.losses[0] for one in rates if one.losses), 1.0)
-    traces = [
-        _line(list(range(1, len(one.losses) + 1)), [_bounded(loss, first) for loss in one.losses], f"{one.rate:.3g}", None)
-        for one in rates
-    ]
+    traces = [_steps_of(one, first) for one in rates]
     layout = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "training loss"}}}
-    return Section("steps", "Steps", "A line is a learning rate.", [Chart("steps", "Training loss.", traces, layout, 380)])
+    return Section("steps", "Steps", "A line is a learning rate.", [Chart("steps", "Training loss.", traces, layout)])
+
+
+def _steps_of(one: ShownRate, first: float) -> dict[str, Any]:
+    shown = [_bounded(loss, first) for loss in one.losses]
+    return _line(list(range(1, len(shown) + 1)), shown, f"{one.rate:.3g}", None)
 
 
 def _bounded(loss: float, first: float) -> float | None:

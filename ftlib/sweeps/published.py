@@ -100,8 +100,11 @@ def _distance(one: float, wanted: float) -> float:
 
 def with_ranges(experiment: Experiment, shape: Shape | None = None) -> tuple[Experiment, str | None]:
     """The experiment with a published dimension in the place of each `auto` of its space, and a sentence that says what
-    it took from where. `shape` is that of the model, which is read where it is not given. Raises ConfigError for a key on which nothing is published."""
-    asked = [path for path, found in (experiment.sweep.space if experiment.sweep else {}).items() if _is_auto(found)]
+    it took from where. `shape` is that of the model, which is read where it is not given. Raises ConfigError for a key
+    on which nothing is published.
+    """
+    space = experiment.sweep.space if experiment.sweep is not None else {}
+    asked = [path for path, found in space.items() if isinstance(found, Auto)]
     if not asked:
         return experiment, None
     shape, tree, told = shape or Shape.of(experiment), experiment.to_dict(), []
@@ -126,10 +129,6 @@ def dimension_of(row: Row, shape: Shape) -> Dimension | None:
         return row.factors.model_copy(update={"min": value * row.factors.min, "max": value * row.factors.max})
     found = as_dimension(row.dimension) if row.dimension is not None else None
     return found if isinstance(found, Choice | Range | RatioOf) else None
-
-
-def _is_auto(dimension: Any) -> bool:
-    return isinstance(dimension, Auto)
 
 
 __all__ = ["Row", "Shape", "dimension_of", "published", "row_for", "rows", "value_of", "with_ranges"]

@@ -87,7 +87,7 @@ def test_a_flat_sweep_ends_and_one_that_climbs_goes_on(tmp_path: Path) -> None:
     flat = Terminator(a_run(tmp_path / "flat", [2.0 + 0.0001 * place for place in range(8)], 0.05), told)
     why = flat.look(8, 24, study) or ""
     assert "no trial more is started after 8: the 24 that are left would gain about" in why
-    assert "the evaluation rows tell no difference below" in why
+    assert "less than half of what the evaluation rows can tell apart" in why
     assert flat.look(9, 24, study) is None  # it speaks once
     climbs = Terminator(a_run(tmp_path / "climbs", [9.0 - place for place in range(8)], 0.05), told)
     assert climbs.look(8, 24, study) is None
