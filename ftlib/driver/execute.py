@@ -154,7 +154,7 @@ def _resolved(experiment: Experiment, data: Prepared, data_versions: dict[str, d
     return {
         "experiment": experiment.to_dict(),
         "objective": experiment.objective,
-        "objectives": experiment.objectives,
+        **({"objectives": several} if len(several := experiment.objectives) > 1 else {}),
         "base": _base(experiment),
         "data": {"hash": data.hash, **asdict(data.report), "versions": data_versions},
         "eval_part": asdict(eval_part(experiment, data)),
