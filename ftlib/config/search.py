@@ -26,19 +26,18 @@ class OptunaSearch(Section):
     type: Literal["optuna"]
     """Optuna proposes points, and learns from the trials that it has seen."""
     sampler: Annotated[SamplerName, BeforeValidator(_sampler, json_schema_input_type=SamplerName)] = "tpe"
-    """Optuna's sampler. tpe proposes near good points (tree-structured Parzen estimator). cmaes moves a cloud of points
-    (CMA-ES), and is for ranges. gp is a Gaussian process. nsgaii and nsgaiii breed points, and are for several metrics.
-    qmc spreads points evenly (Sobol). random draws points. Optuna's names of its classes are known too: TPESampler.
-    Its grid is search: {type: grid}."""
+    """Optuna's sampler, by its short name or its class's name (TPESampler). tpe proposes near good points. cmaes is for
+    ranges, gp for few dear trials, nsgaii and nsgaiii for several metrics. qmc spreads points evenly, random draws
+    them. Optuna's grid is search: {type: grid}."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the sampler, by the names of Optuna's own class: {multivariate: false} of tpe, {sigma0: 0.2} of cmaes,
     {population_size: 20} of nsgaii."""
     n_startup_trials: int | None = Field(default=None, ge=1)
     """Trials at random points before tpe, gp or cmaes begins to learn. null is 8, and 1 of cmaes."""
     storage: str | None = None
-    """Where the study is. null keeps it with the run. run is a file in the run's directory, which optuna-dashboard can
-    read while the sweep runs: sqlite:///RUN/study.db. The URL of a database, postgresql://... or sqlite:///..., shares
-    the study: sweeps of the same name share it. Its password is not written into the run."""
+    """Where the study is. null keeps it with the run. run is the file study.db in the run's directory, which
+    optuna-dashboard reads while the sweep runs. A database URL, postgresql://... or sqlite:///..., shares the study
+    with sweeps of the same name. Its password is not written into the run."""
     seed: int = 0
     """The seed of the proposals."""
 

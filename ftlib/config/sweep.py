@@ -153,8 +153,8 @@ class SweepSection(Section):
 
     space: Annotated[dict[str, Dimension], BeforeValidator(with_variants)] = Field(min_length=1)
     """What is tried: dotted paths of keys, each with a list of values, {min: , max: , log: } or {ratio_of: , choices:
-    }. A section's name has a list of mappings, each with keys of its own: adapter: [{type: lora, r: [8, 16]}, {type:
-    ia3}]. Keys of model, data, method, adapter and train can be tried; docs/compatibility.md has exceptions."""
+    }. Under a section's name stands a list of mappings (docs/sweeps.md). Keys of model, data, method, adapter and train
+    can be tried; docs/compatibility.md has exceptions."""
     num_samples: int = Field(default=16, ge=1)
     """The number of trials. A grid has as many trials as points, and needs no such key."""
     metric: str | Annotated[list[str], Field(min_length=1)] | None = None

@@ -39,15 +39,16 @@ def gain_of_another(scores: Sequence[float], more: int = 1) -> float:
 
 
 def standard_error(parts: Sequence[Sequence[float]]) -> float:
-    """The least difference from the best that the evaluation rows can tell: the median of the standard errors of the
-    differences between the best and those behind it. `parts` are [trials][parts], best first; 0 where nobody knows."""
+    """The least difference from the best that the evaluation rows can tell: the standard errors of the differences
+    between the best and those behind it, the middle one. `parts` are [trials][parts], best first; 0 where none is
+    known."""
     best, *others = [list(row) for row in parts] or [[]]
     errors = []
     for other in others:
         differences = [theirs - mine for mine, theirs in zip(best, other, strict=False)]
         if len(differences) > 1 and all(map(math.isfinite, differences)):
             errors.append(statistics.stdev(differences) / math.sqrt(len(differences)))
-    return statistics.median(errors) if errors else 0.0
+    return statistics.quantiles(errors, n=2, method="inclusive")[0] if len(errors) > 1 else sum(errors)
 
 
 def regret(study: optuna.Study) -> float:

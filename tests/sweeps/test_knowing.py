@@ -33,7 +33,8 @@ def test_objectives_bounds_first_points_and_a_study_that_can_be_read(
         "baseline": False,
     }
     run, output = swept(tree, tmp_path)
-    assert "first points: 3 from published tables (train.learning_rate: LoRA Without Regret" in output
+    assert "first points: 3 from published tables (" in output
+    assert "train.learning_rate: LoRA Without Regret" in output
     board = leaderboard(run)
     rates = {row.params["train.learning_rate"] for row in board.rows}
     assert any(abs(rate / 0.013 - 1) < 0.01 for rate in rates)  # 5e-4 * (2000 / 32) ** 0.781
@@ -71,5 +72,3 @@ def test_a_sweep_ends_by_itself_and_says_so(tree: dict[str, Any], tmp_path: Path
     assert "no trial more is started after" in told["why"]
     status, _ = ftlib("resume", run.path)
     assert (status, len(run.trials())) == (0, made)  # nothing is left
-    status, _ = ftlib("sweep", run.path, "--add-trials", "1")
-    assert (status, len(run.trials())) == (0, made + 1)  # a person may ask for more
