@@ -131,15 +131,17 @@ def record(folder: Path) -> None:
     told: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {}
     for name, rows in kinds.items():
         file = work / f"{name}.jsonl"
-        if name in told:  # recorded before; the base is the same each time
+        if told.get(name, {}).get("trials"):  # recorded before; the base is the same each time
             continue
         some = random.Random(1).sample(rows, min(ROWS, len(rows)))
         file.write_text("".join(json.dumps({"prompt": one, "completion": two}) + "\n" for one, two in some))
         experiment = experiment_of(name, work / "base", file)
         data = prepare(experiment.data, "answers", load_tokenizer(experiment.model))
-        tried = try_rates(experiment, data, rates_between(1e-5, 10**-1.5))
-        trials = list(train(experiment, data, list(draws(random.Random(2)))))
-        rates = [(one.rate, one.before, one.after) for one in tried]
+        rates = told.get(name, {}).get("rates")
+        if rates is None:
+            tried = try_rates(experiment, data, rates_between(1e-5, 10**-1.5))
+            rates = [(one.rate, one.before, one.after) for one in tried]
+        trials = list(train(experiment, data, list(draws(random.Random(name)))))  # no two sweeps have a point in common
         told[name] = {"trials": trials, "rates": rates}
         FILE.write_text(json.dumps(told).replace("], [", "],\n[").replace("}, {", "},\n{"))
         best = min(trials, key=lambda trial: trial["loss"])

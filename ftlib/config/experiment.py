@@ -359,12 +359,15 @@ def _sections(tree: Any, parents: list[str]) -> list[dict[str, Any]]:
 
 
 def _change_choices(space: dict[str, Any], path: str, change: Callable[[str, str], str]) -> None:
-    """The same for the values of a dimension: `data.train` among several files."""
-    dimension = space.get(path)
-    if isinstance(dimension, dict) and isinstance(dimension.get("choices"), list):
-        dimension["choices"] = [
-            change(path, value) if isinstance(value, str) else value for value in dimension["choices"]
-        ]
+    """The same for the values of a dimension, `data.train` among several files, and for those of variants."""
+    section, _, key = path.partition(".")
+    variants = (space.get(section) or {}).get("variants") or []
+    for told, name in ((space.get(path), "choices"), *((variant, key) for variant in variants)):
+        value = told.get(name) if isinstance(told, dict) else None
+        if isinstance(told, dict) and isinstance(value, str):
+            told[name] = change(path, value)
+        elif isinstance(told, dict) and isinstance(value, list):
+            told[name] = [change(path, one) if isinstance(one, str) else one for one in value]
 
 
 def _members(value: Any) -> list[Any]:

@@ -77,3 +77,5 @@ def test_bases_are_compared_by_a_metric_of_texts() -> None:
     moved = found.with_paths(lambda key, value: f"/{value}" if key == "data.train" else value)
     assert moved.sweep is not None
     assert moved.sweep.space["data.train"].choices == ["/d", "/f"]  # type: ignore[union-attr]
+    moved = found.with_paths(lambda key, value: f"/{value}" if key == "model.name_or_path" else value)
+    assert moved.at(moved.resolve_ratios({"model": "1"})).model.name_or_path == "/b"
