@@ -15,7 +15,7 @@ from ftlib.report.shapes import ACCENT, MUTED, Chart, Line, Section, Table
 from ftlib.report.template import digest, plain_lines, script, script_json, style, template
 from ftlib.report.words import NONE, number
 
-STEEPEST = 20.0  # a loss above so many times the first one is left out of the chart: the others would lie flat
+STEEPEST = 2.0  # a loss above so many times the first one is left out of the chart: the others would lie flat
 
 
 @dataclass(frozen=True)
