@@ -191,7 +191,7 @@ class Controller(OpenController):
         if self.conductor.budget.over is not None and not self._ending:
             self._ending = True
             self.steering.end_all(self.conductor.budget.over)
-        if self.has_searcher and self._left_out() > 0:
+        if self.conductor.terminator.is_due(self.conductor.live.ended) and self._left_out() > 0:
             self._end_early()
         hosts = self.conductor.hosts
         if hosts is not None:

@@ -27,10 +27,14 @@ class Terminator:
         self.has_spoken = any(event["event"] == "terminated" for event in run.events())
         self.seen = 0
 
+    def is_due(self, ended: int) -> bool:
+        """Whether a trial has ended since the last look, and the terminator has still something to say."""
+        return self.section is not None and not self.has_spoken and ended != self.seen
+
     def look(self, ended: int, left: int, study: optuna.Study) -> str | None:
         """Why no trial more is started, as a sentence; None where the `left` ones are worth it. `ended` counts the
         trials that have ended."""
-        if self.section is None or self.has_spoken or ended == self.seen:
+        if not self.is_due(ended):
             return None
         self.seen = ended
         found = self._why(left, study)
