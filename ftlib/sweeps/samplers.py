@@ -60,7 +60,7 @@ def make_sampler(
     known = inspect.signature(kind).parameters
     if "n_startup_trials" in known and search.sampler != "cmaes":
         given["n_startup_trials"] = search.n_startup_trials or STARTUP
-    elif search.n_startup_trials is not None:
+    elif search.n_startup_trials is not None and search.sampler != "random":  # which draws all trials so
         if "n_startup_trials" not in known:
             raise ConfigError(f"sweep.search.n_startup_trials: sampler '{search.sampler}' has no such trials: drop it.")
         given["n_startup_trials"] = search.n_startup_trials
