@@ -225,8 +225,12 @@ def distance(leaves: Any, one: dict[str, Any], other: dict[str, Any]) -> float:
     return apart(leaves, one, other)
 
 
+def recorded() -> dict[str, Any]:
+    return {name: sweep for name, sweep in json.loads(FILE.read_text()).items() if sweep["trials"]}
+
+
 def replay(seeds: int) -> None:
-    told = json.loads(FILE.read_text())
+    told = recorded()
     for known in ("nothing", "tables", "runs", "both"):
         means = {name: statistics.mean(evaluations(told, name, known, seed) for seed in range(seeds)) for name in told}
         each = ", ".join(f"{name} {mean:.1f}" for name, mean in means.items())
@@ -236,7 +240,7 @@ def replay(seeds: int) -> None:
 def rates() -> None:
     from ftlib.pack.rate_test import Tried, suggested
 
-    told, inside = json.loads(FILE.read_text()), 0
+    told, inside = recorded(), 0
     for name, sweep in told.items():
         found = suggested([Tried(rate, [], before, after) for rate, before, after in sweep["rates"]])
         best = min(sweep["trials"], key=lambda trial: trial["loss"])["point"]["train.learning_rate"]
