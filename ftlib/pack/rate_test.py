@@ -26,6 +26,7 @@ ROWS = 64  # held-out rows that rates are compared on
 PER_DECADE = 3
 LEARNS = 0.3  # of what the best rate gains, the share from which on a rate is in the range
 WORSE = 0.1  # of it, how much a rate above the best may lose
+HIGHER = 3.0  # so far above the last good rate: a sweep may also try half of the alpha, which wants twice the rate
 LOWER = 10.0  # the range reaches so far below the best at least: a rate that is slow now has longer in the sweep
 
 
@@ -118,7 +119,7 @@ def suggested(tried: Sequence[Tried]) -> Suggested | None:
     """The range for a sweep; None where no rate has learned anything.
 
     It begins at the lowest rate that gains `LEARNS` of what the best gains, and at a tenth of the best at the latest.
-    It ends above the last rate that is about as good as the best.
+    It ends three times above the last rate that is about as good as the best.
     """
     known = [(one.rate, one.before - one.after) for one in tried if one.after is not None]
     best_rate, gain = max(known, key=lambda pair: pair[1], default=(0.0, 0.0))
@@ -126,8 +127,7 @@ def suggested(tried: Sequence[Tried]) -> Suggested | None:
         return None
     low = min(rate for rate, own in known if own >= LEARNS * gain)
     high = max(rate for rate, own in known if own >= (1 - WORSE) * gain)
-    ratio = known[1][0] / known[0][0] if len(known) > 1 else 2.0
-    return Suggested(best_rate, _plain(min(low, best_rate / LOWER)), _plain(high * ratio))
+    return Suggested(best_rate, _plain(min(low, best_rate / LOWER)), _plain(high * HIGHER))
 
 
 def _plain(rate: float) -> float:

@@ -28,10 +28,10 @@ def tried(*after: float | None) -> list[Tried]:
 def test_the_range_holds_what_learns_and_ends_above_the_best() -> None:
     found = suggested(tried(2.0, 1.98, 1.6, 1.0, 1.05, None))
     assert found is not None
-    assert (found.best, found.low, found.high) == (1e-2, 1e-3, 1.0)  # a tenth of the best; one step above 1e-1
+    assert (found.best, found.low, found.high) == (1e-2, 1e-3, 0.3)  # a tenth of the best; three times 1e-1
     broken = suggested(tried(1.99, 1.5, 1.0, 1.9, None, None))
     assert broken is not None
-    assert (broken.best, broken.low, broken.high) == (1e-3, 1e-4, 1e-2)
+    assert (broken.best, broken.low, broken.high) == (1e-3, 1e-4, 3e-3)
     assert suggested(tried(2.0, 2.1, None, None)) is None
     assert suggested([]) is None
 
