@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo": {"shape": SMALL, "trials": 8, "batch": 4, "lengths": None, "method": "dpo", "goal": 4},
     "distill": {"shape": SMALL, "trials": 8, "batch": 8, "lengths": None, "method": "distill", "goal": 5},
     "smollm": {**REAL, "trials": 6, "ranks": [4, 8, 16], "goal": 3},
-    "smollm-asha": {**REAL, "trials": 12, "asha": True, "goal": 5},
+    "smollm-asha": {**REAL, "trials": 12, "asha": True, "first_rung": 1 / 12, "goal": 5},
     "smollm-dpo": {**REAL, "trials": 4, "steps": 6, "batch": 2, "method": "dpo", "length": 512, "goal": 3},
     "train": {**REAL, "trials": 1, "ranks": [8], "steps": 24, "alone": True, "goal": 2.5},
     "minilm": {"trials": 8, "ratios": [2], "batch": 8, "method": "classify", "goal": 3},
@@ -264,13 +264,20 @@ def ours_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:
                 "train.learning_rate": rates,
             },
             "search": {"type": "grid"},
-            "scheduler": {"type": "asha", "unit": "steps"} if case.get("asha") else {"type": "none"},
+            "scheduler": scheduler(case),
             "baseline": False,
             "pack": case["pack"],
         }
     path = folder / f"bench-{number}.yaml"
     path.write_text(yaml.safe_dump(experiment))
     return [sys.executable, "-m", "ftlib.cli", "train" if case.get("alone") else "sweep", str(path)]
+
+
+def scheduler(case: dict[str, Any]) -> dict[str, Any]:
+    """With few steps the first rung is said, as the rival's grace period is."""
+    if not case.get("asha"):
+        return {"type": "none"}
+    return {"type": "asha", "unit": "steps", **({"first_rung": case["first_rung"]} if "first_rung" in case else {})}
 
 
 def plain_command(folder: Path, case: dict[str, Any], number: int) -> list[str]:

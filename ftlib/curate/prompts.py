@@ -67,6 +67,30 @@ Here is what is wrong with it:
 
 Write a better answer. Write the answer alone.""",
 }
+ASKING = "You write one question that the given sentence answers. You name what the question is about."
+ASKED = "Topic: {topic}\nSentence: {text}"
+EXAMPLES = (  # topic, sentence, question: a small model follows examples better than a description
+    (
+        "The Amazon river",
+        "The river carries about 209,000 cubic metres of water per second into the Atlantic.",
+        "How much water does the Amazon river carry into the Atlantic?",
+    ),
+    (
+        "git commit",
+        "The --amend option replaces the last commit with a new one.",
+        "What does the --amend option of git commit do?",
+    ),
+    (
+        "Tax returns",
+        "A return must be filed by the 15th of April, unless the taxpayer asks for an extension.",
+        "By when must a tax return be filed?",
+    ),
+    (
+        "Bees",
+        "Worker bees communicate the direction of food by a dance.",
+        "How do worker bees tell each other where food is?",
+    ),
+)
 HARDER = (  # Evol-Instruct's in-depth evolving (Xu et al. 2023), and its evolving in breadth
     "has one more condition or requirement",
     "asks for more depth",
@@ -75,6 +99,15 @@ HARDER = (  # Evol-Instruct's in-depth evolving (Xu et al. 2023), and its evolvi
     "is about a rarer subject of the same field",
 )
 WORD = re.compile(r"\{(\w+)\}")
+
+
+def for_a_question(topic: str, sentence: str) -> list[dict[str, str]]:
+    """The chat that asks for the question that a sentence answers."""
+    turns = [("system", ASKING)]
+    for about, known, question in EXAMPLES:
+        turns += [("user", filled(ASKED, topic=about, text=known)), ("assistant", question)]
+    turns.append(("user", filled(ASKED, topic=topic, text=sentence)))
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def filled(prompt: str, **words: str) -> str:

@@ -6,16 +6,19 @@ dropped with the reason, so that a person can see what was thrown away.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ftlib.config.evaluation import Contains, MetricSection, Number
 from ftlib.config.recipe.making import GenerateStep
 from ftlib.curate.dialogues import Dialogue, dialogue, pair
 from ftlib.curate.faults import SAME, other_language, refers, refusal, repeats, rouge_l, support, unknown_code
-from ftlib.curate.prompts import HARDER, PROMPTS, filled
+from ftlib.curate.prompts import EXAMPLES, HARDER, PROMPTS, filled, for_a_question
 from ftlib.curate.replies import alone, answer_line, questions_and_answers, without_thoughts
 from ftlib.curate.rows import FROM, Row, child, fields_of
+from ftlib.curate.statements import answered_elsewhere, statements
 from ftlib.curate.step import Result
 from ftlib.curate.teachers.jobs import Job, NoAnswer, Writing
 from ftlib.curate.teachers.request import Reply
@@ -23,6 +26,7 @@ from ftlib.data.fields import BadRow
 from ftlib.evaluation.number_metric import MARK, number_of
 
 Why = tuple[str, str] | None  # a reason that is counted, and a detail
+NUMBERED = re.compile(r"^(?:[A-Z]\.?)?\d+(?:\.\d+)*\.?\s+")  # "2.3. " before a heading
 SHOWN = 3  # other rows that self_instruct shows beside the row's own
 FEW = 3  # words of a known answer that is a number
 CUT = ("cut", "the teacher may not write more: raise max_tokens")
@@ -71,6 +75,24 @@ def instructions(writing: Writing) -> Job:
         why = cut or _example(answer, settings) or _wrong(question, answer, text)
         why = why or _unsupported(answer, text, settings.min_support)
         made.add({**others, "messages": pair(question, answer)}, why, question)
+    return made.done()
+
+
+def questions(writing: Writing) -> Job:
+    """A question for each of some sentences of a text; the sentence is the answer, so the text supports it."""
+    settings, text = writing.settings, writing.row.get(writing.settings.field)
+    made = Children(writing)
+    said = statements(text) if isinstance(text, str) else []
+    if not said:
+        return made.done(("format", f"its '{settings.field}' has no sentence that says something by itself"))
+    said = writing.context.random(writing.row).sample(said, min(settings.per_chunk, len(said)))
+    topic = _topic(writing.row)
+    replies = yield [writing.request(_asked_for(settings, topic, one), number) for number, one in enumerate(said)]
+    others = {key: value for key, value in fields_of(writing.row).items() if key not in (settings.field, "headings")}
+    for sentence, reply in zip(said, replies, strict=True):
+        question = alone(reply.text).split("\n")[0].strip() if reply else ""
+        why = _no_good(reply, question) or _no_question(question, sentence, f"{topic}\n{text}", settings)
+        made.add({**others, "messages": pair(question, sentence)}, why, question)
     return made.done()
 
 
@@ -205,6 +227,7 @@ def write(writing: Writing) -> Job:
 
 KINDS: dict[str, Callable[[Writing], Job]] = {
     "instructions": instructions,
+    "questions": questions,
     "self_instruct": self_instruct,
     "paraphrase": paraphrase,
     "back_translate": back_translate,
@@ -216,6 +239,34 @@ KINDS: dict[str, Callable[[Writing], Job]] = {
 
 def _prompt(settings: GenerateStep, default: str = "", **words: str) -> str:
     return filled(settings.prompt or PROMPTS[default or settings.kind], **words)
+
+
+def _asked_for(settings: GenerateStep, topic: str, sentence: str) -> str | list[dict[str, str]]:
+    if settings.prompt is None:
+        return for_a_question(topic, sentence)
+    return _prompt(settings, text=sentence, topic=topic)
+
+
+def _topic(row: Row) -> str:
+    """The headings above a chunk without their numbers, or the name of its document."""
+    headings = row.get("headings")
+    if isinstance(headings, list) and headings:
+        return ": ".join(NUMBERED.sub("", str(one)) for one in headings[-2:])
+    return Path(str(row.get("document", ""))).stem
+
+
+def _no_question(question: str, sentence: str, source: str, settings: GenerateStep) -> Why:
+    """What is wrong with a question whose answer is a sentence of `source`."""
+    if not question.rstrip().endswith("?"):
+        return "format", "no question"
+    if why := _wrong(question, sentence, source):
+        return why
+    if (share := support(question, source)) < settings.min_support:
+        return "support", f"{share:.2f} of the question's words are in the text"
+    if any(rouge_l(question, shown) >= SAME for _, _, shown in EXAMPLES):
+        return "prompt", ""
+    other = answered_elsewhere(question, sentence, source)
+    return None if other is None else ("elsewhere", f"it leads to: {other}" if other else "it leads to no sentence")
 
 
 def _dialogue(writing: Writing, made: Children) -> Dialogue | None:

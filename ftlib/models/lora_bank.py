@@ -14,6 +14,7 @@ from and go to plain PEFT folders.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -139,6 +140,15 @@ class _Product(torch.autograd.Function):
         return dx, None if is_plain(layer.base) else dy, None, None, None
 
 
+class _Now(threading.local):
+    """What a thread computes with a bank."""
+
+    def __init__(self) -> None:
+        self.route: Route | Mix | None = None
+        self.rows: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+        self.grads: Tensor | None = None
+
+
 @dataclass
 class LoraBank:
     """`slots` adapters over the `targets` (names of linear layers) of `model`, which is changed in place.
@@ -157,7 +167,7 @@ class LoraBank:
     frozen: bool = False
     dtype: torch.dtype = torch.float32
     dora: bool = False
-    route: Route | Mix | None = field(default=None, init=False)
+    _now: _Now = field(default_factory=lambda: _Now(), init=False)
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -194,15 +204,14 @@ class LoraBank:
             _replace(self.model, name, head)
         self.size = self.parts[-1].end  # D
         self.resize(self.slots)
-        self._rows: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self.anchor = torch.zeros((), requires_grad=True)  # makes autograd come by where x itself needs no gradient
 
     def resize(self, slots: int) -> None:
         """Another number of slots, all of them empty."""
         self.slots = slots
-        self.weights = self.grads = torch.zeros(0)  # freed before the new ones are taken
+        self.weights = self._grads = torch.zeros(0)  # freed before the new ones are taken
         self.weights = torch.zeros(slots, self.size, device=self.device, dtype=self.dtype)
-        self.grads = torch.zeros(0 if self.frozen else slots, self.size, device=self.device)
+        self._grads = torch.zeros(0 if self.frozen else slots, self.size, device=self.device)
         self.scales = torch.zeros(slots, len(self.targets), device=self.device)
         self.ranks = [[0] * len(self.targets) for _ in range(slots)]
         self.doras = [False] * slots
@@ -213,24 +222,50 @@ class LoraBank:
         self.parts.append(Part(name, start, shape, rank_dim, layer))
         return self.parts[-1]
 
+    @property
+    def route(self) -> Route | Mix | None:
+        """Where the rows of the calling thread's batches go."""
+        return self._now.route
+
+    @route.setter
+    def route(self, route: Route | Mix | None) -> None:
+        self._now.route = route
+
+    @property
+    def grads(self) -> Tensor:
+        """[slots, D]: what the calling thread's backward passes add their gradients to."""
+        return self._grads if self._now.grads is None else self._now.grads
+
     @contextmanager
-    def routed(self, route: Route | Mix | None) -> Iterator[None]:
-        """Within, rows of every batch go to the slots of `route`; with None the base answers alone."""
-        before = self.route, self._rows
-        self.route, self._rows = route, {}
+    def adding_to(self, grads: Tensor) -> Iterator[None]:
+        """Within, backward passes of the calling thread add their gradients to another table: two threads that add to
+        one would lose some, and their order would change bits."""
+        self._now.grads = grads
         try:
             yield
         finally:
-            self.route, self._rows = before
+            self._now.grads = None
+
+    @contextmanager
+    def routed(self, route: Route | Mix | None) -> Iterator[None]:
+        """Within, rows of every batch of the calling thread go to the slots of `route`; with None the base answers
+        alone."""
+        now = self._now
+        before = now.route, now.rows
+        now.route, now.rows = route, {}
+        try:
+            yield
+        finally:
+            now.route, now.rows = before
 
     def _routed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Weights [N, D] and scales [N, layers] of the route's slots, in the dtype of the computation. They are made
         once, for all layers, forward and backward; where the slots stand side by side in float32, they are views."""
-        if dtype not in self._rows:
-            assert isinstance(self.route, Route)
-            scales = self.route.of(self.scales).to(dtype)
-            self._rows[dtype] = self.route.of(self.weights).to(dtype), scales
-        return self._rows[dtype]
+        route, rows = self._now.route, self._now.rows
+        if dtype not in rows:
+            assert isinstance(route, Route)
+            rows[dtype] = route.of(self.weights).to(dtype), route.of(self.scales).to(dtype)
+        return rows[dtype]
 
     def matrices(self, layer: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A [N, in, R] and B [N, R, out] of a layer, of the route's slots."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ftlib.errors import FtlibError, TrialError
 from ftlib.files.json_files import append_row
@@ -30,6 +31,7 @@ from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
 from ftlib.pack.pace import Pace
 from ftlib.pack.row_passes import PLACES, passes
+from ftlib.pack.row_shares import RowShares
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
 from ftlib.pack.update import update_of
@@ -46,10 +48,14 @@ PADDED = 1.25  # trials are computed together while their places are at most thi
 
 
 class Pack:
-    """`width` trials are fused into one pass; more members than that take turns within a tick. It changes no number."""
+    """`width` trials are fused into one pass; more members than that take turns within a tick. It changes no number.
+    `threads` share the rows of a trial that is alone."""
 
-    def __init__(self, base: FrozenBase, setting: Setting, width: int | None = None, pace: Pace | None = None) -> None:
+    def __init__(
+        self, base: FrozenBase, setting: Setting, width: int | None = None, pace: Pace | None = None, threads: int = 1
+    ) -> None:
         self.base, self.setting, self.pace = base, setting, pace
+        self.shares = RowShares(threads)
         self.width = width or base.bank.slots
         self.members: dict[str, Member] = {}
         self._failed: dict[str, Failed] = {}
@@ -179,6 +185,8 @@ class Pack:
         return [due for part in (again[:half], again[half:]) for due in self._compute(part)]
 
     def _forward_backward(self, fused: list[tuple[Member, Block]]) -> list[Member]:
+        if len(fused) == 1 and self.shares.threads > 1 and fused[0][0].shares_rows:
+            return [member for member, _ in fused if self._in_shares(member)]
         members, blocks = [member for member, _ in fused], [block for _, block in fused]
         dropouts = [member.dropout(len(block.ids)) for member, block in fused]
         route = Route([member.slot for member in members], dropouts)
@@ -187,6 +195,29 @@ class Pack:
             torch.autograd.backward(parts)
         done = zip(members, parts, blocks, strict=True)
         return [member for member, part, block in done if member.went_backward(part, block.tokens)]
+
+    def _in_shares(self, member: Member) -> bool:
+        """One batch of a trial, its rows among threads; whether its step is due."""
+        grads = self.base.bank.grads
+        shares = self.shares.of(member.rows, [member.length(row) for row in member.rows])
+        others = self.shares.tables(grads, len(shares) - 1)
+        blocks = [member.block_of(rows) for rows in shares]
+        given = zip(shares, blocks, [grads, *others], strict=True)
+        try:
+            parts = self.shares.together([partial(self._share, member, *some) for some in given])
+            for table in others:
+                grads.add_(table)
+        finally:
+            for table in others:
+                table.zero_()
+        return member.went_backward(torch.stack(parts).sum(), sum(block.tokens for block in blocks))
+
+    def _share(self, member: Member, rows: list[int], block: Block, grads: Tensor) -> Tensor:
+        """Forward and backward of some rows of a batch; their part of the loss."""
+        with self.base.bank.adding_to(grads), self.base.computing([block], Route([member.slot])) as (scored,):
+            part = member.part(scored, rows)
+            torch.autograd.backward(part)
+        return part.detach()
 
     def _block(self, split: Split, objective: Objective, rows: list[int], share: bool = True) -> Block:
         """The places of some rows, made once for all trials that see them. An encoder's tokens see what comes after
@@ -256,19 +287,32 @@ class Pack:
         """Each objective over the evaluation rows of these numbers, with the adapters in `slots`; None is all rows, and
         the base as it is."""
         plans = [self._passes(objective, rows, roomy) for objective in objectives]
-        found: list[list[Table]] = [[] for _ in objectives]
+        tasks = []
         for number in range(max(map(len, plans))):
-            going = [trial for trial, plan in enumerate(plans) if number < len(plan)]
-            blocks = [self._block("eval", objectives[trial], plans[trial][number]) for trial in going]
-            route = None if slots is None else Route([slots[trial] for trial in going])
-            with self.base.computing(blocks, route) as outputs:
-                for trial, scored in zip(going, outputs, strict=True):
-                    found[trial].append(on_cpu(objectives[trial].evaluate(scored, "eval", plans[trial][number])))
+            read = {trial: plan[number] for trial, plan in enumerate(plans) if number < len(plan)}
+            blocks = [self._block("eval", objectives[trial], some) for trial, some in read.items()]
+            route = None if slots is None else Route([slots[trial] for trial in read])
+            tasks.append(partial(self._read, objectives, read, blocks, route))
+        found: list[list[Table]] = [[] for _ in objectives]
+        for tables in self.shares.together(tasks):
+            for trial, table in tables.items():
+                found[trial].append(table)
         done = zip(objectives, found, plans, strict=True)
         return [
             objective.finish([in_order(joined(batches), chain.from_iterable(plan))], self.setting.metric)
             for objective, batches, plan in done
         ]
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _read(
+        self, objectives: Sequence[Objective], read: dict[int, list[int]], blocks: list[Block], route: Route | None
+    ) -> dict[int, Table]:
+        """One pass: of each trial, what some evaluation rows say."""
+        with self.base.computing(blocks, route) as outputs:
+            return {
+                trial: on_cpu(objectives[trial].evaluate(scored, "eval", rows))
+                for (trial, rows), scored in zip(read.items(), outputs, strict=True)
+            }
 
     def _passes(self, objective: Objective, rows: Sequence[int] | None, roomy: bool) -> list[list[int]]:
         """The evaluation rows of each pass, planned once for all trials that read the same tokens."""
@@ -277,7 +321,7 @@ class Pack:
             numbers = range(len(self.base.data.eval)) if rows is None else rows
             tokens = [objective.tokens("eval", [number]) for number in numbers]
             least = self.setting.experiment().train.per_device_eval_batch_size
-            plan = passes(tokens, least, self.base.classes, PLACES if roomy else 0)
+            plan = passes(tokens, least, self.base.classes, PLACES // self.shares.threads if roomy else 0)
             self._plans[key] = [[numbers[place] for place in some] for some in plan]
         return self._plans[key]
 

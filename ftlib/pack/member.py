@@ -153,9 +153,23 @@ class Member:
             return None
         return Dropout(self.adapter.lora_dropout, (self.train.seed, self.step, self.batch), tokens)
 
-    def part(self, scored: Any) -> Tensor:
-        """This batch's part of the step's loss."""
-        loss = self.objective.loss(scored, "train", self.rows, self.items)
+    @property
+    def shares_rows(self) -> bool:
+        """Whether the rows of a batch can be computed apart: they are summed up, and no mask of a dropout lies over
+        all of them."""
+        return self.items is not None and not self.drops and not self.base.is_encoder
+
+    def block_of(self, rows: list[int]) -> Block:
+        """Some rows of the next batch, as places in a layout."""
+        return self.blocks(self.objective, rows, True)
+
+    def length(self, row: int) -> int:
+        """How many tokens a row has."""
+        return self.block_of([row]).tokens
+
+    def part(self, scored: Any, rows: list[int] | None = None) -> Tensor:
+        """This batch's part of the step's loss, or that of some of its rows."""
+        loss = self.objective.loss(scored, "train", self.rows if rows is None else rows, self.items)
         return loss if self.items is not None else loss / len(self.rows_of_step)
 
     def begin_step_again(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,23 +19,32 @@ from ftlib.pack.token_layout import Layout
 ATTENTION = "ftlib_pack"  # our name among transformers' attention implementations
 Kept = list[tuple[Tensor, Tensor]]  # keys and values [N, H, M, d], layer after layer
 RAGGED = False  # on CUDA: until `benchmarks/gpu_day.py`, part attention, has shown there that it is right and pays
-_CURRENT: list[tuple[Layout, Kept | None]] = []
+
+
+class _Current(threading.local):
+    """What a thread computes: the innermost is the last."""
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[Layout, Kept | None]] = []
+
+
+_CURRENT = _Current()
 
 
 @contextmanager
 def laid_out(layout: Layout, kept: Kept | None = None) -> Iterator[None]:
     """Within, attention knows where the sequences are; backward too, for layers that are computed again there. Keys and
     values are added to `kept`."""
-    _CURRENT.append((layout, kept))
+    _CURRENT.stack.append((layout, kept))
     try:
         yield
     finally:
-        _CURRENT.pop()
+        _CURRENT.stack.pop()
 
 
 def layout_now() -> Layout | None:
     """That of the sequences that are computed now."""
-    return _CURRENT[-1][0] if _CURRENT else None
+    return _CURRENT.stack[-1][0] if _CURRENT.stack else None
 
 
 def _attention(
@@ -42,7 +52,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """[N, H, M, d] queries, keys and values to [N, M, H, d]."""
     n, _, m, _ = query.shape
-    layout, kept = _CURRENT[-1]
+    layout, kept = _CURRENT.stack[-1]
     if kept is not None:
         kept.append((key, value))
     if n == 1 and layout.one is not None:

@@ -43,7 +43,7 @@ class RunCallback(ray.tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self.run.trial(str(trial))
-        self.live.giving.discard(ours.id)
+        self.live.moving.discard(ours.id)
         place = host_of(trial.temporary_state.ray_actor)
         if place is not None:
             self.live.homes[ours.id] = place
@@ -85,6 +85,7 @@ class RunCallback(ray.tune.Callback):
         self.ended.append((time.monotonic(), workers_place(self.run.path, str(trial))))
 
     def _end(self, trial: Trial, state: Any, reason: str | None) -> None:
+        self.live.moving.discard(trial.id)
         trial.set_state(state, reason)
         self.live.ended += 1
         self.run.log_event(f"trial_{state}", trial=trial.id, reason=reason)

@@ -17,6 +17,7 @@ from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 from ftlib.sweeps.budget import Budget
 from ftlib.sweeps.callback import RunCallback
+from ftlib.sweeps.even_out import NOTHING_TO_DO, idle_and_crowded, movers
 from ftlib.sweeps.live import Live
 from ftlib.sweeps.lost_trials import LostTrials
 from ftlib.sweeps.pack_hosts import ANOTHER_WAITS, Hosts
@@ -59,8 +60,9 @@ class Conductor:
         waits."""
         shares, hosts = self.shares, self.hosts
         if hosts is not None:
-            hosts.fit(to_go, shares.limit)
+            hosts.fit(to_go, shares.limit, moving=bool(self.live.moving))
             shares.has, shares.wants = len(hosts.loaded), hosts.wanted
+            self._even_out(hosts, [trial for trial in trials if trial.status == "RUNNING"], to_go)
             return
         running = [trial for trial in trials if trial.status == "RUNNING"]
         shares.has, shares.wants = len(running), to_go
@@ -68,9 +70,21 @@ class Conductor:
             return
         running.sort(key=lambda trial: self.live.started.get(str(trial), 0.0))
         for trial in running[shares.limit :]:
-            if str(trial) not in self.live.giving:
-                self.live.giving.add(str(trial))
-                self.live.ask_to_leave(trial, ANOTHER_WAITS)
+            if str(trial) not in self.live.moving:
+                self._move(trial, ANOTHER_WAITS)
+
+    def _even_out(self, hosts: Hosts, running: list[Any], to_go: int) -> None:
+        """Fills an idle host with trials of its neighbour, where no other trial comes that would."""
+        apart = idle_and_crowded(hosts.loaded)
+        if apart is None or len(running) < to_go or self.live.moving:
+            return
+        crowd = [self.run.trial(str(trial)) for trial in running if self.live.homes.get(str(trial)) is apart[1]]
+        for trial in movers(crowd):
+            self._move(trial.id, NOTHING_TO_DO)
+
+    def _move(self, trial: object, why: str) -> None:
+        self.live.moving.add(str(trial))
+        self.live.ask_to_leave(trial, why)
 
     def ask_to_save(self, trials: list[Any]) -> None:
         """Asks all running trials to save where they stand, because the run is interrupted. They continue from there

@@ -155,7 +155,8 @@ class Host:
         probed = time.perf_counter()
         settled = partial(self._settled, setting)
         pace = Pace(width.width, width.widest, BUSY[device], settled) if width.how == "estimated" else None
-        self.pack = Pack(base, setting, width.width, pace)
+        alone = 1 if opening.company or device != "cpu" else opening.threads
+        self.pack = Pack(base, setting, width.width, pace, threads=alone)
         if opening.baseline:
             self.pack.evaluate_base(lambda: objective(experiment, data, base))
             upload(setting, BASE)

@@ -109,9 +109,11 @@ class Hosts:
         for host in list(self.open_hosts):
             self._look_at(host)
 
-    def fit(self, trials: int, limit: int | None = None) -> None:
+    def fit(self, trials: int, limit: int | None = None, moving: bool = False) -> None:
         """As many hosts as `trials` that have not ended can use: new ones for those that are lost, idle ones away.
 
+        One whose neighbour on the same machine has several trials stays idle until it gets some of them (`even_out`);
+        while they are `moving`, none goes.
         Of more than `limit`, the newest are left, their trials saved where they stand.
         """
         staying = [host for host in self.open_hosts if not host.leaving]
@@ -120,12 +122,17 @@ class Hosts:
         wanted = self.wanted if limit is None else min(self.wanted, limit)
         for _ in range(wanted - len(staying) if time.monotonic() >= self.paused_until else 0):
             self.open(self.new(), self.opening)
-        idle = [host for host in staying if not host.tenants]
+        idle = [host for host in staying if not host.tenants and not moving]
+        if limit is None:
+            idle = [host for host in idle if not self._can_help(host)]
         idle.sort(key=lambda host: host.width)  # those that are still loading, or waiting for a machine, first
         for host in idle[: max(0, len(staying) - max(wanted, 1))]:
             self._end(host, "no trial is left for it" if limit is None else ANOTHER_WAITS)
         for host in self.loaded[limit:] if limit is not None else []:
             self._leave(host, ANOTHER_WAITS)
+
+    def _can_help(self, host: OpenHost) -> bool:
+        return any(other.node == host.node and len(other.tenants) > 1 for other in self.loaded)
 
     def _look_at(self, host: OpenHost) -> None:
         if self._done(host.ends):

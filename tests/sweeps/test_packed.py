@@ -16,8 +16,9 @@ from ftlib.files.json_files import read_json
 from ftlib.run.directory import Run
 from ftlib.run.layout import PACK_FILE, PLACE
 from ftlib.run.leaderboard import leaderboard
-from ftlib.sweeps import pack_host, pack_plan
+from ftlib.sweeps import even_out, pack_host, pack_plan
 from ftlib.sweeps.pack_host import Host
+from ftlib.sweeps.pack_hosts import Hosts, OpenHost
 from ftlib.sweeps.pack_plan import _found_before
 from tests.conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 from tests.pack.conftest import assert_same_bits, left_behind
@@ -182,6 +183,36 @@ def test_a_killed_host_costs_no_trial_and_no_bit(tree: dict[str, Any], tmp_path:
     assert any(event["event"] == "trial_started" and event["failures"] for event in run.events())
     assert {"host_lost", "trial_recovered"} <= {event["event"] for event in run.events()}
     assert_like(run, uninterrupted)
+
+
+def test_a_trial_moves_to_an_idle_host_of_its_machine_and_leaves_the_same_bits(
+    tree: dict[str, Any], tmp_path: Path, uninterrupted: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hosts: the short trials are all in one, the long ones in the other."""
+
+    emptiest, taken = Hosts.take, []
+
+    def take(hosts: Hosts) -> OpenHost:
+        taken.append(hosts)
+        if len(taken) > 4:
+            return emptiest(hosts)
+        return min((host for host in hosts.open_hosts if host.free), key=lambda host: (host.free, host.number))
+
+    monkeypatch.setattr(Hosts, "take", take)
+    monkeypatch.setattr(pack_plan, "WORTH_SECONDS", 1e-6)
+    monkeypatch.setattr(even_out, "WORTH_SECONDS", 0.0)
+    tree = long(tree)
+    tree["sweep"]["space"] = {"train.num_train_epochs": [1, 16], "adapter.r": [2, 4]}
+    run, _ = swept(tree, tmp_path)
+    moved = [event for event in run.events() if event["event"] == "trial_preempted"]
+    assert [event["reason"] for event in moved] == [even_out.NOTHING_TO_DO]
+    hosts = [event["host"] for event in run.events() if event.get("trial") == moved[0]["trial"] and "host" in event]
+    assert len(set(hosts)) == 2
+    theirs = {trial.params["adapter.r"]: trial for trial in uninterrupted.trials() if trial.id in ("001", "003")}
+    for trial in run.trials():
+        assert trial.state == "finished"
+        if trial.params["train.num_train_epochs"] == 16:
+            assert_same_bits(left_behind(trial), left_behind(theirs[trial.params["adapter.r"]]))
 
 
 def test_asha_frees_slots_that_the_next_suggestions_take(sweep: dict[str, Any], tmp_path: Path) -> None:

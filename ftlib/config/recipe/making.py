@@ -12,10 +12,13 @@ from ftlib.config.recipe.teacher import JudgeSection, Teacher, TeacherSection
 from ftlib.config.section import Section
 from ftlib.errors import nearest
 
-Kind = Literal["instructions", "self_instruct", "paraphrase", "back_translate", "evolve", "answers", "reasoning"]
+Kind = Literal[
+    "instructions", "questions", "self_instruct", "paraphrase", "back_translate", "evolve", "answers", "reasoning"
+]
 KINDS: tuple[str, ...] = get_args(Kind)
 WORDS = {  # what a prompt of one's own may hold in braces; {text} it must hold
     "instructions": ("text", "count"),
+    "questions": ("text", "topic"),
     "self_instruct": ("text", "count"),
     "paraphrase": ("text",),
     "back_translate": ("text", "language"),
@@ -24,14 +27,15 @@ WORDS = {  # what a prompt of one's own may hold in braces; {text} it must hold
     "reasoning": ("text",),
 }
 OF_KIND = {  # keys that some kinds have, and these
-    "field": ("instructions",),
-    "min_support": ("instructions",),
+    "field": ("instructions", "questions"),
+    "min_support": ("instructions", "questions"),
     "max_overlap": ("self_instruct", "paraphrase", "back_translate", "evolve"),
     "via": ("back_translate",),
     "language": ("back_translate",),
     "reasoning": ("answers", "reasoning"),
     "metric": ("reasoning",),
 }
+REPLACES = ("instructions", "questions", "answers", "reasoning")  # kinds whose rows stand in the place of the row
 WORD = re.compile(r"\{(\w+)\}")
 Metric = Annotated[MetricSection, BeforeValidator(named_metric, json_schema_input_type=str | MetricSection)]
 RUBRIC = "Is the answer correct, complete and helpful?"
@@ -41,11 +45,12 @@ class GenerateStep(Section):
     """`generate:` rows that a teacher writes of the rows that are there."""
 
     kind: Kind
-    """What is written. instructions: questions on a text, with their answers. self_instruct: new questions like that of
-    the row, with their answers (Wang et al. 2023, arXiv:2212.10560). paraphrase: the question in other words.
-    back_translate: the question through another language. evolve: a harder question, with its answer (Evol-Instruct, Xu
-    et al. 2023, arXiv:2304.12244). answers: an answer to the question. reasoning: steps and an answer, kept where the
-    answer is the known one (rejection sampling: Yuan et al. 2023, arXiv:2308.01825)."""
+    """What is written. instructions: questions on a text, with their answers. questions: a question for a sentence of a
+    text, which is the answer (Alberti et al. 2019, arXiv:1906.05416): a small model can do that. self_instruct: new
+    questions like that of the row, with their answers (Wang et al. 2023, arXiv:2212.10560). paraphrase: the question in
+    other words. back_translate: the question through another language. evolve: a harder question, with its answer
+    (Evol-Instruct, Xu et al. 2023, arXiv:2304.12244). answers: an answer to the question. reasoning: steps and an
+    answer, kept where the answer is the known one (rejection sampling: Yuan et al. 2023, arXiv:2308.01825)."""
     teacher: Teacher
     """The model that writes: a URL or a model, or a section."""
     per_chunk: int = Field(default=1, ge=1, le=64)
@@ -55,10 +60,11 @@ class GenerateStep(Section):
     temperature: float = Field(default=0.7, ge=0, le=2)
     """The temperature of the teacher. 0 writes the most likely answer."""
     field: str = "text"
-    """The field with the text that instructions are written of."""
+    """The field with the text that instructions and questions are written of."""
     prompt: str | None = None
-    """What the teacher is asked, in your words. {text} is the row's text or question; {count}, {language} and {how}
-    (how a question becomes harder) are there where the kind has them. null takes ftlib's (ftlib/curate/prompts.py)."""
+    """What the teacher is asked, in your words. {text} is the row's text, question or sentence; {count}, {topic},
+    {language} and {how} (how a question becomes harder) are there where the kind has them. null takes ftlib's
+    (ftlib/curate/prompts.py)."""
     keep: bool | None = None
     """Whether the row itself stays beside what is written. null keeps it for self_instruct, paraphrase, back_translate
     and evolve."""
@@ -69,7 +75,8 @@ class GenerateStep(Section):
     max_overlap: float = Field(default=0.9, gt=0, le=1)
     """The most that a new question may have in common with the row's own (ROUGE-L, Lin 2004). 1 is the same words."""
     min_support: float = Field(default=0.5, ge=0, le=1)
-    """The least share of an answer's words (of four letters and more, and numbers) that stand in the text."""
+    """The least share of an answer's words (of four letters and more, and numbers) that stand in the text. For
+    questions, of the question's words that stand in the text or its headings."""
     reasoning: Literal["field", "answer", "drop"] = "field"
     """Where the teacher's reasoning goes: into reasoning_content of the turn, into the answer, or nowhere."""
     metric: Metric | None = None
@@ -89,7 +96,7 @@ class GenerateStep(Section):
     @property
     def keeps(self) -> bool:
         """Whether rows stay beside what is written of them."""
-        return self.kind not in ("instructions", "answers", "reasoning") if self.keep is None else self.keep
+        return self.kind not in REPLACES if self.keep is None else self.keep
 
     @property
     def teachers(self) -> list[TeacherSection]:

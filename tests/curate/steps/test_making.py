@@ -96,6 +96,38 @@ def test_a_prompt_of_ones_own(server: Server) -> None:
     assert reasons(result) == {"prompt": 1}
 
 
+def test_questions_are_asked_for_sentences_and_lead_back_to_them(server: Server) -> None:
+    said = {
+        "A pipeline": "What is a pipeline in the shell?",
+        "The output": "What goes to the next command?",
+        "The status": "How many legs has a spider?",
+        "The shell": "The shell waits.",
+        "The commands": "Which operator separates the commands of a pipeline?",
+    }
+    server.reply = lambda body: next(reply for begin, reply in said.items() if f"Sentence: {begin}" in last(body))
+    text = (
+        f"{TEXT} The status of it is the status of the last command. The shell waits for all of them before it says so."
+        " The commands run in subshells, each of them in one of its own."
+    )
+    chunk = {"text": text, "document": "a.pdf", "headings": ["3. Basics", "3.2.3 Pipelines"]}
+    rows = as_rows(chunk, {"text": "Short."})
+    result = generated(server, rows, "questions", per_chunk=9)
+    kept = {row["messages"][0]["content"]: row["messages"][1]["content"] for row in result.kept}
+    assert set(kept) == {said["A pipeline"], said["The output"]}
+    assert kept[said["The output"]] == "The output of each command goes to the next."
+    assert reasons(result) == {"support": 1, "format": 2, "elsewhere": 1}
+    assert all(row["document"] == "a.pdf" and "text" not in row for row in result.kept)
+    assert server.texts[0].startswith("Topic: Basics: Pipelines\nSentence: ")
+
+
+def test_questions_in_ones_own_words(server: Server) -> None:
+    server.reply = lambda body: f"**{QUESTION}**"
+    prompt = "{topic}: ask for: {text}"
+    result = generated(server, as_rows({"text": TEXT, "document": "a/pipes.pdf"}), "questions", prompt=prompt)
+    assert server.texts[0].startswith("pipes: ask for: ")
+    assert reasons(result) == {"format": 1}  # it ends without a question mark
+
+
 def test_self_instruct_shows_other_rows_and_says_so(server: Server) -> None:
     def reply(body: dict[str, Any]) -> str:
         own = last(body).split("Task: ")[1].split("\n")[0]
