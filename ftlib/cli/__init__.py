@@ -22,6 +22,7 @@ from ftlib.cli import (
     exports,
     merging,
     pipelines,
+    rates,
     recipes,
     winners,
 )
@@ -47,6 +48,7 @@ GROUPS = (
     data,
     recipes,
     experiments,
+    rates,
     pipelines,
     evaluations,
     compare,

@@ -176,7 +176,8 @@ def pull(job: str, address: str, folder: Path, weights: str) -> None:
     from ftlib.files.urls import is_url
     from ftlib.remote.parcel import code_alone
     from ftlib.run.archive import pull_run
-    from ftlib.run.leaderboard import leaderboard, to_table
+    from ftlib.run.leaderboard import leaderboard
+    from ftlib.run.leaderboard_text import to_table
 
     if is_url(job):
         name, source = job.rstrip("/").rpartition("/")[2], None

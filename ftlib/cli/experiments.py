@@ -195,7 +195,8 @@ def _add_trials(path: str, count: int) -> int:
 @click.option("--csv", "as_csv", is_flag=True, help="Print the CSV instead of the table.")
 def show_leaderboard(run: str, as_csv: bool) -> None:
     """The trials of RUN, best first, with the untuned base above them."""
-    from ftlib.run.leaderboard import to_csv, to_table, write_leaderboard
+    from ftlib.run.leaderboard import write_leaderboard
+    from ftlib.run.leaderboard_text import to_csv, to_table
     from ftlib.run.remote_run import open_run
 
     board = write_leaderboard(open_run(run))

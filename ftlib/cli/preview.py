@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ftlib.config import Choice, Experiment, Range
+from ftlib.config import Auto, Choice, Experiment, Range, Variants
+from ftlib.config.objectives import constraints
 from ftlib.config.packs import why_by_trainers
 
 if TYPE_CHECKING:
@@ -85,11 +86,11 @@ def _sweep(experiment: Experiment, data: DataReport) -> Iterator[str]:
     if sweep is None:
         yield f"engine:     {_engine(experiment)}"
         return
-    metric, mode = experiment.objective
-    better = "lower" if mode == "min" else "higher"
-    yield (
-        f"a sweep:    {sweep.number_of_trials} trials, compared by {metric} ({better} is better), {_packed(experiment)}"
-    )
+    better = {"min": "lower", "max": "higher"}
+    metrics = ", ".join(f"{metric} ({better[mode]} is better)" for metric, mode in experiment.objectives)
+    yield f"a sweep:    {sweep.number_of_trials} trials, compared by {metrics}, {_packed(experiment)}"
+    if sweep.constraints:
+        yield f"bounds:     {', '.join(map(str, constraints(sweep.constraints)))}"
     dimensions = ", ".join(f"{path} {_dimension(dimension)}" for path, dimension in sweep.space.items())
     kind = sweep.scheduler.type
     never = why_never_stopped(experiment, data)
@@ -145,6 +146,10 @@ def _at_url(name: str, key_env: Mapping[str, str]) -> str:
 def _dimension(dimension: Dimension) -> str:
     if isinstance(dimension, Range):
         return f"{dimension.min:g} to {dimension.max:g}"
+    if isinstance(dimension, Auto):
+        return "auto"
+    if isinstance(dimension, Variants):
+        return "|".join(dimension.labels)
     listed = "|".join(str(value) for value in dimension.choices)
     return listed if isinstance(dimension, Choice) else f"{listed} x {dimension.ratio_of}"
 

@@ -13,6 +13,7 @@ from ftlib.driver.terminal import echo, print_table, say
 if TYPE_CHECKING:
     from ftlib.models.adapter_files import Engine
     from ftlib.registry.version import Alias, Version
+    from ftlib.run.leaderboard import Leaderboard, Row
 
 
 TRUST = click.option("--trust", is_flag=True, help="Let code run that comes with weights which others have made.")
@@ -39,6 +40,9 @@ TRUST = click.option("--trust", is_flag=True, help="Let code run that comes with
 @click.option("--margin", type=float, metavar="X",
               help="How much worse it may be, in the metric's unit. Default: 0.02, two points of a share.")  # fmt: skip
 @click.option("--task", metavar="NAME", help="The task to compare on. Default: each task of the role target.")
+@click.option("--prefer", type=click.Choice(["best", "cheapest"]), default="best", show_default=True,
+              help="Which trial of RUN: the best, or the cheapest of those that are near it (--within).")  # fmt: skip
+@click.option("--within", metavar="X", help="How far from the best the cheapest may be: 1%, or 0.01 of the metric.")
 @click.option("--no-gate", is_flag=True, help="Skip the checks of logits, chat template and loss.")
 @TRUST
 def promote(
@@ -55,6 +59,8 @@ def promote(
     no_worse: str | None,
     margin: float | None,
     task: str | None,
+    prefer: str,
+    within: str | None,
     no_gate: bool,
     trust: bool,
 ) -> None:
@@ -70,7 +76,7 @@ def promote(
         canary, engine, max_rank, merged, not no_gate, file, slack, trust, better, no_worse, margin, task
     )
     opened = open_run(run)
-    best = leaderboard(opened).best
+    best = _preferred(leaderboard(opened), prefer, within, trial)
     if trial is None and best is None:
         raise InputError(f"{opened.path} has no trial with an evaluation yet: nothing can be promoted.")
     chosen = trial or (best.trial if best else "")
@@ -82,6 +88,24 @@ def promote(
     if canary is not None:
         _say_alias(registry.alias(name))
         echo(f"all of it: ftlib canary {name} 1        none of it: ftlib rollback {name}")
+
+
+def _preferred(board: Leaderboard, prefer: str, within: str | None, trial: str | None) -> Row | None:
+    """The best trial, or the one that --prefer and --within choose. Raises InputError where these do not fit."""
+    from ftlib.errors import InputError
+    from ftlib.run.choice import cheapest
+
+    if prefer == "best":
+        if within is not None:
+            raise InputError("--within belongs to --prefer cheapest: add it, or leave --within out.")
+        return board.best
+    if trial is not None:
+        raise InputError(f"--prefer chooses a trial, and '{trial}' is named: leave one of them out.")
+    if within is None:
+        raise InputError("--prefer cheapest needs --within: how far from the best it may be, such as 1%.")
+    found = cheapest(board, within)
+    say(f"trial {found.trial} is the cheapest within {within} of the best, {board.best.trial if board.best else ''}")
+    return found
 
 
 @click.command("registry")

@@ -37,22 +37,9 @@ from ftlib.config.methods import (
     SimPO,
 )
 from ftlib.config.model import ModelSection, SpecialTokens
-from ftlib.config.sweep import (
-    PBT,
-    Asha,
-    Choice,
-    Dimension,
-    GridSearch,
-    Median,
-    NoScheduler,
-    OptunaSearch,
-    RandomSearch,
-    Range,
-    RatioOf,
-    SchedulerSection,
-    SearchSection,
-    SweepSection,
-)
+from ftlib.config.search import GridSearch, OptunaSearch, RandomSearch, SearchSection
+from ftlib.config.space import Auto, Choice, Dimension, Range, RatioOf, Variants
+from ftlib.config.sweep import PBT, Asha, Median, NoScheduler, Pruner, SchedulerSection, SweepSection, Terminator
 from ftlib.config.track import Mlflow, TrackSection, Wandb
 from ftlib.config.train import SAID_ELSEWHERE, ScaleSection, TrainSection
 
@@ -68,6 +55,7 @@ __all__ = [
     "AdaLora",
     "AdapterSection",
     "Asha",
+    "Auto",
     "BitFit",
     "Boft",
     "Bottleneck",
@@ -96,6 +84,7 @@ __all__ = [
     "Prefix",
     "Pretrain",
     "Prompt",
+    "Pruner",
     "RandomSearch",
     "Range",
     "RatioOf",
@@ -110,8 +99,10 @@ __all__ = [
     "SpecialTokens",
     "SweepSection",
     "TaskSection",
+    "Terminator",
     "TrackSection",
     "TrainSection",
+    "Variants",
     "Vera",
     "Wandb",
 ]

@@ -7,8 +7,11 @@ held to the same.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ftlib.config.methods.base import BITS
+from ftlib.config.objectives import MEASURES
 from ftlib.errors import nearest
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ ROWS = "it decides which rows are held out, so trials would be evaluated on diff
 TOKENS = (
     "it decides which tokens of a held-out row are read and counted, so trials would be evaluated on different tokens"
 )
-BASE = "another base has its own tokens and its own untuned evaluation, so trials have no base in common"
+BASE = "another base has its own tokens, so its loss on a token is another number"
 CHANGES: dict[str, str] = {
     "model.name_or_path": BASE,
     "model.revision": BASE,
@@ -53,17 +56,28 @@ def why_not_compared(experiment: Experiment, path: str) -> str | None:
     a_run_each = f"make a run for each value ({path}=... on the command line)"
     reason = CHANGES.get(path) or CHANGES.get(path.rpartition(".")[0])
     if reason is not None:
+        if reason == BASE and all(map(partial(_is_of_text, experiment), experiment.objectives)):
+            return None
+        if reason == BASE:
+            a_run_each = f"use a metric of texts ({BITS}, or one of a task), or {a_run_each}"
         if path == "data.train":
             return None if experiment.data.eval else f"{reason}: name fixed rows in data.eval, or {a_run_each}"
         return f"{reason}: {a_run_each}"
     method = experiment.method
     moved = method.moves.get(path.removeprefix("method."), ()) if path.startswith("method.") else ()
-    metric, _ = experiment.objective
-    if metric not in moved:
+    metric = next((name for name, _ in experiment.objectives if name in moved), None)
+    if metric is None:
         return None
     others = [name for name in method.metrics if name not in moved]
     instead = f"use sweep.metric: {others[0]}, or {a_run_each}" if others else a_run_each
     return f"it changes what {metric} means, by which trials are compared: {instead}"
+
+
+def _is_of_text(experiment: Experiment, objective: tuple[str, str]) -> bool:
+    """Whether a metric is the same number for any tokenizer: of texts, and of what is no evaluation's at all."""
+    name = objective[0]
+    kinds = {f"{task.name}/{one.name}": one.type for task in experiment.evaluation.tasks for one in task.metrics}
+    return name == BITS or name in MEASURES or kinds.get(name, "perplexity") != "perplexity"
 
 
 def why_no_metric(experiment: Experiment) -> str | None:
@@ -71,12 +85,14 @@ def why_no_metric(experiment: Experiment) -> str | None:
     sweep, tasks = experiment.sweep, experiment.evaluation.metrics
     if sweep is None:
         return None
-    metric = sweep.metric or experiment.method.metric[0]
-    if metric in tasks and (why := _why_not_answered(experiment, metric)) is not None:
+    named = sweep.metrics or [experiment.method.metric[0]]
+    asked = [name for name in (*named, *sweep.constraints) if name in tasks]
+    if asked and (why := _why_not_answered(experiment, asked[0])) is not None:
         return why
     if not experiment.data.held_out:
         return None
     known = {**experiment.method.metrics, **tasks}
+    metric = named[0]
     if metric not in known:
         prefixed = [name for name in known if name in (f"eval_{metric}", f"eval_rewards/{metric}")]
         near = f" Did you mean '{prefixed[0]}'?" if prefixed else nearest(metric, known)
@@ -84,10 +100,12 @@ def why_no_metric(experiment: Experiment) -> str | None:
             f"sweep.metric is '{metric}', but an evaluation of method.type '{experiment.method.type}' gives: "
             f"{', '.join(known)}.{near}"
         )
-    if sweep.mode not in (None, known[metric]):
-        better = "lower" if known[metric] == "min" else "higher"
-        wrong = f"sweep.mode is '{sweep.mode}', but {metric} is better the {better} it is"
-        return f"{wrong}: use {known[metric]}, or drop mode"
+    modes = sweep.mode if isinstance(sweep.mode, list) else [sweep.mode] * bool(sweep.mode)
+    for mode, (name, right) in zip(modes, experiment.objectives, strict=False):
+        if mode != right:
+            better = "lower" if right == "min" else "higher"
+            wrong = f"sweep.mode is '{mode}', but {name} is better the {better} it is"
+            return f"{wrong}: use {right}, or drop mode"
     return None
 
 

@@ -341,7 +341,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "sweep.metric",
-        lambda e: isinstance(e.method, ONLINE) and e.sweep and e.sweep.metric == "eval_loss",
+        lambda e: isinstance(e.method, ONLINE) and e.sweep and "eval_loss" in e.sweep.metrics,
         "the loss of a policy gradient says nothing of how good the model is",
         "metric: eval_reward",
     ),

@@ -20,8 +20,10 @@ from ftlib.config.loader import parse_override, read_mapping, set_dotted
 from ftlib.config.messages import explain, unknown_key
 from ftlib.config.methods import MethodSection
 from ftlib.config.model import ModelSection
+from ftlib.config.objectives import objectives, why_not_judged
 from ftlib.config.section import Section
-from ftlib.config.sweep import Choice, Dimension, PackWidth, Range, RatioOf, SweepSection
+from ftlib.config.space import Auto, Choice, Dimension, Leaf, Range, RatioOf, Variants, settings_of
+from ftlib.config.sweep import PackWidth, SweepSection
 from ftlib.config.track import TrackSection
 from ftlib.config.train import ScaleSection, TrainSection
 from ftlib.errors import ConfigError
@@ -87,9 +89,12 @@ class Experiment(Section):
             raise ValueError(problem)
         if self.budget.max_cost is not None and self.scale.worker_price is None:
             raise ValueError("budget.max_cost needs a price: set scale.price_per_hour, what an hour of a worker costs")
+        terminator = self.sweep.terminator if self.sweep is not None else None
+        if terminator is not None and terminator.min_gain_per_cost is not None and self.scale.worker_price is None:
+            raise ValueError("sweep.terminator.min_gain_per_cost needs a price: set scale.price_per_hour")
         for rule in () if info.context == ANY_PARTS else refusals(self):
             raise ValueError(rule.sentence)
-        problem = why_no_tasks(self) or why_no_metric(self)
+        problem = why_no_tasks(self) or why_not_judged(self) or why_no_metric(self)
         if problem:
             raise ValueError(problem.removesuffix("."))
         return self
@@ -136,18 +141,18 @@ class Experiment(Section):
                 for name in [*section] if key == "*" else [key]:
                     if isinstance(section.get(name), str):
                         section[name] = change(path, section[name])
+            _change_choices((tree.get("sweep") or {}).get("space") or {}, path, change)
         return type(self).parse(tree)
 
     @property
     def objective(self) -> tuple[str, Literal["min", "max"]]:
-        """The metric that trials are compared by, and which way is better."""
-        if not self.data.held_out:
-            return "train_loss", "min"
-        metric, better = self.method.metric
-        if self.sweep is not None and self.sweep.metric is not None:
-            metric = self.sweep.metric
-            better = (self.method.metrics | self.evaluation.metrics)[metric]
-        return metric, better
+        """The metric that trials are compared by, the first of several, and which way is better."""
+        return self.objectives[0]
+
+    @property
+    def objectives(self) -> list[tuple[str, Literal["min", "max"]]]:
+        """Each metric of `sweep.metric`, and which way is better."""
+        return objectives(self)
 
     @property
     def number_of_trials(self) -> int:
@@ -173,26 +178,50 @@ class Experiment(Section):
         """The experiment at one point of its space: `params` are dotted paths to values, ratios already resolved."""
         tree = self.to_dict()
         tree["sweep"] = None
-        for path, value in params.items():
+        for path, value in sorted(params.items(), key=lambda told: told[0] != "adapter.type"):
+            if path == "adapter.type" and (tree["adapter"] or {}).get("type") != value:
+                tree["adapter"] = {}  # the keys of another type are not its own
             if path.startswith("adapter.") and tree["adapter"] is None:
                 raise ConfigError(f"{path}: adapter is null (full fine-tuning), so it has no '{path[8:]}'.")
             set_dotted(tree, path, value)
         return type(self).parse(tree, "point " + ", ".join(f"{path}={value}" for path, value in params.items()))
 
     def resolve_ratios(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
-        """A sampled point with each `ratio_of` turned into its value: {adapter.r: 8, adapter.lora_alpha: 2} -> 16."""
-        params = dict(sampled)
-        for path, dimension in self._space().items():
-            if isinstance(dimension, RatioOf) and path in params:
-                of = params.get(dimension.ratio_of, self._value_at(dimension.ratio_of))
-                params[path] = sampled[path] * of
+        """A sampled point as values of keys: each `ratio_of` turned into its value, {adapter.r: 8, adapter.lora_alpha:
+        2} -> 16, and each variant into its keys, {adapter: lora, adapter.lora.r: 8} -> {adapter.type: lora, ...}."""
+        space, known = self._space(), {leaf.name: leaf for leaf in self._leaves()}
+        params: dict[str, Any] = {}
+        for name, value in sampled.items():
+            variants = space.get(name)
+            if isinstance(variants, Variants):
+                params |= settings_of(name, variants, value)
+            else:
+                params[known[name].path if name in known else name] = value
+        for name in sampled:
+            dimension = known[name].dimension if name in known else None
+            if isinstance(dimension, RatioOf):
+                of = params.get(dimension.ratio_of)
+                of = self._value_at(dimension.ratio_of) if of is None else of
+                params[known[name].path] = sampled[name] * of
         return params
 
     def is_integer(self, path: str) -> bool:
-        """Whether the key at a dotted path holds a whole number."""
+        """Whether the key at a dotted path, or a dimension of that name, holds a whole number."""
+        leaf = next((leaf for leaf in self._leaves() if leaf.name == path and leaf.only is not None), None)
+        if leaf is not None and leaf.only is not None:
+            return self._in_variant(*leaf.only).is_integer(leaf.path)
         annotation = self._annotation_at(path)
         kinds = (annotation, *get_args(annotation))
         return int in kinds and float not in kinds
+
+    def _leaves(self) -> list[Leaf]:
+        return self.sweep.leaves if self.sweep else []
+
+    def _in_variant(self, path: str, label: str) -> Experiment:
+        """The experiment in a variant, with the first value of each of its dimensions."""
+        inner = [leaf for leaf in self._leaves() if leaf.only == (path, label)]
+        first = {leaf.name: _first(leaf.dimension) for leaf in inner}
+        return self.at(self.resolve_ratios({path: label, **first}))
 
     def _space(self) -> dict[str, Dimension]:
         return self.sweep.space if self.sweep else {}
@@ -223,6 +252,12 @@ class Experiment(Section):
         trained."""
         for path, dimension in self._space().items():
             where = f"{source}: sweep.space.{path}"
+            if isinstance(dimension, Auto):
+                self._section_at(path, where)
+                continue
+            if isinstance(dimension, Variants):
+                self._check_variants(path, dimension, where)
+                continue
             if path.split(".")[0] in NOT_SWEPT:
                 raise ConfigError(f"{where}: '{path.split('.')[0]}' is the same for every trial and cannot be swept.")
             self._section_at(path, where)
@@ -242,6 +277,24 @@ class Experiment(Section):
                         "make a run for each value."
                     )
         self._check_pairs(source)
+
+    def _check_variants(self, path: str, variants: Variants, where: str) -> None:
+        """Tries each mapping, and each value of each of its dimensions."""
+        for label in variants.labels:
+            inner = [leaf for leaf in self._leaves() if leaf.only == (path, label)]
+            for key in (*settings_of(path, variants, label), *(leaf.path for leaf in inner)):
+                if key.split(".")[0] in NOT_SWEPT:
+                    raise ConfigError(f"{where}.{label}: '{key}' is the same for every trial and cannot be swept.")
+                if why := why_not_compared(self, key):
+                    raise ConfigError(f"{where}.{label}: {key}: {why}.")
+            try:
+                there = self._in_variant(path, label)
+                first = {leaf.name: _first(leaf.dimension) for leaf in inner}
+                for leaf in inner:
+                    for value in there._probes(leaf.path, leaf.dimension):
+                        self.at(self.resolve_ratios({path: label, **first, leaf.name: value}))
+            except ConfigError as error:
+                raise ConfigError(f"{where}.{label}: it is not possible: {error}") from None
 
     def _check_pairs(self, source: str) -> None:
         """Tries the listed values together, where they are few. Each value alone may be possible, and the pair may not
@@ -264,6 +317,14 @@ class Experiment(Section):
         if not (dimension.min.is_integer() and dimension.max.is_integer() and (dimension.q or 1.0).is_integer()):
             raise ConfigError(f"sweep.space.{path}: '{path}' is a whole number, so min, max and q must be whole.")
         return [int(dimension.min), int(dimension.max)]
+
+
+def _first(dimension: Dimension) -> Any:
+    """A value that a dimension can have. A whole number stays one."""
+    if isinstance(dimension, Range):
+        return int(dimension.min) if dimension.min.is_integer() else dimension.min
+    assert isinstance(dimension, Choice | RatioOf)
+    return dimension.choices[0]
 
 
 def why_not_stored(experiment: Experiment) -> str | None:
@@ -298,6 +359,18 @@ def _sections(tree: Any, parents: list[str]) -> list[dict[str, Any]]:
         inner = [_members(node) if part == "*" else [node.get(part)] for node in found]
         found = [node for node in itertools.chain(*inner) if node]
     return [node for node in found if isinstance(node, dict)]
+
+
+def _change_choices(space: dict[str, Any], path: str, change: Callable[[str, str], str]) -> None:
+    """The same for the values of a dimension, `data.train` among several files, and for those of variants."""
+    section, _, key = path.partition(".")
+    variants = (space.get(section) or {}).get("variants") or []
+    for told, name in ((space.get(path), "choices"), *((variant, key) for variant in variants)):
+        value = told.get(name) if isinstance(told, dict) else None
+        if isinstance(told, dict) and isinstance(value, str):
+            told[name] = change(path, value)
+        elif isinstance(told, dict) and isinstance(value, list):
+            told[name] = [change(path, one) if isinstance(one, str) else one for one in value]
 
 
 def _members(value: Any) -> list[Any]:

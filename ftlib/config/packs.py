@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.config.adapters import Lora
 from ftlib.config.methods import DPO, KTO, ORPO, SFT, Classify, Distill, Pretrain, Reward, SimPO
-from ftlib.config.sweep import Choice, Dimension, Range
+from ftlib.config.objectives import is_timed
+from ftlib.config.space import Choice, Dimension, Range
 
 if TYPE_CHECKING:
     from ftlib.config.experiment import Experiment
@@ -143,6 +144,7 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "a pack reads its rows itself: use train.dataloader_num_workers: 0",
     ),
     (lambda e: e.data.packing, "a pack computes no padding anyway: use data.packing: false"),
+    (is_timed, "trials of a pack write their answers together, and latency_ms is of one alone: leave latency_ms out"),
     (lambda e: e.scale.engine == "trainer", "the method's trainer was asked for: use scale.engine: auto"),
 )
 

@@ -2,109 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ftlib.config.objectives import constraints
+from ftlib.config.search import GridSearch, OptunaSearch, SearchSection
 from ftlib.config.section import Section
-
-
-class Choice(Section):
-    """A list of values: `[8, 16, 32]`, which is short for `{choices: [8, 16, 32]}`."""
-
-    choices: list[Any] = Field(min_length=1)
-    """The values. A trial has one of them."""
-
-
-class Range(Section):
-    """A range of numbers: `{min: 1.0e-5, max: 1.0e-3, log: true}`. The number is whole where its key is whole."""
-
-    min: float
-    """The smallest value."""
-    max: float
-    """The largest value."""
-    log: bool = False
-    """Draw by magnitude: as many values between 1e-5 and 1e-4 as between 1e-4 and 1e-3."""
-    q: float | None = Field(default=None, gt=0)
-    """The distance of two values: min, min + q, min + 2 q and so on. null allows every value. It does not go together
-    with log."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if self.min >= self.max:
-            raise ValueError(f"min ({self.min:g}) must be below max ({self.max:g})")
-        if self.log and self.min <= 0:
-            raise ValueError(f"min must be above 0 where log is true, but is {self.min:g}")
-        if self.log and self.q is not None:
-            raise ValueError("log and q do not go together (Optuna has no such distribution): drop one")
-        if self.q is not None and (self.max - self.min) < self.q:
-            raise ValueError(f"q ({self.q:g}) is wider than max - min ({self.max - self.min:g})")
-        return self
-
-
-class RatioOf(Section):
-    """A multiple of another key: `{ratio_of: adapter.r, choices: [1, 2]}` makes lora_alpha once or twice the rank."""
-
-    ratio_of: str
-    """The dotted path of the key that is multiplied. It is another key of the space, or a key of this file."""
-    choices: list[float] = Field(min_length=1)
-    """The factors. A trial has one of them."""
-
-
-def _dimension(value: Any) -> Any:
-    """A dimension by its shape. A plain number or word is named here, where pydantic would name three classes."""
-    if isinstance(value, list):
-        return Choice(choices=value)
-    if isinstance(value, Section):
-        return value
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{value!r} is no dimension: write a list of values, {{min: , max: , log: }} or {{ratio_of: , choices: }}"
-        )
-    kind = RatioOf if "ratio_of" in value else Choice if "choices" in value else Range
-    return kind.model_validate(value)
-
-
-Dimension = Annotated[
-    Choice | Range | RatioOf, BeforeValidator(_dimension, json_schema_input_type=list[Any] | Choice | Range | RatioOf)
-]
-
-
-class OptunaSearch(Section):
-    """`storage`: null keeps the study in memory (it is saved with the run); a database URL shares it."""
-
-    type: Literal["optuna"]
-    """Optuna proposes points, and learns from the trials that it has seen."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """tpe proposes near good points (tree-structured Parzen estimator). random draws points."""
-    n_startup_trials: int = Field(default=8, ge=1)
-    """Trials at random points before tpe begins to learn."""
-    storage: str | None = None
-    """The URL of a database for the study, postgresql://... or sqlite:///... Sweeps of the same name share it. Its
-    password is not written into the run. null keeps the study with the run."""
-    seed: int = 0
-    """The seed of the proposals."""
-
-
-class RandomSearch(Section):
-    """Independent draws."""
-
-    type: Literal["random"]
-    """Points are drawn at random, each without regard to the others."""
-    seed: int = 0
-    """The seed of the draws."""
-
-
-class GridSearch(Section):
-    """Every combination, once; every dimension must be a list. No trial is stopped early unless a `scheduler` is
-    named."""
-
-    type: Literal["grid"]
-    """Every combination of the listed values is one trial. Ranges are not allowed."""
-
-
-SearchSection = Annotated[OptunaSearch | RandomSearch | GridSearch, Field(discriminator="type")]
+from ftlib.config.space import (
+    SECTIONS,
+    Auto,
+    Dimension,
+    Leaf,
+    Range,
+    RatioOf,
+    Variants,
+    leaves,
+    settings_of,
+    with_variants,
+)
 
 
 class Asha(Section):
@@ -147,6 +63,24 @@ class Median(Section):
     """What the checks are counted in: tokens (without padding) or optimizer steps."""
 
 
+class Pruner(Section):
+    """A pruner of Optuna's at `checks` even parts of the training. Its `n_startup_trials`, `n_warmup_steps`,
+    `min_resource` and so on count these checks."""
+
+    type: Literal["optuna"]
+    """A pruner of Optuna's stops trials that look bad at a check."""
+    pruner: Literal["median", "percentile", "successive_halving", "hyperband", "threshold"]
+    """Optuna's pruner. patient and wilcoxon are not there: train.early_stopping_patience is patience, and wilcoxon
+    compares single rows and not checks."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the pruner, by the names of Optuna's own class: {percentile: 25.0}. What it calls a step is a
+    check."""
+    checks: int = Field(default=4, ge=2)
+    """The number of equal parts of the training. Trials are compared after each part."""
+    unit: Literal["tokens", "steps"] = "tokens"
+    """What the checks are counted in: tokens (without padding) or optimizer steps."""
+
+
 class PBT(Section):
     """Population-based training (Jaderberg et al. 2017, arXiv:1711.09846): the worst copy the weights of the best and
     go on with changed `train.*` values."""
@@ -177,11 +111,36 @@ class NoScheduler(Section):
     """Every trial is trained to its end."""
 
 
-SchedulerSection = Annotated[Asha | Median | PBT | NoScheduler, Field(discriminator="type")]
+SchedulerSection = Annotated[Asha | Median | Pruner | PBT | NoScheduler, Field(discriminator="type")]
+
+
+class Terminator(Section):
+    """Ends a sweep whose further trials are not worth their price. Those that train go on to their end."""
+
+    type: Literal["gain", "regret_bound"]
+    """gain: what the trials that are left would gain, judged by how the best values so far are spread. regret_bound:
+    Optuna's terminator, how far the best may be from the best there is, by a Gaussian process."""
+    min_trials: int = Field(default=12, ge=4)
+    """The sweep does not end before so many trials have come to their end."""
+    min_gain: float | None = Field(default=None, gt=0)
+    """The sweep ends when less than this is to be gained, in the unit of the metric. null is what the evaluation rows
+    can tell apart: the standard error of the difference between two good trials."""
+    min_gain_per_cost: float | None = Field(default=None, gt=0)
+    """The sweep ends when what is left gains less than this for each unit of money that it costs. It needs
+    scale.price_per_hour."""
 
 
 PackWidth = Literal["off", "auto"] | Annotated[int, Field(ge=1)]
+Mode = Literal["min", "max"]
 EvalRows = Literal["auto", "all"] | Annotated[int, Field(ge=1)]
+
+
+def _is_drawn(leaf: Leaf, point: dict[str, Any]) -> bool:
+    return leaf.only is None or point[leaf.only[0]] == leaf.only[1]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _pack(value: Any) -> Any:
@@ -192,20 +151,33 @@ def _pack(value: Any) -> Any:
 class SweepSection(Section):
     """Keys of `space` are dotted paths into the experiment."""
 
-    space: dict[str, Dimension] = Field(min_length=1)
+    space: Annotated[dict[str, Dimension], BeforeValidator(with_variants)] = Field(min_length=1)
     """What is tried: dotted paths of keys, each with a list of values, {min: , max: , log: } or {ratio_of: , choices:
-    }. Keys of model, data, method, adapter and train can be tried; docs/compatibility.md names those that cannot."""
+    }. Under a section's name stands a list of mappings (docs/sweeps.md). Keys of model, data, method, adapter and train
+    can be tried; docs/compatibility.md has exceptions."""
     num_samples: int = Field(default=16, ge=1)
     """The number of trials. A grid has as many trials as points, and needs no such key."""
-    metric: str | None = None
+    metric: str | Annotated[list[str], Field(min_length=1)] | None = None
     """The metric of an evaluation that trials are compared by. docs/compatibility.md has those of each method. null is
-    the method's first."""
-    mode: Literal["min", "max"] | None = None
-    """min where a lower metric is better, max where a higher one is. null takes what is right for the metric."""
+    the method's first. A list names several objectives: [tickets/exact_match, latency_ms, trainable_parameters]; a
+    trial keeps the weights that are best by the first."""
+    mode: Mode | list[Mode] | None = None
+    """min where a lower metric is better, max where a higher one is; of several metrics a list. null takes what is
+    right for the metric."""
+    constraints: dict[str, str] = Field(default_factory=dict)
+    """Bounds that a trial must keep to win: {general/token_f1: ">= 0.5", latency_ms: "<= 200"}."""
     search: SearchSection = Field(default_factory=lambda: OptunaSearch(type="optuna"))
     """Who proposes the points."""
     scheduler: SchedulerSection = Field(default_factory=lambda: Asha(type="asha"))
     """Who stops trials early. With search: {type: grid} the default is {type: none}."""
+    terminator: Terminator | None = None
+    """When the sweep stops starting trials, because another is not worth its price: {type: gain}. null tries all."""
+    prior: Literal["auto"] | None = None
+    """auto begins with points that are known to be good: from your own finished runs on the same base and method in
+    `storage`, and from published tables (docs/sweeps.md). null begins at random."""
+    lr_find: bool = False
+    """Begin with a range test of learning rates, as ftlib lr-find does it, and look only at the range that it finds.
+    The space needs a range of train.learning_rate, and trials that can be packed."""
     max_concurrent_trials: int | None = Field(default=None, ge=1)
     """The most trials that train at once. null is as many as the cluster has room for."""
     time_budget_s: float | None = Field(default=None, gt=0)
@@ -228,10 +200,34 @@ class SweepSection(Section):
             return {"num_samples": 1, "scheduler": {"type": "none"}, **values}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _several_objectives_stop_nobody(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (values.get("constraints") or len(_listed(values.get("metric"))) > 1):
+            return {"scheduler": {"type": "none"}, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _objectives_fit(self) -> SweepSection:
+        constraints(self.constraints)
+        twice = next((name for name in self.metrics if self.metrics.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"metric names '{twice}' twice")
+        if self.mode is not None and len(_listed(self.mode)) != max(len(self.metrics), 1):
+            raise ValueError(f"mode has {len(_listed(self.mode))} values for {max(len(self.metrics), 1)} metrics")
+        if len(self.metrics) < 2 and not self.constraints:
+            return self
+        what = "constraints are known at a trial's end" if self.constraints else "several metrics have no one order"
+        if not isinstance(self.scheduler, NoScheduler):
+            raise ValueError(f"scheduler '{self.scheduler.type}' stops trials by one metric, and {what}: use none")
+        if isinstance(self.search, OptunaSearch) and self.search.sampler == "cmaes":
+            raise ValueError("sampler 'cmaes' knows one metric and no constraints: use tpe, gp, nsgaii or random")
+        return self
+
     @model_validator(mode="after")
     def _parts_fit(self) -> SweepSection:
         if isinstance(self.search, GridSearch):
-            wide = [path for path, dimension in self.space.items() if isinstance(dimension, Range)]
+            wide = [leaf.name for leaf in self.leaves if isinstance(leaf.dimension, Range)]
             if wide:
                 raise ValueError(
                     f"search 'grid' needs lists, but {wide[0]} is a range: list its values or use 'optuna'"
@@ -241,6 +237,12 @@ class SweepSection(Section):
                     f"num_samples is {self.num_samples}, but the grid has {size} points, each tried once: drop "
                     "num_samples, or add train.seed to the space to try each point several times"
                 )
+        if self.terminator is not None and (why := self._why_no_terminator()) is not None:
+            raise ValueError(f"terminator: {why}")
+        if self.lr_find and not isinstance(self.space.get("train.learning_rate"), Range | Auto):
+            raise ValueError("lr_find narrows a range, and the space has no range of train.learning_rate: add one")
+        if self.prior is not None and (isinstance(self.search, GridSearch) or isinstance(self.scheduler, PBT)):
+            raise ValueError("prior gives a searcher its first points, and a grid or a population takes none: drop it")
         if isinstance(self.scheduler, PBT):
             if isinstance(self.search, OptunaSearch):
                 raise ValueError(
@@ -250,12 +252,46 @@ class SweepSection(Section):
                 raise ValueError(
                     "scheduler 'pbt' changes train.* values, but the space has none: add train.learning_rate"
                 )
+            if any(isinstance(dimension, Variants) for dimension in self.space.values()):
+                raise ValueError("scheduler 'pbt' changes values of running trials, which variants cannot: use asha")
         for path, dimension in self.space.items():
             if isinstance(dimension, RatioOf) and isinstance(self.space.get(dimension.ratio_of), RatioOf):
                 raise ValueError(
                     f"{path} is a ratio of {dimension.ratio_of}, which is a ratio itself: use plain values"
                 )
         return self
+
+    def _why_no_terminator(self) -> str | None:
+        if isinstance(self.search, GridSearch):
+            return "a grid is tried whole: use search: {type: optuna} or {type: random}"
+        if isinstance(self.scheduler, PBT):
+            return "a population has all its trials from the beginning: use another scheduler"
+        if len(self.metrics) > 1:
+            return "it judges by one metric: name one, or leave the terminator out"
+        return None
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        """What a searcher draws: a variant's keys only where the variant is."""
+        return list(leaves(self.space))
+
+    @property
+    def paths(self) -> list[str]:
+        """The keys in which trials may differ."""
+        fixed = [
+            path
+            for section, dimension in self.space.items()
+            if isinstance(dimension, Variants)
+            for label in dimension.labels
+            for path in settings_of(section, dimension, label)
+        ]
+        asked = [path for path, dimension in self.space.items() if isinstance(dimension, Auto)]
+        return list(dict.fromkeys([*asked, *(leaf.path for leaf in self.leaves if leaf.path not in SECTIONS), *fixed]))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that `metric` names; none where it is null."""
+        return _listed(self.metric)
 
     @property
     def number_of_trials(self) -> int:
@@ -264,5 +300,12 @@ class SweepSection(Section):
 
     def grid_points(self) -> list[dict[str, Any]]:
         """Every combination of the space's lists."""
-        lists = [dimension.choices for dimension in self.space.values() if not isinstance(dimension, Range)]
-        return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*lists)]
+        points: list[dict[str, Any]] = [{}]
+        for leaf in self.leaves:
+            values = [] if isinstance(leaf.dimension, Range) else leaf.dimension.choices
+            points = [
+                more
+                for point in points
+                for more in ([{**point, leaf.name: value} for value in values] if _is_drawn(leaf, point) else [point])
+            ]
+        return points

@@ -24,13 +24,15 @@ def check_tasks(experiment: Experiment) -> None:
     section = experiment.evaluation
     if not section.tasks:
         return
+    from ftlib.config.objectives import judged_by
     from ftlib.driver.contenders import check_named
     from ftlib.evaluation import metrics
     from ftlib.evaluation.task import of_verdict, read_questions
 
+    judged = (experiment.objective[0], *judged_by(experiment))
     for task in section.tasks:
         questions = read_questions(task, experiment.data)
-        of_verdict(questions, task, experiment.objective[0])
+        of_verdict(questions, task, judged)
         for metric in task.metrics:
             metrics.check(metric, questions)
     for name in section.against:
@@ -155,7 +157,7 @@ def compare_winner(
         bring_weights(run, replica)
     again = [_later(made.of_trial, replica, seed_name(seed)) for seed, replica in replicas.items()]
     everybody = [*against, _later(made.of_trial, run.trial(trial)), *again]
-    results = do_tasks(section, experiment.data, everybody, run.objective[0])
+    results = do_tasks(section, experiment.data, everybody, run.judged_by)
     return results.to_dict(WINNER), list(results.lines())
 
 

@@ -49,6 +49,11 @@ def start(
     hosts = first_hosts(experiment)  # they import their libraries while the data is prepared
     try:
         data = prepared(experiment, listener)
+        if experiment.sweep is not None and experiment.sweep.lr_find:
+            from ftlib.driver.lr_find import narrowed
+
+            with listener.busy("trying learning rates"):
+                experiment = narrowed(experiment, data, listener.say)
         versions = parcel["data_versions"] if parcel else lineage(experiment)
         resolved = _resolved(experiment, data, versions) | ({"parcel": parcel} if parcel else {})
         run = Run.create(local_storage(experiment.storage), experiment.name, text, resolved, run_name)
@@ -149,6 +154,7 @@ def _resolved(experiment: Experiment, data: Prepared, data_versions: dict[str, d
     return {
         "experiment": experiment.to_dict(),
         "objective": experiment.objective,
+        **({"objectives": several} if len(several := experiment.objectives) > 1 else {}),
         "base": _base(experiment),
         "data": {"hash": data.hash, **asdict(data.report), "versions": data_versions},
         "eval_part": asdict(eval_part(experiment, data)),

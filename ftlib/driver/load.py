@@ -15,6 +15,7 @@ def load(file: str, overrides: Iterable[str], smoke: bool = False, whole: bool =
     """The experiment in a file, its paths absolute and what it names of the registry found; `whole`: without adapters
     whose bases stay here. Raises InputError."""
     from ftlib.config import Experiment
+    from ftlib.config.space import Auto
 
     experiment = _without_password(Experiment.load(file, overrides, smoke))
     if "data:" in str(experiment.to_dict()):
@@ -26,7 +27,24 @@ def load(file: str, overrides: Iterable[str], smoke: bool = False, whole: bool =
         from ftlib.registry import bases
 
         experiment = bases.resolved(experiment, whole)
+    _check_search(experiment)
+    if experiment.sweep is not None and any(isinstance(told, Auto) for told in experiment.sweep.space.values()):
+        from ftlib.driver.terminal import say
+        from ftlib.sweeps.published import with_ranges
+
+        experiment, sentence = with_ranges(experiment)
+        say(sentence or "")
     return experiment.anchored()
+
+
+def _check_search(experiment: Experiment) -> None:
+    """Raises ConfigError for what only Optuna can tell; without a name of Optuna's it need not be imported."""
+    search, scheduler = (experiment.sweep.search, experiment.sweep.scheduler) if experiment.sweep else (None, None)
+    named = getattr(search, "sampler", "tpe") != "tpe" or bool(getattr(search, "options", {}))
+    if named or getattr(search, "n_startup_trials", None) is not None or getattr(scheduler, "type", None) == "optuna":
+        from ftlib.sweeps import samplers
+
+        samplers.check(experiment)
 
 
 def as_written(file: str, overrides: Iterable[str], smoke: bool) -> str:

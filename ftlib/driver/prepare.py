@@ -49,5 +49,5 @@ def prepared(experiment: Experiment, listener: Listener, told: bool = True, begu
 def _reads_data_itself(experiment: Experiment) -> bool:
     """Whether trials read the files of the data again: for the prompts of a teacher, or for points that change how rows
     are made."""
-    space = experiment.sweep.space if experiment.sweep else {}
-    return experiment.method.type == "distill" or any(key.startswith(("data.", "model.")) for key in space)
+    paths = experiment.sweep.paths if experiment.sweep else []
+    return experiment.method.type == "distill" or any(key.startswith(("data.", "model.")) for key in paths)

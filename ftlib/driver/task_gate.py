@@ -181,7 +181,7 @@ class TaskGate:
         made = Contenders(self.experiment.data, base_of(staged.manifest, what), staged.manifest.get("chat_template"))
         everybody = [partial(made.named, rival, section) for rival in rivals]
         everybody.insert(sum(rival in PROMPTED for rival in rivals), partial(made.of_copy, staged, what))
-        results = do_tasks(section, self.experiment.data, everybody, self.run.objective[0])
+        results = do_tasks(section, self.experiment.data, everybody, self.run.judged_by)
         return results, results.to_dict(WINNER)
 
     def _labelled(

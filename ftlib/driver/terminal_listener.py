@@ -58,7 +58,7 @@ def tell(outcome: Outcome, promoted_as: str | None = None) -> int:
     Raises FtlibError where no trial can be promoted.
     """
     from ftlib.errors import FtlibError
-    from ftlib.run.leaderboard import to_table
+    from ftlib.run.leaderboard_text import to_table
 
     board, place = outcome.board, shlex.quote(outcome.place)
     print_table(to_table(board, width=width()))

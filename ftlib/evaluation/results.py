@@ -169,14 +169,17 @@ Doing = Callable[[TaskResult, Contender], None]
 
 
 def do_tasks(
-    section: EvaluationSection, data: DataSection, contenders: Iterable[Callable[[], Contender]], metric: str = ""
+    section: EvaluationSection,
+    data: DataSection,
+    contenders: Iterable[Callable[[], Contender]],
+    metrics: Sequence[str] = (),
 ) -> Results:
     """Every task by every contender, one contender after another: each is made when its turn comes.
 
-    `metric` is what trials were compared by: of its task, the rows that they have answered are left out.
+    `metrics` are what trials were judged by: of their tasks, the rows that they have answered are left out.
     Raises DataError for tasks that cannot be read. A contender that fails is a sentence in `failed`.
     """
-    tasks = [TaskResult(task, verdict_rows(task, data, metric), section.seed) for task in section.tasks]
+    tasks = [TaskResult(task, verdict_rows(task, data, metrics), section.seed) for task in section.tasks]
     return done(tasks, contenders)
 
 

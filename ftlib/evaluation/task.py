@@ -104,15 +104,16 @@ def _read(name: str, fields: dict[str, Any]) -> tuple[list[Turn], str]:
     return record["prompt"], record["answer"]
 
 
-def verdict_rows(task: TaskSection, data: DataSection, metric: str) -> list[Question]:
-    """The questions that a verdict is on: all, or where trials were compared by a `metric` of this task, those that no
-    trial has answered."""
-    return of_verdict(read_questions(task, data), task, metric)
+def verdict_rows(task: TaskSection, data: DataSection, metrics: Sequence[str]) -> list[Question]:
+    """The questions that a verdict is on: all, or where trials were judged by one of `metrics`, of this task, those
+    that no trial has answered."""
+    return of_verdict(read_questions(task, data), task, metrics)
 
 
-def of_verdict(questions: list[Question], task: TaskSection, metric: str) -> list[Question]:
+def of_verdict(questions: list[Question], task: TaskSection, metrics: Sequence[str]) -> list[Question]:
     """Those of a task's questions that a verdict is on."""
-    return parted(questions, task)[1] if metric.startswith(f"{task.name}/") else questions
+    answered = any(metric.startswith(f"{task.name}/") for metric in metrics)
+    return parted(questions, task)[1] if answered else questions
 
 
 def parted(questions: Sequence[Question], task: TaskSection) -> tuple[list[Question], list[Question]]:

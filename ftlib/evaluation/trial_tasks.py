@@ -7,6 +7,7 @@ sweep. The verdict at the end is on the rows of the task that no trial has answe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,7 @@ class TrialTask:
     questions: list[Question]
     writer: Writer
     metric: str  # what trials are compared by: it is reported in parts too
+    timed: bool = False  # whether it says how long an answer takes
 
     @classmethod
     def of(cls, experiment: Experiment, metric: str, tokenizer: Any, template: str | None) -> TrialTask | None:
@@ -46,7 +48,10 @@ class TrialTask:
 
     def numbers(self, model: Any) -> dict[str, Any]:
         """What a loaded model gets: {"tickets/exact_match": 0.83, "tickets/exact_match_parts": [...]}."""
-        return self.numbers_of(answers(model, self.writer, self.questions))
+        started = time.perf_counter()
+        written = answers(model, self.writer, self.questions)
+        taken = 1000 * (time.perf_counter() - started) / len(written)
+        return self.numbers_of(written) | ({"latency_ms": taken} if self.timed else {})
 
     def numbers_of(self, written: Sequence[Answer]) -> dict[str, Any]:
         """The same of answers that are there already, in the order of the questions."""
@@ -59,3 +64,17 @@ class TrialTask:
                 rows = [np.arange(part, len(written), parts) for part in range(parts)]
                 found[f"{name}{PARTS_OF}"] = [float(scored.number(some)) for some in rows]
         return found
+
+
+def trial_tasks(
+    experiment: Experiment, metric: str, judged_by: Sequence[str], tokenizer: Any, template: str | None
+) -> list[TrialTask]:
+    """The tasks that trials do at their evaluations: that of `metric` first, then those of the other metrics.
+
+    Where `judged_by` asks for latency_ms, the first of them is timed. Raises DataError as `TrialTask.of`.
+    """
+    firsts = {name.rpartition("/")[0]: name for name in reversed((metric, *judged_by))}
+    ordered = dict.fromkeys(name.rpartition("/")[0] for name in (metric, *judged_by))
+    found = [TrialTask.of(experiment, firsts[task], tokenizer, template) for task in ordered]
+    tasks = [task for task in found if task is not None]
+    return [replace(task, timed="latency_ms" in judged_by and not place) for place, task in enumerate(tasks)]

@@ -24,7 +24,9 @@ def tied_trials(run: Run) -> list[str]:
     best, found = leaderboard(run).best, dict[str, Score]()
     whole = best is not None and best.all_rows is not None
     for trial in run.trials():
-        parts = _checked((trial.on_all_rows or {}).get(f"{metric}{PARTS_OF}")) if whole else _parts(trial, metric, mode)
+        parts = (
+            _checked((trial.on_all_rows or {}).get(f"{metric}{PARTS_OF}")) if whole else parts_of(trial, metric, mode)
+        )
         if parts is not None and trial.state != "failed" and "replica_of" not in trial.lineage:
             sums = np.column_stack([parts, np.ones(len(parts))])
             found[trial.id] = Score(metric, "min" if mode == "min" else "max", parts, sums)
@@ -33,7 +35,7 @@ def tied_trials(run: Run) -> list[str]:
     return ties(same) if same else []
 
 
-def _parts(trial: Trial, metric: str, mode: str) -> Any:
+def parts_of(trial: Trial, metric: str, mode: str) -> Any:
     """[parts] of the trial's best evaluation; None where it has none, or one that is no number."""
     rows = [row for row in trial.evaluations(metric) if row.get(f"{metric}{PARTS_OF}")]
     if not rows:

@@ -238,7 +238,7 @@ class Member:
 
     def _publish(self, evaluation: dict[str, float], in_vain: bool) -> None:
         self.record.publish(self._stage(), "adapter", partial(self._facts, evaluation), STATE_FILES)
-        self.report({**self.record.evaluation, "finished": False})
+        self.report(self.record.report(finished=False))
         self.ended = in_vain or self.step >= self.order.steps
         if self.ended and self.record.setting.part.whole:
             self.finish()
@@ -355,4 +355,4 @@ class Member:
         if not any(tensor.any() for name, tensor in self.base.bank.state(self.slot).items() if ".lora_B." in name):
             raise TrialError(EMPTY.format("every lora_B is zero"))
         shutil.rmtree(self.trial.path / ".staging", ignore_errors=True)
-        self.report({**self.record.evaluation, "finished": True})
+        self.report(self.record.report(finished=True))

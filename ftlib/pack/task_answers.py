@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from ftlib.evaluation.answers import decoder_of, ends_of
+from ftlib.evaluation.answers import Writer, decoder_of, ends_of
 from ftlib.evaluation.greedy import PLACES, Row
-from ftlib.evaluation.trial_tasks import TrialTask
+from ftlib.evaluation.trial_tasks import TrialTask, trial_tasks
 from ftlib.methods.pack_losses import Scored, Tokens
 from ftlib.models.bank_routes import Mix, Route
 from ftlib.pack.frozen_base import FrozenBase
@@ -35,34 +35,46 @@ class TaskAnswers:
         self.base, self.setting = base, setting
 
     @cached_property
-    def task(self) -> TrialTask | None:
-        """None where trials are compared by something else."""
-        experiment, template = self.setting.experiment(), self.base.data.chat_template
-        return TrialTask.of(experiment, self.setting.metric, self.base.tokenizer, template)
+    def tasks(self) -> list[TrialTask]:
+        """Those that trials do at their evaluations."""
+        setting, template = self.setting, self.base.data.chat_template
+        return trial_tasks(setting.experiment(), setting.metric, setting.judged_by, self.base.tokenizer, template)
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def numbers(
         self, slots: Sequence[int] | None, questions: Sequence[int] | None = None, roomy: bool = True
     ) -> list[dict[str, Any]]:
-        """The task's numbers of each slot, on some of its questions; None is the base as it is, and all questions.
-        Empty mappings where there is no task. Without room, the right answers are read in passes of
-        `per_device_eval_batch_size` rows."""
+        """The tasks' numbers of each slot; None is the base as it is. Empty mappings where there is no task.
+
+        `questions` are some of the task that trials are compared by, None all; of other tasks all are answered.
+        Without room, the right answers are read in passes of `per_device_eval_batch_size` rows.
+        """
+        found: list[dict[str, Any]] = [{} for _ in range(1 if slots is None else len(slots))]
+        for task in self.tasks:
+            some = task.on(questions if task.metric == self.setting.metric else None)
+            for of_slot, numbers in zip(found, self._numbers(some, slots, roomy), strict=True):
+                of_slot |= numbers
+        return found
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def _numbers(self, task: TrialTask, slots: Sequence[int] | None, roomy: bool) -> list[dict[str, Any]]:
         count = 1 if slots is None else len(slots)
-        if self.task is None:
-            return [{}] * count
-        task = self.task.on(questions)
         writer, ends = task.writer, ends_of(self.base.model, self.base.tokenizer)
         rows = [writer.rows(task.questions, place) for place in range(count)]
         unfinished: list[Left] = []
-        for left in self._read(rows, slots, ends, roomy):
+        for left in self._read(rows, slots, ends, roomy, writer.scores):
             unfinished.append(left)
             if sum(part.seen.numel() for part in unfinished) > PLACES:
-                self._write_on(unfinished, slots, ends)
-        self._write_on(unfinished, slots, ends)
+                self._write_on(unfinished, slots, ends, writer)
+        self._write_on(unfinished, slots, ends, writer)
         return [task.numbers_of(writer.answers(some, ends, 0.0)) for some in rows]
 
     def _read(
-        self, rows: Sequence[Sequence[Row]], slots: Sequence[int] | None, ends: frozenset[int], roomy: bool
+        self,
+        rows: Sequence[Sequence[Row]],
+        slots: Sequence[int] | None,
+        ends: frozenset[int],
+        roomy: bool,
+        scores: bool,
     ) -> Iterator[Left]:
         """What each trial writes of the right answers; gives, pass after pass, the rows that are not at their end.
         `rows` are [trials][questions], the same questions for all."""
@@ -75,7 +87,7 @@ class TaskAnswers:
             parts = [[some[number] for number in numbers] for some in rows]
             with self.base.computing([block] * len(parts), route, reading.layers) as outputs:
                 for part, scored in zip(parts, outputs, strict=True):
-                    self._take(part, scored, ends)
+                    self._take(part, scored, ends, scores)
             going = [
                 (row, trial, places[: len(row.prompt) + len(row.written) - 1])
                 for trial, part in enumerate(parts)
@@ -85,21 +97,24 @@ class TaskAnswers:
             if going:
                 yield reading.left(*zip(*going, strict=True))
 
-    def _take(self, rows: Sequence[Row], scored: Scored, ends: frozenset[int]) -> None:
+    @staticmethod
+    def _take(rows: Sequence[Row], scored: Scored, ends: frozenset[int], scores: bool) -> None:
         chosen = scored.logits.argmax(-1).tolist()
-        nlls = (-scored.sums()).tolist() if self.task is not None and self.task.writer.scores else [0.0] * len(rows)
+        nlls = (-scored.sums()).tolist() if scores else [0.0] * len(rows)
         bounds = [0, *torch.tensor([len(row.draft) for row in rows]).cumsum(0).tolist()]
         for row, (first, last), nll in zip(rows, pairwise(bounds), nlls, strict=True):
             row.take(chosen[first:last], ends)
             row.nll, row.nll_tokens = nll, len(row.draft)
 
-    def _write_on(self, unfinished: list[Left], slots: Sequence[int] | None, ends: frozenset[int]) -> None:
+    def _write_on(
+        self, unfinished: list[Left], slots: Sequence[int] | None, ends: frozenset[int], writer: Writer
+    ) -> None:
         """What is left of the answers, by the model's own attention with its cache. Empties the list."""
-        if not unfinished or self.task is None:
+        if not unfinished:
             return
         model, bank, left = self.base.model, self.base.bank, Left.joined(unfinished)
         unfinished.clear()
-        decoder = decoder_of(model, self.task.writer, ends, self._router(slots))
+        decoder = decoder_of(model, writer, ends, self._router(slots))
         model.set_attn_implementation("sdpa")
         was_training = model.training
         model.eval()  # with activation checkpointing, a model in training takes no cache

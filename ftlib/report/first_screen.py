@@ -12,7 +12,8 @@ from ftlib.report.results import WINNER, Evaluation, Task
 from ftlib.report.shapes import Line, Table
 from ftlib.report.words import NONE, count, last_parts, number, percent, setting
 from ftlib.run.directory import Run
-from ftlib.run.leaderboard import Leaderboard, Row, value_headings, values
+from ftlib.run.leaderboard import Leaderboard, Row
+from ftlib.run.leaderboard_text import figure, value_headings, values
 from ftlib.run.places import url_of
 
 CHANCE = "within chance of the best"
@@ -149,13 +150,14 @@ def _is_text(cell: str) -> bool:
 def _line(row: Row, board: Leaderboard, paths: list[str], ties: set[str], winner: str | None) -> Line:
     compared, priced = board.footer is not None, board.cost is not None
     is_base, is_best = row is board.base, row is board.best
-    tags = ["best"] * is_best + [CHANCE] * (row.trial in ties and not is_best)
+    tags = ["on the front"] * row.front + ["beyond a bound"] * (row.broken > 0)
+    tags += ["best"] * is_best + [CHANCE] * (row.trial in ties and not is_best)
     tags += ["winner"] * (row.trial == winner and not is_best)
     cells = [
         "–" if row.rank is None else str(row.rank),
         "untuned base" if is_base else row.name,
         row.state,
-        *(NONE if value is None else f"{value:.4f}" for value in values(row, board)),
+        *(NONE if value is None else figure(value) for value in values(row, board)),
         *([board.gained(row)] if compared else []),
         *(setting(row.params.get(path, "")) for path in paths),
         *([number(row.cost) if row.cost is not None else ""] if priced else []),

@@ -16,6 +16,7 @@ from ftlib.report import facts, first_screen
 from ftlib.report.answers import confusion_of_classifier, side_by_side
 from ftlib.report.costs import bill, quality_against_cost
 from ftlib.report.curves import learning_curves
+from ftlib.report.front import front
 from ftlib.report.results import Evaluation, answers_of, evaluation_of
 from ftlib.report.settings import settings
 from ftlib.report.shapes import Section
@@ -52,7 +53,9 @@ def page(run: Run) -> str:
         notes=first_screen.notes(evaluation),
         results=first_screen.results(evaluation),
         leaderboard=first_screen.leaderboard_table(board, evaluation),
-        footer=". ".join(line for told in (board.numbers, board.footer) if told for line in told.splitlines()),
+        footer=". ".join(
+            line for told in (board.numbers, board.marks, board.footer) if told for line in told.splitlines()
+        ),
         tied=first_screen.tied(board, evaluation),
         promotion=first_screen.promotion(run, board, evaluation),
         before=before,
@@ -72,6 +75,12 @@ def _sections(run: Run, board: Leaderboard) -> tuple[list[Section], list[Section
     """The sections before the answers, and those after them; what has nothing to say is left out."""
     sweep = run.resolved.get("experiment", {}).get("sweep") or {}
     points = points_of(board, sweep.get("space") or {})
-    before = [learning_curves(run, board), *settings(board, points), quality_against_cost(board, points), timeline(run)]
+    before = [
+        learning_curves(run, board),
+        *settings(board, points),
+        front(board),
+        quality_against_cost(board, points),
+        timeline(run),
+    ]
     after = [facts.data_report(run), bill(run, board), facts.environment(run, board)]
     return [section for section in before if section], [section for section in after if section]

@@ -50,8 +50,9 @@ class Points:
 
 def points_of(board: Leaderboard, space: dict[str, Any]) -> Points:
     """The points of a leaderboard; `space` is `sweep.space` of the experiment."""
-    paths = board.parameters
-    ranked = [row for row in board.rows if row.rank is not None and set(row.params) >= set(paths)]
+    scored = [row for row in board.rows if row.rank is not None]
+    paths = [path for path in board.parameters if all(path in row.params for row in scored)]  # variants differ in more
+    ranked = scored
     names = last_parts(paths)
     distributions: dict[str, BaseDistribution] = {}
     params: list[dict[str, Any]] = [{} for _ in ranked]

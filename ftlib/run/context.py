@@ -51,6 +51,7 @@ class Setting:
     resolved: dict[str, Any]
     metric: str = "eval_loss"
     mode: Literal["min", "max"] = "min"
+    judged_by: tuple[str, ...] = ()  # further metrics: of other objectives, and of constraints
     rungs: Rungs = Rungs()
     part: EvalPart = EvalPart()
     baseline: bool = False  # whether the first trial evaluates the untuned base before itself

@@ -20,8 +20,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
+from ftlib.config.objectives import Constraint, constraints
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.files.atomic import settled, target_of, write_json, write_text
 from ftlib.files.json_files import append_row, damaged, read_json, read_rows
@@ -60,6 +61,10 @@ def new_name(experiment: str) -> str:
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_objective(told: Any) -> TypeGuard[list[Any]]:
+    return isinstance(told, list) and len(told) == 2 and isinstance(told[0], str) and told[1] in ("min", "max")
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,13 @@ class Trial:
         if told is not None and (why := manifest.why_none(told)):
             raise damaged(file, why)
         return told or {}
+
+    @property
+    def measures(self) -> dict[str, Any]:
+        """What is known of the trial and is no number of an evaluation (`ftlib.config.objectives.MEASURES`)."""
+        rows = self.metrics()
+        found = {"trainable_parameters": self.manifest.get("trainable_parameters")}
+        return found | ({"seconds": rows[-1]["seconds"]} if rows else {})
 
     @property
     def metrics_path(self) -> Path:
@@ -260,9 +272,35 @@ class Run:
     def objective(self) -> tuple[str, str]:
         """The metric that its trials are compared by, and `min` or `max`."""
         told = self.resolved.get("objective")
-        if isinstance(told, list) and len(told) == 2 and isinstance(told[0], str) and told[1] in ("min", "max"):
+        if _is_objective(told):
             return told[0], told[1]
         raise damaged(self.path / RESOLVED, "it holds no objective")
+
+    @property
+    def objectives(self) -> list[tuple[str, str]]:
+        """Each metric that its trials are compared by, the first being `objective`, and `min` or `max`."""
+        told = self.resolved.get("objectives")
+        if told is None:
+            return [self.objective]
+        if isinstance(told, list) and told and all(map(_is_objective, told)):
+            return [(name, mode) for name, mode in told]
+        raise damaged(self.path / RESOLVED, "its objectives are none")
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        """The bounds that its trials must keep."""
+        sweep = self.resolved.get("experiment", {}).get("sweep")
+        told = sweep.get("constraints") if isinstance(sweep, dict) else None
+        try:
+            return constraints(told or {})
+        except (ValueError, TypeError, AttributeError):
+            raise damaged(self.path / RESOLVED, "its constraints are none") from None
+
+    @property
+    def judged_by(self) -> tuple[str, ...]:
+        """Every metric that its trials are judged by: those that they are compared by, and those with a bound."""
+        named = (*(name for name, _ in self.objectives), *(bound.metric for bound in self.constraints))
+        return tuple(dict.fromkeys(named))
 
     def trial(self, trial_id: str) -> Trial:
         return Trial(self.path / TRIALS / trial_id)
@@ -288,8 +326,10 @@ class Run:
 
     @property
     def added(self) -> int:
-        """How many trials a person has added to what the experiment says."""
-        return sum(event["count"] for event in self.events() if event["event"] == "trials_added")
+        """How many trials a person has added to what the experiment says, without those that a terminator has left
+        out."""
+        counts = {"trials_added": 1, "terminated": -1}
+        return sum(counts[event["event"]] * event["count"] for event in self.events() if event["event"] in counts)
 
     @property
     def conducted(self) -> bool:

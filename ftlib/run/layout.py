@@ -11,6 +11,7 @@
       pack.json          of a packed run: how wide its packs are, and what is promised of them
       tracking.json      what W&B, MLflow and TensorBoard have of it
       tune/              Ray Tune's own state
+      study.db           Optuna's study, where sweep.search.storage is `run`: optuna-dashboard reads it
       commands/          what people have asked of the running sweep
       wandb/ tensorboard/  the trackers' own files         train/  what Ray Train keeps of jobs of several workers
       signature.json     that the run is this user's: nobody else's is resumed
@@ -47,6 +48,7 @@ REPORT = "report.html"
 PACK_FILE = "pack.json"
 TRACKING = "tracking.json"
 TUNE = "tune"
+STUDY = "study.db"
 COMMANDS = "commands"
 LOCK = ".lock"
 SIGNATURE = "signature.json"
@@ -80,4 +82,4 @@ OF_RUN = (EXPERIMENT, RESOLVED, EVENTS, LEADERBOARD, EVALUATION, ANSWERS, REPORT
 OF_TRIAL_BY_DRIVER = (PARAMS, STATUS, POINT, LINEAGE)  # the driver, for each trial
 OF_TRIAL = (METRICS, MANIFEST, ERROR, WAITS)  # the trial
 WHOLE = (CHECKPOINT, ADAPTER, MODEL)  # the trial: each is replaced as a whole
-STAYS = (LOCK, PLACE, LEAVE, SIGNATURE, TOKENIZER, NESTED, WANDB, TENSORBOARD, PACK_ERROR)  # of one machine alone
+STAYS = (LOCK, PLACE, LEAVE, SIGNATURE, STUDY, TOKENIZER, NESTED, WANDB, TENSORBOARD, PACK_ERROR)  # of one machine

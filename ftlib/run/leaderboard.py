@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import io
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftlib.config import ScaleSection
+from ftlib.config.objectives import Constraint
 from ftlib.files.atomic import write_text
 from ftlib.files.json_files import read_json
 from ftlib.run.cost import spent
-from ftlib.run.directory import ALL_ROWS, Run, Trial
-from ftlib.run.gain import COLUMN_OF, SAID, Unit, gain_of, told, unit_of
+from ftlib.run.directory import Run, Trial
+from ftlib.run.front import layers
+from ftlib.run.gain import SAID, Unit, gain_of, told, unit_of
 from ftlib.run.layout import BASE, EVALUATION, LEADERBOARD, PACK_FILE
 from ftlib.run.plain_text import one_line
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-
-FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")  # how a cell begins that is computed
-COSTS = ("steps", "time", "tokens/s", "trainable")  # the columns that a narrow terminal goes without
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,11 @@ class Row:
     changed: dict[str, Any] | None = None  # by hand: dotted paths to values
     cost: float | None = None  # its part of the workers it was on, where they have a price
     pareto: bool = False  # no trial is both cheaper and better
+    further: dict[str, float | None] = field(
+        default_factory=dict
+    )  # what else trials are judged by, of the same weights
+    front: bool = False  # of several objectives: on the Pareto front
+    broken: float = 0.0  # how far it is beyond the bounds of sweep.constraints, all together
     all_rows: float | None = None  # of the same weights on all rows, where `value` is on a part: of a finished trial
 
     @property
@@ -82,10 +83,14 @@ class Leaderboard:
     eval_rows: int | None = None  # on which they were compared, or where that is a part, all of them
     part_rows: int | None = None  # of which `value` is; None where that is all
     unit: Unit = "percent"  # of gains
+    objectives: tuple[tuple[str, str], ...] = ()  # where there are several: the metrics and their modes
+    bounds: tuple[Constraint, ...] = ()
 
     def __str__(self) -> str:
         """The table, for `print` in a notebook."""
         from rich.console import Console
+
+        from ftlib.run.leaderboard_text import to_table
 
         text = io.StringIO()
         Console(width=200, file=text, markup=False, emoji=False).print(to_table(self))
@@ -132,8 +137,22 @@ class Leaderboard:
         return f"~ within chance of each other{rows}: {names}"
 
     @property
+    def marks(self) -> str | None:
+        """What the marks beside the ranks mean; None where there are none."""
+        names = [name for name, _ in self.objectives]
+        told = []
+        if len(names) > 1:
+            several = f"{', '.join(names[:-1])} and {names[-1]}"
+            told.append(f"* on the Pareto front of {several}: no trial is better in one and worse in none")
+        if any(row.broken > 0 for row in self.rows):
+            told.append(f"! beyond a bound: {', '.join(map(str, self.bounds))}")
+        return "\n".join(told) or None
+
+    @property
     def best(self) -> Row | None:
-        return self.rows[0] if self.rows and self.rows[0].value is not None else None
+        """The best trial by the first metric, of those that keep every bound; None where there is none."""
+        first = self.rows[0] if self.rows else None
+        return first if first is not None and first.value is not None and first.broken <= 0 else None
 
     @property
     def parameters(self) -> list[str]:
@@ -142,20 +161,25 @@ class Leaderboard:
 
 def leaderboard(run: Run) -> Leaderboard:
     """The leaderboard as the run directory stands now: also of a sweep that is still running."""
-    metric, mode = run.objective
+    (metric, mode), objectives, bounds = run.objective, run.objectives, run.constraints
+    judged = run.judged_by
     experiment = run.resolved.get("experiment", {})
     unit = unit_of(metric, mode, experiment)
-    base = _row(run.trial(BASE), metric, mode) if run.trial(BASE).metrics() else None
-    found = [_row(trial, metric, mode) for trial in run.trials()]
+    base = _row(run.trial(BASE), metric, mode, judged) if run.trial(BASE).metrics() else None
+    found = [_judged(_row(trial, metric, mode, judged), bounds) for trial in run.trials()]
     rows = [replace(row, gain=gain_of(*_beside(row, base), mode, unit)) for row in found]
     scored = [row for row in rows if row.value is not None and row.state != "failed" and not row.replica_of]
-    ranked = [replace(row, rank=rank) for rank, row in enumerate(_best_first(scored, mode), start=1)]
+    ordered = _best_first(scored, mode)
+    if len(objectives) > 1 or bounds:
+        ordered = _front_first(ordered, objectives)
+    ranked = [replace(row, rank=rank) for rank, row in enumerate(ordered, start=1)]
     unranked = [row for row in rows if row not in scored]
     model = Path(experiment.get("model", {}).get("name_or_path", "")).name or None
     evaluated = [row.trial for row in ranked]
     ties = tuple(trial for trial in _told(run).get("ties", ()) if trial in evaluated)
     counts = _eval_rows(run), _part_rows(run)
     board = Leaderboard(metric, mode, base, ranked + unranked, None, model, _isolation(run), ties, *counts, unit)
+    board = replace(board, objectives=tuple(objectives) if len(objectives) > 1 else (), bounds=tuple(bounds))
     scale = ScaleSection.model_validate(experiment.get("scale", {}))
     if scale.worker_price is None:
         return board
@@ -173,6 +197,31 @@ def _best_first(rows: list[Row], mode: str) -> list[Row]:
     whole = [row for row in by_part if row.all_rows is not None]
     shared = iter(sorted(whole, key=lambda row: sign * (row.all_rows or 0.0)))
     return [row if row.all_rows is None else next(shared) for row in by_part]
+
+
+def _front_first(rows: list[Row], objectives: list[tuple[str, str]]) -> list[Row]:
+    """Those that keep every bound before those that do not; of several objectives the Pareto front first, then the
+    front of what is left, and so on. `rows` come best first by the first metric, and stay so within a front."""
+    kept, others = [row for row in rows if row.broken <= 0], [row for row in rows if row.broken > 0]
+    if len(objectives) > 1:
+        layer = layers([_point(row, objectives) for row in kept])
+        order = sorted(range(len(kept)), key=lambda place: (layer[place], place))
+        kept = [replace(kept[place], front=layer[place] == 0) for place in order]
+    return [*kept, *sorted(others, key=lambda row: row.broken)]
+
+
+def _point(row: Row, objectives: list[tuple[str, str]]) -> list[float]:
+    """The row's numbers, lower being better; what is missing is worst."""
+    numbers = [row.value, *(row.further.get(name) for name, _ in objectives[1:])]
+    signs = [1 if mode == "min" else -1 for _, mode in objectives]
+    return [math.inf if value is None else sign * value for sign, value in zip(signs, numbers, strict=True)]
+
+
+def _judged(row: Row, bounds: list[Constraint]) -> Row:
+    """The row with how far it is beyond its bounds; a number that is missing keeps none."""
+    found = [(bound, row.further.get(bound.metric, row.value)) for bound in bounds]  # or it is of the first metric
+    beyond = [math.inf if value is None else bound.violation(value) for bound, value in found]
+    return replace(row, broken=sum(max(0.0, amount) for amount in beyond))
 
 
 def _isolation(run: Run) -> str | None:
@@ -223,10 +272,11 @@ def _beside(row: Row, base: Row | None) -> tuple[float | None, float | None]:
     return (row.all_rows, base.all_rows) if whole else (row.value, base.value)
 
 
-def _row(trial: Trial, metric: str, mode: str) -> Row:
+def _row(trial: Trial, metric: str, mode: str, judged: Sequence[str]) -> Row:
     rows, status = trial.metrics(), trial.status
-    values = [row[metric] for row in trial.evaluations(metric)]
-    value = (min if mode == "min" else max)(values, default=None)
+    best = (min if mode == "min" else max)(trial.evaluations(metric), key=lambda row: row[metric], default={})
+    numbers = {**trial.measures, **best} if len(judged) > 1 else best
+    value = best.get(metric)
     last: dict[str, Any] = rows[-1] if rows else {"step": 0, "tokens": 0, "seconds": 0.0}
     return Row(
         rank=None,
@@ -243,143 +293,19 @@ def _row(trial: Trial, metric: str, mode: str) -> Row:
         cloned_from=trial.lineage.get("cloned_from"),
         replica_of=trial.lineage.get("replica_of"),
         changed=trial.lineage.get("changed"),
+        further={name: _number(numbers.get(name)) for name in judged if name != metric},
         all_rows=(trial.on_all_rows or {}).get(metric),
     )
 
 
-def to_csv(board: Leaderboard) -> str:
-    """The whole leaderboard, one line a trial, the base first with rank 0."""
-    out = io.StringIO()
-    whole = [] if board.part_rows is None else [f"{board.metric}_{ALL_ROWS}"]
-    names = ["rank", "trial", "state", board.metric, *whole, COLUMN_OF[board.unit], *board.parameters]
-    names += [
-        "step",
-        "tokens",
-        "seconds",
-        "tokens_per_second",
-        "trainable_parameters",
-        "cost",
-        "pareto",
-        "cloned_from",
-        "replica_of",
-        "changed",
-        "reason",
-    ]
-    writer = csv.DictWriter(out, names)
-    writer.writerow({name: _cell(name) for name in names})
-    for row in [*([board.base] if board.base else []), *board.rows]:
-        cells = {
-            "rank": 0 if row is board.base else row.rank,
-            "trial": row.trial,
-            "state": row.state,
-            board.metric: row.value,
-            **dict.fromkeys(whole, row.all_rows),
-            COLUMN_OF[board.unit]: None if row.gain is None else round(row.gain, 4),
-            **row.params,
-            "step": row.step,
-            "tokens": row.tokens,
-            "seconds": row.seconds,
-            "tokens_per_second": round(row.tokens_per_second, 1),
-            "trainable_parameters": row.trainable_parameters,
-            "cost": None if row.cost is None else round(row.cost, 6),
-            "pareto": "" if row.cost is None else row.pareto,
-            "cloned_from": row.cloned_from,
-            "replica_of": row.replica_of,
-            "changed": "; ".join(f"{path}={value}" for path, value in (row.changed or {}).items()),
-            "reason": row.reason,
-        }
-        writer.writerow({name: _cell(value) for name, value in cells.items()})
-    return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would compute (`=HYPERLINK(...)`) begins with an apostrophe there; numbers stay
-    numbers."""
-    if not isinstance(value, str) or not value.startswith(FORMULAS):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def write_leaderboard(run: Run) -> Leaderboard:
     """Writes `leaderboard.csv` into the run directory."""
+    from ftlib.run.leaderboard_text import to_csv
+
     board = leaderboard(run)
     write_text(run.path / LEADERBOARD, to_csv(board))
     return board
-
-
-def to_table(board: Leaderboard, top: int | None = None, width: int | None = None) -> Table:
-    """The leaderboard for a terminal; parameters under the last part of their path.
-
-    Where it is wider than `width` characters, the last columns are left out: `leaderboard.csv` has them all.
-    """
-    from rich.console import Console
-
-    costs = ("cost", *COSTS) if board.cost is not None else COSTS
-    for kept in range(len(costs), -1, -1):
-        table = _table(board, top, costs[:kept])
-        if width is None or Console(width=1000, markup=False, emoji=False).measure(table).maximum <= width:
-            break
-    return table
-
-
-def _table(board: Leaderboard, top: int | None, costs: tuple[str, ...]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    pack = f"pack: {board.isolation}" if board.isolation else None
-    told = (board.numbers, board.footer, board.chance, pack)
-    caption = Text("\n".join(line for line in told if line), style="dim") or None
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=caption, caption_justify="left")
-    compared = ("vs base",) if board.footer else ()
-    for heading in ("#", "trial", "state", *value_headings(board), *compared):
-        table.add_column(heading, justify="left" if heading in ("trial", "state") else "right", no_wrap=True)
-    for name in board.parameters:
-        table.add_column(name.rpartition(".")[2], justify="right", no_wrap=True)
-    for heading in costs:
-        table.add_column(heading, justify="right", no_wrap=True)
-    if board.base:
-        table.add_row(*_cells(board.base, board, costs), style="dim")
-    for row in board.rows[:top]:
-        table.add_row(*_cells(row, board, costs), style="bold green" if row is board.best else "")
-    return table
-
-
-def value_headings(board: Leaderboard) -> list[str]:
-    """The heads of the columns of `values`."""
-    if board.part_rows is None:
-        return [board.metric]
-    return [f"{board.metric} on {board.part_rows:,}", "on all"]
-
-
-def values(row: Row, board: Leaderboard) -> list[float | None]:
-    """A trial's number, and where that is on a part of the rows, the one on all."""
-    return [row.value] if board.part_rows is None else [row.value, row.all_rows]
-
-
-def _cells(row: Row, board: Leaderboard, costs: tuple[str, ...]) -> list[str]:
-    trained = row.trainable_parameters
-    cost = {
-        "cost": "" if row.cost is None else f"{row.cost:.4g}{' *' if row.pareto else '  '}",
-        "steps": str(row.step),
-        "time": f"{row.seconds:.1f}s",
-        "tokens/s": f"{row.tokens_per_second:,.0f}" if row.tokens else "",
-        "trainable": "" if trained is None else f"{trained:,}",
-    }
-    return [
-        "–" if row.rank is None else f"{row.rank}{' ~' if len(board.ties) > 1 and row.trial in board.ties else ''}",
-        "untuned base" if row is board.base else row.name,
-        row.state,
-        *["–" if value is None else f"{value:.4f}" for value in values(row, board)],
-        *([board.gained(row)] if board.footer else []),
-        *[_short(row.params.get(name, "")) for name in board.parameters],
-        *[cost[heading] for heading in costs],
-    ]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else one_line(str(value))

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from ftlib.files.repeating import repeating
 from ftlib.run.directory import ENDED, Run, State, Trial
-from ftlib.run.leaderboard import leaderboard, to_table
+from ftlib.run.leaderboard import leaderboard
+from ftlib.run.leaderboard_text import to_table
 from ftlib.run.plain_text import plain
 
 QUIET_SECONDS = 30.0  # without a line, before one says how things are

@@ -87,6 +87,7 @@ class RunCallback(ray.tune.Callback):
     def _end(self, trial: Trial, state: Any, reason: str | None) -> None:
         self.live.moving.discard(trial.id)
         trial.set_state(state, reason)
+        self.live.ended += 1
         self.run.log_event(f"trial_{state}", trial=trial.id, reason=reason)
 
 

@@ -21,6 +21,7 @@ from ftlib.sweeps.even_out import NOTHING_TO_DO, idle_and_crowded, movers
 from ftlib.sweeps.live import Live
 from ftlib.sweeps.lost_trials import LostTrials
 from ftlib.sweeps.pack_hosts import ANOTHER_WAITS, Hosts
+from ftlib.sweeps.terminator import Terminator
 
 LOOK_SECONDS = 1.0  # between two looks at the cluster
 
@@ -41,6 +42,7 @@ class Conductor:
         self.callback = RunCallback(run, setting, self.live)
         self.lost_trials = LostTrials(run, self.live, hosts)
         self.budget = Budget(run, setting.experiment())
+        self.terminator = Terminator(run, setting.experiment())
         self.interrupt = Interrupt()
         self.looked = 0.0
 

@@ -66,6 +66,7 @@ class Controller(OpenController):
             if not self.get_trials():  # Tune would begin the sweep again from nothing
                 raise FtlibError(f"{self.conductor.run.path}: Tune's state cannot be read: run the experiment again.")
             self._adopt()
+            self._leave_out_again()
             self.steering.take_up()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,6 +191,8 @@ class Controller(OpenController):
         if self.conductor.budget.over is not None and not self._ending:
             self._ending = True
             self.steering.end_all(self.conductor.budget.over)
+        if self.conductor.terminator.is_due(self.conductor.live.ended) and self._left_out() > 0:
+            self._end_early()
         hosts = self.conductor.hosts
         if hosts is not None:
             hosts.look()
@@ -199,6 +202,31 @@ class Controller(OpenController):
         self._propose_for(hosts.slots)
         if not self.num_live_actors and not hosts.futures:
             time.sleep(IDLE_SECONDS)
+
+    def _left_out(self) -> int:
+        """How many trials the searcher has still to propose."""
+        state = self.search_alg.get_state()
+        return 0 if self.search_alg.is_finished() else int(state["total_samples"] - state["counter"])
+
+    def _end_early(self) -> None:
+        """Proposes nothing more where the terminator says that it is not worth its price."""
+        why = self.conductor.terminator.look(self.conductor.live.ended, self._left_out(), self._searcher().study)
+        if why is not None:
+            count = self._left_out()
+            self.propose_more(-count)
+            self.end_proposals()
+            self.conductor.run.log_event("terminated", count=count, why=why)
+            self.conductor.say(why)
+
+    def _leave_out_again(self) -> None:
+        """Tune's state may be from before the terminator's word."""
+        run, experiment = self.conductor.run, self.conductor.setting.experiment()
+        if self.has_searcher and self.conductor.terminator.has_spoken:
+            asked = experiment.number_of_trials + run.added
+            state = self.search_alg.get_state()
+            self.propose_more(asked - state["total_samples"])
+            if state["counter"] >= asked:
+                self.end_proposals()
 
     def _to_go(self) -> int:
         """Trials that have not ended, and those that are still to be proposed, as far as they may train at once."""

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ftlib.config import Asha, Experiment
+from ftlib.config.objectives import judged_by
 from ftlib.files.json_files import damaged
 from ftlib.run.context import EvalPart
 from ftlib.run.directory import Run
@@ -73,7 +74,8 @@ class Plan:
 
     def _size(self, there: int) -> int | None:
         wanted = self.experiment.sweep.eval_rows if self.experiment.sweep is not None else "all"
-        if wanted == "all" or self.times == 1:
+        judged = bool(judged_by(self.experiment))  # no trial is stopped, and all numbers are of the same rows
+        if wanted == "all" or self.times == 1 or judged:
             return None
         if wanted != "auto":
             return wanted if wanted < there else None

@@ -20,6 +20,7 @@ class Live:
     ends: dict[str, str] = field(
         default_factory=dict
     )  # trials that are stopped by other than the scheduler, and by whom
+    ended: int = 0  # trials that have ended under this driver
     moving: set[str] = field(default_factory=set)  # trials that are asked to leave, until they begin again
     hung: dict[str, str] = field(default_factory=dict)  # trials whose process was ended, since it was silent
 

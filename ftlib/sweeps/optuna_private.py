@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -15,6 +16,26 @@ from ray.tune.search.optuna import OptunaSearch
 
 class OpenSearch(OptunaSearch):
     """Ray's OptunaSearch, whose study can be read."""
+
+    def __init__(self, *args: Any, only: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+        """`only`: names that are drawn only where another has a value."""
+        self._only = dict(only or {})
+        super().__init__(*args, **kwargs)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if not self._only:
+            found: dict[str, Any] | None = super().suggest(trial_id)
+            return found
+        if trial_id not in self._ot_trials:
+            self._ot_trials[trial_id] = self.study.ask()
+            self._draw(self._ot_trials[trial_id])
+        return dict(self._ot_trials[trial_id].params)
+
+    def _draw(self, trial: optuna.Trial) -> None:
+        for path, distribution in self.space.items():
+            of = self._only.get(path)
+            if of is None or trial.params.get(of[0]) == of[1]:
+                trial._suggest(path, distribution)
 
     @property
     def study(self) -> optuna.Study:
@@ -49,8 +70,7 @@ class OpenSearch(OptunaSearch):
         )
         number = self._start(waiting[0]) if waiting else self._create(known)
         trial = self._ot_trials[trial_id] = optuna.Trial(self.study, number)
-        for path, distribution in self.space.items():
-            trial._suggest(path, distribution)
+        self._draw(trial)
         return trial
 
     def _queue(self) -> list[optuna.trial.FrozenTrial]:

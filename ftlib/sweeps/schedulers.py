@@ -15,6 +15,8 @@ from ftlib.config import Experiment
 from ftlib.run.context import Rungs
 from ftlib.sweeps.asha import SuccessiveHalving
 from ftlib.sweeps.population import Population
+from ftlib.sweeps.pruning import Pruning
+from ftlib.sweeps.samplers import make_pruner
 from ftlib.sweeps.search import swept
 
 
@@ -35,6 +37,8 @@ def make_scheduler(experiment: Experiment, rungs: Rungs, packed: bool = False) -
             min_samples_required=scheduler.min_samples_required,
             hard_stop=True,
         )
+    if isinstance(scheduler, config.Pruner):
+        return Pruning(clock["time_attr"], rungs.marks, make_pruner(scheduler))
     if isinstance(scheduler, config.PBT):
         return Population(
             **clock,
@@ -83,6 +87,7 @@ def _within(experiment: Experiment) -> Callable[[dict[str, Any]], dict[str, Any]
 def _mutation(experiment: Experiment, path: str, seed: int) -> list[Any] | Callable[[], float]:
     """What PBT draws from when it does not multiply by 0.8 or 1.2: the list, or a draw from the range."""
     dimension = swept(experiment).space[path]
+    assert not isinstance(dimension, config.Variants | config.Auto)  # which a population is refused
     if not isinstance(dimension, config.Range):
         return list(dimension.choices)
     low, high, draw = dimension.min, dimension.max, random.Random(f"{seed}/{path}")

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
 
 from ftlib import config
 from ftlib.config import Experiment, SweepSection
+from ftlib.config.objectives import Constraint, constraints
+from ftlib.config.space import Leaf
 from ftlib.errors import ConfigError
 from ftlib.run import passwords
+from ftlib.run.layout import STUDY
 from ftlib.sweeps.optuna_private import OpenSearch, holds
+from ftlib.sweeps.samplers import VIOLATIONS, make_sampler
 
 logger = logging.getLogger(__name__)
 
 RUN_ATTRIBUTE = "ftlib_run"
+IN_RUN = "run"  # sweep.search.storage: a file in the run directory
 FAILED = "failure"  # the key under which a trial reports why it could not be trained
 
 
@@ -28,8 +35,9 @@ class StudySearch(OpenSearch):
     database, is brought in line instead of ending the sweep (`UpdateFinishedTrialError`).
     """
 
-    def __init__(self, *args: Any, run: str, **kwargs: Any) -> None:
-        self._run = run
+    def __init__(self, *args: Any, run: str, bounds: Sequence[Constraint] = (), **kwargs: Any) -> None:
+        self._run, self._bounds = run, tuple(bounds)
+        self._kept: dict[str, dict[str, Any]] = {}  # of several objectives: each trial's best result by the first
         super().__init__(*args, **kwargs)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -53,7 +61,9 @@ class StudySearch(OpenSearch):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         new = not result.get("finished") and trial_id not in self.completed
-        if new and math.isfinite(result.get(self.metric, math.nan)):
+        if new and isinstance(self.metric, list):
+            self._keep(trial_id, result)
+        elif new and math.isfinite(result.get(self.metric, math.nan)):
             try:
                 self.asked[trial_id].report(result[self.metric], result["step"])
             except RuntimeError:  # optuna's UpdateFinishedTrialError among them: the study knows already
@@ -64,10 +74,25 @@ class StudySearch(OpenSearch):
             return
         self.completed.add(trial_id)
         result = result or {}
-        value = result.get(self.metric, math.nan)
-        failed = error or FAILED in result or not math.isfinite(value)
+        failed = error or FAILED in result
+        if isinstance(self.metric, list):  # the numbers of the weights that the trial keeps
+            self._keep(trial_id, result)
+            result = self._kept.pop(trial_id, {})
+        names = self.metric if isinstance(self.metric, list) else [self.metric]
+        values = [_number(result, name) for name in names]
+        broken = [bound.violation(_number(result, bound.metric)) for bound in self._bounds]
+        failed = failed or not all(map(math.isfinite, (*values, *broken)))
         state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
-        self.study.tell(self.asked[trial_id], None if failed else value, state=state, skip_if_finished=True)
+        if self._bounds and not failed:
+            self.asked[trial_id].set_user_attr(VIOLATIONS, broken)
+        self.study.tell(self.asked[trial_id], None if failed else values, state=state, skip_if_finished=True)
+
+    def _keep(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keeps the result whose weights the trial keeps: the best by the first metric."""
+        first, sign = self.metric[0], -1 if self.mode[0] == "max" else 1
+        best = self._kept.get(trial_id)
+        if math.isfinite(_number(result, first)) and (best is None or sign * (result[first] - best[first]) <= 0):
+            self._kept[trial_id] = result
 
     def restore(self, checkpoint_path: str) -> None:
         """Besides Ray's own: proposals of this run that the snapshot does not know will never be heard of again."""
@@ -79,51 +104,63 @@ class StudySearch(OpenSearch):
                 self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
 
-def make_search(experiment: Experiment, run: str) -> StudySearch:
-    """The searcher. Grid search is a queue of all its points; random search is Optuna's random sampler."""
+def _number(result: dict[str, Any], metric: str) -> float:
+    value = result.get(metric)
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def make_search(
+    experiment: Experiment, run: str, place: Path | None = None, first: Sequence[dict[str, Any]] = ()
+) -> StudySearch:
+    """The searcher. Grid search is a queue of all its points; random search is Optuna's random sampler.
+
+    `run` is the name of the run, and `place` its directory, where a study may be kept. `first` are points, or parts of
+    points, that are proposed first.
+    """
     sweep = swept(experiment)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage, points = None, None
-    metric, mode = experiment.objective
+    objectives, bounds = experiment.objectives, constraints(sweep.constraints)
     sampler: optuna.samplers.BaseSampler
     if isinstance(sweep.search, config.OptunaSearch):
-        sampler = _optuna_sampler(sweep.search)
-        storage = _storage(sweep.search.storage)
+        sampler = make_sampler(sweep.search, bool(bounds), any(leaf.only for leaf in sweep.leaves))
+        storage = _storage(sweep.search.storage, place)
     elif isinstance(sweep.search, config.RandomSearch):
         sampler = optuna.samplers.RandomSampler(seed=sweep.search.seed)
     else:
         sampler = optuna.samplers.RandomSampler(seed=0)
         points = sweep.grid_points()
     try:
-        return StudySearch(
-            space={path: _distribution(experiment, path) for path in sweep.space},
-            metric=metric,
-            mode=mode,
+        search = StudySearch(
+            space={leaf.name: _distribution(experiment, leaf) for leaf in sweep.leaves},
+            only={leaf.name: leaf.only for leaf in sweep.leaves if leaf.only is not None},
+            metric=_alone([metric for metric, _ in objectives]),
+            mode=_alone([mode for _, mode in objectives]),
             sampler=sampler,
             storage=storage,
             study_name=experiment.name if storage else None,
             points_to_evaluate=points,
             run=run,
+            bounds=bounds,
         )
+        for point in first:
+            search.study.enqueue_trial(point, skip_if_exists=True)
+        return search
     except ValueError as error:
         raise ConfigError(
             f"sweep.space: the study '{experiment.name}' in that database has another space: {error}"
         ) from error
 
 
+def _alone(values: list[str]) -> str | list[str]:
+    """Ray takes one, or a list of several."""
+    return values if len(values) > 1 else values[0]
+
+
 def swept(experiment: Experiment) -> SweepSection:
     """The sweep section, which is there."""
     assert experiment.sweep is not None
     return experiment.sweep
-
-
-def _optuna_sampler(search: config.OptunaSearch) -> optuna.samplers.BaseSampler:
-    if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=search.seed)
-    # Trials run side by side: constant_liar keeps TPE from proposing next to a point that is still training.
-    return optuna.samplers.TPESampler(
-        seed=search.seed, n_startup_trials=search.n_startup_trials, constant_liar=True, multivariate=True
-    )
 
 
 class Database(optuna.storages.RDBStorage):
@@ -141,10 +178,12 @@ def check_storage(experiment: Experiment) -> None:
     """Raises ConfigError where the study's database cannot be opened."""
     search = experiment.sweep.search if experiment.sweep else None
     if isinstance(search, config.OptunaSearch):
-        _storage(search.storage)
+        _storage(search.storage, None)
 
 
-def _storage(url: str | None) -> optuna.storages.BaseStorage | None:
+def _storage(url: str | None, place: Path | None) -> optuna.storages.BaseStorage | None:
+    if url == IN_RUN:
+        url = f"sqlite:///{place / STUDY}" if place is not None else None
     if url is None:
         return None
     bare = passwords.without(url)
@@ -160,11 +199,11 @@ def _storage(url: str | None) -> optuna.storages.BaseStorage | None:
         ) from None
 
 
-def _distribution(experiment: Experiment, path: str) -> optuna.distributions.BaseDistribution:
-    dimension = swept(experiment).space[path]
+def _distribution(experiment: Experiment, leaf: Leaf) -> optuna.distributions.BaseDistribution:
+    dimension = leaf.dimension
     if not isinstance(dimension, config.Range):
         return optuna.distributions.CategoricalDistribution(dimension.choices)
-    if experiment.is_integer(path):
+    if experiment.is_integer(leaf.name):
         return optuna.distributions.IntDistribution(
             int(dimension.min), int(dimension.max), log=dimension.log, step=int(dimension.q or 1)
         )

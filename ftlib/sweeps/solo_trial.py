@@ -72,7 +72,7 @@ def reported_again(trial: Trial) -> dict[str, Any]:
     rows = [row for row in trial.metrics() if ALL_ROWS not in row]
     row = rows[-1] if rows else {}
     failure = {FAILED: trial.status["reason"]} if trial.state == "failed" else {}
-    return {**row, **failure, "finished": trial.state == "finished"}
+    return {**trial.measures, **row, **failure, "finished": trial.state == "finished"}
 
 
 def preempted_error(why: str) -> Exception:

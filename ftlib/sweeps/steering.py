@@ -172,7 +172,7 @@ class Steering:
 
     def _add(self, command: Command) -> str:
         if not self.controller.has_searcher or self.experiment.sweep is None:
-            raise InputError("a population has the size that it began with: use scheduler: asha, median or none.")
+            raise InputError("a population has the size that it began with: use another sweep.scheduler.")
         if isinstance(self.experiment.sweep.search, GridSearch):
             raise InputError("a grid has all its points: clone a trial, or use search: {type: optuna}.")
         self.controller.propose_more(command.count)
@@ -198,7 +198,7 @@ class Steering:
     def _check(self, point: dict[str, Any]) -> None:
         """Raises ConfigError or InputError for a point that cannot be trained, or not beside the others."""
         at = self.experiment.at(self.experiment.resolve_ratios(point))
-        swept = self.experiment.sweep.space if self.experiment.sweep else {}
+        swept = [leaf.name for leaf in self.experiment.sweep.leaves] if self.experiment.sweep else []
         for path in sorted(set(point) - set(swept)):
             if why := why_not_compared(self.experiment, path):
                 raise InputError(f"{path}: {why}.")

@@ -22,6 +22,7 @@ from ftlib.cluster.fair_share import Shares, shared
 from ftlib.cluster.interrupt import interruptible
 from ftlib.cluster.session import start_ray, wanted
 from ftlib.config import PBT, Experiment
+from ftlib.config.objectives import judged_by
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError, StorageError
 from ftlib.run import signature
@@ -36,6 +37,7 @@ from ftlib.sweeps.eval_part import part_of
 from ftlib.sweeps.pack_hosts import Hosts
 from ftlib.sweeps.pack_plan import dismiss, first_hosts, is_packed, open_packs
 from ftlib.sweeps.packed_trial import Slot
+from ftlib.sweeps.prior import prior
 from ftlib.sweeps.rungs import rungs_of, why_never_stopped
 from ftlib.sweeps.schedulers import draws, make_scheduler
 from ftlib.sweeps.search import check_storage, make_search
@@ -57,6 +59,7 @@ def setting_for(experiment: Experiment, run: Run, data: Prepared) -> Setting:
         resolved=experiment.to_dict(),
         metric=metric,
         mode=mode,
+        judged_by=judged_by(experiment),
         baseline=tuned,
         key=key_of(run),
         data_content=content_of_data(run, data.path),
@@ -101,7 +104,8 @@ def fit(
                 run.log_event("never_stopped", why=why)
                 say(why)
             again = resume and _begun(run)
-            tuner = _restored(run, setting, hosts) if again else _tuner(experiment, run, setting, hosts)
+            first_points = [] if again else _prior(experiment, run, say)
+            tuner = _restored(run, setting, hosts) if again else _tuner(experiment, run, setting, hosts, first_points)
             started = time.monotonic()
             conductor = Conductor(run, setting, hosts, shares, say)
             asked = experiment.sweep.max_concurrent_trials if experiment.sweep else None
@@ -161,14 +165,26 @@ def _close(run: Run, over: str) -> None:
             run.log_event("trial_stopped", trial=trial.id, reason=over)
 
 
-def _tuner(experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | None) -> ray.tune.Tuner:
+def _prior(experiment: Experiment, run: Run, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The first points that `sweep.prior` asks for."""
+    if experiment.sweep is None or experiment.sweep.prior is None:
+        return []
+    found = prior(experiment, run.path.parent, run.name)
+    run.log_event("prior", points=found.points, why=found.sentence)
+    say(found.sentence)
+    return found.points
+
+
+def _tuner(
+    experiment: Experiment, run: Run, setting: Setting, hosts: Hosts | None, first: list[dict[str, Any]]
+) -> ray.tune.Tuner:
     sweep = experiment.sweep
     tuned: dict[str, Any] = {}
     if sweep is not None:
         tuned = {
             "metric": setting.metric,
             "mode": setting.mode,
-            "search_alg": None if setting.copies_weights else make_search(experiment, run.name),
+            "search_alg": None if setting.copies_weights else make_search(experiment, run.name, run.path, first),
             "scheduler": make_scheduler(experiment, setting.rungs, packed=hosts is not None),
             "num_samples": sweep.number_of_trials,
             "time_budget_s": sweep.time_budget_s,

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.config import Experiment
+from ftlib.config.methods.base import BITS
 from ftlib.errors import TrialError
 from ftlib.files.atomic import link, replace_directory, write_json
 from ftlib.files.json_files import append_row, read_json
 from ftlib.files.patience import patiently
-from ftlib.models.base import parent_of
+from ftlib.models.base import load_tokenizer, parent_of
 from ftlib.run.context import Setting, versions
 from ftlib.run.directory import ALL_ROWS, Run, Trial
 from ftlib.run.layout import CHECKPOINT, MANIFEST
 from ftlib.run.trial_transfer import upload
 from ftlib.training.machine import Machine
+from ftlib.training.text_bits import asks_for_bits, bits_of_a_loss
 
 Report = Callable[[dict[str, Any]], None]
 POSITION = "position.json"  # in a pack's checkpoint: where it stands
@@ -51,6 +53,7 @@ class Record:
         self.seconds = 0.0
         self.started = time.perf_counter()
         self.machine = Machine()
+        self._bits: dict[Sequence[int] | None, float] = {}  # bits per byte of a loss of 1, by the rows of an evaluation
 
     def begin(self, step: int, count: int, epoch: float) -> None:
         """Goes on where a checkpoint ends: rows after it are forgotten. `count` is in the unit of the rungs."""
@@ -105,6 +108,7 @@ class Record:
     def add(self, step: int, epoch: float, tokens: int, last_step: int, values: dict[str, Any]) -> bool:
         """Writes a row; returns whether early stopping ends the trial with it. A number that is none is a
         TrialError."""
+        values = self.with_bits(values, self.setting.part.rows)
         row = {
             "step": step,
             "epoch": round(epoch, 4),
@@ -139,6 +143,20 @@ class Record:
         if metric in self.experiment.evaluation.metrics and not math.isfinite(values.get(metric, 0.0)):
             raise TrialError(f"{metric} is no number at step {step}: no answer has a score (is its judge away?).")
 
+    def with_bits(self, values: dict[str, Any], part: Sequence[int] | None) -> dict[str, Any]:
+        """An evaluation's numbers with bits per byte, where trials are judged by these; `part` are its rows."""
+        if "eval_loss" not in values or not asks_for_bits((self.setting.metric, *self.setting.judged_by)):
+            return values
+        if part not in self._bits:
+            tokenizer = load_tokenizer(self.experiment.model)
+            self._bits[part] = bits_of_a_loss(self.data.eval, tokenizer, part)
+        return {**values, BITS: values["eval_loss"] * self._bits[part]}
+
+    def report(self, finished: bool) -> dict[str, Any]:
+        """What the driver hears of the latest evaluation: where trials are judged by measures, these too."""
+        measures = self.trial.measures if self.setting.judged_by else {}
+        return {**self.evaluation, **measures, "finished": finished}
+
     @property
     def best_step(self) -> int:
         """The step whose weights the trial keeps."""
@@ -146,6 +164,7 @@ class Record:
 
     def close(self, values: dict[str, Any], facts: Callable[[], dict[str, Any]]) -> None:
         """Writes what the kept weights are worth on all rows: a row of its own, and the numbers of the manifest."""
+        values = self.with_bits(values, None)
         last, manifest = self.evaluation, self.trial.manifest
         self._check_finite(values, self.best_step)
         if self.writes:
@@ -233,7 +252,7 @@ class Record:
 
     def _is_evaluation(self, key: str) -> bool:
         """Whether a row's number is an evaluation's: `eval_loss`, or of a task `tickets/exact_match`."""
-        return key.startswith("eval_") or key in self.experiment.evaluation.metrics
+        return key.startswith("eval_") or key == "latency_ms" or key in self.experiment.evaluation.metrics
 
     def _parent(self, facts: dict[str, Any]) -> str | None:
         """The version of the registry that training began with: the adapter's, or the base's."""
@@ -260,7 +279,7 @@ def closing_evaluation(trial: Trial, setting: Setting) -> dict[str, Any] | None:
         return None
     of_pack, of_trainer = read_json(checkpoint / POSITION), read_json(checkpoint / "trainer_state.json")
     step = of_pack["step"] if of_pack else of_trainer["global_step"]
-    return rows[-1] if step == rows[-1]["step"] else None
+    return {**trial.measures, **rows[-1]} if step == rows[-1]["step"] else None
 
 
 def copy_checkpoint(donor: Trial, trial: Trial, tries: int = 10) -> None:

@@ -128,7 +128,7 @@ class TrialCallback(TrainerCallback):
                 self.record.keep(staged)
         self.trainer.accelerator.wait_for_everyone()
         if evaluated:
-            self.report({**self.record.evaluation, "finished": False})
+            self.report(self.record.report(finished=False))
         if self.leaving is not None:
             raise Preempted(self.leaving)
 
@@ -170,7 +170,7 @@ class TrialCallback(TrainerCallback):
         if not self.record.setting.part.whole:
             self._close()
         shutil.rmtree(self.trial.path / ".staging", ignore_errors=True)
-        self.report({**self.record.evaluation, "finished": True})
+        self.report(self.record.report(finished=True))
 
     def _close(self) -> None:
         """Evaluates the weights that the trial keeps on all rows. Where they are not the model's and cannot be read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +21,7 @@ from ftlib import methods
 from ftlib.config import Experiment, Lora
 from ftlib.data import Prepared, load_prepared, prepare
 from ftlib.errors import TrialError
-from ftlib.evaluation.trial_tasks import TrialTask
+from ftlib.evaluation.trial_tasks import TrialTask, trial_tasks
 from ftlib.files.json_files import append_row
 from ftlib.models.adapter_files import check_tensors
 from ftlib.models.adapters.build import add_adapter, calibration, kept_precision, make_optimizer
@@ -34,7 +34,8 @@ from ftlib.run.directory import ALL_ROWS, ENDED, Run, Trial
 from ftlib.run.layout import BASE, FIRST
 from ftlib.run.trial_transfer import download, upload
 from ftlib.training.by_depth import Unfreezing, lower_rates
-from ftlib.training.recorder import Report, closing_evaluation, copy_checkpoint
+from ftlib.training.recorder import Record, Report, closing_evaluation, copy_checkpoint
+from ftlib.training.text_bits import check_same_texts
 from ftlib.training.trainer_callback import OURS, TrialCallback
 
 
@@ -88,13 +89,14 @@ def run_baseline(setting: Setting) -> None:
         # transformers evaluates no quantized model without an adapter; a fresh LoRA computes what its base does.
         neutral = Lora(type="lora", r=1) if experiment.model.quantization else None
         experiment = experiment.model_copy(update={"adapter": neutral, "sweep": None})
-        trainer, _ = _build(experiment, setting, trial)
+        trainer, data = _build(experiment, setting, trial)
         strategy_of(experiment).prepare_evaluation(trainer)
         started = time.perf_counter()
-        metrics = _numbers(trainer)
+        record = Record(trial, experiment, setting, data)
+        metrics = record.with_bits(_numbers(trainer), None)
         if not setting.part.whole:
             trainer.evaluated_on(setting.part)
-            metrics = {**_numbers(trainer), ALL_ROWS: metrics}
+            metrics = {**record.with_bits(_numbers(trainer), setting.part.rows), ALL_ROWS: metrics}
         row = {
             "step": 0,
             "epoch": 0.0,
@@ -151,7 +153,7 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
     with kept_precision(model):
         trainer = method.trainer(experiment, model, tokenizer, data, staging)
     trainer.metric = setting.metric
-    task = TrialTask.of(experiment, setting.metric, tokenizer, data.chat_template)
+    tasks = trial_tasks(experiment, setting.metric, setting.judged_by, tokenizer, data.chat_template)
     trainer.optimizer = make_optimizer(experiment, model) or trainer.optimizer
     if experiment.train.layer_lr_decay < 1:
         lower_rates(trainer, experiment.train.layer_lr_decay)
@@ -164,7 +166,8 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
     whole = trainer.eval_dataset
 
     def evaluated_on(part: EvalPart) -> None:
-        trainer.more = task.on(part.questions).numbers if task is not None else None
+        asked = [task.on(part.questions if task.metric == setting.metric else None) for task in tasks]
+        trainer.more = partial(_answered, asked) if asked else None
         rows = part.rows if whole is not None else None
         # The answers that an on-policy student is evaluated on may be fewer than the prompts that are held out.
         trainer.eval_dataset = whole if rows is None else whole.select([row for row in rows if row < len(whole)])
@@ -172,6 +175,11 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
     evaluated_on(EvalPart())
     trainer.evaluated_on = evaluated_on
     return trainer, data
+
+
+def _answered(tasks: list[TrialTask], model: Any) -> dict[str, Any]:
+    """The numbers of all tasks, done one after the other."""
+    return {name: value for task in tasks for name, value in task.numbers(model).items()}
 
 
 def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
@@ -186,7 +194,9 @@ def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
     if basis(experiment) == basis(setting.experiment()):
         return shared
     own = prepare(experiment.data, experiment.method.rows, tokenizer)
-    if own.eval.to_dict() != shared.eval.to_dict():
+    if basis(experiment)[1] != basis(setting.experiment())[1]:
+        check_same_texts(own.eval, tokenizer, shared.eval, load_tokenizer(setting.experiment().model))
+    elif own.eval.to_dict() != shared.eval.to_dict():
         raise TrialError("it would be evaluated on other rows than the other trials: make a run of its own.")
     return own
 

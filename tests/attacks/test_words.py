@@ -21,7 +21,8 @@ from ftlib.driver.terminal_listener import tell
 from ftlib.errors import ConfigError, FtlibError
 from ftlib.files.atomic import write_json
 from ftlib.run.directory import Run
-from ftlib.run.leaderboard import leaderboard, to_csv
+from ftlib.run.leaderboard import leaderboard
+from ftlib.run.leaderboard_text import to_csv
 from ftlib.run.plain_text import plain
 
 from ..conftest import ftlib

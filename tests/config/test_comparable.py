@@ -169,7 +169,11 @@ def test_a_student_is_evaluated_without_its_teacher() -> None:
         ),
         ({"type": "dpo"}, {"metric": "accuracies"}, "Did you mean 'eval_rewards/accuracies'?"),
         ({"type": "sft"}, {"metric": "eval_los"}, "Did you mean 'eval_loss'?"),
-        ({"type": "sft"}, {"metric": "eval_accuracy"}, "method.type 'sft' gives: eval_loss, eval_mean_token_accuracy."),
+        (
+            {"type": "sft"},
+            {"metric": "eval_accuracy"},
+            "method.type 'sft' gives: eval_loss, eval_mean_token_accuracy, eval_bits_per_byte.",
+        ),
         (
             {"type": "sft"},
             {"mode": "max"},

@@ -10,6 +10,7 @@ from ftlib.config import Experiment
 from ftlib.config.packs import RULES, largest_rank, shapes, why_not_packed
 
 LORA: dict[str, Any] = {"type": "lora", "r": 8}
+TASKS = {"tasks": [{"name": "t", "data": "questions.jsonl", "metrics": ["exact_match"]}]}
 SPACE = {"adapter.r": [4, 16], "train.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
 
 
@@ -48,6 +49,7 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"train": {"bf16": True}}, "dtype: bfloat16"),
     ({"data": {"packing": True}}, "packing: false"),
     ({"scale": {"engine": "trainer"}}, "scale.engine: auto"),
+    ({"sweep": {"metric": ["t/exact_match", "latency_ms"]}, "evaluation": TASKS}, "leave latency_ms out"),
     ({"train": {"dataloader_num_workers": 2}}, "dataloader_num_workers: 0"),
     ({"sweep": {"space": {"data.packing": [True, False]}}}, "trials differ in data.packing"),
     ({"sweep": {"space": {"adapter.init_lora_weights": [True, "gaussian"]}}}, "trials differ in adapter.init_lora"),

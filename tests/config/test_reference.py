@@ -33,8 +33,8 @@ def test_every_key_has_a_description() -> None:
 
 def test_every_key_is_on_the_page() -> None:
     printed = set(re.findall(r"^\| `([\w.]+)` \|", PAGE, re.MULTILINE))
-    shapes = {f"sweep.space.KEY.{name}" for name in ("choices", "min", "max", "log", "q", "ratio_of")}
-    assert printed == {*dotted_paths(Experiment), *shapes}
+    shapes = ("choices", "min", "max", "log", "q", "ratio_of", "variants", "auto")
+    assert printed == {*dotted_paths(Experiment), *(f"sweep.space.KEY.{name}" for name in shapes)}
 
 
 def test_every_type_has_its_keys() -> None:

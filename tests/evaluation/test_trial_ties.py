@@ -11,7 +11,8 @@ from ftlib.driver.seeds import of_seeds
 from ftlib.evaluation.trial_ties import tied_trials
 from ftlib.files.json_files import append_row
 from ftlib.run.directory import Run
-from ftlib.run.leaderboard import leaderboard, to_table
+from ftlib.run.leaderboard import leaderboard
+from ftlib.run.leaderboard_text import to_table
 
 
 def run_of(path: Path, trials: dict[str, float]) -> Run:

@@ -15,7 +15,8 @@ from ftlib.pack.isolation import Isolation, _condition, probe
 from ftlib.run.context import Setting
 from ftlib.run.directory import Run
 from ftlib.run.layout import PACK_FILE
-from ftlib.run.leaderboard import leaderboard, to_table
+from ftlib.run.leaderboard import leaderboard
+from ftlib.run.leaderboard_text import to_table
 from ftlib.sweeps.pack_plan import _tell
 
 from .conftest import assert_same_bits, left_behind, losses, pack_of, train, trial

@@ -55,7 +55,7 @@ def test_packed_answers_are_those_of_peft(
     }
     assert train(pack, points) == {}
     pack.evaluate_base(lambda: _objective(pack))
-    packed, task = heard[-4:], pack.tasks.task
+    packed, task = heard[-4:], pack.tasks.tasks[0]
     assert task is not None
     torch.set_num_threads(1)
     for name, written in zip((*points, None), packed, strict=True):

@@ -17,7 +17,8 @@ from ftlib.files.json_files import append_row
 from ftlib.run.context import Setting
 from ftlib.run.cost import expected, spent
 from ftlib.run.directory import Run
-from ftlib.run.leaderboard import leaderboard, to_csv
+from ftlib.run.leaderboard import leaderboard
+from ftlib.run.leaderboard_text import to_csv
 from ftlib.sweeps.conductor import Conductor
 from tests.conftest import ftlib, write_experiment
 

@@ -8,7 +8,8 @@ import pytest
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import append_row
 from ftlib.run.directory import Run, State
-from ftlib.run.leaderboard import leaderboard, to_csv, to_table
+from ftlib.run.leaderboard import leaderboard
+from ftlib.run.leaderboard_text import to_csv, to_table
 
 
 def make_run(tmp_path: Path, mode: str = "min") -> Run:

@@ -22,7 +22,8 @@ from ftlib.files.json_files import read_json, read_rows
 from ftlib.run import layout, manifest
 from ftlib.run.commands import Command, Deed, waiting
 from ftlib.run.directory import Run, State
-from ftlib.run.leaderboard import leaderboard, to_csv
+from ftlib.run.leaderboard import leaderboard
+from ftlib.run.leaderboard_text import to_csv
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/run_directory.md").read_text(encoding="utf-8")
@@ -96,6 +97,7 @@ def test_each_file_has_an_example(run: Run) -> None:
     wanted = {value for value in NAMES.values() if "." in value} - {
         layout.LEADERBOARD,
         layout.REPORT,
+        layout.STUDY,
         *inner,
     }  # told in words
     there = {file.name for file in run.path.rglob("*") if file.is_file()}

@@ -237,3 +237,67 @@ def test_a_forgotten_proposal_is_taken_out_of_the_grid_and_a_clone_is_not(tree: 
         search.on_trial_complete(name, {"eval_loss": 1.0})
     found = [(trial.params["adapter.r"], trial.state.name) for trial in study(search).trials]
     assert sorted(found) == [(2, "COMPLETE"), (4, "COMPLETE"), (8, "COMPLETE"), (8, "COMPLETE")]
+
+
+def test_a_study_in_the_run_directory_can_be_read_while_the_sweep_runs(tree: dict[str, Any], tmp_path: Path) -> None:
+    """What optuna-dashboard does: it opens the file by its URL and reads."""
+    search = make_search(experiment(tree, search={"type": "optuna", "storage": "run"}), "run", tmp_path)
+    search.suggest("a")
+    search.suggest("b")
+    search.on_trial_complete("a", {"eval_loss": 0.5})
+    seen = optuna.load_study(study_name=tree["name"], storage=f"sqlite:///{tmp_path}/study.db")
+    assert [(trial.state.name, trial.values) for trial in seen.trials] == [("COMPLETE", [0.5]), ("RUNNING", None)]
+
+
+def test_a_key_of_a_variant_is_drawn_only_in_it(tree: dict[str, Any]) -> None:
+    space = {"adapter": [{"type": "lora", "r": [4, 8]}, {"type": "ia3"}], "train.learning_rate": [1e-3, 1e-2]}
+    made = experiment(tree, space, num_samples=12)
+    search = make_search(made, "run")
+    for number in range(12):
+        point = search.suggest(str(number)) or {}
+        inner = {"adapter.lora.r"} if point["adapter"] == "lora" else set()
+        assert set(point) == {"adapter", "train.learning_rate"} | inner
+        search.on_trial_complete(str(number), {"eval_loss": 1.0 / (1 + number)})
+    search.adopt("by hand", {"adapter": "lora", "adapter.lora.r": 8, "train.learning_rate": 1e-2})
+    assert study(search).trials[-1].params["adapter.lora.r"] == 8
+
+
+def test_several_objectives_and_bounds_reach_the_study(tree: dict[str, Any]) -> None:
+    made = experiment(
+        tree,
+        metric=["eval_mean_token_accuracy", "trainable_parameters"],
+        mode=["max", "min"],
+        constraints={"eval_loss": "<= 2"},
+        search={"type": "optuna", "sampler": "nsgaii"},
+    )
+    search = make_search(made, "run")
+    for name, loss in (("a", 1.0), ("b", 3.0), ("c", math.nan)):
+        search.suggest(name)
+        search.on_trial_result(name, {"eval_mean_token_accuracy": 0.9, "trainable_parameters": 10, "eval_loss": loss})
+        last = {"eval_mean_token_accuracy": 0.5, "trainable_parameters": 10, "eval_loss": 0.1, "finished": True}
+        search.on_trial_complete(name, last)  # its weights are not the ones that the trial keeps
+    assert [trial.values for trial in study(search).trials] == [[0.9, 10], [0.9, 10], None]
+    assert [trial.user_attrs.get("violations") for trial in study(search).trials] == [[-1.0], [1.0], None]
+    assert [trial.number for trial in study(search).best_trials] == [0]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        ({"metric": ["eval_loss", "size"]}, "sweep.metric names 'size', but there is: "),
+        ({"metric": ["trainable_parameters", "eval_loss"]}, "name one of an evaluation first"),
+        ({"metric": ["eval_loss", "latency_ms"]}, "latency_ms is how long a trial takes for an answer"),
+        ({"metric": ["eval_loss", "eval_loss"]}, "metric names 'eval_loss' twice"),
+        ({"metric": ["eval_loss", "seconds"], "mode": ["min"]}, "mode has 1 values for 2 metrics"),
+        ({"metric": ["eval_loss", "seconds"], "mode": ["min", "max"]}, "seconds is better the lower it is"),
+        ({"metric": ["eval_loss", "seconds"], "scheduler": {"type": "asha"}}, "scheduler 'asha' stops trials by one"),
+        ({"constraints": {"eval_loss": "<= 2"}, "scheduler": {"type": "median"}}, "constraints are known at a trial's"),
+        ({"constraints": {"eval_loss": "low"}}, "must be a bound such as"),
+        ({"metric": ["eval_loss", "seconds"], "search": {"type": "optuna", "sampler": "cmaes"}}, "'cmaes' knows one"),
+    ],
+)
+def test_what_does_not_go_with_several_objectives_is_said(
+    sweep: dict[str, Any], said: str, tree: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        experiment(tree, **sweep)

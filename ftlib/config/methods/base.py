@@ -53,6 +53,8 @@ class Method(Section):
         return self.head == "causal_lm"
 
 
+BITS = "eval_bits_per_byte"  # the loss on a text as bits for each of its bytes: no tokenizer's tokens are counted
+TEXTS: dict[str, Better] = {"eval_loss": "min", "eval_mean_token_accuracy": "max", BITS: "min"}
 ANSWERS: dict[str, Better] = {"eval_loss": "min", "eval_mean_token_accuracy": "max"}
 CLASSES: dict[str, Better] = {"eval_loss": "min", "eval_accuracy": "max", "eval_f1_macro": "max"}
 PREFERENCES: dict[str, Better] = {

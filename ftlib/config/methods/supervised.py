@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from ftlib.config.data import by_label
-from ftlib.config.methods.base import CLASSES, LOSS, Better, Head, Method, Rows
+from ftlib.config.methods.base import CLASSES, LOSS, TEXTS, Better, Head, Method, Rows
 from ftlib.config.section import Section
 
 
@@ -33,6 +33,10 @@ class SFT(Method):
     ewc: EWC | None = None
     """Hold weights that old rows need near those of the base (EWC, arXiv:1612.00796). null holds none."""
 
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return TEXTS
+
 
 class Pretrain(Method):
     """Continued, or first, pretraining on raw text."""
@@ -44,6 +48,10 @@ class Pretrain(Method):
     @property
     def rows(self) -> Rows:
         return "text"
+
+    @property
+    def metrics(self) -> dict[str, Better]:
+        return TEXTS
 
 
 def _kind_of_weights(value: Any) -> str:

@@ -44,7 +44,7 @@ def begun(experiment: Experiment, folder: Path, owner: str) -> Experiment:
         if key in adapter.model_fields_set and _differs(getattr(adapter, key), value):
             said = ", ".join(sorted({name.rpartition(".")[2] for name in value})) if isinstance(value, list) else value
             raise ConfigError(f"adapter.{key}: {owner}, which adapter.from names, has {said}: leave the key out.")
-    for path in experiment.sweep.space if experiment.sweep else ():
+    for path in experiment.sweep.paths if experiment.sweep else ():
         if path.removeprefix("adapter.") in SHAPE:
             raise ConfigError(f"sweep.space.{path}: it is that of {owner}, which adapter.from names: take it out.")
     _check_task(experiment, config, owner)

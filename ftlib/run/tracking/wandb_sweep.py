@@ -10,7 +10,8 @@ from ftlib.files.json_files import read_json
 from ftlib.run.directory import ALL_ROWS, Trial
 from ftlib.run.gain import COLUMN_OF
 from ftlib.run.layout import ADAPTER
-from ftlib.run.leaderboard import Row, values
+from ftlib.run.leaderboard import Row
+from ftlib.run.leaderboard_text import further_headings, values
 from ftlib.run.tracking.names import Names
 from ftlib.run.tracking.results import Results
 
@@ -44,6 +45,7 @@ def _leaderboard(results: Results, names: Names) -> Any:
     swept = list(dict.fromkeys(name for point in points.values() for name in point))
     metric = names.metric(board.metric)
     metrics = [metric, *([] if board.part_rows is None else [f"{metric}_{ALL_ROWS}"])]
+    metrics += [names.metric(name) for name in further_headings(board)]
     columns = ["rank", "trial", "state", *metrics, COLUMN_OF[board.unit], *swept, "step", "seconds", "cost"]
 
     def cells(row: Row) -> list[Any]:
