@@ -9,10 +9,16 @@ import click
 
 from ftlib.cli import complete
 from ftlib.cli.winners import TRUST
-from ftlib.config.merging import OF_ADAPTERS, OF_MODELS
 from ftlib.driver.terminal import echo
 
-METHODS = tuple(dict.fromkeys((*OF_ADAPTERS, *OF_MODELS)))
+HOW = """Merge all MODELs into one: linear, svd, ties, dare_linear, dare_ties, magnitude_prune, each of these with _svd;
+of whole models linear, slerp, task_arithmetic."""
+
+
+def _methods(context: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
+    from ftlib.config.merging import OF_ADAPTERS, OF_MODELS  # here, since `ftlib --help` imports no pydantic
+
+    return [name for name in dict.fromkeys((*OF_ADAPTERS, *OF_MODELS)) if name.startswith(incomplete)]
 
 
 def _numbers(context: click.Context, option: click.Parameter, given: str | None) -> list[float] | None:
@@ -27,7 +33,7 @@ def _numbers(context: click.Context, option: click.Parameter, given: str | None)
 
 @click.command("merge")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL... [OUT]", shell_complete=complete.names)
-@click.option("--method", type=click.Choice(METHODS), help="Merge all MODELs into one, by this method.")
+@click.option("--method", metavar="METHOD", shell_complete=_methods, help=HOW)
 @click.option("--weights", callback=_numbers, metavar="X,Y,...", help="A number for each MODEL. Default: all alike.")
 @click.option("--density", type=float, metavar="X", help="The share of numbers that ties, dare and prune keep.  [0.5]")
 @click.option("--seed", type=int, metavar="N", help="What dare draws by.  [42]")
