@@ -61,9 +61,9 @@ def test_the_experiment_in_the_readme_is_one() -> None:
 
 
 def test_every_command_named_is_a_door_and_every_door_is_named() -> None:
-    named = set(re.findall(r"`ftlib ([a-z]+)", COMMANDS))
+    named = set(re.findall(r"`ftlib ([a-z-]+)", COMMANDS))
     assert named == set(cli.cli.commands)
-    assert set(re.findall(r"`ftlib ([a-z]+)", README)) <= named
+    assert set(re.findall(r"`ftlib ([a-z-]+)", README)) <= named
     for command in re.findall(r"^ftlib .*?(?=\s+#|$)", "\n".join(blocks("bash")), re.MULTILINE):
         assert shlex.split(command)[1] in cli.cli.commands
         for word in shlex.split(command):
