@@ -130,11 +130,11 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     write_lines(tmp_path / "t.jsonl", tickets(200))
     killed = recipe_of(tmp_path, "killed")
     (tmp_path / "r.yaml").write_text(json.dumps({**killed.to_dict(), "storage": str(tmp_path / "killed")}))
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "r.yaml")], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"stuck\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "r.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"stuck\n"
+        os.kill(process.pid, signal.SIGKILL)
     calls = counted(monkeypatch)
     resumed = bytes_of(done(killed), tmp_path / "out1")
     after = len(calls)
