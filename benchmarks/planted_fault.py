@@ -89,7 +89,7 @@ def files(folder: Path) -> dict[str, dict[str, Any]]:
             "model": {"name_or_path": "registry:shouter"},
             "data": {"train": "data:pairs-of-a-fault", "max_length": 192},
             "method": {"type": "dpo", "beta": 0.1},
-            "train": {**train, "learning_rate": 2e-4, "max_steps": 24},
+            "train": {**train, "learning_rate": 1e-3, "max_steps": 40},
             **same,
         },
         "pipeline.yaml": {
