@@ -60,15 +60,15 @@ def main() -> None:
         base.bank.configure(slot, rank, adapter_config("an adapter", folder)["lora_alpha"] / rank)
         base.bank.load_peft(slot, load_file(folder / "adapter_model.safetensors"))
     packed = TaskAnswers(base, Setting(str(run.path), str(data.path), tree, metric))
-    assert packed.task is not None
-    print(f"{len(adapters)} adapters, {len(packed.task.questions)} questions, {metric}", flush=True)
+    (task,) = packed.tasks
+    print(f"{len(adapters)} adapters, {len(task.questions)} questions, {metric}", flush=True)
     found: list[float] = []
     first = timed(lambda: packed.numbers(range(len(adapters))))
     seconds = {"pack": timed(lambda: found.extend(row[metric] for row in packed.numbers(range(len(adapters)))))}
     print(f"the pack: {seconds['pack']:.1f} s; the first time {first:.1f} s", flush=True)
     base.bank.detach()
     del base, packed.base
-    seconds |= alone(experiment, adapters, packed.task, found, given.ways)
+    seconds |= alone(experiment, adapters, task, found, given.ways)
     for name, taken in seconds.items():
         print(f"{name:40s} {taken:8.1f} s   the pack takes {seconds['pack'] / taken:.2f} of it")
 
