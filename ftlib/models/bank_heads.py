@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ftlib.models.bank_routes import Route, bmm
 
 if TYPE_CHECKING:
-    from ftlib.models.lora_bank import LoraBank, Part
+    from ftlib.models.bank_parts import Part
+    from ftlib.models.lora_bank import LoraBank
 
 
 class BankHead(nn.Module):

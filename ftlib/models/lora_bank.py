@@ -24,42 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.models.bank_heads import BankHead
+from ftlib.models.bank_parts import MAGNITUDE, Part
 from ftlib.models.bank_routes import Mix, Route, bmm
 from ftlib.models.dora import squared_norms, with_magnitudes
 from ftlib.models.onednn import gradient, is_plain, product
 
-ALIGN = 16  # floats: a part begins where vector instructions do
-MAGNITUDE = "lora_magnitude_vector"  # PEFT's name of what DoRA trains beside A and B
 PREFIX = "base_model.model."  # of PEFT's names
-
-
-@dataclass
-class Part:
-    """What is trained of one tensor: where it lies in a slot's row. `shape` is a slot's, a matrix's as (in, out)."""
-
-    name: str
-    start: int
-    shape: tuple[int, ...]
-    rank_dim: int | None = None  # the dimension that is cut to a slot's rank; None for a head, which has none
-    layer: int | None = None  # of the bank's
-
-    @property
-    def kind(self) -> str:
-        """A or B; weight or bias of a head; lora_magnitude_vector of DoRA."""
-        return {1: "A", 0: "B", None: self.name.rpartition(".")[2]}[self.rank_dim]
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def end(self) -> int:
-        return math.ceil((self.start + self.size) / ALIGN) * ALIGN
-
-    def of(self, flat: Tensor) -> Tensor:
-        """[slots, *shape], a view."""
-        strides = (self.shape[-1], 1)[-len(self.shape) :]
-        return flat.as_strided((len(flat), *self.shape), (flat.stride(0), *strides), flat.storage_offset() + self.start)
 
 
 class BankLinear(nn.Module):

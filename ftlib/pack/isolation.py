@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ftlib.models.bank_parts import Part
 from ftlib.models.bank_routes import Route
-from ftlib.models.lora_bank import LoraBank, Part
+from ftlib.models.lora_bank import LoraBank
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.token_layout import BLOCK, rounded
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from ftlib.config import Lora
 from ftlib.config.train import TrainSection
+from ftlib.models.bank_parts import MAGNITUDE, Part
 from ftlib.models.depth import Depths, top_of
-from ftlib.models.lora_bank import MAGNITUDE, LoraBank, Part
+from ftlib.models.lora_bank import LoraBank
 from ftlib.pack.update import MOMENTS, Tenant
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftType
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import register_peft_method
 from torch import nn
+
+from ftlib.models.adapters.own_config import OwnConfig, peft_type
 
 NAME = "BOTTLENECK"
 FUNCTIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -25,34 +26,14 @@ SUBLAYER_ENDS = (
 )
 
 
-def peft_type(name: str) -> PeftType:
-    """PEFT's enumeration of methods is closed, and its registry takes only what is in it: one more member."""
-    if name in PeftType._value2member_map_:
-        return PeftType(name)
-    member = str.__new__(PeftType, name)
-    member._name_, member._value_ = name, name
-    type.__setattr__(PeftType, name, member)
-    PeftType._member_names_.append(name)
-    PeftType._member_map_[name] = member
-    PeftType._value2member_map_[name] = member
-    return member
-
-
 @dataclass
-class BottleneckConfig(PeftConfig):
+class BottleneckConfig(OwnConfig):
     """The keys of `adapter: {type: bottleneck}`, as PEFT keeps them in `adapter_config.json`."""
+
+    name = NAME
 
     bottleneck_size: int = field(default=64)
     non_linearity: str = field(default="gelu")
-    target_modules: set[str] | list[str] | str | None = field(default=None)
-    exclude_modules: list[str] | str | None = field(default=None)
-    modules_to_save: list[str] | None = field(default=None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = peft_type(NAME)
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import register_peft_method
 from safetensors.torch import load_file
@@ -24,8 +23,9 @@ from torch import Tensor, nn
 
 from ftlib.errors import ConfigError
 from ftlib.models.adapter_files import adapter_config, check_tensors
-from ftlib.models.adapters.bottleneck import FUNCTIONS, BottleneckModel, peft_type
+from ftlib.models.adapters.bottleneck import FUNCTIONS, BottleneckModel
 from ftlib.models.adapters.bottleneck import NAME as BOTTLENECK
+from ftlib.models.adapters.own_config import OwnConfig, peft_type
 from ftlib.models.adapters.state import PEFT_CONFIG, PEFT_WEIGHTS
 
 NAME = "FUSION"
@@ -33,21 +33,14 @@ BESIDE = 1e-6  # beside the diagonal of value, at first
 
 
 @dataclass
-class FusionConfig(PeftConfig):
+class FusionConfig(OwnConfig):
     """`adapter_config.json` of a fusion: the names of its adapters, and the size and function of each."""
+
+    name = NAME
 
     adapters: list[str] = field(default_factory=list)
     bottleneck_sizes: list[int] = field(default_factory=list)
     non_linearities: list[str] = field(default_factory=list)
-    target_modules: set[str] | list[str] | str | None = field(default=None)
-    exclude_modules: list[str] | str | None = field(default=None)
-    modules_to_save: list[str] | None = field(default=None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = peft_type(NAME)
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)
 
 
 class FusionLayer(nn.Module, BaseTunerLayer):
