@@ -22,8 +22,9 @@ TABLE = {
     "ftlib/sweeps/tune_private.py": ("ray", "2.60"),
     "ftlib/sweeps/optuna_private.py": ("optuna", "5.0"),
     "ftlib/methods/trl_private.py": ("trl", "1.16"),
-    # A tuner of PEFT's is written by overriding such methods, and its enumeration of types is closed.
-    "ftlib/models/adapters/own_config.py": ("peft", "0.21"),
+    "ftlib/models/adapters/own_config.py": ("peft", "0.21"),  # its enumeration of types is closed
+    # A tuner of PEFT's is written by overriding such methods.
+    "ftlib/models/adapters/bottleneck.py": ("peft", "0.21"),
     "ftlib/models/adapters/fusion.py": ("peft", "0.21"),
     "ftlib/models/adapters/state.py": ("peft", "0.21"),  # one name, of one object that is changed there
     "ftlib/models/strategies.py": ("accelerate", "1.15"),  # two names in one function
