@@ -140,7 +140,7 @@ def test_curves_appear_while_a_trial_trains(page: Page, world: World) -> None:
     page.get_by_role("button", name="Stop trial 000").focus()
     for step, loss in ((20, 1.5), (30, 1.25)):
         append_row(run.trial("000").metrics_path, row(step, loss))
-    expect(page.locator("#chart-objective .main-svg").first).to_be_attached(timeout=15_000)
+    expect(page.locator("#chart-objective .main-svg").first).to_be_attached()
     expect(page.locator("#trial-000")).to_contain_text("1.2500")
     expect(page.get_by_role("button", name="Stop trial 000")).to_be_focused()
 

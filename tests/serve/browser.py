@@ -12,6 +12,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from playwright.sync_api import expect
+
 from ftlib.run.archive import SAFELY
 
 PACKAGE = "@sparticuz/chromium@153.0.0"  # the whole browser is inside the package: nothing else is downloaded
@@ -23,6 +25,8 @@ const { brotliDecompressSync } = require("zlib"), { readdirSync, readFileSync, w
 for (const name of readdirSync(".")) if (name.endsWith(".br"))
   writeFileSync(name.slice(0, -3), brotliDecompressSync(readFileSync(name)), { mode: 0o755 });
 """
+# A page with charts takes seconds on a machine that does other work: Playwright waits for five.
+expect.set_options(timeout=60_000)
 
 
 FONTS = """<?xml version="1.0"?>
