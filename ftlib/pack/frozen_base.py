@@ -246,7 +246,7 @@ class FrozenBase:
 
         def targets(folder: Path) -> None:
             rows = self.data.train
-            order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable")
+            order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable").tolist()
             freeze_linears(model(), gradients=False)  # its quality is known: its parameters are counted
             write_targets(folder, model(), task, batches(rows, order), method.top_k, task.positions(rows), order)
 
