@@ -50,6 +50,9 @@ class ModelSection(Section):
     quantization: Literal["nf4", "int8"] | None = None
     """Fewer bits for the frozen base (bitsandbytes): nf4 has 4 bits, as in QLoRA, and int8 has 8. Only an adapter is
     trained on such a base. null quantizes nothing."""
+    quantize_moe_experts: bool = False
+    """With quantization: also the experts of a mixture, which transformers keeps as one weight a layer. false leaves
+    these as they are, and they are most of such a model. A model without such weights refuses it."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
     """The attention kernel, by transformers' names. null is transformers' own choice."""
     init: Literal["pretrained", "random"] = "pretrained"

@@ -85,6 +85,10 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "slots begin with a B of zeros: use init_lora_weights: true or gaussian",
     ),
     (
+        lambda e: _may_be("modules_to_save", e) or _may_be("target_parameters", e),
+        "slots hold A and B of linear layers, and no whole modules: use modules_to_save: [] and target_parameters: []",
+    ),
+    (
         lambda e: e.scale.use_gpu and _may_be("lora_fa", e),
         "LoRA-FA's step is computed on CPUs alone: use lora_fa: false, or scale.resources_per_worker without GPU",
     ),

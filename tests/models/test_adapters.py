@@ -48,6 +48,7 @@ ADAPTERS: dict[str, Any] = {
         "rank_pattern": {"q_proj": 8},
         "alpha_pattern": {"v_proj": 4},
     },
+    "modules": {"type": "lora", "r": 4, "modules_to_save": ["embed_tokens", "lm_head"]},
     "adalora": {"type": "adalora", "init_r": 6, "target_r": 3, "deltaT": 2},
     "ia3": {"type": "ia3"},
     "vera": {"type": "vera", "r": 16},
@@ -82,7 +83,7 @@ ALL = [
 ]
 QUICK = [  # every type once, every quantization, and the LoRA that starts from its base
     *((name, None) for name in ("dora", "pissa-rslora", "adalora", "vera", "boft", "prefix", "p_tuning")),
-    *((name, None) for name in ("bitfit", "layers", "fusion")),
+    *((name, None) for name in ("bitfit", "layers", "fusion", "modules")),
     *((name, "nf4") for name in ("loftq", "ia3", "oft", "prompt", "bottleneck")),
     ("lora", "int8"),
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors import safe_open
+from transformers import PreTrainedModel
 
 import ftlib.models.adapters.fusion  # noqa: F401 (registers the tuners that PEFT lacks)
 from ftlib.config import Head, ModelSection
@@ -17,6 +18,7 @@ from ftlib.files.json_files import read_json
 from ftlib.models.adapter_files import check_tensors
 from ftlib.models.adapters.state import PEFT_CONFIG, PEFT_WEIGHTS
 from ftlib.models.base import load_model, load_tokenizer
+from ftlib.models.experts import plain_experts
 from ftlib.run.layout import MANIFEST
 
 MERGEABLE = ("LORA", "ADALORA", "IA3", "VERA", "OFT", "BOFT")
@@ -46,12 +48,14 @@ def merge(adapter: Path, base: ModelSection, target: Path, dtype: str | None = N
     model = load_model(base.model_copy(update=wide), head, labels)
     if base.quantization is not None:
         model = model.dequantize()
+        plain_experts(model)
         model.is_loaded_in_4bit = model.is_loaded_in_8bit = False  # IA3 goes by it
     try:
         merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{adapter} ({kind}) does not fit {base.name_or_path}: {reason}") from error
+    _keep_apart(merged)
     staged = target.with_name(f".{target.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     if dtype is not None:
@@ -59,6 +63,14 @@ def merge(adapter: Path, base: ModelSection, target: Path, dtype: str | None = N
     merged.save_pretrained(staged)
     load_tokenizer(_of_adapter(adapter, base), head).save_pretrained(staged)
     replace_directory(staged, target)
+
+
+def _keep_apart(model: PreTrainedModel) -> None:
+    """Two matrices stay two: an adapter may have trained a copy of what its base has once (`modules_to_save`)."""
+    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+    if output is not None and output.weight is not embeddings.weight:
+        model.config.get_text_config().tie_word_embeddings = False
+        model.config.tie_word_embeddings = False
 
 
 def check_mergeable(adapter: Path) -> str:
