@@ -22,9 +22,9 @@ class _Quantized(nn.Module):
 
     dtype: torch.dtype | None = None
 
-    @torch.no_grad()
     def forward(self, kept: Tensor) -> Tensor:
-        plain = self.plain(kept)
+        with torch.no_grad():
+            plain = self.plain(kept)
         return plain if self.dtype is None else plain.to(self.dtype)
 
     def plain(self, kept: Tensor) -> Tensor:

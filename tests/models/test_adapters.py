@@ -157,12 +157,14 @@ def all_come_back(cases: list[tuple[str, str | None]], tree: dict[str, Any], tmp
     assert not wrong
 
 
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings=:UserWarning")  # `modules` unties them
 def test_what_was_trained_is_what_comes_back(tree: dict[str, Any], tmp_path: Path) -> None:
     assert {(ADAPTERS[name] or {}).get("type") for name, _ in QUICK} == {*BUILDERS}
     all_come_back(QUICK, tree, tmp_path)
 
 
 @pytest.mark.matrix
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings=:UserWarning")
 def test_what_was_trained_is_what_comes_back_for_every_combination(tree: dict[str, Any], tmp_path: Path) -> None:
     all_come_back(ALL, tree, tmp_path)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from transformers import PreTrainedModel
 
 import ftlib.models.adapters.fusion  # noqa: F401 (registers the tuners that PEFT lacks)
 from ftlib.config import Head, ModelSection
@@ -55,7 +54,6 @@ def merge(adapter: Path, base: ModelSection, target: Path, dtype: str | None = N
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{adapter} ({kind}) does not fit {base.name_or_path}: {reason}") from error
-    _keep_apart(merged)
     staged = target.with_name(f".{target.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     if dtype is not None:
@@ -63,14 +61,6 @@ def merge(adapter: Path, base: ModelSection, target: Path, dtype: str | None = N
     merged.save_pretrained(staged)
     load_tokenizer(_of_adapter(adapter, base), head).save_pretrained(staged)
     replace_directory(staged, target)
-
-
-def _keep_apart(model: PreTrainedModel) -> None:
-    """Two matrices stay two: an adapter may have trained a copy of what its base has once (`modules_to_save`)."""
-    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
-    if output is not None and output.weight is not embeddings.weight:
-        model.config.get_text_config().tie_word_embeddings = False
-        model.config.tie_word_embeddings = False
 
 
 def check_mergeable(adapter: Path) -> str:
