@@ -115,12 +115,6 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "model.quantize_moe_experts",
-        lambda e: e.model.quantize_moe_experts and not e.model.quantization,
-        "it says how much of the base model.quantization covers, and that is null",
-        "quantization: nf4, or quantize_moe_experts: false",
-    ),
-    Rule(
-        "model.quantize_moe_experts",
         lambda e: e.model.quantize_moe_experts and isinstance(e.adapter, Lora) and e.adapter.target_parameters,
         "PEFT does not take its B A off quantized experts after a step",
         "quantize_moe_experts: false, or target_parameters: []",

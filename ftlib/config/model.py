@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ftlib.config.section import Section
 
@@ -67,3 +67,9 @@ class ModelSection(Section):
     trust_remote_code: bool = False
     """Run the Python code that comes with the model. It can do anything on your machine, so read it before you say
     true."""
+
+    @model_validator(mode="after")
+    def _experts_are_a_part_of_it(self) -> ModelSection:
+        if self.quantize_moe_experts and self.quantization is None:
+            raise ValueError("quantize_moe_experts says how much quantization covers, and that is null: set it to nf4")
+        return self

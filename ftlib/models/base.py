@@ -158,7 +158,7 @@ def load_model(model: ModelSection, head: Head = "causal_lm", labels: Sequence[s
         )
     loaded.drawn = frozenset(found["missing_keys"])  # weights that the files lack
     keep_unpacked(loaded)
-    if model.quantize_moe_experts and model.quantization is not None:
+    if model.quantize_moe_experts and model.quantization:
         quantize_experts(loaded, model.quantization)
     return _with_rows_for_tokens(loaded, model, head)
 

@@ -54,10 +54,10 @@ from ftlib.config import (
 from ftlib.errors import ConfigError, nearest
 from ftlib.models.adapters.bottleneck import BottleneckConfig
 from ftlib.models.adapters.fusion import finished, load_finished
+from ftlib.models.adapters.named import check_experts, check_named, matching
 from ftlib.models.adapters.start import load_start
 from ftlib.models.adapters.state import remember_start
 from ftlib.models.base import bare_model
-from ftlib.models.experts import has_quantized_experts
 from ftlib.models.lean_imports import without_bitsandbytes
 
 TASKS: dict[Head, TaskType] = {
@@ -100,7 +100,7 @@ def add_adapter(
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     with _explained(model, adapter), nullcontext() if quantized else without_bitsandbytes():
         adapted = BUILDERS[adapter.type](model, adapter, TASKS[head], batches)
-    _check_experts(adapted, adapter)
+    check_experts(adapted, adapter)
     if adapter.moves_base:
         remember_start(adapted)
     return adapted
@@ -187,7 +187,7 @@ def _by_peft(config: type[PeftConfig]) -> Callable[..., Any]:
 
 def _lora(model: Any, adapter: Lora, task: TaskType, batches: Sequence[Batch]) -> Any:
     keys = _keys(adapter, "from", "lora_plus_ratio", "lora_fa", "init_lora_weights")
-    _check_named(model, adapter)
+    check_named(model, adapter)
     keys |= {key: keys[key] or None for key in ("modules_to_save", "target_parameters")}
     if adapter.layers_to_transform is not None and adapter.target_modules == "all-linear":
         keys["target_modules"] = _linear_names(model)  # PEFT takes layers' numbers with names alone
@@ -211,29 +211,6 @@ def _lora(model: Any, adapter: Lora, task: TaskType, batches: Sequence[Batch]) -
         initialize_lora_eva_weights(adapted, on_device, show_progress_bar=False)
         return adapted
     return get_peft_model(model, config)
-
-
-def _check_named(model: Any, adapter: Lora) -> None:
-    """PEFT says nothing of a name that is not there."""
-    parameters = [name for name, _ in model.named_parameters()]
-    modules = [name for name, _ in model.named_modules() if name]
-    for key, known in (("modules_to_save", modules), ("target_parameters", parameters)):
-        for name in getattr(adapter, key):
-            if not any(f".{one}".endswith(f".{name}") for one in known):
-                ends = {one.rpartition(".")[2] for one in known}
-                raise ConfigError(f"adapter.{key}: {type(model).__name__} has no '{name}'.{nearest(name, ends)}")
-
-
-def _check_experts(model: Any, adapter: AdapterSection) -> None:
-    """PEFT reads names of old checkpoints (`up_proj`, of Mixtral and Qwen) as those of the experts in one weight."""
-    if not has_quantized_experts(model) or not isinstance(model, PeftModel):
-        return
-    if parameters := getattr(model.peft_config["default"], "target_parameters", None):
-        raise ConfigError(
-            f"adapter.target_modules: with {getattr(adapter, 'target_modules', '')} PEFT would adapt experts "
-            f"({', '.join(sorted(parameters))}), which model.quantize_moe_experts keeps in few bits: name layers of "
-            "the attention, for example [q_proj, k_proj, v_proj, o_proj]."
-        )
 
 
 def _run(model: Any, batches: Sequence[Batch]) -> None:
@@ -329,6 +306,8 @@ def _bitfit(model: Any, adapter: Any, task: TaskType, batches: Sequence[Batch]) 
 
 
 def _layers(model: Any, adapter: Layers, task: TaskType, batches: Sequence[Batch]) -> Any:
+    if adapter.parameters:
+        return _train_only(model, [*matching(model, adapter.parameters), *_classifier(model, task)])
     stack = _layer_stack(model)
     if adapter.num_layers > len(stack):
         raise ValueError(f"num_layers is {adapter.num_layers}, but the model has {len(stack)}: use at most that")
