@@ -208,8 +208,8 @@ ABSENT: dict[str, str] = {
         "liger_rms_norm_gated liger_rope liger_swiglu liger_use_token_scaling cut_cross_entropy chunked_cross_entropy "
         "chunked_cross_entropy_num_chunks large_head_attention lora_embedding_kernel lora_mlp_kernel lora_o_kernel "
         "lora_qkv_kernel dpo_use_liger_kernel fused_attn_kernel tiled_mlp tiled_mlp_num_shards "
-        "tiled_mlp_use_original_mlp use_kernels moe_bnb_fast use_scattermoe use_sonicmoe use_dsv4_kernels use_glm_dsa_kernels "
-        "flex_attention flex_attn_compile_kwargs sage_attention sdpa_varlen "
+        "tiled_mlp_use_original_mlp use_kernels moe_bnb_fast use_scattermoe use_sonicmoe use_dsv4_kernels "
+        "use_glm_dsa_kernels flex_attention flex_attn_compile_kwargs sage_attention sdpa_varlen "
         "flash_attn_d512 pretrain_multipack_attn torch_compile torch_compile_backend torch_compile_mode "
         "torch_compile_options deepcompile flash_optimum torchdistx_path"
     ),
