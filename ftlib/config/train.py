@@ -43,9 +43,9 @@ class TrainSection(Section):
     lr_scheduler_type: SchedulerName = "cosine"
     """How the learning rate changes after the warmup, by transformers' names."""
     lr_scheduler_kwargs: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Arguments of the schedule, by transformers' names: {min_lr_rate: 0.1} of cosine_with_min_lr ends at a tenth of
-    learning_rate. cosine_with_min_lr takes min_lr or min_lr_rate, cosine_with_restarts num_cycles, inverse_sqrt
-    timescale, warmup_stable_decay num_decay_steps, num_stable_steps and min_lr_ratio."""
+    """Arguments of the schedule. cosine_with_min_lr needs min_lr, or min_lr_rate: {min_lr_rate: 0.1} ends at a tenth of
+    learning_rate. warmup_stable_decay needs num_decay_steps, and takes num_stable_steps and min_lr_ratio.
+    cosine_with_restarts takes num_cycles, and inverse_sqrt takes timescale."""
     warmup_steps: float = Field(default=0.0, ge=0)
     """Optimizer steps in which the learning rate rises from 0. A value below 1 is a share of all steps."""
     layer_lr_decay: float = Field(default=1.0, gt=0, le=1)

@@ -101,7 +101,7 @@ def test_axolotls_types_of_data_sets(
 @pytest.mark.parametrize(
     ("datasets", "says"),
     [
-        ([{"path": "x", "type": "alpaca:chat"}], "the prompt of type 'alpaca:chat' is Axolotl's own text"),
+        ([{"path": "x", "type": "alpaca:phi"}], "the prompt of type 'alpaca:phi' is Axolotl's own text"),
         ([{"path": "x", "type": "input_output"}], "the prompt of type 'input_output'"),
         ([{"path": "x", "type": {"format": "[INST] {instruction}"}}], "its prompt is a text of your own"),
         ([{"path": "x", "type": "alpaca"}, {"path": "y", "type": "chat_template"}], "they are written by 2 templates"),
