@@ -68,12 +68,13 @@ ADAPTERS: dict[str, Any] = {
     "fusion": {"type": "fusion"},  # of two that are made for it
     "bitfit": {"type": "bitfit"},
     "layers": {"type": "layers", "num_layers": 1},
+    "layers, named": {"type": "layers", "parameters": [r"model\.layers\.1\.mlp", "model.norm"]},
     "layers+head": {"type": "layers", "num_layers": 1, "train_head": True},
     "full": None,
 }
 # Trained on a plain base alone: they compute from its matrices, or train them. What each run said is in compat.py.
 PLAIN_ONLY = ("orthogonal", "olora", "pissa", "pissa_niter_4", "corda", "mica", "pissa-rslora")
-PLAIN_ONLY += ("bitfit", "layers", "layers+head", "full")
+PLAIN_ONLY += ("bitfit", "layers", "layers, named", "layers+head", "full")
 ALL = [
     (name, quantization)
     for name in ADAPTERS
@@ -210,6 +211,15 @@ def test_a_shape_counts_as_the_model_does(name: str, tree: dict[str, Any]) -> No
     experiment = Experiment.parse(with_adapter(tree, name))
     shape = empty_model(experiment.model, experiment.adapter)
     assert count_parameters(shape) == pytest.approx(count_parameters(adapted(tree)), rel=5e-3)  # AdaLoRA's counters
+
+
+def test_the_weights_that_are_named_are_trained_and_no_others(tree: dict[str, Any]) -> None:
+    names = {name for name, part in adapted(with_adapter(tree, "layers, named")).named_parameters()
+             if part.requires_grad}  # fmt: skip
+    assert names == {f"model.layers.1.mlp.{one}_proj.weight" for one in ("gate", "up", "down")} | {"model.norm.weight"}
+    tree["adapter"]["parameters"] = ["layers.1"]
+    with pytest.raises(ConfigError, match=r"adapter.parameters: no weight's name begins as 'layers.1'. Names here:"):
+        adapted(tree)
 
 
 def test_four_bit_weights_are_counted_one_by_one(tree: dict[str, Any]) -> None:

@@ -17,7 +17,11 @@ from ftlib.models.adapters.build import add_adapter
 from ftlib.models.adapters.merge import merge
 from ftlib.models.base import count_parameters, load_model
 from ftlib.models.experts import plain_experts
+from ftlib.pack.frozen_base import CannotPack
 from ftlib.run.directory import Run
+from tests.pack.conftest import losses as packed_losses
+from tests.pack.conftest import pack_of, trial
+from tests.pack.conftest import train as train_pack
 from tests.support.reload_adapters import logits
 from tests.training.test_trial import losses, setting, train
 
@@ -127,3 +131,20 @@ def test_adapters_on_experts_in_few_bits_are_refused(mixture: Path, tree: dict[s
     experiment = Experiment.parse(tree)
     with pytest.raises(ConfigError, match="with all-linear PEFT would adapt experts"):
         add_adapter(load_model(experiment.model), experiment.adapter)
+
+
+def test_a_pack_leaves_the_loss_of_a_router_to_trl(mixture: Path, tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["model"] |= {"name_or_path": str(mixture), "quantization": "nf4", "quantize_moe_experts": True}
+    tree["adapter"]["target_modules"] = ["q_proj", "v_proj"]
+    tree["train"] |= {"max_steps": 4, "logging_steps": 1}
+    with pytest.raises(CannotPack, match="the router of Qwen3MoeForCausalLM has a loss of its own"):
+        pack_of(setting(tree, tmp_path / "with"))
+    alone = {}
+    for weight in (None, 0):
+        tree["method"]["router_aux_loss_coef"] = weight
+        train(done := setting(tree, tmp_path / str(weight)))
+        alone[weight] = [loss for _, loss in losses(done)]
+    assert alone[None] != alone[0]  # TRL adds it of itself
+    packed = setting(tree, tmp_path / "pack")
+    assert train_pack(pack_of(packed), {"000": {}}) == {}
+    assert [loss for _, loss in packed_losses(trial(packed, "000"))] == pytest.approx(alone[0], rel=1e-4)

@@ -95,18 +95,19 @@ def _prepared(setting: Setting) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("lora", "schedule"),
+    ("lora", "schedule", "loss"),
     [
-        ({}, {"lr_scheduler_type": "cosine"}),
+        ({}, {"lr_scheduler_type": "cosine"}, "nll"),
         (
             {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
             {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 4e-3}},
+            "dft",
         ),
     ],
     ids=["lora", "modules_to_save"],
 )
 def test_ours_is_trl_called_by_hand(
-    lora: dict[str, Any], schedule: dict[str, Any], tree: dict[str, Any], tmp_path: Path, base: Path
+    lora: dict[str, Any], schedule: dict[str, Any], loss: str, tree: dict[str, Any], tmp_path: Path, base: Path
 ) -> None:
     """The same rows through TRL's own tokenization, masking and trainer: the same losses and the same weights."""
     from datasets import Dataset
@@ -115,6 +116,7 @@ def test_ours_is_trl_called_by_hand(
     from trl import SFTConfig, SFTTrainer
 
     tree["data"].update(eval=str(tree["data"]["train"]))
+    tree["method"]["loss_type"] = loss
     tree["adapter"] |= lora
     tree["train"] |= schedule
     done = setting(tree, tmp_path)
@@ -135,6 +137,7 @@ def test_ours_is_trl_called_by_hand(
             per_device_train_batch_size=8,
             **schedule,
             optim="adamw_torch",
+            loss_type=loss,
             logging_steps=2,
             max_length=64,
             bf16=False,
