@@ -12,13 +12,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from ftlib.config import Experiment, ModelSection
+from ftlib.data import prepare
 from ftlib.errors import ConfigError
 from ftlib.models.adapters.build import add_adapter
 from ftlib.models.adapters.merge import merge
-from ftlib.models.base import count_parameters, load_model
+from ftlib.models.base import count_parameters, load_model, load_tokenizer
 from ftlib.models.experts import plain_experts
 from ftlib.pack.frozen_base import CannotPack
 from ftlib.run.directory import Run
+from ftlib.training.estimate import estimate
 from tests.pack.conftest import losses as packed_losses
 from tests.pack.conftest import pack_of, trial
 from tests.pack.conftest import train as train_pack
@@ -148,3 +150,15 @@ def test_a_pack_leaves_the_loss_of_a_router_to_trl(mixture: Path, tree: dict[str
     packed = setting(tree, tmp_path / "pack")
     assert train_pack(pack_of(packed), {"000": {}}) == {}
     assert packed_losses(trial(packed, "000")) == pytest.approx(alone[0], rel=1e-4)
+
+
+def test_experts_that_stay_plain_are_most_of_the_memory(mixture: Path, tree: dict[str, Any]) -> None:
+    tree["model"] |= {"name_or_path": str(mixture), "quantization": "nf4"}
+    tree["adapter"]["target_modules"] = ["q_proj"]
+    experiment = Experiment.parse(tree)
+    data = prepare(experiment.data, "answers", load_tokenizer(experiment.model)).report
+    plain = estimate(experiment, data).memory_gib
+    tree["model"]["quantize_moe_experts"] = True
+    experts = 2 * 4 * (128 + 64) * 64
+    saved = (plain - estimate(Experiment.parse(tree), data).memory_gib) * 2**30
+    assert saved == pytest.approx(experts * (4 - 0.52), rel=1e-3)
