@@ -76,6 +76,10 @@ def _bits(conversion: Conversion, key: str, value: Any) -> None:
 def _experts(conversion: Conversion, key: str, value: Any) -> None:
     if value is not True:
         return conversion.harmless(key, "it is off")
+    if conversion.get("lora_target_parameters"):
+        return conversion.refuse(
+            key, "PEFT does not take its B A off quantized experts after a step: they stay plain, or leave out "
+                 "lora_target_parameters")  # fmt: skip
     return conversion.map(key, {"model.quantize_moe_experts": True})
 
 

@@ -165,7 +165,7 @@ def test_axolotls_ways(more: dict[str, Any], expected: dict[str, Any], tmp_path:
         ({"unfrozen_parameters": ["model.embed_tokens.weight$[:32000]"]}, "unfrozen_parameters", "as a whole"),
         ({"lr_quadratic_warmup": True}, "lr_quadratic_warmup", "rises in a line"),
         ({"adapter": "qlora", "quantize_moe_experts": True, "lora_target_parameters": ["experts.down_proj"]},
-         "the experiment", "use quantize_moe_experts: false"),
+         "quantize_moe_experts", "does not take its B A off"),
     ],
 )  # fmt: skip
 def test_what_axolotl_does_otherwise_is_refused(more: dict[str, Any], key: str, says: str, tmp_path: Path) -> None:
