@@ -78,7 +78,13 @@ def _ewc(experiment: Experiment) -> bool:
 
 def _begins_as_base(adapter: Lora) -> bool:
     """Whether a LoRA adds nothing at first, and plain matrices later."""
-    return adapter.init_lora_weights in (True, "gaussian") and not adapter.use_dora and adapter.start is None
+    plain = not (adapter.use_dora or adapter.modules_to_save or adapter.target_parameters)
+    return adapter.init_lora_weights in (True, "gaussian") and plain and adapter.start is None
+
+
+def _whole_modules(experiment: Experiment) -> bool:
+    adapter = experiment.adapter
+    return isinstance(adapter, Lora) and bool(adapter.modules_to_save or adapter.target_parameters)
 
 
 def _mutual(experiment: Experiment) -> bool:
@@ -106,6 +112,18 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.model.quantization and _saves_model(e),
         "a quantized weight is frozen, so no part of the model itself can be trained",
         "adapter: {type: lora}, or quantization: null",
+    ),
+    Rule(
+        "model.quantize_moe_experts",
+        lambda e: e.model.quantize_moe_experts and isinstance(e.adapter, Lora) and e.adapter.target_parameters,
+        "PEFT does not take its B A off quantized experts after a step",
+        "quantize_moe_experts: false, or target_parameters: []",
+    ),
+    Rule(
+        "scale.strategy",
+        lambda e: e.model.quantize_moe_experts and e.scale.strategy == "deepspeed" and e.scale.stage == 3,
+        "stage 3 reads a weight in parts, and experts are quantized as a whole",
+        "ddp, or deepspeed with stage: 2",
     ),
     Rule(
         "adapter.init_lora_weights",
@@ -148,6 +166,12 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.scale.strategy in SHARDED and isinstance(e.adapter, Lora) and _own_optimizer(e.adapter),
         "lora_plus_ratio and lora_fa bring an optimizer over weights that are not sharded yet",
         "single or ddp",
+    ),
+    Rule(
+        "adapter.modules_to_save",
+        lambda e: _whole_modules(e) and (e.train.layer_lr_decay < 1 or e.train.unfreeze_steps is not None),
+        "layer_lr_decay and unfreeze_steps know how deep A and B of linear layers lie",
+        "modules_to_save: [] and target_parameters: [], or neither of these two keys",
     ),
     Rule(
         "train.layer_lr_decay",

@@ -216,9 +216,7 @@ FUNCTIONS: dict[str, Function] = {
         if value == "none"
         else conversion.refuse(key, "an adapter trains no biases")
     ),
-    "peft.modules_to_save": lambda conversion, key, value: conversion.refuse(
-        key, "an adapter trains its own weights alone; use adapter: null where embeddings must be trained"
-    ),
+    "peft.modules_to_save": _plain("adapter.modules_to_save"),
     "peft.loftq_config": lambda conversion, key, value: conversion.map(key, {"adapter.init_lora_weights": "loftq"}),
     "peft.qat_scheme": lambda conversion, key, value: conversion.refuse(key, "weights are not trained for fewer bits"),
     "model_name": _plain("model.name_or_path"),

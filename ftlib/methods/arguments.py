@@ -150,6 +150,7 @@ def training_arguments(experiment: Experiment, output_dir: Path) -> dict[str, An
         "per_device_eval_batch_size": train.per_device_eval_batch_size,
         "gradient_accumulation_steps": train.gradient_accumulation_steps,
         "lr_scheduler_type": train.lr_scheduler_type,
+        "lr_scheduler_kwargs": train.schedule_arguments,
         "warmup_steps": train.warmup_steps,
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,

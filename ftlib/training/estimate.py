@@ -114,13 +114,23 @@ def estimate(experiment: Experiment, data: DataReport) -> Estimate:
     activations = 17 * width * tokens_held * getattr(config, "hidden_size", 0) * layers
     logits = 4 * tokens_held * getattr(config, "vocab_size", 0)
     frozen_width = QUANTIZED.get(experiment.model.quantization or "", width)
-    states = {"weights": (total - trained) * frozen_width + trained * width, "gradients": trained * width}
+    plain = _left_plain(experiment, shape)
+    weights = (total - trained - plain) * frozen_width + plain * BYTES["float32"] + trained * width
+    states = {"weights": weights, "gradients": trained * width}
     states["moments"] = trained * 8  # AdamW's two, in 32 bits
     workers = experiment.scale.num_workers
     held = sum(size / (workers if name in _sharded(experiment) else 1) for name, size in states.items())
     return Estimate(
         total, trained, steps, tokens, (held + activations + logits) / 2**30, total - _looked_up(experiment, config)
     )
+
+
+def _left_plain(experiment: Experiment, shape: Any) -> int:
+    """The experts of a mixture that quantization leaves as they are; PEFT then makes them float32."""
+    model = experiment.model
+    if model.quantization is None or model.quantize_moe_experts:
+        return 0
+    return sum(int(part.numel()) for part in shape.parameters() if part.ndim > 2)
 
 
 def _looked_up(experiment: Experiment, config: Any) -> int:

@@ -13,6 +13,7 @@ from ftlib.errors import ConfigError
 LORA = {"type": "lora"}
 GRPO = {"type": "grpo", "rewards": [{"function": "length", "arguments": {"target": 8}}], "num_generations": 4}
 DISTILL = {"type": "distill", "teacher": "a-teacher"}
+FEW = {"quantization": "nf4", "quantize_moe_experts": True}
 HELD = {"type": "sft", "ewc": {"weight": 1.0, "data": "old.jsonl"}}
 NF4 = {"quantization": "nf4"}
 SPACE = {"space": {"train.learning_rate": [1e-3, 1e-4]}}
@@ -77,6 +78,9 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     ("method.ewc", {"method": HELD, "adapter": LORA, "model": NF4}),
     ("method.ewc", {"method": HELD, "scale": {"strategy": "fsdp", "num_workers": 2}}),
     ("adapter", {"method": {**DISTILL, "kind": "mutual"}, "adapter": LORA}),
+    ("adapter.modules_to_save", {"adapter": {**LORA, "modules_to_save": ["x"]}, "train": {"layer_lr_decay": 0.9}}),
+    ("model.quantize_moe_experts", {"adapter": {**LORA, "target_parameters": ["x"]}, "model": FEW}),
+    ("scale.strategy", {"adapter": LORA, "model": FEW, "scale": {"strategy": "deepspeed", "stage": 3}}),
     ("scale.strategy", {"method": {**DISTILL, "kind": "mutual"}, "scale": {"strategy": "ddp", "num_workers": 2}}),
     ("method.kind", {"method": {**DISTILL, "kind": "mutual"}, "train": {"unfreeze_steps": 5}}),
 ]

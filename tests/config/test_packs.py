@@ -34,6 +34,8 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"adapter": {"use_dora": True}, "model": {"quantization": "nf4"}}, "DoRA needs the norms"),
     ({"adapter": {"lora_fa": True}, "scale": {"resources_per_worker": {"GPU": 1}}}, "on CPUs alone"),
     ({"adapter": {"init_lora_weights": "pissa"}}, "a B of zeros"),
+    ({"adapter": {"modules_to_save": ["embed_tokens"]}}, "no whole modules"),
+    ({"method": {"type": "sft", "loss_type": "dft"}}, "method.loss_type: nll"),
     (
         {"method": {"type": "grpo", "rewards": [{"function": "length", "arguments": {"target": 9}}]}},
         "no loss for packs",
