@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ class OnnxRuntime:
 
     def reading(self, texts: Sequence[str]) -> Reading:
         return Reading(self.tokenizer.chat_template, tokens_of(self.tokenizer, list(texts)))
+
+    def layers(self, names: Iterable[str]) -> None:
+        """A graph has no layers."""
 
     def contender(self, name: str) -> None:
         """A classifier writes no answers."""
