@@ -26,7 +26,7 @@ ENVIRONMENT = {
 }
 
 
-LOUD = ("DeepSpeed", "bitsandbytes", "optuna")  # loggers that bring handlers of their own
+LOUD = ("DeepSpeed", "bitsandbytes", "optuna", "torch.utils._pytree")  # loggers that bring handlers of their own
 SILENCE = logging.NullHandler()
 
 
