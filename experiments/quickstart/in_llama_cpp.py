@@ -1,9 +1,10 @@
 """The quickstart's winner as a GGUF file: llama.cpp must answer the quickstart's question as the endpoint does.
 
-    python experiments/quickstart/in_llama_cpp.py [NAME] [DTYPE]        after `make quickstart` and `ftlib setup llama-cpp`
+    python experiments/quickstart/in_llama_cpp.py [NAME] [DTYPE]
 
-NAME is `tickets` and DTYPE `f16` where they are not given. llama.cpp gets the file alone: it writes the chat by the
-template in it, and stops where the file says. The exit status is 1 where the answers differ.
+It goes after `make quickstart` and `ftlib setup llama-cpp`. NAME is `tickets` and DTYPE `f16` where they are not given.
+llama.cpp gets the file alone: it writes the chat by the template in it, and stops where the file says. The exit status
+is 1 where the answers differ.
 """
 
 from __future__ import annotations
