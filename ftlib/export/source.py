@@ -16,6 +16,7 @@ from ftlib.config import ModelSection
 from ftlib.errors import DataError, FtlibError, InputError
 from ftlib.evaluation.answers import ends_of
 from ftlib.export.gate import Reading, Trained
+from ftlib.export.layers import layers_of
 from ftlib.models.adapters.merge import check_mergeable, merge
 from ftlib.models.base import where
 from ftlib.registry.agreement import QUANTIZED, TOLERANCE, Logits, Probes, beside_base, check_finite, free, logits_of
@@ -122,10 +123,11 @@ class Source:
         check_finite(tuned, self.owner)
         also("trained", model)
         width = tuned[0].shape[-1] if self.classifies else min(len(self.candidate.tokenizer), tuned[0].shape[-1])
-        reading, tolerance = self._reading(model, probes), self._tolerance(model.dtype)
+        reading, tolerance, layers = self._reading(model, probes), self._tolerance(model.dtype), layers_of(model)
         del model
         free()
-        return Trained(probes, f"{len(probes)} {told}", self.texts(probes), untuned, tuned, width, tolerance, reading)
+        named, texts = f"{len(probes)} {told}", self.texts(probes)
+        return Trained(probes, named, texts, untuned, tuned, width, tolerance, reading, layers)
 
     def texts(self, probes: Probes) -> list[str]:
         """What programs are asked to cut into tokens."""
