@@ -118,7 +118,7 @@ def winner(smollm: ModelSection, tmp_path_factory: pytest.TempPathFactory) -> Ve
     """A promoted LoRA winner of two steps."""
     folder = tmp_path_factory.mktemp("winner")
     section = tree(smollm, folder, ROWS)
-    section["train"] |= {"max_steps": 2, "eval_strategy": "no"}
+    section["train"] |= {"max_steps": 2, "eval_strategy": "end"}
     done = setting(section, folder)
     train(done)
     run = Run(Path(done.run))
@@ -176,7 +176,7 @@ def test_a_gguf_answers_in_llama_cpp_as_transformers_does(winner: Version, tmp_p
 def test_dpo_goes_on_from_an_sft_winner(winner: Version, smollm: ModelSection, tmp_path: Path) -> None:
     pairs = [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": "No."} for row in ROWS]
     section = tree(smollm, tmp_path, pairs, method={"type": "dpo"})
-    section["train"] |= {"max_steps": 2, "eval_strategy": "no"}
+    section["train"] |= {"max_steps": 2, "eval_strategy": "end"}
     section["model"]["name_or_path"] = f"registry:{winner.name}"
     resolved = bases.resolved(Experiment.parse(section))
     assert Path(resolved.model.name_or_path).is_relative_to(home() / "cache" / "merged")

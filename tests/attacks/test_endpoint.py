@@ -141,7 +141,7 @@ def test_under_a_name_that_was_pointed_here_nothing_is_read(live: Live, path: st
 # --- connections ------------------------------------------------------------------------------------------------------
 
 
-def exchanged(live: Live, *parts: bytes, pause: float = 0.0, patience: float = 20) -> tuple[bytes, float]:
+def exchanged(live: Live, *parts: bytes, pause: float = 0.0, patience: float = 60) -> tuple[bytes, float]:
     """What comes back on one connection for parts that are sent with a pause between them, and after how many
     seconds."""
     began, received = time.monotonic(), b""

@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FTLIB_REGISTRY", raising=False)
     monkeypatch.chdir(tmp_path)
-    write_jsonl(tmp_path / "t.jsonl", [{"messages": [*ASKED, {"role": "assistant", "content": "Go."}]}])
+    write_jsonl(tmp_path / "t.jsonl", [{"prompt": "Where now?", "completion": "Go.", "kind": "way"}])
     Path("r.yaml").write_text(json.dumps({"name": "t", "from": ["t.jsonl", "log:support"]}))
     Path("p.yaml").write_text(json.dumps({"name": "p", "steps": {"data": {"build": "r.yaml"}}, "when": "age > 7"}))
     return tmp_path
@@ -76,8 +76,10 @@ def test_what_was_asked_becomes_rows_when_it_is_due() -> None:
     assert "\ndata: requests until 20" in said
     assert "data:t@2" in said
     status, said = ftlib("data", "show", "t", "--rows", 5)
-    assert json.loads(said.splitlines()[-1])["messages"][0]["content"] == "My mail is [email]. What now?"
-    assert json.loads(said.splitlines()[-1])["_from"] == "log:support r1"
+    ours, theirs = (json.loads(line) for line in said.splitlines()[-2:])
+    assert theirs["messages"][0]["content"] == "My mail is [email]. What now?"
+    assert theirs["_from"] == "log:support r1"
+    assert (ours["messages"][1]["content"], ours["kind"], "prompt" in ours) == ("Go.", "way", False)  # a chat too
     assert "data: nothing has changed" in ftlib("pipeline", "p.yaml")[1]
 
 
