@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from playwright.sync_api import Browser, Error, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from .browser import BROWSERS, NoBrowser
+from tests.report.browser import chromium
+
 from .conftest import KEY, World
 
 PROMPT = "the quick brown"
@@ -20,21 +21,10 @@ EVIL = "<img src=x onerror=\"document.title='owned'\">"
 SIDES = ("left", "right")
 
 
-@pytest.fixture(scope="module", params=BROWSERS)
-def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    try:
-        path, environment = BROWSERS[request.param]()
-    except NoBrowser as error:
-        pytest.skip(f"no browser: {error}")
-    with sync_playwright() as playwright:
-        try:
-            launched = playwright.chromium.launch(
-                executable_path=path, env=environment, args=["--no-sandbox", "--disable-gpu"]
-            )
-        except Error as error:
-            pytest.skip(f"no browser: {path} does not start ({str(error).splitlines()[0]})")
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture
