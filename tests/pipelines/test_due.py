@@ -83,6 +83,24 @@ def test_what_was_asked_becomes_rows_when_it_is_due() -> None:
     assert "data: nothing has changed" in ftlib("pipeline", "p.yaml")[1]
 
 
+def test_who_watches_stays_until_a_ctrl_c(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Path("p.yaml").read_text().replace("> 7", ">= 0")
+    acts = iter([lambda: Path("p.yaml").write_text("name: ["), lambda: Path("p.yaml").write_text(whole)])
+
+    def sleep(seconds: float) -> None:
+        act = next(acts, None)
+        if act is None:
+            raise KeyboardInterrupt
+        act()
+
+    monkeypatch.setattr("ftlib.cli.pipelines.time.sleep", sleep)
+    status, said = ftlib("pipeline", "p.yaml", "--watch", "--every", "1h")
+    assert status == 0, said
+    told = said.partition("warning: p.yaml")[2]
+    assert "due: age >= 0 (age 0)" in told  # it has looked again
+    assert told.rstrip().endswith("pipeline.html")
+
+
 def test_rows_count_from_when_the_data_was_last_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Pipeline.parse({"name": "p", "steps": {"watch": {"monitor": "support"}}, "when": "new_rows > 1"})
     where = PipelineFolder(folder / "pipelines" / "p")
