@@ -18,7 +18,8 @@ from ..conftest import rows, write_jsonl
 from ..methods.conftest import labelled, pairs
 from .conftest import losses, pack_of, train, trial
 
-STEPS, SOME = 50, 24  # of SFT always; of the others in `make test-all`, and some in `make test`
+# Of SFT always; of the others in `make test-all`, and some in `make test`: in each point's second epoch.
+STEPS, SOME = 50, 16
 PAIRS, JUDGED = "pairs", "judged"
 OPENING = "The stone is red. The lamp is blue. The horse is pink. "  # of every row: it is computed once a batch
 LETTERS = "ABCDEFGHJKLMNOPQRSUVXYZ"  # that the tokenizer has no merges for: 31 of them and an end are half a block
