@@ -81,6 +81,13 @@ def _begins_as_base(adapter: Lora) -> bool:
     return adapter.init_lora_weights in (True, "gaussian") and not adapter.use_dora and adapter.start is None
 
 
+def _adds_to_weights(experiment: Experiment) -> bool:
+    """Whether the trained model is the base with other weights: trained as a whole, or plain LoRA."""
+    adapter = experiment.adapter
+    plain = isinstance(adapter, Lora) and not adapter.use_dora and not adapter.lora_dropout
+    return plain or _saves_model(experiment)
+
+
 def _mutual(experiment: Experiment) -> bool:
     return isinstance(experiment.method, Distill) and experiment.method.kind == "mutual"
 
@@ -166,6 +173,42 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.train.layer_lr_decay < 1 and e.scale.strategy in SHARDED,
         "it sorts weights by layers, and these are sharded",
         "1.0, or strategy: single or ddp",
+    ),
+    Rule(
+        "train.qat",
+        lambda e: e.train.qat and not _adds_to_weights(e),
+        "it rounds the sum of a weight and what a LoRA adds to it, and here there is no such sum",
+        "null, or adapter: {type: lora} with use_dora: false and lora_dropout: 0.0, or adapter: null",
+    ),
+    Rule(
+        "train.qat",
+        lambda e: e.train.qat and e.model.quantization,
+        "the weights of the base are rounded already",
+        "null, or model.quantization: null",
+    ),
+    Rule(
+        "train.qat",
+        lambda e: e.train.qat and e.method.head != "causal_lm",
+        "ftlib export makes int4, int8 and fp8 of models that write",
+        "null, or method: {type: sft}",
+    ),
+    Rule(
+        "train.qat",
+        lambda e: e.train.qat and isinstance(e.method, (*WITH_REFERENCE, *ONLINE)) and _has_reference(e),
+        "the reference, which the model is held to, is not rounded",
+        "null, or method: {type: orpo}",
+    ),
+    Rule(
+        "train.qat",
+        lambda e: e.train.qat and e.scale.strategy in SHARDED,
+        "it rounds whole weights, and these are sharded",
+        "null, or strategy: single or ddp",
+    ),
+    Rule(
+        "train.qat",
+        lambda e: e.train.qat and _ewc(e),
+        "EWC knows the weights of the base as they are",
+        "null, or method.ewc: null",
     ),
     Rule(
         "train.shifted_attention",

@@ -27,6 +27,7 @@ from ftlib.models.adapter_files import check_tensors
 from ftlib.models.adapters.build import add_adapter, calibration, kept_precision, make_optimizer
 from ftlib.models.adapters.state import state_callbacks
 from ftlib.models.base import load_model, load_tokenizer
+from ftlib.models.rounded import round_weights
 from ftlib.models.shifted_attention import shift_attention
 from ftlib.models.strategies import strategy_of
 from ftlib.run.context import EvalPart, Setting
@@ -147,6 +148,8 @@ def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trai
         shift_attention(base, experiment.train.shifted_attention)
     batches = calibration(data.train, tokenizer.pad_token_id)
     model = add_adapter(base, experiment.adapter, head, batches)
+    if experiment.train.qat is not None:
+        round_weights(model, experiment.train.qat)
     if experiment.train.activation_checkpointing and isinstance(model, PeftModel):
         model.enable_input_require_grads()
     staging = trial.path / ".staging"
