@@ -7,14 +7,16 @@ as they are today: whoever mends one deletes a line here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ftlib.config.adapters import Lora
 from ftlib.config.data import Labels
 from ftlib.config.methods import DPO, GRPO, KTO, ORPO, RLOO, SFT, Classify, Distill, Pretrain, SimPO
+from ftlib.config.rounding import ROUNDING
+from ftlib.config.rule import Rule
 from ftlib.config.sweep import PBT
+from ftlib.config.untrained import UNTRAINED
 
 if TYPE_CHECKING:
     from ftlib.config.experiment import Experiment
@@ -28,21 +30,6 @@ TEACHER_BESIDE = ("feature", "relation", "on_policy")
 
 
 ANY_PARTS = "any parts"  # the context in which pydantic makes an experiment whatever rules it breaks
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`key` is the one to change; `instead` the nearest choice that works."""
-
-    key: str
-    applies: Callable[[Experiment], Any]
-    reason: str
-    instead: str
-
-    @property
-    def sentence(self) -> str:
-        """The refusal that a person reads."""
-        return f"{self.key}: {self.reason}: use {self.instead}"
 
 
 def _type(experiment: Experiment) -> str:
@@ -81,13 +68,6 @@ def _begins_as_base(adapter: Lora) -> bool:
     return adapter.init_lora_weights in (True, "gaussian") and not adapter.use_dora and adapter.start is None
 
 
-def _adds_to_weights(experiment: Experiment) -> bool:
-    """Whether the trained model is the base with other weights: trained as a whole, or plain LoRA."""
-    adapter = experiment.adapter
-    plain = isinstance(adapter, Lora) and not adapter.use_dora and not adapter.lora_dropout
-    return plain or _saves_model(experiment)
-
-
 def _mutual(experiment: Experiment) -> bool:
     return isinstance(experiment.method, Distill) and experiment.method.kind == "mutual"
 
@@ -102,6 +82,7 @@ def _moves_base(experiment: Experiment) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
+    *UNTRAINED,
     Rule(
         "adapter",
         lambda e: e.model.init == "random" and e.adapter is not None,
@@ -174,42 +155,7 @@ RULES: tuple[Rule, ...] = (
         "it sorts weights by layers, and these are sharded",
         "1.0, or strategy: single or ddp",
     ),
-    Rule(
-        "train.qat",
-        lambda e: e.train.qat and not _adds_to_weights(e),
-        "it rounds the sum of a weight and what a LoRA adds to it, and here there is no such sum",
-        "null, or adapter: {type: lora} with use_dora: false and lora_dropout: 0.0, or adapter: null",
-    ),
-    Rule(
-        "train.qat",
-        lambda e: e.train.qat and e.model.quantization,
-        "the weights of the base are rounded already",
-        "null, or model.quantization: null",
-    ),
-    Rule(
-        "train.qat",
-        lambda e: e.train.qat and e.method.head != "causal_lm",
-        "ftlib export makes int4, int8 and fp8 of models that write",
-        "null, or method: {type: sft}",
-    ),
-    Rule(
-        "train.qat",
-        lambda e: e.train.qat and isinstance(e.method, (*WITH_REFERENCE, *ONLINE)) and _has_reference(e),
-        "the reference, which the model is held to, is not rounded",
-        "null, or method: {type: orpo}",
-    ),
-    Rule(
-        "train.qat",
-        lambda e: e.train.qat and e.scale.strategy in SHARDED,
-        "it rounds whole weights, and these are sharded",
-        "null, or strategy: single or ddp",
-    ),
-    Rule(
-        "train.qat",
-        lambda e: e.train.qat and _ewc(e),
-        "EWC knows the weights of the base as they are",
-        "null, or method.ewc: null",
-    ),
+    *ROUNDING,
     Rule(
         "train.shifted_attention",
         lambda e: e.train.shifted_attention and not isinstance(e.method, SFT | Pretrain | Classify),

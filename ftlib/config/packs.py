@@ -78,6 +78,10 @@ def _drops(e: Experiment) -> bool:
 
 RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
     (
+        lambda e: not e.method.trains,
+        "trials of a merge train nothing, so there is no training to share: use a method that trains",
+    ),
+    (
         lambda e: not isinstance(e.adapter, Lora),
         "only LoRA adapters share their base's products: use adapter.type: lora",
     ),

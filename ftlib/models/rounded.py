@@ -60,7 +60,7 @@ def round_weights(model: nn.Module, to: Rounding) -> None:
     for layer in own.values():
         if id(layer) in within:
             _become(within[id(layer)], RoundedLora, to)
-        elif adapted:  # it is not trained and not saved: once is enough
+        elif adapted and not layer.weight.requires_grad:  # it is not saved either: once is enough
             layer.weight.data = rounded(layer.weight.data, to)
         else:
             _become(layer, RoundedLinear, to)
@@ -80,7 +80,7 @@ def _become(layer: nn.Module, kind: type[nn.Module], to: Rounding) -> None:
     """Another class with the same weights under the same names: copies of the model round too, and what is saved is
     named as ever."""
     layer.__class__ = kind
-    layer.rounded_to = to  # type: ignore[assignment]
+    layer.rounded_to = to
 
 
 class RoundedLinear(nn.Linear):
@@ -92,7 +92,7 @@ class RoundedLinear(nn.Linear):
         return linear(input, rounded(self.weight, self.rounded_to), self.bias)
 
 
-class RoundedLora(LoraLinear):  # type: ignore[misc]
+class RoundedLora(LoraLinear):
     """A linear layer with LoRA adapters, which computes with the rounded sum of its weight and theirs."""
 
     rounded_to: Rounding
@@ -109,7 +109,7 @@ class RoundedLora(LoraLinear):  # type: ignore[misc]
 
 def rounded(weight: Tensor, to: Rounding) -> Tensor:
     """A weight [out, in] as an export rounds it. Its gradient is the weight's."""
-    found: Tensor = _StraightThrough.apply(weight, to)  # type: ignore[no-untyped-call]
+    found: Tensor = _StraightThrough.apply(weight, to)
     return found
 
 
@@ -121,9 +121,9 @@ class _StraightThrough(torch.autograd.Function):
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
         quantize_(layer, torchao_config(to))
-        found: Tensor = layer.weight.dequantize()  # type: ignore[operator]
+        found: Tensor = layer.weight.dequantize()
         return found.to(weight.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None

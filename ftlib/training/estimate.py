@@ -28,6 +28,8 @@ GRACE = 20  # optimizer steps that every trial makes before one is stopped, by d
 
 def steps_and_tokens(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(optimizer steps, non-padding tokens) of one trial, counted as transformers' Trainer counts steps."""
+    if not experiment.method.trains:
+        return 0, 0
     train, an_epoch = experiment.train, steps_an_epoch(experiment, data)
     steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * an_epoch))
     return steps, int(steps / an_epoch * data.train_tokens)

@@ -165,7 +165,7 @@ def test_every_method_of_pefts_gives_what_peft_gives(method: str, base: Path, tm
     ("keys", "method", "reason"),
     [
         ({"use_dora": True}, "linear", r"b is no plain LoRA adapter \(it is a DoRA adapter\)"),
-        ({"r": 8}, "ties", r"--method ties needs one rank, and there are 4 \(a\), 8 \(b\): use linear or ties_svd"),
+        ({"r": 8}, "ties", r"method ties needs one rank, and there are 4 \(a\), 8 \(b\): use linear or ties_svd"),
         ({"rank_pattern": {"q_proj": 2}}, "dare_linear", r"4 \(a\), 2 and 4 \(b\)"),
     ],
 )
@@ -265,5 +265,5 @@ def test_models_of_another_kind_are_refused(
 
 
 def test_weights_that_scale_a_whole_model_are_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--weights add up to 1.5"):
+    with pytest.raises(InputError, match="the weights add up to 1.5"):
         merge_weights({"a": base, "b": base}, merging(2, "linear", weights=[1, 0.5]), tmp_path / "out")

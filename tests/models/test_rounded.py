@@ -66,7 +66,7 @@ class TestWithTorchao:
         made = rounded(weight, "int4")
         assert made.unique().numel() <= 16 * 4
         (made * 3).sum().backward()
-        assert torch.equal(weight.grad, torch.full_like(weight, 3))  # type: ignore[arg-type]
+        assert torch.equal(weight.grad, torch.full_like(weight, 3))
 
     def test_copies_round_too(self) -> None:
         model = nn.Sequential(nn.Linear(32, 8))
@@ -92,7 +92,7 @@ class TestWithTorchao:
             plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), weights).merge_and_unload()
             weights = tmp_path / "merged"
             plain.save_pretrained(weights)
-        config = TorchAoConfig(torchao_config(to))  # type: ignore[arg-type]
+        config = TorchAoConfig(torchao_config(to))
         exported = AutoModelForCausalLM.from_pretrained(weights, quantization_config=config)
         assert _loss(exported, done) == pytest.approx(told, abs=1e-6)
         assert _loss(AutoModelForCausalLM.from_pretrained(weights), done) != pytest.approx(told, abs=1e-6)
