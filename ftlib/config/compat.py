@@ -157,6 +157,12 @@ RULES: tuple[Rule, ...] = (
     ),
     *ROUNDING,
     Rule(
+        "train.qat",
+        lambda e: e.train.qat and e.scale.strategy in SHARDED,
+        "it rounds whole weights, and these are sharded",
+        "null, or strategy: single or ddp",
+    ),
+    Rule(
         "train.shifted_attention",
         lambda e: e.train.shifted_attention and not isinstance(e.method, SFT | Pretrain | Classify),
         "this method compares what is trained with what is computed with full attention",

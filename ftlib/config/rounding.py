@@ -47,12 +47,6 @@ ROUNDING: tuple[Rule, ...] = (
     ),
     Rule(
         "train.qat",
-        lambda e: e.train.qat and e.scale.strategy in ("fsdp", "deepspeed"),
-        "it rounds whole weights, and these are sharded",
-        "null, or strategy: single or ddp",
-    ),
-    Rule(
-        "train.qat",
         lambda e: e.train.qat and getattr(e.method, "ewc", None) is not None,
         "EWC knows the weights of the base as they are",
         "null, or method.ewc: null",

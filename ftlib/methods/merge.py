@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ftlib.config import Choice, Experiment, Merge, Variants
-from ftlib.config.space import settings_of
 from ftlib.errors import ConfigError
 from ftlib.files.json_files import read_json
 from ftlib.methods.sft import trainer
@@ -50,15 +49,18 @@ def _adds_up(experiment: Experiment, method: Merge) -> bool:
 
 
 def _ways(experiment: Experiment) -> Iterator[Experiment]:
-    """A point of each value of `method.merge_method`, or of each variant of `method`."""
+    """A point of each way of merging that the sweep tries, or the experiment as it stands."""
     space = experiment.sweep.space if experiment.sweep is not None else {}
-    listed, variants = space.get(METHOD), space.get("method")
-    if isinstance(listed, Choice):
-        yield from (experiment.at({METHOD: value}) for value in listed.choices)
-    elif isinstance(variants, Variants):
-        yield from (experiment.at(settings_of("method", variants, label)) for label in variants.labels)
-    else:
+    variants = space.get("method")
+    told = (
+        [variants.of(label).get("merge_method") for label in variants.labels] if isinstance(variants, Variants) else []
+    )
+    named = [name for value in told for name in (value if isinstance(value, list) else [value]) if name is not None]
+    if isinstance(listed := space.get(METHOD), Choice):
+        named += listed.choices
+    if not named:
         yield experiment
+    yield from (experiment.at({METHOD: name, "method.density": None}) for name in dict.fromkeys(named))
 
 
 def _method(experiment: Experiment) -> Merge:

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from ftlib.config import Experiment
+from ftlib.driver.merge import part_of
 from ftlib.errors import ConfigError, InputError, TrialError
 from ftlib.methods.merge import check
+from ftlib.registry.promotion import Conditions, promote
 from ftlib.run.directory import Run
 from tests.driver.test_merge import trained
 from tests.models.test_merging import model
@@ -77,8 +79,12 @@ def test_whole_models(merging: dict[str, Any], base: Path, tmp_path: Path) -> No
 
 def test_what_cannot_be_merged_is_said_before_anything(merging: dict[str, Any], base: Path, tmp_path: Path) -> None:
     swept: dict[str, Any] = {"space": {"method.merge_method": ["linear", "ties"]}}
-    with pytest.raises(InputError, match=r"method ties needs one rank, and there are 4 \(a\), 8 \(b\)"):
-        check(Experiment.parse({**merging, "sweep": swept}))
+    variants = {
+        "space": {"method": [{"merge_method": "svd"}, {"merge_method": ["ties_svd", "ties"], "density": [0.3]}]}
+    }
+    for sweep in (swept, variants):
+        with pytest.raises(InputError, match=r"method ties needs one rank, and there are 4 \(a\), 8 \(b\)"):
+            check(Experiment.parse({**merging, "sweep": sweep}))
     other = {**merging["model"], "name_or_path": str(model(base, tmp_path / "other", 3))}
     with pytest.raises(ConfigError, match=re.escape("a, which method.models names, was trained on other weights")):
         check(Experiment.parse({**merging, "model": other}))
@@ -87,6 +93,17 @@ def test_what_cannot_be_merged_is_said_before_anything(merging: dict[str, Any], 
     with pytest.raises(ConfigError, match="use method.normalize: true"):
         check(Experiment.parse({**merging, "method": whole, "sweep": swept}))
     check(Experiment.parse({**merging, "method": {**whole, "normalize": True}, "sweep": swept}))
+
+
+def test_its_trial_becomes_a_version(merging: dict[str, Any], tmp_path: Path) -> None:
+    done = setting(merging, tmp_path)
+    train(done)
+    run = Run(Path(done.run))
+    version = promote(run, run.trial("000"), "both", Conditions(), lambda sentence: None)
+    assert [parent["name"] for parent in version.manifest["merge"]["parents"]] == ["a", "b"]
+    assert version.manifest["gate"]["passed"] is True
+    assert "merged with ftlib of 2 models" in (version.path / "README.md").read_text()
+    assert part_of("both").facts(1.0)["name"] == "both@1"
 
 
 def test_what_a_trial_cannot_merge_is_its_reason(merging: dict[str, Any], tmp_path: Path) -> None:
