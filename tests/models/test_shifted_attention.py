@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from ftlib.config import Experiment
+from ftlib.data import load_prepared
 from ftlib.errors import ConfigError
 from ftlib.models.shifted_attention import shift_attention
 from tests.training.test_trial import losses, setting, train
@@ -105,19 +107,31 @@ def test_evaluation_and_answers_have_full_attention() -> None:
     assert torch.equal(shifted.generate(IDS, **options), plain.generate(IDS, **options))
 
 
-def test_a_trial_trains_with_it_and_is_evaluated_without(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["train"] |= {"max_steps": 1, "logging_steps": 1, "learning_rate": 1e-9}
+def loss_by_hand(base: Path, rows: Any, group: int | None) -> float:
+    """The mean loss of all labelled tokens of some rows, in training."""
+    model = AutoModelForCausalLM.from_pretrained(base).train()
+    if group is not None:
+        shift_attention(model, group)
+    columns = [[torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels")]
+    ids, labels = (pad_sequence(part, True, value) for part, value in zip(columns, (0, -100), strict=True))
+    mask = pad_sequence([torch.ones_like(row) for row in columns[0]], True)
+    with torch.no_grad():
+        return float(model(input_ids=ids, attention_mask=mask, labels=labels).loss)
+
+
+def test_a_trial_trains_with_it_and_is_evaluated_without(tree: dict[str, Any], base: Path, tmp_path: Path) -> None:
+    """One step over all rows, before which the adapter adds nothing."""
+    tree["train"] |= {"max_steps": 1, "logging_steps": 1, "learning_rate": 1e-9, "per_device_train_batch_size": 64}
+    tree["train"]["shifted_attention"] = 8
     tree["scale"] = {"engine": "trainer"}
-    found = []
-    for group in (None, 8):
-        tree["train"]["shifted_attention"] = group
-        done = setting(tree, tmp_path / str(group))
-        found.append((train(done)[-1]["eval_loss"], losses(done)[0][1]))
-    (evaluated, trained), (same, other) = found
-    assert same == pytest.approx(evaluated, abs=1e-6)
-    assert other != pytest.approx(trained, abs=1e-4)
-    config = tmp_path / "8"
-    assert "ftlib_shifted" not in "".join(file.read_text() for file in config.rglob("*config.json"))
+    done = setting(tree, tmp_path)
+    evaluated, trained = train(done)[-1]["eval_loss"], losses(done)[0][1]
+    data = load_prepared(Path(done.data))
+    assert len(data.train) == 64
+    assert evaluated == pytest.approx(loss_by_hand(base, data.eval, None), abs=1e-5)
+    assert trained == pytest.approx(loss_by_hand(base, data.train, 8), abs=1e-5)
+    assert trained != pytest.approx(loss_by_hand(base, data.train, None), abs=1e-4)
+    assert "ftlib_shifted" not in "".join(file.read_text() for file in tmp_path.rglob("*config.json"))
 
 
 def test_what_it_cannot_do_is_refused(tree: dict[str, Any]) -> None:
