@@ -79,7 +79,7 @@ def _drops(e: Experiment) -> bool:
 RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
     (
         lambda e: not e.method.trains,
-        "trials of a merge train nothing, so there is no training to share: use a method that trains",
+        "trials of a merge train nothing, so there is no training to share",
     ),
     (
         lambda e: not isinstance(e.adapter, Lora),

@@ -88,7 +88,7 @@ class Estimate:
         share = self.trainable_parameters / max(self.total_parameters, 1)
         memory = f"{self.memory_gib:.1f} GiB" if self.memory_gib >= 1 else f"{self.memory_gib * 1024:.0f} MiB"
         if not self.steps:
-            return f"parameters: {self.total_parameters:,}\na trial merges and is evaluated; nothing is trained"
+            return f"parameters: {self.total_parameters:,}\na trial:    merges and is evaluated; nothing is trained"
         return (
             f"parameters: {self.total_parameters:,}, of which {self.trainable_parameters:,} ({share:.2%}) are trained\n"
             f"a trial:    {self.steps:,} optimizer steps over about {self.tokens:,} tokens\n"

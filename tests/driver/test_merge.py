@@ -144,7 +144,7 @@ def test_a_sweep_finds_how_to_merge(
     file = write_experiment(tmp_path / "merging.yaml", tree)
     status, output = ftlib("check", file)
     assert status == 0, output
-    assert "a trial merges and is evaluated" in output
+    assert "a trial:    merges and is evaluated" in output
     status, output = ftlib("sweep", file)
     assert status == 0, output
     run = only_run(tree["storage"])
