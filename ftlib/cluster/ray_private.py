@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray._private import services, worker
+from ray._private import services, utils, worker
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray._private.state import state
@@ -54,7 +54,12 @@ def lean_node() -> Iterator[None]:
         return get_node(gcs_address, node_id)
 
     nothing = {name: lambda *given, **more: None for name in UNUSED}
-    with _instead(Node, nothing), _instead(services, {"start_ray_process": start_lean, "get_node": get_soon}):
+    unasked = {"get_dashboard_dependency_error": lambda: None}  # it imports what a dashboard would need
+    with (
+        _instead(Node, nothing),
+        _instead(services, {"start_ray_process": start_lean, "get_node": get_soon}),
+        _instead(utils, unasked),
+    ):
         yield
 
 

@@ -7,10 +7,12 @@ one that the trainer calls and a subclass answers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import Trainer
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 class OpenTrainer:
@@ -53,6 +55,8 @@ class OpenTrainer:
 
 def read_weights(trainer: Trainer, folder: Path) -> None:
     """Puts weights that a checkpoint or a trial holds into the trainer's own model, and nothing else that is there."""
+    from transformers import Trainer  # a second of imports, which packs do not need
+
     Trainer._load_from_checkpoint(trainer, str(folder))
 
 

@@ -13,7 +13,11 @@ MAGNITUDE = "lora_magnitude_vector"  # PEFT's name of what DoRA trains beside A 
 
 @dataclass
 class Part:
-    """What is trained of one tensor: where it lies in a slot's row. `shape` is a slot's, a matrix's as (in, out)."""
+    """What is trained of one tensor: where it lies in a slot's row. `shape` is a slot's, a matrix's as (in, out).
+
+    A of LoRA lies with its rank outside, as in PEFT's files: with it inside, x A and the gradient of A take MKL two to
+    four times as long at rank 8 (docs/log.md, 2026-11-28).
+    """
 
     name: str
     start: int
@@ -36,5 +40,5 @@ class Part:
 
     def of(self, flat: Tensor) -> Tensor:
         """[slots, *shape], a view."""
-        strides = (self.shape[-1], 1)[-len(self.shape) :]
+        strides = (1, self.shape[0]) if self.kind == "A" else (self.shape[-1], 1)[-len(self.shape) :]
         return flat.as_strided((len(flat), *self.shape), (flat.stride(0), *strides), flat.storage_offset() + self.start)

@@ -97,7 +97,7 @@ class _Product(torch.autograd.Function):
         grad_a, grad_b = bank.gradients(layer.number)
         dlow = bmm(dy, b.transpose(1, 2)).mul_(scale)
         route.add(grad_b, low.transpose(1, 2), dy)
-        route.add(grad_a, (x if mask is None else x * mask).transpose(1, 2), dlow)
+        route.add(grad_a.transpose(1, 2), dlow.transpose(1, 2), x if mask is None else x * mask)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = gradient(layer.base, dy) if is_plain(layer.base) else None

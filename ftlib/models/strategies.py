@@ -14,16 +14,18 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed
-from transformers import Trainer
 from transformers.utils import is_torch_tf32_available
 from transformers.utils.import_utils import enable_tf32
 
 from ftlib.config import SAID_ELSEWHERE, Experiment, ScaleSection, TrainSection
 from ftlib.errors import FtlibError, TrialError
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 # What each strategy leaves in a checkpoint beside the weights that a person can load.
 STATE_FILES = ("optimizer.bin", "pytorch_model_fsdp.bin", "global_step*", "latest", "zero_to_*.py")

@@ -30,7 +30,7 @@ from ftlib.models.bank_routes import Route
 from ftlib.pack.frozen_base import FrozenBase
 from ftlib.pack.member import Member
 from ftlib.pack.pace import Pace
-from ftlib.pack.row_passes import PLACES, passes
+from ftlib.pack.row_passes import PLACES, side_by_side
 from ftlib.pack.row_shares import RowShares
 from ftlib.pack.task_answers import TaskAnswers
 from ftlib.pack.token_layout import Block
@@ -321,7 +321,7 @@ class Pack:
             numbers = range(len(self.base.data.eval)) if rows is None else rows
             tokens = [objective.tokens("eval", [number]) for number in numbers]
             least = self.setting.experiment().train.per_device_eval_batch_size
-            plan = passes(tokens, least, self.base.classes, PLACES // self.shares.threads if roomy else 0)
+            plan = side_by_side(tokens, least, self.base.classes, self.shares.threads, PLACES if roomy else 0)
             self._plans[key] = [[numbers[place] for place in some] for some in plan]
         return self._plans[key]
 

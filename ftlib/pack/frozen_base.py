@@ -237,15 +237,18 @@ class FrozenBase:
                 loaded.append(teacher.load(method.head, self.device))
             return loaded[0]
 
-        def batches(rows: Any) -> Iterator[Any]:
+        def batches(rows: Any, order: Sequence[int] | None = None) -> Iterator[Any]:
+            order = range(len(rows)) if order is None else order
             for start in range(0, len(rows), size):
-                examples = rows.select(range(start, min(start + size, len(rows)))).to_list()
+                examples = rows.select(order[start : start + size]).to_list()
                 batch = {name: part.to(self.device) for name, part in _padded(examples, self.pad_token_id).items()}
                 yield reader(batch), batch
 
         def targets(folder: Path) -> None:
             rows = self.data.train
-            write_targets(folder, model(), task, batches(rows), method.top_k, task.positions(rows))
+            order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable").tolist()
+            freeze_linears(model(), gradients=False)  # its quality is known: its parameters are counted
+            write_targets(folder, model(), task, batches(rows, order), method.top_k, task.positions(rows), order)
 
         def quality(folder: Path) -> None:
             write_quality(folder, model(), task, batches(self.data.eval), reads_alike=True)

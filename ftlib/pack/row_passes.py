@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from ftlib.pack.prefix_trie import common, in_order
 PLACES = 2**12
 KEYS = 2**14  # tokens that attention looks at: a shared beginning counts for each sequence
 OUTPUTS = 2**25  # numbers: all classes at all picked places
+UNEVEN = (1.02, 1.08, 1.15, 1.25)  # how much more than its share a pass of several may have
 
 
 def passes(rows: Sequence[Sequence[Tokens]], least: int, classes: int, places: int = PLACES) -> list[list[int]]:
@@ -21,6 +23,27 @@ def passes(rows: Sequence[Sequence[Tokens]], least: int, classes: int, places: i
 
     `rows` has the sequences of each row; `classes` is how many outputs a picked place has.
     """
+    return [one.rows for one in _planned(rows, least, classes, places)]
+
+
+def side_by_side(
+    rows: Sequence[Sequence[Tokens]], least: int, classes: int, threads: int, places: int = PLACES
+) -> list[list[int]]:
+    """The same for so many threads, which together have room for `places`: as many passes for each, of like sizes. Two
+    thirds of the rows for one thread and a third for the other take as long as four thirds."""
+    room = places // threads
+    plan = _planned(rows, least, classes, room)
+    count = math.ceil(len(plan) / threads) * threads
+    alike = sum(one.places for one in plan) / count
+    for bound in (math.ceil(alike * more) for more in UNEVEN if threads > 1):
+        evened = _planned(rows, least, classes, min(bound, room))
+        if len(evened) <= count:
+            plan = evened
+            break
+    return [one.rows for one in plan]
+
+
+def _planned(rows: Sequence[Sequence[Tokens]], least: int, classes: int, places: int) -> list[_Pass]:
     found: list[_Pass] = [_Pass()]
     for number in in_order([sequences[0].ids for sequences in rows]):
         longer = found[-1].with_row(number, rows[number])
@@ -28,7 +51,7 @@ def passes(rows: Sequence[Sequence[Tokens]], least: int, classes: int, places: i
             found[-1] = longer
         else:
             found.append(_Pass().with_row(number, rows[number]))
-    return [one.rows for one in found]
+    return found
 
 
 @dataclass(frozen=True)

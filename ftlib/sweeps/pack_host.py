@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.cluster.nodes import WAITING, here
-from ftlib.config import Experiment
+from ftlib.config import Experiment, Lora
 from ftlib.errors import FtlibError, StorageError
 from ftlib.files.atomic import write_text
 from ftlib.models.lean_imports import uncollected
@@ -315,9 +315,12 @@ def _import(resolved: dict[str, Any] | None) -> None:
 
 
 def _meet(experiment: Experiment) -> None:
-    from ftlib.models.adapters.build import empty_model
-    from ftlib.models.base import load_tokenizer
+    from ftlib.models.adapters.lora_layers import LoraLayers
+    from ftlib.models.base import fingerprint, load_tokenizer
 
-    if (Path(experiment.model.name_or_path) / "config.json").is_file():  # of others, the driver may not be done yet
+    folder = Path(experiment.model.name_or_path)
+    if (folder / "config.json").is_file():  # of others, the driver may not be done yet
+        threading.Thread(target=fingerprint, args=(folder,), daemon=True).start()  # a file is hashed once a process
         load_tokenizer(experiment.model, experiment.method.head)
-        empty_model(experiment.model, experiment.adapter, experiment.method.head)
+        assert isinstance(experiment.adapter, Lora)
+        LoraLayers(experiment.model, experiment.method.head).names(experiment.adapter)

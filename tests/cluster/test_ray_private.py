@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import psutil
 from ray._private.node import Node
 
@@ -17,6 +20,12 @@ def test_a_local_node_has_no_processes_that_nobody_asks(ray_local: None) -> None
     with lean_node():
         assert all(getattr(Node, name) is not method for name, method in kept.items())
     assert kept == {name: getattr(Node, name) for name in UNUSED}
+
+
+def test_the_driver_does_not_import_what_a_dashboard_needs() -> None:
+    looks = "import sys; from ftlib.cluster.session import start_ray; start_ray(1); print('aiohttp' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", looks], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_a_raylet_waits_for_no_agent_and_no_worker(ray_local: None) -> None:

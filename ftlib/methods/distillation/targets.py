@@ -10,7 +10,7 @@ A position is one that predicts a labelled token; of a classifier, a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,14 @@ def write_targets(
     batches: Iterator[tuple[Batch, Batch]],
     top_k: int | None,
     counts: np.ndarray,
+    order: Sequence[int] | None = None,
 ) -> None:
-    """Runs the teacher over (what it reads, the student's batch) in the order of the rows."""
+    """Runs the teacher over (what it reads, the student's batch). `counts` are the positions of each row, `order` the
+    numbers of the rows as the batches have them: rows of like lengths side by side need little padding."""
     starts = np.concatenate([[0], counts.cumsum()])
     np.save(folder / "starts.npy", starts)
+    rows = range(len(counts)) if order is None else order
+    lines_of = np.concatenate([np.arange(starts[row], starts[row + 1]) for row in rows])
     values: np.ndarray | None = None
     tokens: np.ndarray | None = None
     done = 0
@@ -125,7 +129,7 @@ def write_targets(
             shape = (int(starts[-1]), log_probs.shape[-1])
             values = _file(folder / "values.npy", np.float32 if exact else np.float16, shape)
             tokens = None if k is None else _file(folder / "tokens.npy", np.int32, (shape[0], k))
-        lines = slice(done, done := done + len(log_probs))
+        lines = lines_of[done : (done := done + len(log_probs))]
         values[lines] = log_probs.cpu().numpy()
         if tokens is not None:
             tokens[lines] = chosen.cpu().numpy()

@@ -12,22 +12,23 @@ from peft.utils.other import get_pattern_key
 from ftlib.config import Head, Lora, ModelSection
 from ftlib.models.adapters.build import empty_model
 
+_named: dict[str, list[str]] = {}  # by model, head and choice; a process asks before it has loaded the model, and after
+
 
 class LoraLayers:
     """Of one model. PEFT is asked once for each choice of modules and layers: it builds a shape to answer."""
 
     def __init__(self, model: ModelSection, head: Head) -> None:
         self.model, self.head = model, head
-        self._names: dict[str, list[str]] = {}
 
     def names(self, adapter: Lora) -> list[str]:
         """The adapted layers' names in the model, in its order."""
-        key = repr((adapter.target_modules, adapter.layers_to_transform))
-        if key not in self._names:
+        key = repr((self.model, self.head, adapter.target_modules, adapter.layers_to_transform))
+        if key not in _named:
             shape = empty_model(self.model, adapter, self.head)
             modules = shape.get_base_model().named_modules()
-            self._names[key] = [name for name, module in modules if isinstance(module, LoraLayer)]
-        return self._names[key]
+            _named[key] = [name for name, module in modules if isinstance(module, LoraLayer)]
+        return _named[key]
 
     def of(self, adapter: Lora) -> dict[str, tuple[int, float]]:
         """(rank, scale) of each adapted layer."""
