@@ -47,6 +47,7 @@ CHANGES: dict[str, str] = {
     "data.train_on_prompt": TOKENS,
     "data.max_length": TOKENS,
     "data.labels": "it decides which answer to a held-out row is right, so trials would be held to different answers",
+    "method.models": "the models are looked up once for all trials, and a weight of 0 leaves one out",
     "method.type": "each method evaluates rows and numbers of its own",
     "method.task": "each task evaluates rows and numbers of its own",
 }

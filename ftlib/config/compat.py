@@ -7,14 +7,16 @@ as they are today: whoever mends one deletes a line here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ftlib.config.adapters import Lora
 from ftlib.config.data import Labels
 from ftlib.config.methods import DPO, GRPO, KTO, ORPO, RLOO, SFT, Classify, Distill, Pretrain, SimPO
+from ftlib.config.rounding import ROUNDING
+from ftlib.config.rule import Rule
 from ftlib.config.sweep import PBT
+from ftlib.config.untrained import UNTRAINED
 
 if TYPE_CHECKING:
     from ftlib.config.experiment import Experiment
@@ -28,21 +30,6 @@ TEACHER_BESIDE = ("feature", "relation", "on_policy")
 
 
 ANY_PARTS = "any parts"  # the context in which pydantic makes an experiment whatever rules it breaks
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`key` is the one to change; `instead` the nearest choice that works."""
-
-    key: str
-    applies: Callable[[Experiment], Any]
-    reason: str
-    instead: str
-
-    @property
-    def sentence(self) -> str:
-        """The refusal that a person reads."""
-        return f"{self.key}: {self.reason}: use {self.instead}"
 
 
 def _type(experiment: Experiment) -> str:
@@ -101,6 +88,7 @@ def _moves_base(experiment: Experiment) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
+    *UNTRAINED,
     Rule(
         "adapter",
         lambda e: e.model.init == "random" and e.adapter is not None,
@@ -190,6 +178,13 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.train.layer_lr_decay < 1 and e.scale.strategy in SHARDED,
         "it sorts weights by layers, and these are sharded",
         "1.0, or strategy: single or ddp",
+    ),
+    *ROUNDING,
+    Rule(
+        "train.qat",
+        lambda e: e.train.qat and e.scale.strategy in SHARDED,
+        "it rounds whole weights, and these are sharded",
+        "null, or strategy: single or ddp",
     ),
     Rule(
         "train.shifted_attention",

@@ -57,6 +57,7 @@ SHARED_TRAIN = (
     "train.neftune_noise_alpha",
     "train.unfreeze_steps",
     "train.shifted_attention",
+    "train.qat",
 )
 
 
@@ -79,6 +80,10 @@ def _sweeps(path: str, e: Experiment) -> bool:
 
 
 RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
+    (
+        lambda e: not e.method.trains,
+        "trials of a merge train nothing, so there is no training to share",
+    ),
     (
         lambda e: not isinstance(e.adapter, Lora),
         "only LoRA adapters share their base's products: use adapter.type: lora",
@@ -142,6 +147,7 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         lambda e: e.train.shifted_attention is not None,
         "a pack has an attention of its own: use train.shifted_attention: null",
     ),
+    (lambda e: e.train.qat is not None, "a pack computes with the base's weights as they are: use train.qat: null"),
     (
         lambda e: e.train.unfreeze_steps is not None,
         "all layers of a pack are trained from the start: use train.unfreeze_steps: null",

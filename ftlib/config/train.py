@@ -24,6 +24,8 @@ SCHEDULE_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "warmup_stable_decay": ("num_decay_steps", "num_stable_steps", "min_lr_ratio", "num_cycles"),
 }
 
+Rounding = Literal["int4", "int8", "fp8"]  # as `ftlib export --to` calls them
+
 
 class TrainSection(Section):
     """`max_steps` wins over `num_train_epochs`; a float `warmup_steps` below 1 is a ratio (as in transformers 5)."""
@@ -89,6 +91,10 @@ class TrainSection(Section):
     """Train with attention in groups of so many tokens, an even number; in half of the heads, the groups are shifted by
     half (S2-Attn of LongLoRA, arXiv:2309.12307). A quarter of max_length is usual. Evaluations and answers have full
     attention. null always has full attention."""
+    qat: Rounding | None = None
+    """Quantization-aware training (arXiv:1712.05877): train and evaluate with the weights of the linear layers rounded
+    as ftlib export --to int4, int8 or fp8 rounds them. The unrounded weights are trained and saved. It needs torchao:
+    pip install 'ftlib[quantize]'. null rounds nothing."""
     logging_steps: int = Field(default=10, ge=1)
     """Optimizer steps between two rows of the training loss in metrics.jsonl."""
     eval_strategy: Literal["steps", "epoch", "end"] = "epoch"

@@ -64,7 +64,7 @@ def export(
     if out.exists() or out.is_symlink():
         raise InputError(f"{out} is there already: name a folder that is not, with -o.")
     format.check(source, dtype)
-    trained = trained or source.trained(lambda who, model: tasks.loaded(who, model, source))
+    trained = trained or source.trained(lambda who, model: tasks.loaded(who, model, source), to)
     with staging_in(out.absolute().parent) as staged:
         staged.mkdir()
         started = time.perf_counter()

@@ -19,6 +19,7 @@ from ftlib.export.gate import Reading, Trained
 from ftlib.export.layers import layers_of
 from ftlib.models.adapters.merge import check_mergeable, merge
 from ftlib.models.base import where
+from ftlib.models.rounded import round_weights
 from ftlib.registry.agreement import QUANTIZED, TOLERANCE, Logits, Probes, beside_base, check_finite, free, logits_of
 from ftlib.registry.bases import base_of
 from ftlib.registry.card import CARD, base_on_hub, card
@@ -107,8 +108,9 @@ class Source:
         self.candidate.tokenizer.save_pretrained(folder)
         free()
 
-    def trained(self, also: Callable[[str, Any], None] = lambda who, model: None) -> Trained:
-        """What was trained, in logits. `also` gets the loaded base ("base") and the tuned model ("trained").
+    def trained(self, also: Callable[[str, Any], None] = lambda who, model: None, to: str = "") -> Trained:
+        """What was trained, in logits. `also` gets the loaded base ("base") and the tuned model ("trained"). Where it
+        was trained for the format `to` (`train.qat`), its weights are rounded, as they were in training.
 
         Raises FtlibError for weights that do not fit their base, and for logits that are no numbers.
         """
@@ -119,6 +121,9 @@ class Source:
         else:
             untuned = self._base_of_whole(probes, also)
             model = self.candidate.load()
+        qat = self.candidate.experiment.train.qat
+        if qat is not None and qat == to:
+            round_weights(model, qat)
         tuned = logits_of(model, probes)
         check_finite(tuned, self.owner)
         also("trained", model)

@@ -28,6 +28,8 @@ GRACE = 20  # optimizer steps that every trial makes before one is stopped, by d
 
 def steps_and_tokens(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(optimizer steps, non-padding tokens) of one trial, counted as transformers' Trainer counts steps."""
+    if not experiment.method.trains:
+        return 0, 0
     train, an_epoch = experiment.train, steps_an_epoch(experiment, data)
     steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * an_epoch))
     return steps, int(steps / an_epoch * data.train_tokens)
@@ -85,6 +87,8 @@ class Estimate:
     def summary(self) -> str:
         share = self.trainable_parameters / max(self.total_parameters, 1)
         memory = f"{self.memory_gib:.1f} GiB" if self.memory_gib >= 1 else f"{self.memory_gib * 1024:.0f} MiB"
+        if not self.steps:
+            return f"parameters: {self.total_parameters:,}\na trial:    merges and is evaluated; nothing is trained"
         return (
             f"parameters: {self.total_parameters:,}, of which {self.trainable_parameters:,} ({share:.2%}) are trained\n"
             f"a trial:    {self.steps:,} optimizer steps over about {self.tokens:,} tokens\n"

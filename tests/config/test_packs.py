@@ -46,6 +46,15 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"train": {"optim": "adafactor"}}, "adamw_torch"),
     ({"train": {"neftune_noise_alpha": 5.0}}, "neftune_noise_alpha"),
     ({"train": {"unfreeze_steps": 5}}, "unfreeze_steps: null"),
+    ({"train": {"qat": "int8"}}, "train.qat: null"),
+    (
+        {
+            "adapter": None,
+            "method": {"type": "merge", "models": {"a": "x", "b": "y"}},
+            "sweep": {"space": {"method.weights.a": [0.2, 0.4]}},
+        },
+        "no training to share",
+    ),
     ({"train": {"shifted_attention": 8}}, "shifted_attention: null"),
     ({"method": {"type": "sft", "ewc": {"weight": 1.0, "data": "old.jsonl"}}}, "method.ewc: null"),
     ({"train": {"bf16": True}}, "dtype: bfloat16"),

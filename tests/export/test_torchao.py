@@ -13,6 +13,10 @@ from ftlib.errors import FtlibError
 from ftlib.export.formats import format_of
 from ftlib.export.gate import Trained
 from ftlib.export.source import Source
+from ftlib.registry.gate import Candidate
+from ftlib.registry.version import Version
+from ftlib.run.directory import Run
+from tests.training.test_trial import setting, train
 
 from .conftest import ran
 from .faults import MODEL, Spoiled, merge_without_alpha, transpose
@@ -62,3 +66,18 @@ def test_untied_embeddings_are_refused(source: Source, trained: Trained, tmp_pat
     save_file(parts, tmp_path / MODEL, metadata=told)
     with pytest.raises(FtlibError, match="were tied in training, and are two matrices now"):
         ran("int8", source, tmp_path, trained)
+
+
+def test_an_export_is_what_was_trained_for_its_bits(tree: dict[str, Any], tmp_path: Path) -> None:
+    """With `train.qat`, rounding is a part of what was trained: nothing is left between it and the export."""
+    tree["train"] |= {"qat": "int4", "max_steps": 3}
+    done = setting(tree, tmp_path)
+    train(done)
+    folder = Run(Path(done.run)).trial("000").path
+    source = Source(Candidate(Version("rounded", 1, folder), "rounded@1"), "rounded-1")
+    (tmp_path / "out").mkdir()
+    format_of("int4").write(source, tmp_path / "out", None)
+    found: Any = ran("int4", source, tmp_path / "out", source.trained(to="int4"))
+    assert found["apart"] < 1e-5
+    found = ran("int4", source, tmp_path / "out", source.trained())
+    assert found["apart"] > 1e-3
