@@ -6,9 +6,9 @@ NAME is what `ftlib export` takes. A line is one export through its gate, and sa
 is how far the logits are from what was trained, as a share of their size; `effect`, in the first line, how far the
 base's are. `kept` is the share of the tune (ftlib/export/gate.py), `greedy` of the probes' positions with the same
 likeliest token, `answers` of the task's with the same text; `layer` is how far the farthest layer is. The speeds are
-what the program wrote while it did the task, a second of the clock and a second of a processor (which a busy machine
-hardly disturbs; llama.cpp's has the loading of the file in it): another thing for each program, so compare formats of
-one program.
+what the program wrote while it did the task, a second of the clock and a second of a processor (llama.cpp's has the
+loading of the file in it): another thing for each program, so compare formats of one program, on a quiet machine: on a
+busy one both were seen to fall to a third.
 """
 
 from __future__ import annotations

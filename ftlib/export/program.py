@@ -59,7 +59,8 @@ class InTorch:
         return Reading(self.tokenizer.chat_template, tokens_of(self.tokenizer, list(texts)), ends, self._tied())
 
     def layers(self, names: Iterable[str]) -> Layers:
-        return layers_of(self.model)
+        found: Layers = layers_of(self.model)
+        return found
 
     def contender(self, name: str) -> Contender | None:
         return Loaded(self.model, self.tokenizer, self.tokenizer.chat_template).contender(name, self.name)
