@@ -112,7 +112,7 @@ def timed(command: list[str], folder: Path) -> tuple[float, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "FTLIB_HOME": str(folder / f"home-{time.monotonic_ns()}"),  # no cache of an earlier run
     }
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip has compiled the rival's libraries: ftlib is compiled once too
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the rival has its libraries compiled by pip
     started = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
