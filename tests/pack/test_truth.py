@@ -64,7 +64,7 @@ POINTS: list[dict[str, Any]] = [
         "train.weight_decay": 0.1,
         "train.layer_lr_decay": 0.5,
         "train.lr_scheduler_type": "cosine_with_min_lr",
-        "train.lr_scheduler_kwargs": {"min_lr": 3e-3},
+        "train.lr_scheduler_kwargs": {"min_lr": 3e-4},
     },
     {"adapter.r": 4, "train.gradient_accumulation_steps": 3, "train.warmup_steps": 0.2, "train.max_grad_norm": 0.05},
 ]

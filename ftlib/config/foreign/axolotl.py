@@ -249,9 +249,10 @@ REFUSED: dict[str, str] = {
     "weights of 8 or fewer bits are frozen ones (model.quantization: nf4 or int8)": (
         "fp8 fp8_enable_fsdp_float8_all_gather gptq gptq_model_v1 gptq_groupsize gptq_disable_exllama "
         "bnb_config_kwargs model_quantization_config model_quantization_config_kwargs nonexpert_quantization "
-        "gemma4_fp8_nonexpert gemma4_nf4_nonexpert nvfp4_merge_aware nvfp4_merge_aware_start_step qat peft "
+        "gemma4_fp8_nonexpert gemma4_nf4_nonexpert nvfp4_merge_aware nvfp4_merge_aware_start_step peft "
         "llmcompressor use_onebitllms"
     ),
+    "train.qat rounds weights alone, int4 in groups of 32, and no activations: set it where that is meant": "qat",
     "float16 needs a scaler of gradients; use train.bf16, or model.dtype: float32": "fp16",
     "a model is split by parameters (scale.strategy: fsdp or deepspeed), not by tensors or sequences": (
         "tensor_parallel_size context_parallel_size context_parapllel_size sequence_parallel_degree heads_k_stride "
