@@ -5,13 +5,16 @@
 NAME is what `ftlib export` takes. A line is one export through its gate, and says what a refused one lacked. `logits`
 is how far the logits are from what was trained, as a share of their size; `effect`, in the first line, how far the
 base's are. `kept` is the share of the tune (ftlib/export/gate.py), `greedy` of the probes' positions with the same
-likeliest token, `answers` of the task's with the same text. The last column is what the program wrote a second while
-it did the task: another thing for each program, so compare formats of one program.
+likeliest token, `answers` of the task's with the same text; `layer` is how far the farthest layer is. The speeds are
+what the program wrote while it did the task, a second of the clock and a second of a processor (llama.cpp's has the
+loading of the file in it): another thing for each program, so compare formats of one program, on a quiet machine: on a
+busy one both were seen to fall to a third.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,7 +24,27 @@ from ftlib.driver.export import TasksAgain, opened
 from ftlib.driver.quiet import quiet_libraries
 from ftlib.errors import FtlibError
 from ftlib.export.export import export
+from ftlib.export.program import Program
 from ftlib.export.source import Source
+
+
+class Timed(TasksAgain):
+    """The tasks, and the processor's seconds that the artifact takes for them."""
+
+    seconds = 0.0
+
+    def check(self, program: Program, owner: str) -> dict[str, Any]:
+        before = processor_seconds()
+        found = super().check(program, owner)
+        self.seconds = processor_seconds() - before
+        return found
+
+
+def processor_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
 
 FORMATS = (
     "merged:float32,merged:bfloat16,merged:float16,peft,vllm,gguf:f32,gguf:f16,gguf:bf16,gguf:q8_0,gguf:q6_k,"
@@ -40,19 +63,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, opened(asked.name, print) as source:
         out = asked.keep or Path(folder)
         out.mkdir(parents=True, exist_ok=True)
-        tasks = TasksAgain(source, asked.rows)
+        tasks = Timed(source, asked.rows)
         trained = source.trained(lambda who, model: tasks.loaded(who, model, source))
         for task in tasks.tasks:
             for who, scores in task.scores.items():
                 print(f"{who} on {task.task.name}: {', '.join(f'{m} {s.number():.3g}' for m, s in scores.items())}")
-        print("format | logits | kept | greedy | task | answers | MB | tokens a second | program")
+        print("format | logits | kept | greedy | task | answers | layer | MB | tokens/s | tokens/processor s | program")
         for name in asked.formats.split(","):
             print(line(name, source, out, tasks, trained), flush=True)
             if asked.keep is None:
                 shutil.rmtree(out / name.replace(":", "-"), ignore_errors=True)
 
 
-def line(name: str, source: Source, out: Path, tasks: TasksAgain, trained: Any) -> str:
+def line(name: str, source: Source, out: Path, tasks: Timed, trained: Any) -> str:
     to, _, dtype = name.partition(":")
     try:
         told = export(source, to, out / name.replace(":", "-"), dtype or None, lambda _: None, tasks, trained).figures
@@ -62,9 +85,12 @@ def line(name: str, source: Source, out: Path, tasks: TasksAgain, trained: Any) 
     task = "" if done is None else ", ".join(f"{value:.3g}" for value in done["numbers"]["exported"].values())
     same = "" if done is None else f"{done['same_answers']}/{done['rows']}"
     speed = "" if done is None else done["tokens_per_second"]
+    written = sum(answer.tokens for one in tasks.tasks for answer in one.answers.get("exported", []))
+    steady = f"{written / tasks.seconds:.1f}" if written else ""
+    layer = told["farthest_layer"] if told["farthest_layer"] is not None else ""
     effect = f" (effect {told['effect']:.2g})" if name.startswith("merged:float32") else ""
     cells = (name, f"{told['apart']:.2g}{effect}", f"{told['kept']:.3f}", f"{told['tokens']:.0%}", task, same,
-             f"{told['bytes'] / 1e6:.1f}", speed, told["program"])  # fmt: skip
+             layer, f"{told['bytes'] / 1e6:.1f}", speed, steady, told["program"])  # fmt: skip
     return " | ".join(map(str, cells))
 
 

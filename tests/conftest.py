@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ os.environ.update(
     RAY_TRAIN_V2_ENABLED="1",
     WANDB_SILENT="true",
 )
+# Tests start some two hundred processes: each would compile all of ftlib (two seconds) that keeps no bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.pop("WANDB_API_KEY", None)
 os.environ.pop("RAY_ADDRESS", None)
 
@@ -33,6 +36,7 @@ from xdist.scheduler import LoadScopeScheduling
 from ftlib.pack.mkl import ask_for_bits
 
 ask_for_bits()  # as hosts of packs do
+sys.dont_write_bytecode = False
 
 if TYPE_CHECKING:
     from ftlib.config import ModelSection
@@ -104,7 +108,8 @@ SERVING = (
 )
 
 
-LONG = ("sweeping", "serving", "test_real_model", "pack/", "models/", "methods/", "report/", "files/", "registry/")
+LONG = ("sweeping", "serving", "test_real_model", "pack/", "models/", "methods/", "report/", "files/", "registry/",
+        "training/", "test_matrix", "test_gpu_day")  # fmt: skip
 
 
 def _scope(nodeid: str) -> str:
@@ -237,7 +242,6 @@ def ftlib(*args: Any) -> tuple[int, str]:
     """Runs the command line in this process: (exit status, all that was printed)."""
     import contextlib
     import io
-    import sys
     from unittest import mock
 
     from ftlib import cli

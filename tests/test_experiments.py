@@ -51,9 +51,12 @@ def test_its_smoke_needs_no_gpu_and_nothing_from_the_hub(path: Path) -> None:
     assert not experiment.scale.use_gpu
     assert experiment.scale.num_workers <= 2
     assert experiment.model.name_or_path == "registry:quickstart-base"
-    sources = [experiment.data.train, experiment.data.replay.train if experiment.data.replay else None]
+    sources = [
+        *(section.train for _, _, section in experiment.data.sources),
+        experiment.data.replay.train if experiment.data.replay else None,
+    ]
     assert all((ROOT / source).is_file() for source in sources if source)
-    assert (experiment.train.max_steps or 99) <= 4
+    assert not experiment.method.trains or (experiment.train.max_steps or 99) <= 4
 
 
 def test_smoke_is_set_before_the_overrides(tmp_path: Path) -> None:
@@ -78,6 +81,8 @@ def smoke(path: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     given = [f"model.name_or_path={base}", f"storage={tmp_path / 'runs'}", *overrides]
     if experiment.method.type == "distill":
         given.append(f"method.teacher={base}")
+    if experiment.method.type == "merge":
+        given += [f"method.models.{name}={base}" for name in experiment.method.models]
     status, output = ftlib("sweep" if experiment.sweep else "train", path, "--smoke", *given)
     assert status == 0, output
     run = only_run(tmp_path / "runs")

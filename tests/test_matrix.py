@@ -104,9 +104,9 @@ def run_all(
 ) -> dict[tuple[str, str], Outcome]:
     """Trains every pair, then reloads all of them in one new process."""
     built: list[Any] = []
-    build = trial_module._build
+    build = trial_module.build
     monkeypatch.setattr(
-        trial_module, "_build", lambda *args, **kwargs: built.append(build(*args, **kwargs)) or built[-1]
+        trial_module, "build", lambda *args, **kwargs: built.append(build(*args, **kwargs)) or built[-1]
     )
     outcomes = {(m, a): _train(m, a, tree, tmp_path / m / a, built) for m, a in pairs_to_run}
     trained = [outcome for outcome in outcomes.values() if outcome.folder is not None]

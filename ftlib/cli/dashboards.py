@@ -37,10 +37,16 @@ def make_dashboard(run: str, out: Path | None) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Any free one, unless given.")
 @click.option("--api-key", envvar="FTLIB_API_KEY", help="Ask for this key. Needed to bind wider than loopback.")
+@click.option(
+    "--pipelines",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="The folder of pipelines, unless it is pipelines beside the runs.",
+)
 @click.option("--open", "opened", is_flag=True, help="Open it in a browser.")
-def ui(place: str, host: str, port: int, api_key: str | None, opened: bool) -> None:
+def ui(place: str, host: str, port: int, api_key: str | None, pipelines: Path | None, opened: bool) -> None:
     """Show the runs in FOLDER, or at the URL of a storage (s3://BUCKET/...), as a live page, until Ctrl-C: what runs,
-    curves, two runs beside each other.
+    curves, two runs beside each other, and the steps of pipelines.
 
     Its buttons stop, clone and boost a trial of a running sweep of this machine.
     """
@@ -52,7 +58,7 @@ def ui(place: str, host: str, port: int, api_key: str | None, opened: bool) -> N
     source = place if is_url(place) else None
     with ExitStack() as stack:
         folder = Path(place) if source is None else stack.enter_context(copied(source, _warn))
-        url = stack.enter_context(served(folder, host, port, api_key, http=Connection, url=source))
+        url = stack.enter_context(served(folder, host, port, api_key, http=Connection, url=source, pipelines=pipelines))
         echo(f"the runs in {place}: {url} (Ctrl-C stops)")
         if opened:
             click.launch(url)

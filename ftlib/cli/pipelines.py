@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftlib.driver.terminal import echo
+from ftlib.driver.terminal import echo, say
 
 if TYPE_CHECKING:
     from ftlib.pipelines.plan import Plan
@@ -39,7 +39,7 @@ def pipeline(
     file: str, start: str | None, only: str | None, dry_run: bool, if_due: bool, watch: bool, every: float
 ) -> int:
     """Do the steps of FILE in order, each only where what it depends on has changed. After a kill, call it again."""
-    from ftlib.errors import InputError
+    from ftlib.errors import FtlibError, InputError
     from ftlib.pipelines.again import again_of, opened
 
     if sum(map(bool, (start, only, dry_run, if_due or watch))) > 1 and not (dry_run and not (if_due or watch)):
@@ -54,12 +54,23 @@ def pipeline(
     if if_due and not _is_due(plan):
         return 0
     status = _run(plan, text, again, only, new_round=if_due)
-    while watch and status != INTERRUPTED:
-        time.sleep(every)
-        plan, text = opened(file)
-        if _is_due(plan):
-            status = _run(plan, text, set(), None, new_round=True)
+    while watch and status != INTERRUPTED and _waited(every):
+        try:
+            plan, text = opened(file)
+            if _is_due(plan):
+                status = _run(plan, text, set(), None, new_round=True)
+        except FtlibError as error:  # a file that is being written, a store that is away: it looks again
+            say(f"warning: {error}")
     return status
+
+
+def _waited(seconds: float) -> bool:
+    """Whether the time is over; False where a Ctrl-C comes first, which ends the watching."""
+    try:
+        time.sleep(seconds)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _run(plan: Plan, text: str, again: set[str], only: str | None, new_round: bool) -> int:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ftlib.config import Auto, Choice, Experiment, Range, Variants
+from ftlib.config import Auto, Choice, Experiment, Merge, Range, Variants
 from ftlib.config.objectives import constraints
 from ftlib.config.packs import why_by_trainers
 
@@ -30,7 +30,8 @@ def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
     yield from found.summary().splitlines()
     seconds = seconds_of(experiment, found)
     whole = None if seconds is None else _of_all(experiment, seconds)
-    yield f"time:       {_times(experiment, seconds, whole)}"
+    if experiment.method.trains:
+        yield f"time:       {_times(experiment, seconds, whole)}"
     price = expected(experiment, found.tokens)
     if price is not None:
         yield f"cost:       {price}"
@@ -46,6 +47,8 @@ def preview(experiment: Experiment, data: DataReport) -> Iterator[str]:
 def _model(experiment: Experiment) -> str:
     model, adapter = experiment.model, experiment.adapter
     base = f"{model.name_or_path} ({model.quantization})" if model.quantization else model.name_or_path
+    if isinstance(experiment.method, Merge):
+        return f"{base}, merge of {', '.join(experiment.method.models)}"
     return f"{base}, {experiment.method.type}, {adapter.type if adapter else 'all weights'}"
 
 

@@ -7,14 +7,16 @@ as they are today: whoever mends one deletes a line here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ftlib.config.adapters import Lora
 from ftlib.config.data import Labels
 from ftlib.config.methods import DPO, GRPO, KTO, ORPO, RLOO, SFT, Classify, Distill, Pretrain, SimPO
+from ftlib.config.rounding import ROUNDING
+from ftlib.config.rule import Rule
 from ftlib.config.sweep import PBT
+from ftlib.config.untrained import UNTRAINED
 
 if TYPE_CHECKING:
     from ftlib.config.experiment import Experiment
@@ -28,21 +30,6 @@ TEACHER_BESIDE = ("feature", "relation", "on_policy")
 
 
 ANY_PARTS = "any parts"  # the context in which pydantic makes an experiment whatever rules it breaks
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`key` is the one to change; `instead` the nearest choice that works."""
-
-    key: str
-    applies: Callable[[Experiment], Any]
-    reason: str
-    instead: str
-
-    @property
-    def sentence(self) -> str:
-        """The refusal that a person reads."""
-        return f"{self.key}: {self.reason}: use {self.instead}"
 
 
 def _type(experiment: Experiment) -> str:
@@ -78,7 +65,13 @@ def _ewc(experiment: Experiment) -> bool:
 
 def _begins_as_base(adapter: Lora) -> bool:
     """Whether a LoRA adds nothing at first, and plain matrices later."""
-    return adapter.init_lora_weights in (True, "gaussian") and not adapter.use_dora and adapter.start is None
+    plain = not (adapter.use_dora or adapter.modules_to_save or adapter.target_parameters)
+    return adapter.init_lora_weights in (True, "gaussian") and plain and adapter.start is None
+
+
+def _whole_modules(experiment: Experiment) -> bool:
+    adapter = experiment.adapter
+    return isinstance(adapter, Lora) and bool(adapter.modules_to_save or adapter.target_parameters)
 
 
 def _mutual(experiment: Experiment) -> bool:
@@ -95,6 +88,7 @@ def _moves_base(experiment: Experiment) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
+    *UNTRAINED,
     Rule(
         "adapter",
         lambda e: e.model.init == "random" and e.adapter is not None,
@@ -106,6 +100,18 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.model.quantization and _saves_model(e),
         "a quantized weight is frozen, so no part of the model itself can be trained",
         "adapter: {type: lora}, or quantization: null",
+    ),
+    Rule(
+        "model.quantize_moe_experts",
+        lambda e: e.model.quantize_moe_experts and isinstance(e.adapter, Lora) and e.adapter.target_parameters,
+        "PEFT does not take its B A off quantized experts after a step",
+        "quantize_moe_experts: false, or target_parameters: []",
+    ),
+    Rule(
+        "scale.strategy",
+        lambda e: e.model.quantize_moe_experts and e.scale.strategy == "deepspeed" and e.scale.stage == 3,
+        "stage 3 reads a weight in parts, and experts are quantized as a whole",
+        "ddp, or deepspeed with stage: 2",
     ),
     Rule(
         "adapter.init_lora_weights",
@@ -150,6 +156,12 @@ RULES: tuple[Rule, ...] = (
         "single or ddp",
     ),
     Rule(
+        "adapter.modules_to_save",
+        lambda e: _whole_modules(e) and (e.train.layer_lr_decay < 1 or e.train.unfreeze_steps is not None),
+        "layer_lr_decay and unfreeze_steps know how deep A and B of linear layers lie",
+        "modules_to_save: [] and target_parameters: [], or neither of these two keys",
+    ),
+    Rule(
         "train.layer_lr_decay",
         lambda e: e.train.layer_lr_decay < 1 and _has_no_depth(e),
         "what is trained lies in one place, and not in many layers",
@@ -166,6 +178,13 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.train.layer_lr_decay < 1 and e.scale.strategy in SHARDED,
         "it sorts weights by layers, and these are sharded",
         "1.0, or strategy: single or ddp",
+    ),
+    *ROUNDING,
+    Rule(
+        "train.qat",
+        lambda e: e.train.qat and e.scale.strategy in SHARDED,
+        "it rounds whole weights, and these are sharded",
+        "null, or strategy: single or ddp",
     ),
     Rule(
         "train.shifted_attention",

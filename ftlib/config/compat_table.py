@@ -8,10 +8,11 @@ from typing import Any
 
 from ftlib.config import Experiment
 from ftlib.config.comparable import CHANGES
-from ftlib.config.compat import ANY_PARTS, RULES, Rule, refusals
+from ftlib.config.compat import ANY_PARTS, RULES, refusals
 from ftlib.config.packs import BASES as PACK_BASES
 from ftlib.config.packs import PER_TRIAL, SHARED_TRAIN
 from ftlib.config.packs import RULES as PACK_RULES
+from ftlib.config.rule import Rule
 
 REWARD = {"function": "length", "arguments": {"target": 64}}
 TEACHER = {"type": "distill", "teacher": "a-teacher"}
@@ -31,6 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "distill on_policy": {**TEACHER, "kind": "on_policy"},
     "distill mutual": {**TEACHER, "kind": "mutual"},
     "distill logit, classify": {**TEACHER, "kind": "logit", "task": "classify"},
+    "merge": {"type": "merge", "models": {"a": "an-adapter", "b": "another"}},
 }
 LORA = {"type": "lora"}
 KINDS = ("adalora", "ia3", "vera", "oft", "boft", "prefix", "prompt", "p_tuning", "bottleneck", "bitfit", "layers")

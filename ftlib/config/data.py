@@ -88,6 +88,7 @@ TemplateName = Literal[
     "auto",
     "tokenizer",
     "alpaca",
+    "alpaca_chat",
     "chatml",
     "llama3",
     "qwen",
@@ -99,7 +100,7 @@ TemplateName = Literal[
     "none",
 ]
 LongRows = Literal["cut", "drop", "split", "error"]
-READING = ("format", "columns", "hub_config", "hub_split")  # how one set of rows is read
+READING = ("format", "columns", "hub_config", "hub_split", "drop_system_message")  # how one set of rows is read
 
 
 class TrainSource(Section):
@@ -119,6 +120,8 @@ class TrainSource(Section):
     """The configuration of a data set on the Hub. null is its default one."""
     hub_split: str = "train"
     """The split of a data set on the Hub."""
+    drop_system_message: bool = False
+    """Read conversations without the system turn at their start."""
 
     def reading(self) -> dict[str, Any]:
         """What takes the place of the section's own keys when this set is read."""
@@ -175,6 +178,12 @@ class DataSection(Section):
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column names, and the file's names where they differ: {prompt: question, completion: answer}. Where train is
     a list, each member has its own."""
+    drop_system_message: bool = False
+    """Read conversations without the system turn at their start, for templates that take none. Where train is a list,
+    each member has its own."""
+    deduplicate: bool = False
+    """Leave out rows that are equal to an earlier one, evaluation rows among them: the first stays. 'ftlib check' says
+    how many these are. Similar rows stay; the recipe's step dedupe finds these."""
     ignore_columns: list[str] = Field(default_factory=list)
     """Columns that are read as if the file did not have them."""
     labels: Labels = Field(default_factory=Labels)

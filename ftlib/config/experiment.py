@@ -26,7 +26,8 @@ from ftlib.config.space import Auto, Choice, Dimension, Leaf, Range, RatioOf, Va
 from ftlib.config.sweep import PackWidth, SweepSection
 from ftlib.config.track import TrackSection
 from ftlib.config.train import ScaleSection, TrainSection
-from ftlib.errors import ConfigError
+from ftlib.config.untrained import why_of_no_use
+from ftlib.errors import ConfigError, nearest
 from ftlib.files.urls import is_url, why_no_place
 
 # Keys that may hold a path; `*` stands for each member of a list or a mapping.
@@ -41,6 +42,7 @@ PATHS = (
     "adapter.adapters.*",
     "method.teacher",
     "method.ewc.data",
+    "method.models.*",
     "method.rewards.*.function",
     "method.rewards.*.arguments.model",
     "evaluation.tasks.*.data",
@@ -94,7 +96,7 @@ class Experiment(Section):
             raise ValueError("sweep.terminator.min_gain_per_cost needs a price: set scale.price_per_hour")
         for rule in () if info.context == ANY_PARTS else refusals(self):
             raise ValueError(rule.sentence)
-        problem = why_no_tasks(self) or why_not_judged(self) or why_no_metric(self)
+        problem = why_of_no_use(self) or why_no_tasks(self) or why_not_judged(self) or why_no_metric(self)
         if problem:
             raise ValueError(problem.removesuffix("."))
         return self
@@ -226,7 +228,8 @@ class Experiment(Section):
     def _space(self) -> dict[str, Dimension]:
         return self.sweep.space if self.sweep else {}
 
-    def _section_at(self, path: str, within: str) -> tuple[BaseModel, str]:
+    def _section_at(self, path: str, within: str) -> tuple[Any, str]:
+        """The section, or the mapping, that holds the key at a path, and the key."""
         section: Any = self
         *parents, last = path.split(".")
         for part in parents:
@@ -235,17 +238,21 @@ class Experiment(Section):
             section = getattr(section, part)
             if section is None:
                 raise ConfigError(f"{within}: {part} is null in this experiment, so '{path}' cannot be swept.")
-        if not isinstance(section, BaseModel) or last not in type(section).model_fields:
+        if isinstance(section, dict) and last not in section:
+            raise ConfigError(f"{within}: there is no '{last}' among {', '.join(section)}.{nearest(last, section)}")
+        if not isinstance(section, dict) and not (
+            isinstance(section, BaseModel) and last in type(section).model_fields
+        ):
             raise ConfigError(unknown_key(path, type(self), within))
         return section, last
 
     def _value_at(self, path: str) -> Any:
         section, last = self._section_at(path, f"sweep.space.{path}")
-        return getattr(section, last)
+        return section[last] if isinstance(section, dict) else getattr(section, last)
 
     def _annotation_at(self, path: str) -> Any:
         section, last = self._section_at(path, f"sweep.space.{path}")
-        return type(section).model_fields[last].annotation
+        return type(section[last]) if isinstance(section, dict) else type(section).model_fields[last].annotation
 
     def _check_space(self, source: str) -> None:
         """Tries each value of each dimension alone, so that a value that is not possible is named before anything is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ftlib.config.section import Section
 
@@ -50,6 +50,9 @@ class ModelSection(Section):
     quantization: Literal["nf4", "int8"] | None = None
     """Fewer bits for the frozen base (bitsandbytes): nf4 has 4 bits, as in QLoRA, and int8 has 8. Only an adapter is
     trained on such a base. null quantizes nothing."""
+    quantize_moe_experts: bool = False
+    """With quantization: also the experts of a mixture, which transformers keeps as one weight a layer. false leaves
+    these as they are, and they are most of such a model. A model without such weights refuses it."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
     """The attention kernel, by transformers' names. null is transformers' own choice."""
     init: Literal["pretrained", "random"] = "pretrained"
@@ -64,3 +67,9 @@ class ModelSection(Section):
     trust_remote_code: bool = False
     """Run the Python code that comes with the model. It can do anything on your machine, so read it before you say
     true."""
+
+    @model_validator(mode="after")
+    def _experts_are_a_part_of_it(self) -> ModelSection:
+        if self.quantize_moe_experts and self.quantization is None:
+            raise ValueError("quantize_moe_experts says how much quantization covers, and that is null: set it to nf4")
+        return self

@@ -57,6 +57,7 @@ SHARED_TRAIN = (
     "train.neftune_noise_alpha",
     "train.unfreeze_steps",
     "train.shifted_attention",
+    "train.qat",
 )
 
 
@@ -71,11 +72,18 @@ def _may_be(key: str, e: Experiment) -> bool:
 
 
 def _drops(e: Experiment) -> bool:
-    swept = e.sweep is not None and "adapter.lora_dropout" in e.sweep.space
-    return isinstance(e.adapter, Lora) and (swept or e.adapter.lora_dropout > 0)
+    return isinstance(e.adapter, Lora) and (_sweeps("adapter.lora_dropout", e) or e.adapter.lora_dropout > 0)
+
+
+def _sweeps(path: str, e: Experiment) -> bool:
+    return e.sweep is not None and path in e.sweep.space
 
 
 RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
+    (
+        lambda e: not e.method.trains,
+        "trials of a merge train nothing, so there is no training to share",
+    ),
     (
         lambda e: not isinstance(e.adapter, Lora),
         "only LoRA adapters share their base's products: use adapter.type: lora",
@@ -83,6 +91,10 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
     (
         lambda e: isinstance(e.adapter, Lora) and e.adapter.init_lora_weights not in (True, "gaussian"),
         "slots begin with a B of zeros: use init_lora_weights: true or gaussian",
+    ),
+    (
+        lambda e: _may_be("modules_to_save", e) or _may_be("target_parameters", e),
+        "slots hold A and B of linear layers, and no whole modules: use modules_to_save: [] and target_parameters: []",
     ),
     (
         lambda e: e.scale.use_gpu and _may_be("lora_fa", e),
@@ -110,6 +122,10 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         lambda e: isinstance(e.method, SFT) and e.method.ewc is not None,
         "the penalty of EWC is computed by its trainer: use method.ewc: null",
     ),
+    (
+        lambda e: isinstance(e.method, SFT) and (e.method.loss_type != "nll" or _sweeps("method.loss_type", e)),
+        "a pack computes the plain loss of answers: use method.loss_type: nll",
+    ),
     (lambda e: isinstance(e.method, Classify) and e.method.freeze == "encoder", "'freeze: encoder' trains no adapter"),
     (
         lambda e: isinstance(e.method, DPO | KTO) and not e.method.precompute_ref_log_probs,
@@ -131,6 +147,7 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         lambda e: e.train.shifted_attention is not None,
         "a pack has an attention of its own: use train.shifted_attention: null",
     ),
+    (lambda e: e.train.qat is not None, "a pack computes with the base's weights as they are: use train.qat: null"),
     (
         lambda e: e.train.unfreeze_steps is not None,
         "all layers of a pack are trained from the start: use train.unfreeze_steps: null",
@@ -153,6 +170,7 @@ RULES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
 BASES = (
     "the base's attention does not go through transformers' attention interface, or caps its scores (Gemma 2)",
     "the base makes its logits in a way of its own (Granite, Cohere)",
+    "the router of the base's experts has a loss of its own, which method.router_aux_loss_coef: 0 leaves out",
     "the base is a decoder that drops weights of its attention (GPT-2 does, unless model.config.attn_pdrop is 0.0)",
     "an adapted layer of the base is not linear",
     "the base is a classifier whose head is not made of linear layers named 'score' or 'classifier'",

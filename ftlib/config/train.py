@@ -9,9 +9,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, model_validator
 
 from ftlib.config.section import Section
+from ftlib.errors import nearest
 
-# Schedulers of transformers.SchedulerType that need no further argument.
-SchedulerName = Literal["linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "inverse_sqrt"]
+SchedulerName = Literal[
+    "linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "inverse_sqrt",
+    "cosine_with_min_lr", "warmup_stable_decay",
+]  # fmt: skip
+# The arguments that transformers' schedules take; the other schedules take none.
+SCHEDULE_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "cosine": ("num_cycles",),
+    "cosine_with_restarts": ("num_cycles",),
+    "cosine_with_min_lr": ("min_lr", "min_lr_rate", "num_cycles"),
+    "inverse_sqrt": ("timescale",),
+    "warmup_stable_decay": ("num_decay_steps", "num_stable_steps", "min_lr_ratio", "num_cycles"),
+}
+
+Rounding = Literal["int4", "int8", "fp8"]  # as `ftlib export --to` calls them
 
 
 class TrainSection(Section):
@@ -31,6 +44,10 @@ class TrainSection(Section):
     """Batches whose gradients are added up for one optimizer step."""
     lr_scheduler_type: SchedulerName = "cosine"
     """How the learning rate changes after the warmup, by transformers' names."""
+    lr_scheduler_kwargs: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Arguments of the schedule. cosine_with_min_lr needs min_lr, or min_lr_rate: {min_lr_rate: 0.1} ends at a tenth of
+    learning_rate. warmup_stable_decay needs num_decay_steps, and takes num_stable_steps and min_lr_ratio.
+    cosine_with_restarts takes num_cycles, and inverse_sqrt takes timescale."""
     warmup_steps: float = Field(default=0.0, ge=0)
     """Optimizer steps in which the learning rate rises from 0. A value below 1 is a share of all steps."""
     layer_lr_decay: float = Field(default=1.0, gt=0, le=1)
@@ -74,6 +91,10 @@ class TrainSection(Section):
     """Train with attention in groups of so many tokens, an even number; in half of the heads, the groups are shifted by
     half (S2-Attn of LongLoRA, arXiv:2309.12307). A quarter of max_length is usual. Evaluations and answers have full
     attention. null always has full attention."""
+    qat: Rounding | None = None
+    """Quantization-aware training (arXiv:1712.05877): train and evaluate with the weights of the linear layers rounded
+    as ftlib export --to int4, int8 or fp8 rounds them. The unrounded weights are trained and saved. It needs torchao:
+    pip install 'ftlib[quantize]'. null rounds nothing."""
     logging_steps: int = Field(default=10, ge=1)
     """Optimizer steps between two rows of the training loss in metrics.jsonl."""
     eval_strategy: Literal["steps", "epoch", "end"] = "epoch"
@@ -92,6 +113,41 @@ class TrainSection(Section):
     """How much better than the best the metric must be to count as an improvement."""
     seed: int = Field(default=42, ge=0)
     """The seed of new weights, of the order of rows, and of dropout."""
+
+    @model_validator(mode="after")
+    def _schedule_takes_its_arguments(self) -> TrainSection:
+        told, known = self.lr_scheduler_kwargs, SCHEDULE_ARGUMENTS.get(self.lr_scheduler_type, ())
+        for name in told:
+            if name not in known:
+                takes = f"takes {', '.join(known)}" if known else "takes none"
+                raise ValueError(
+                    f"lr_scheduler_kwargs.{name}: lr_scheduler_type '{self.lr_scheduler_type}' {takes}."
+                    f"{nearest(name, known)}".rstrip(".")
+                )
+        limits = {"min_lr": self.learning_rate, "min_lr_rate": 1.0, "min_lr_ratio": 1.0}
+        for name in sorted(limits.keys() & told.keys()):
+            if told[name] > limits[name]:
+                raise ValueError(f"lr_scheduler_kwargs.{name} is {told[name]:g}, but is at most {limits[name]:g}")
+        if self.lr_scheduler_type == "cosine_with_min_lr" and ("min_lr" in told) == ("min_lr_rate" in told):
+            raise ValueError(
+                "lr_scheduler_type 'cosine_with_min_lr' needs its lowest rate, once: lr_scheduler_kwargs: "
+                "{min_lr_rate: 0.1}, or {min_lr: ...}"
+            )
+        if self.lr_scheduler_type == "warmup_stable_decay" and "num_decay_steps" not in told:
+            raise ValueError(
+                "lr_scheduler_type 'warmup_stable_decay' needs lr_scheduler_kwargs: {num_decay_steps: ...}, the steps "
+                "in which the rate falls"
+            )
+        return self
+
+    @property
+    def schedule_arguments(self) -> dict[str, float]:
+        """`lr_scheduler_kwargs` with a lowest rate as a share of `learning_rate`: transformers would ask the optimizer
+        for its rate, and LoRA-FA's has none of its own."""
+        told = dict(self.lr_scheduler_kwargs)
+        if "min_lr" in told:
+            told["min_lr_rate"] = told.pop("min_lr") / self.learning_rate
+        return told
 
     @model_validator(mode="after")
     def _steps_need_a_number(self) -> TrainSection:

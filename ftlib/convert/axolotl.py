@@ -38,6 +38,8 @@ PLAIN = {
     "save_steps": "train.save_steps",
     "dataloader_num_workers": "train.dataloader_num_workers",
     "early_stopping_patience": "train.early_stopping_patience",
+    "lr_scheduler_kwargs": "train.lr_scheduler_kwargs",
+    "dataset_exact_deduplication": "data.deduplicate",
     "seed": "train.seed",
     "use_tensorboard": "track.tensorboard",
     "mlflow_tracking_uri": "track.mlflow.uri",
@@ -47,7 +49,11 @@ PLAIN = {
     "wandb_name": "track.wandb.name",
     "wandb_mode": "track.wandb.mode",
 }
-SCHEDULES = {name: name for name in ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt")}
+SCHEDULES = {
+    name: name
+    for name in (*("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "cosine_with_restarts"),
+                 *("cosine_with_min_lr", "warmup_stable_decay"))
+}  # fmt: skip
 # Plugins that change how fast a step is, and not what it learns.
 PLUGINS = ("CutCrossEntropyPlugin", "LigerPlugin", "KernelsPlugin", "ExpertParallelPlugin", "SwanLabPlugin",
            "SpectrumPlugin", "DenseMixerPlugin", "DiffusionPlugin", "EBFTPlugin", "KDPlugin")  # fmt: skip
@@ -73,6 +79,39 @@ def _warmup(conversion: Conversion, key: str, value: Any) -> None:
         return conversion.refuse(key, "it is no number of steps, or no share of them")
     note = "Axolotl rounds the share down, transformers up: one step at most" if 0 < value < 1 else ""
     return conversion.map(key, {"train.warmup_steps": 2 if value == 1 else value}, note)
+
+
+def _lowest_rate(conversion: Conversion, key: str, value: Any) -> None:
+    """Read with the cosine alone; nothing else of Axolotl's code reads `eta_min`."""
+    if key == "eta_min":
+        told = "Axolotl's code does not read it, and its rate falls to 0. A lowest rate is train.lr_scheduler_kwargs"
+        return conversion.harmless(key, told, look=True)
+    if conversion.get("lr_scheduler", "cosine") != "cosine" or not value:
+        return conversion.harmless(key, "it is read with lr_scheduler: cosine alone, and above 0")
+    if conversion.get("lr_quadratic_warmup"):
+        return conversion.harmless(key, "lr_quadratic_warmup wins over it")
+    conversion.comments.pop("train.lr_scheduler_type", None)
+    settings = {"train.lr_scheduler_type": "cosine_with_min_lr", "train.lr_scheduler_kwargs": {"min_lr_rate": value}}
+    return conversion.map(key, settings)
+
+
+def _schedule(conversion: Conversion, key: str, value: Any) -> None:
+    if conversion.at("train.lr_scheduler_type") == "cosine_with_min_lr":
+        return conversion.map(key, {}, "with cosine_min_lr_ratio it is cosine_with_min_lr")
+    return choose(SCHEDULES, "train.lr_scheduler_type", f"ftlib has {', '.join(SCHEDULES)}")(conversion, key, value)
+
+
+def _quadratic(conversion: Conversion, key: str, value: Any) -> None:
+    if value is not True or conversion.get("lr_scheduler", "cosine") != "cosine":
+        return conversion.harmless(key, "it is read with lr_scheduler: cosine alone")
+    return conversion.refuse(key, "the rate rises in a line during the warmup, as in transformers")
+
+
+def _streamed(conversion: Conversion, key: str, value: Any) -> None:
+    """Which rows come when is drawn in both; a stream draws from a buffer, ftlib from all rows."""
+    return conversion.harmless(
+        key, "the same rows are met, in an order that train.seed draws; they are read whole, so they must fit on the "
+             "disk: data.max_rows reads fewer", look=True)  # fmt: skip
 
 
 def _batch_size(conversion: Conversion, key: str, value: Any) -> None:
@@ -165,7 +204,10 @@ FUNCTIONS: dict[str, Function] = {
     "batch_size": _batch_size,
     "optimizer": optimizer,
     "optim_args": lambda conversion, key, value: _optim_args(conversion, key, value),
-    "lr_scheduler": choose(SCHEDULES, "train.lr_scheduler_type", f"ftlib has {', '.join(SCHEDULES)}"),
+    "lr_scheduler": _schedule,
+    **dict.fromkeys(("cosine_min_lr_ratio", "eta_min"), _lowest_rate),
+    "lr_quadratic_warmup": _quadratic,
+    **dict.fromkeys(("streaming", "streaming_multipack_buffer_size", "pretrain_multipack_buffer_size"), _streamed),
     "gradient_checkpointing": _checkpointing,
     "early_stopping_patience": _patience,
     "plugins": _plugins,
@@ -211,9 +253,11 @@ def _finish(conversion: Conversion) -> None:
     conversion.default("train.per_device_eval_batch_size", conversion.at("train.per_device_train_batch_size"))
     if conversion.at("model.dtype") is None:
         conversion.default("model.dtype", "float32")
-    if conversion.get("adapter") is None:
+    if conversion.get("adapter") is None and conversion.at("adapter.type") is None:
         conversion.tree["adapter"] = None
     rl.finish(conversion)
+    if conversion.at("method.type") in ("sft", "pretrain") and not model.adds_router_loss(conversion):
+        conversion.default("method.router_aux_loss_coef", 0)
     data.finish(conversion)
 
 

@@ -11,6 +11,7 @@ from ftlib.convert.conversion import Conversion, Function
 # Axolotl's names of chat templates, and ours. Of the others the tokenizer's own is taken: Axolotl's is a copy of it.
 TEMPLATES = {
     "alpaca": "alpaca",
+    "alpaca_chat": "alpaca_chat",
     "chatml": "chatml",
     "gemma": "gemma",
     "gemma3": "gemma3",
@@ -36,6 +37,7 @@ PAIRS: dict[str, dict[str, str]] = {
 }
 JUDGED: dict[str, dict[str, str]] = {"ultra": {}, "prompt_pairs": {}, "argilla": {"prompt": "instruction"},
                                      "intel": {"prompt": "question"}}  # fmt: skip
+STANFORD = {"alpaca": "alpaca", "alpaca:chat": "alpaca_chat"}  # one prompt in two styles
 STYLES = {"chatml": "chatml", "llama3": "llama3"}
 ROLES = {"user": {"user", "human"}, "assistant": {"assistant", "gpt", "model", "bot", "chatgpt"},
          "system": {"system", "developer"}, "tool": {"tool", "function", "observation"}}  # fmt: skip
@@ -71,8 +73,8 @@ def _reading(conversion: Conversion, member: Mapping[str, Any]) -> Reading:
     if kind is None:
         return Reading(why_not=TOKENIZED)
     base, _, style = str(kind).partition(".")
-    if kind == "alpaca":
-        return Reading("stanford", template="alpaca")
+    if kind in STANFORD:
+        return Reading("stanford", template=STANFORD[kind])
     if kind in ("completion", "pretrain"):
         column = member.get("field") or member.get("text_column") or "text"
         return Reading("text", {} if column == "text" else {"text": column})
@@ -174,6 +176,8 @@ def _source(member: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
     files = member.get("data_files")
     file = files[0] if isinstance(files, list) and files else files
     found: dict[str, Any] = {"path": str(file or member.get("path")), "format": reading.format}
+    if member.get("drop_system_message") is True:
+        found["drop_system_message"] = True
     named = {"columns": reading.columns or None, "hub_config": member.get("name"), "hub_split": member.get("split")}
     if file:
         named = {"columns": named["columns"]}
@@ -196,6 +200,8 @@ def _member_key(conversion: Conversion, key: str, name: str, value: Any) -> None
     """A key of one data set that does not say where its rows are or how they are written."""
     if value in (None, "", [], {}, False):
         return conversion.harmless(key, "it is empty")
+    if name == "drop_system_message" and value is True:
+        return conversion.map(key, {}, "it stands with the data set")
     if name in (*TURNS, *PREFERRED, "field", "text_column", "chat_template"):
         return conversion.map(key, {}, "it is in format, columns and template")
     if name == "roles":
@@ -217,7 +223,6 @@ REASONS = {
     "train_on_eos": "every answer is trained on to its end, and nothing besides",
     "train_on_eot": "every answer is trained on to its end, and nothing besides",
     "roles_to_train": "the assistant's turns alone are trained on; a turn's weight of 0 leaves it out",
-    "drop_system_message": "ftlib leaves no turn out: take the system turns out of the rows",
     "shards": "use data.max_rows, or a slice of the split: hub_split: train[:10%]",
     "revision": "the latest revision of a data set on the Hub is taken",
     "skip": "rows are read from their beginning (data.max_rows)",
@@ -260,7 +265,11 @@ def _val_set_size(conversion: Conversion, key: str, value: Any) -> None:
 
 
 def _chat_template(conversion: Conversion, key: str, value: Any) -> None:
-    if "data.template" in conversion.comments and conversion.at("data.template") == "alpaca" and value != "alpaca":
+    if (
+        "data.template" in conversion.comments
+        and conversion.at("data.template") in STANFORD.values()
+        and value != "alpaca"
+    ):
         return conversion.harmless(key, "type alpaca writes its own text", look=True)
     if (ours := template_of(str(value))[0]) is None:
         why = "ftlib trains on text" if value in SEEING else f"there is no template '{value}': see data.template"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,11 @@ ADAPTER = {
     "peft_init_lora_weights": "adapter.init_lora_weights",
     "peft_layers_to_transform": "adapter.layers_to_transform",
     "loraplus_lr_ratio": "adapter.lora_plus_ratio",
+    "lora_modules_to_save": "adapter.modules_to_save",
+    "lora_target_parameters": "adapter.target_parameters",
+    "peft_ensure_weight_tying": "adapter.ensure_weight_tying",
 }
+ROUTER = "output_router_logits"
 ALL_WEIGHTS = "'adapter' is empty, so all weights are trained, and Axolotl does not read it"
 LANGUAGE = ("model.language_model", "language_model", "lm_head", "embed_tokens", "model.embed_tokens")
 NOT_TEXT = "ftlib trains on text, and a processor is for images or sound"
@@ -60,18 +65,22 @@ def _targets(conversion: Conversion, key: str, value: Any) -> None:
     return conversion.map(key, {"adapter.target_modules": value})
 
 
-def _modules_to_save(conversion: Conversion, key: str, value: Any) -> None:
-    if conversion.get("adapter") is None:
-        return conversion.harmless(key, ALL_WEIGHTS)
-    return conversion.refuse(key, words_of(key))
-
-
 def _bits(conversion: Conversion, key: str, value: Any) -> None:
     if value is not True:
         return conversion.harmless(key, "it is off")
     if conversion.get("adapter") is None:
         return conversion.refuse(key, "quantized weights are frozen: only an adapter is trained on them")
     return conversion.map(key, {"model.quantization": "nf4" if key == "load_in_4bit" else "int8"})
+
+
+def _experts(conversion: Conversion, key: str, value: Any) -> None:
+    if value is not True:
+        return conversion.harmless(key, "it is off")
+    if conversion.get("lora_target_parameters"):
+        return conversion.refuse(
+            key, "PEFT does not take its B A off quantized experts after a step: they stay plain, or leave out "
+                 "lora_target_parameters")  # fmt: skip
+    return conversion.map(key, {"model.quantize_moe_experts": True})
 
 
 def _bnb(conversion: Conversion, key: str, value: Any) -> None:
@@ -119,9 +128,16 @@ def _same_model(conversion: Conversion, key: str, value: Any) -> None:
 def _model_config(conversion: Conversion, key: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         return conversion.refuse(key, "it is a mapping of keys of config.json")
-    if set(value) == {"output_router_logits"} and conversion.get("adapter") is None:
-        return conversion.refuse(key, "the loss of a router of experts is not added here")
-    return conversion.map(key, {f"model.config.{name}": told for name, told in value.items()})
+    settings = {f"model.config.{name}": told for name, told in value.items() if name != ROUTER}
+    return conversion.map(
+        key, settings, "TRL adds the loss of a router of experts itself" if adds_router_loss(conversion) else ""
+    )
+
+
+def adds_router_loss(conversion: Conversion) -> bool:
+    """Whether the loss of a router of experts is added, with the weight that is in the model's config."""
+    sections = (conversion.get("model_config"), conversion.get("overrides_of_model_config"))
+    return any(isinstance(section, Mapping) and section.get(ROUTER) is True for section in sections)
 
 
 def _loftq(conversion: Conversion, key: str, value: Any) -> None:
@@ -149,7 +165,12 @@ def _unfrozen(conversion: Conversion, key: str, value: Any) -> None:
     names = [str(name).strip("^.*$\\ ") for name in (value if isinstance(value, list) else [value])]
     if "model.language_model" in names and all(name in LANGUAGE for name in names):
         return conversion.harmless(key, "these are all weights that text trains: a vision tower gets no gradient")
-    return conversion.refuse(key, words_of(key))
+    patterns = [str(one) for one in (value if isinstance(value, list) else [value])]
+    if any(re.search(r"\[[0-9]*(:[0-9]*)?\]$", pattern) and ":" in pattern for pattern in patterns):
+        return conversion.refuse(key, "a weight is trained as a whole, not some of its rows")
+    literal = [re.sub(r"\.(?!\+)", r"\\.", pattern) for pattern in patterns]
+    settings = {"adapter.type": "layers", "adapter.parameters": literal}
+    return conversion.map(key, settings, "names of weights are those of transformers 5", look=True)
 
 
 def _fan_in(conversion: Conversion, key: str, value: Any) -> None:
@@ -170,7 +191,6 @@ def _not_text(conversion: Conversion, key: str, value: Any) -> None:
 FUNCTIONS: dict[str, Function] = {
     **dict.fromkeys(ADAPTER, _of_adapter),
     **dict.fromkeys(("lora_target_linear", "lora_target_modules"), _targets),
-    **dict.fromkeys(("lora_modules_to_save", "lora_target_parameters"), _modules_to_save),
     **dict.fromkeys(("load_in_4bit", "load_in_8bit"), _bits),
     **dict.fromkeys(("bf16", "bfloat16"), _precision),
     **dict.fromkeys(("torch_dtype", "float16", "float32"), _dtype),
@@ -192,6 +212,7 @@ FUNCTIONS: dict[str, Function] = {
         attention,
     ),
     "adapter": _adapter,
+    "quantize_moe_experts": _experts,
     "unfrozen_parameters": _unfrozen,
     "lora_fan_in_fan_out": _fan_in,
     "tokenizer_use_mistral_common": _mistral,

@@ -47,6 +47,7 @@ class Conversion:
     fates: list[Fate] = field(default_factory=list)
     comments: dict[str, list[str]] = field(default_factory=dict)  # dotted path -> where its value comes from
     one_row: dict[str, int] = field(default_factory=dict)  # keys by which several GPUs compute the same rows
+    gpus_a_row: int = 1  # whose place one worker takes
 
     def get(self, key: str, otherwise: Any = None) -> Any:
         """The value of a key of the source; `otherwise` where it is not there, or null."""

@@ -154,6 +154,44 @@ def _of_method(name: str, path: str) -> Function:
     return function
 
 
+def _named(conversion: Conversion, key: str, value: Any) -> None:
+    """Modules that are trained whole beside the adapter: a list, or a text with commas."""
+    if tuning(conversion) not in ("lora", "oft"):
+        return conversion.harmless(key, "it is read with an adapter alone")
+    names = value if isinstance(value, list) else [name.strip() for name in str(value).split(",")]
+    if names == ["all"] or tuning(conversion) == "oft":
+        return conversion.refuse(key, "name the modules, beside a LoRA: adapter.modules_to_save: [embed_tokens]")
+    return conversion.map(key, {"adapter.modules_to_save": names})
+
+
+def _dft(conversion: Conversion, key: str, value: Any) -> None:
+    if value is not True or method(conversion) != "sft":
+        return conversion.harmless(key, "it is off, or not for this stage")
+    return conversion.map(key, {"method.loss_type": "dft"})
+
+
+def _router(conversion: Conversion, key: str, value: Any) -> None:
+    if method(conversion) not in ("sft", "pretrain"):
+        return conversion.refuse(key, "the loss of a router of experts is added to sft and pretrain alone")
+    return conversion.map(key, {"method.router_aux_loss_coef": value})
+
+
+def _mixed(conversion: Conversion, key: str, value: Any) -> None:
+    """Megatron's name for what it computes in."""
+    kinds = {"bf16_mixed": True, "bf16": True, "no": False, "fp32": False}
+    if value not in kinds:
+        return conversion.refuse(key, f"it is one of {', '.join(kinds)}")
+    return conversion.map(key, {"train.bf16": kinds[value]})
+
+
+def _experts_apart(conversion: Conversion, key: str, value: Any) -> None:
+    if value in (0, 1):
+        return conversion.harmless(key, "it is off")
+    return conversion.refuse(
+        key, "experts stand where the rest of the model stands: set gradient_accumulation_steps so that a step has as "
+             "many rows as there, and drop it")  # fmt: skip
+
+
 def _ftx(conversion: Conversion, key: str, value: Any) -> None:
     if method(conversion) != "dpo" or not value:
         return conversion.harmless(key, "it is for dpo alone, above 0")
@@ -245,6 +283,14 @@ FUNCTIONS: dict[str, Function] = {
     ),
     **dict.fromkeys(("do_train", "do_eval", "do_predict"), _do),
     "stage": _stage,
+    "additional_target": _named,
+    "use_dft_loss": _dft,
+    "moe_aux_loss_coef": _router,
+    "mixed_precision": _mixed,
+    "expert_model_parallel_size": _experts_apart,
+    **dict.fromkeys(
+        ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"), scale.one_row
+    ),
     "finetuning_type": _tuning,
     "quantization_bit": _bits,
     "double_quantization": _double,
@@ -288,6 +334,8 @@ def _finish(conversion: Conversion) -> None:
             conversion.default(path, value)
     if method(conversion) in TYPES_OF_ITS_OWN:
         conversion.default("method.beta", 0.1)
+    if method(conversion) in ("sft", "pretrain"):
+        conversion.default("method.router_aux_loss_coef", 0)
     _finish_dtype(conversion)
     data.finish(conversion, method(conversion))
 

@@ -132,6 +132,8 @@ def _distribution(conversion: Conversion, key: str, value: Any) -> None:
         return scale.deepspeed(conversion, key, value.get("config_file"))
     if name == "fsdp2":
         return scale.fsdp(conversion, key, {inner: told for inner, told in value.items() if inner != "name"})
+    if name == "fsdpturbo" and value.get("ep_size", 1) != 1:
+        return conversion.refuse(key, "experts are spread as the rest of the model is: use dist_config: {name: fsdp2}")
     return conversion.refuse(key, f"'{name}' spreads experts or sequences: use scale.strategy: fsdp or deepspeed")
 
 
@@ -208,6 +210,8 @@ def _finish(conversion: Conversion) -> None:
         "track.wandb": None,
     }.items():
         conversion.default(path, value)
+    if conversion.at("method.type") in ("sft", "pretrain"):
+        conversion.default("method.router_aux_loss_coef", 0)
     if conversion.at("data.train") is None and not any(fate.key == "train_dataset" for fate in conversion.refused):
         conversion.refuse("train_dataset", "the file names no rows to train on: set data.train")
 

@@ -26,6 +26,9 @@ OTHER_FILES: dict[str, tuple[set[str], str]] = {
 
 def why_no_training(source: Mapping[str, Any]) -> str | None:
     """Why a file trains nothing, as a sentence; None where it may."""
+    peft = source.get("peft_config")
+    if isinstance(peft, Mapping) and peft.get("export_dir") and "train_dataset" not in source:
+        return OTHER_FILES["export"][1]
     for telling, why in OTHER_FILES.values():
         if telling <= set(source):
             return why

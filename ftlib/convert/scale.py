@@ -24,12 +24,13 @@ FSDP_HARMLESS = (
 
 
 def workers(conversion: Conversion) -> None:
-    """One worker a GPU. Without `--gpus` it is one: none of the tools writes into its file how many there are."""
+    """One worker a GPU, where each computes rows of its own. Without `--gpus` it is one: none of the tools writes into
+    its file how many there are."""
     strategy = conversion.at("scale.strategy")
     if strategy is None and conversion.gpus > 1:
         conversion.put("scale.strategy", "ddp", "--gpus")
     if conversion.gpus > 1:
-        conversion.put("scale.num_workers", conversion.gpus, "--gpus")
+        conversion.put("scale.num_workers", conversion.gpus // conversion.gpus_a_row, "--gpus")
     if conversion.at("scale.resources_per_worker") is None:
         conversion.put("scale.resources_per_worker", {"CPU": 4, "GPU": 1}, f"{conversion.tool} trains on GPUs")
 
@@ -48,16 +49,21 @@ def one_row(conversion: Conversion, key: str, value: Any) -> None:
 
 
 def same_rows(conversion: Conversion) -> None:
-    """Makes a step have as many rows as at the source, where several GPUs computed the same ones there."""
+    """Makes a step have as many rows as at the source, where several GPUs computed the same ones there: each computes
+    rows of its own and fewer of them, or there are fewer workers."""
     for key, times in conversion.one_row.items():
         paths = ("train.gradient_accumulation_steps", "train.per_device_train_batch_size")
         path = next((path for path in paths if not (conversion.at(path) or 1) % times), None)
-        if path is None:
-            conversion.refuse(key, f"here {times} GPUs compute {times} rows, so a step has at least so many: raise "
-                                   "gradient_accumulation_steps at the source")  # fmt: skip
-            continue
-        note = f"divided by {times}, because here each GPU computes rows of its own; each holds whole rows"
-        conversion.map(key, {path: conversion.at(path) // times}, note, look=True)
+        if path is not None:
+            note = f"divided by {times}, because here each GPU computes rows of its own; each holds whole rows"
+            conversion.map(key, {path: conversion.at(path) // times}, note, look=True)
+        elif conversion.gpus // (conversion.gpus_a_row * times) > 1:
+            conversion.gpus_a_row *= times
+            note = f"one worker takes the place of {times} GPUs that compute one row; it holds the whole row"
+            conversion.map(key, {}, note, look=True)
+        else:
+            conversion.refuse(key, f"{times} GPUs compute one row, and here one GPU would compute all rows of a step: "
+                                   "raise gradient_accumulation_steps at the source")  # fmt: skip
 
 
 def quantized(conversion: Conversion) -> bool:
@@ -93,15 +99,19 @@ def _fsdp_key(conversion: Conversion, key: str, name: str, value: Any) -> None:
 def settle(conversion: Conversion) -> None:
     """Fits the strategy to the base: FSDP leaves quantized weights whole, so ZeRO-3 spreads them."""
     if conversion.at("scale.strategy") != "fsdp" or not quantized(conversion):
-        return
-    offload = bool(conversion.at("scale.cpu_offload"))
+        return None
+    offload, experts = bool(conversion.at("scale.cpu_offload")), conversion.at("model.quantize_moe_experts")
     for name in ("reshard_after_forward", "cpu_offload", FSDP_CLASSES):
         conversion.tree["scale"].pop(name, None)
+    if experts:
+        because = "FSDP leaves quantized weights whole, and ZeRO-3 quantizes no experts: each GPU holds the whole base"
+        return conversion.put("scale.strategy", "ddp", because)
     because = "FSDP leaves quantized weights whole; ZeRO-3 spreads them, and learns the same"
     conversion.put("scale.strategy", "deepspeed", because)
     conversion.put("scale.stage", 3, because)
     if offload:
         conversion.put("scale.offload", "cpu", because)
+    return None
 
 
 def deepspeed(conversion: Conversion, key: str, value: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from ftlib.convert import scale
@@ -16,7 +18,8 @@ SAME = (
     "neftune_noise_alpha save_steps optim_target_modules"
 )
 ARGUMENTS = {name: f"train.{name}" for name in SAME.split()}
-SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "inverse_sqrt")
+SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "inverse_sqrt",
+             "cosine_with_min_lr", "warmup_stable_decay")  # fmt: skip
 TRACKERS: dict[str, dict[str, Any]] = {
     "wandb": {"track.wandb.mode": "auto"},
     "tensorboard": {"track.tensorboard": True},
@@ -27,7 +30,7 @@ ARGUMENTS_ALSO = (
     "save_strategy save_total_limit save_only_model save_safetensors load_best_model_at_end logging_first_step "
     "dataloader_pin_memory dataloader_prefetch_factor dataloader_drop_last group_by_length ddp_timeout "
     "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers gradient_checkpointing_kwargs "
-    "remove_unused_columns fp16 torch_compile torch_compile_backend torch_compile_mode lr_scheduler_kwargs "
+    "remove_unused_columns fp16 torch_compile torch_compile_backend torch_compile_mode "
     "hub_model_id hub_strategy push_to_hub debug local_rank accelerator_config auto_find_batch_size "
     "overwrite_output_dir metric_for_best_model greater_is_better full_determinism"
 )
@@ -54,6 +57,14 @@ def _warmup(conversion: Conversion, key: str, value: Any) -> None:
     if not is_number(value) or value < 0 or (key == "warmup_ratio" and value >= 1):
         return conversion.refuse(key, "it is no number of steps, or no share of them")
     return conversion.map(key, {"train.warmup_steps": value})
+
+
+def _schedule(conversion: Conversion, key: str, value: Any) -> None:
+    """The arguments of the schedule, a mapping or its JSON."""
+    told = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(told, Mapping):
+        return conversion.refuse(key, "it is a mapping of arguments of the schedule")
+    return conversion.map(key, {"train.lr_scheduler_kwargs": dict(told)})
 
 
 def _bf16(conversion: Conversion, key: str, value: Any) -> None:
@@ -165,6 +176,7 @@ ARGUMENTS_FUNCTIONS: dict[str, Function] = {
     "logging_first_step": _told("it prints one row more"),
     "lr_scheduler_type": choose({name: name for name in SCHEDULES}, "train.lr_scheduler_type",
                                 f"ftlib has {', '.join(SCHEDULES)}"),
+    "lr_scheduler_kwargs": _schedule,
     "optim": optimizer,
     "optim_args": _optim_args,
     "report_to": _report,

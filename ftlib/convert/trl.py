@@ -33,6 +33,8 @@ ADAPTER = {
     "lora_dropout": "adapter.lora_dropout",
     "use_rslora": "adapter.use_rslora",
     "use_dora": "adapter.use_dora",
+    "lora_modules_to_save": "adapter.modules_to_save",
+    "lora_target_parameters": "adapter.target_parameters",
 }
 METHODS = ("sft", "dpo", "kto", "reward", "grpo", "rloo")
 # Keys that tell the subcommand where nobody says it; the most telling first.
@@ -62,6 +64,7 @@ METHOD: dict[str, dict[str, Any]] = {
 OF_METHODS: dict[str, set[str]] = {
     "beta": {"dpo", "kto", "grpo", "rloo"},
     "loss_type": {"dpo", "kto", "grpo"},
+    "router_aux_loss_coef": {"sft"},
     "loss_weights": {"dpo"},
     "label_smoothing": {"dpo"},
     "f_divergence_type": {"dpo"},
@@ -99,9 +102,7 @@ def _told(why: str) -> Function:
 def _of_method(conversion: Conversion, key: str, value: Any) -> None:
     found = method(conversion)
     if key == "loss_type" and found == "sft":
-        if value in ("nll", "chunked_nll"):
-            return conversion.harmless(key, "it is the cross-entropy of the tokens")
-        return conversion.refuse(key, "the loss of sft is the cross-entropy of the tokens")
+        return conversion.map(key, {"method.loss_type": "nll" if value == "chunked_nll" else value})
     if found not in OF_METHODS[key]:
         return conversion.harmless(key, f"'trl {found}' does not read it")
     if key == "scale_rewards" and isinstance(value, bool):

@@ -19,6 +19,7 @@ from ftlib.convert.trainer import ARGUMENTS, ARGUMENTS_ALSO, ARGUMENTS_FUNCTIONS
 from ftlib.convert.trl import LORA, METHOD, METHODS, OF_METHODS, RATES
 from ftlib.errors import InputError
 
+ROUNDED = "train.qat rounds weights alone, int4 in groups of 32, and no activations: set it where that is meant"
 LOADERS = ("FastLanguageModel", "FastModel", "FastQwen2Model", "FastLlamaModel")
 SEEING = ("FastVisionModel", "FastSentenceTransformer", "FastDiffusionModel")
 TRAINERS = {"SFTTrainer": "sft", "UnslothTrainer": "sft", "DPOTrainer": "dpo", "ORPOTrainer": "orpo",
@@ -216,11 +217,9 @@ FUNCTIONS: dict[str, Function] = {
         if value == "none"
         else conversion.refuse(key, "an adapter trains no biases")
     ),
-    "peft.modules_to_save": lambda conversion, key, value: conversion.refuse(
-        key, "an adapter trains its own weights alone; use adapter: null where embeddings must be trained"
-    ),
+    "peft.modules_to_save": _plain("adapter.modules_to_save"),
     "peft.loftq_config": lambda conversion, key, value: conversion.map(key, {"adapter.init_lora_weights": "loftq"}),
-    "peft.qat_scheme": lambda conversion, key, value: conversion.refuse(key, "weights are not trained for fewer bits"),
+    "peft.qat_scheme": lambda conversion, key, value: conversion.refuse(key, ROUNDED),
     "model_name": _plain("model.name_or_path"),
     "revision": _plain("model.revision"),
     "trust_remote_code": _plain("model.trust_remote_code"),
@@ -246,7 +245,7 @@ FUNCTIONS: dict[str, Function] = {
         key, "rows are read whole before training: set data.max_rows"
     ),
     "load_in_fp8": lambda conversion, key, value: conversion.refuse(key, "frozen weights are nf4 or int8 here"),
-    "qat_scheme": lambda conversion, key, value: conversion.refuse(key, "weights are not trained for fewer bits"),
+    "qat_scheme": lambda conversion, key, value: conversion.refuse(key, ROUNDED),
 }
 
 

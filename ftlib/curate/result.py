@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from ftlib.curate.blocks import FIELDS, as_json, to_rows
 from ftlib.curate.digest import digest_of
 from ftlib.curate.documents.rows import with_text
+from ftlib.curate.one_form import are_mixed, as_chat
 from ftlib.curate.passes import notes_key
-from ftlib.curate.rows import SPLIT
+from ftlib.curate.rows import SPLIT, Row
 from ftlib.curate.runner import Build
 from ftlib.files.atomic import written_beside
 
@@ -32,14 +33,16 @@ SIDES = ("train", "eval", "test")
 
 
 def write_rows(build: Build, folder: Path) -> dict[str, dict[str, Any]]:
-    """Writes the rows of a build into a folder: for each file its rows, its bytes and its SHA-256."""
+    """Writes the rows of a build into a folder: for each file its rows, its bytes and its SHA-256. Of several sources,
+    rows of several forms become chats."""
+    mixed = len(build.recipe.sources) > 1 and are_mixed(_rows(build))
     written: dict[str, dict[str, Any]] = {}
     with ExitStack() as opened:
         files: dict[str, Any] = {}
         hashes: dict[str, Any] = {}
         counts: Counter[str] = Counter()
         for block in build.blocks:
-            for side, text in _lines(build.store.get(block.key)):
+            for side, text in _lines(build.store.get(block.key), mixed):
                 name = f"{side}.jsonl"
                 if name not in files:
                     files[name], hashes[name] = opened.enter_context((folder / name).open("wb")), hashlib.sha256()
@@ -53,11 +56,16 @@ def write_rows(build: Build, folder: Path) -> dict[str, dict[str, Any]]:
     return written
 
 
-def _lines(table: pa.Table) -> Iterator[tuple[str, bytes]]:
+def _rows(build: Build) -> Iterator[Row]:
+    return (row for block in build.blocks for row in to_rows(build.store.get(block.key)))
+
+
+def _lines(table: pa.Table, mixed: bool) -> Iterator[tuple[str, bytes]]:
     """The rows of a block as JSON lines, with the side that they are on: neighbours on one side together."""
     found: dict[str, list[str]] = {}
     for row in to_rows(table):
-        found.setdefault(row.pop(SPLIT, SIDES[0]), []).append(as_json(with_text(row)))
+        side, written = row.pop(SPLIT, SIDES[0]), with_text(row)
+        found.setdefault(side, []).append(as_json(as_chat(written) if mixed else written))
     for side, lines in found.items():
         yield side, "".join(f"{line}\n" for line in lines).encode()
 

@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -55,6 +56,22 @@ def joined(parts: Sequence[Part]) -> Part:
         gists=[gist for part in parts for gist in part.gists],
         source=[number for number, part in enumerate(parts) for _ in part.items],
     )
+
+
+def without_equal(parts: Sequence[Part]) -> list[Part]:
+    """The rows of each part that are equal to none before, in this part or an earlier one."""
+    seen: set[bytes] = set()
+    kept = [part.pick([row for row, items in enumerate(part.items) if _is_new(items, seen)]) for part in parts]
+    if not all(part.items for part in kept):
+        raise DataError("data.deduplicate: every evaluation row stands in the training rows too: name other rows.")
+    return kept
+
+
+def _is_new(items: list[Any], seen: set[bytes]) -> bool:
+    digest = hashlib.sha256(repr(items).encode()).digest()
+    is_new = digest not in seen
+    seen.add(digest)
+    return is_new
 
 
 def weighted(train: Part, weights: Sequence[float], seed: int) -> Part:

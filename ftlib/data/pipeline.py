@@ -21,12 +21,23 @@ from ftlib.data.formats import Record, detect, unused_fields
 from ftlib.data.kinds import KINDS, Kind, method_for
 from ftlib.data.labelled import label_names
 from ftlib.data.labels import check_map, relabelled, written_labels
-from ftlib.data.parts import Part, fitting, joined, mixed, split, too_long, weighted, without_long
+from ftlib.data.parts import (
+    Part,
+    fitting,
+    joined,
+    mixed,
+    split,
+    too_long,
+    weighted,
+    without_equal,
+    without_long,
+)
 from ftlib.data.read import Row, Source, columns_of, find_source, read_rows, shorten
 from ftlib.data.render import is_multi_turn
 from ftlib.data.report import DataReport, Lengths
 from ftlib.data.templates import template_for, template_name, use_template
 from ftlib.data.tokenize import Encoding, Tally
+from ftlib.data.turns import without_system
 from ftlib.errors import DataError, nearest
 from ftlib.files.home import home
 
@@ -165,9 +176,12 @@ def _build(
     parts = [without_long(kind, part, replace(encoding, whole=part.whole), data) for part in parts]
     long = read_all - sum(len(part.items) for part in parts)
     replay = parts.pop() if data.replay is not None else None
-    whole = joined(parts[:sets])
-    train, held_out = (whole, parts[sets]) if data.eval else split(fitting(kind, whole, encoding), data)
-    notes = [no_stop(template, tokenizer), not_used(bad.unused), *findings(train.gists, held_out.gists, rows)]
+    apart = [joined(parts[:sets]), *parts[sets:]]
+    whole, *others = without_equal(apart) if data.deduplicate and data.eval != data.train else apart
+    equal = sum(len(part.items) for part in apart) - len(whole.items) - sum(len(part.items) for part in others)
+    train, held_out = (whole, others[0]) if data.eval else split(fitting(kind, whole, encoding), data)
+    left_out = f"data.deduplicate leaves out {equal:,} rows that are equal to an earlier one." if equal else None
+    notes = [left_out, no_stop(template, tokenizer), not_used(bad.unused), *findings(train.gists, held_out.gists, rows)]
     noted: dict[str, Any] = {
         "unweighted": bad.unweighted,
         "label_counts": label_counts(train.gists, held_out.gists),
@@ -236,7 +250,9 @@ def _parse(
         if row.problem:
             raise BadRow(row.problem)
         fields = relabelled(row.fields, data.labels) if wanted in ("labelled", "judged") else row.fields
-        read = KINDS[wanted].read(name, fields) | ({"prompt_too": True} if data.train_on_prompt else {})
+        known = KINDS[wanted].read(name, fields)
+        known = without_system(known) if data.drop_system_message else known
+        read = known | ({"prompt_too": True} if data.train_on_prompt else {})
         unused = unused_fields(name, row.fields, all_read=wanted == "prompts")
         bad.unused.update(field for field in unused if field != group)
         return read if group is None else read | {"group": _group(row.fields, group)}

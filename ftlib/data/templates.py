@@ -40,6 +40,29 @@ ALPACA = r"""
 {%- endif -%}
 """.strip()
 
+# The same texts between USER: and ASSISTANT:, as Axolotl writes them (its prompt style "chat").
+ALPACA_CHAT = r"""
+{%- if messages[0]['role'] != 'system' -%}
+{{- 'SYSTEM: Below is an instruction that describes a task' -}}
+{%- if '\n\n### Input:\n' in messages[0]['content'] -%}
+{{- ', paired with an input that provides further context' -}}
+{%- endif -%}
+{{- '. Write a response that appropriately completes the request.' -}}
+{%- endif -%}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}
+{{- '\nUSER: ' + message['content'].replace('\n\n### Input:\n', '\n') -}}
+{%- elif message['role'] == 'assistant' -%}
+{{- '\nASSISTANT:' + message['content'] + eos_token -}}
+{%- else -%}
+{{- ('SYSTEM: ' if loop.first else '\n') + message['content'] -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '\nASSISTANT:' -}}
+{%- endif -%}
+""".strip()
+
 # OpenAI's ChatML. `<|im_end|>` may be ordinary text to the tokenizer, so the token that ends a sequence follows it.
 # Tools, calls and thoughts are written as Nous Research's Hermes and Qwen write them.
 CHATML = r"""
@@ -80,7 +103,7 @@ CHATML = r"""
 {%- endif -%}
 """.strip()
 
-TEMPLATES = {"alpaca": ALPACA, "chatml": CHATML}
+TEMPLATES = {"alpaca": ALPACA, "alpaca_chat": ALPACA_CHAT, "chatml": CHATML}
 # Published with models: `chat_templates/NAME.jinja`, and the token that ends a turn there. The other templates end one
 # with whatever token ends a text for the tokenizer.
 STOPS = {

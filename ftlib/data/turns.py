@@ -51,6 +51,17 @@ READ = frozenset(
 ) | {*REFUSED_IN_TURNS}
 
 
+def without_system(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without the system turn at the start of its conversation."""
+    key = "messages" if "messages" in record else "prompt"
+    turns = record.get(key)
+    if not isinstance(turns, list) or not turns or turns[0]["role"] != "system":
+        return record
+    counted = {"trained_from": max(0, record["trained_from"] - 1)} if "trained_from" in record else {}
+    silent = {"silent": [index - 1 for index in record["silent"] if index]} if "silent" in record else {}
+    return record | {key: turns[1:], **counted, **silent}
+
+
 def read_turn(turn: Any, name: str) -> Turn:
     """The turn in canonical form. `name` is what a message calls it. Raises BadRow."""
     if not isinstance(turn, dict):

@@ -21,6 +21,7 @@ from ftlib.evaluation.task import Answer, Question
 from ftlib.files.url_keys import host_of, key_for
 from ftlib.files.urls import is_url
 from ftlib.models.base import base_of, load_config, load_model, load_tokenizer
+from ftlib.models.rounded import round_weights
 from ftlib.registry import registry
 from ftlib.registry.agreement import beside_base
 from ftlib.registry.bases import REGISTRY
@@ -95,10 +96,11 @@ class Contenders:
         if weights.name == "model":
             self._forget()
             own = base.model_copy(update={"name_or_path": str(weights), "gguf_file": None, "revision": None})
-            return Loaded(ready(load_model(own)), tokenizer, template)
+            return Loaded(_as_trained(ready(load_model(own)), manifest), tokenizer, template)
         there = self._base.model if self._base is not None and base == self.model else None
         self._forget()  # an adapter changes its base in place
-        return Loaded(ready(beside_base(there or load_model(base), weights, owner)), tokenizer, template)
+        beside = ready(beside_base(there or load_model(base), weights, owner))
+        return Loaded(_as_trained(beside, manifest), tokenizer, template)
 
     def _loaded(self, section: ModelSection) -> Loaded:
         tokenizer = load_tokenizer(section)
@@ -206,6 +208,14 @@ def weights_of(trial: Trial) -> Path:
     if trial.weights is None:
         raise InputError(f"trial {trial.id} of {trial.path.parents[1].name} has left no weights.")
     return trial.weights
+
+
+def _as_trained(model: Any, manifest: Mapping[str, Any]) -> Any:
+    """With rounded weights where it was trained with them (`train.qat`)."""
+    qat = (manifest["experiment"].get("train") or {}).get("qat")
+    if qat is not None:
+        round_weights(model, qat)
+    return model
 
 
 def ready(model: Any) -> Any:

@@ -195,8 +195,14 @@ def _sweep(seen: Look, drawn: Draft) -> dict[str, Any]:
         compared = {"metric": "eval_rewards/accuracies", "mode": "max"}
     elif method != "pretrain":
         space["adapter.r"] = [8, 16, 32]
-    drawn.comments["sweep"] = "'ftlib train' leaves it aside"
-    return {"space": space, "num_samples": 8, **compared}
+    drawn.comments |= {
+        "sweep": "'ftlib train' leaves it aside",
+        "sweep.num_samples": "with 16 and more, terminator: {type: gain} ends it when no other is worth its price",
+        "sweep.prior": "points known to be good come first: from tables, and from your own runs",
+    }
+    if method != "pretrain":
+        drawn.comments["sweep.space.train.learning_rate"] = "'ftlib lr-find' finds a range for your rows in minutes"
+    return {"space": space, "num_samples": 8, "prior": "auto", **compared}
 
 
 def _round(value: float) -> float:

@@ -52,6 +52,8 @@ def _of_rows(experiment: Experiment, data: DataReport) -> Iterator[str]:
 
 def _of_training(experiment: Experiment, steps: int) -> Iterator[str]:
     train = experiment.train
+    if not experiment.method.trains:
+        return
     if steps < FEW_STEPS:
         yield f"a trial has {steps} optimizer steps, in which little is learned: more train.num_train_epochs, or rows"
     if train.warmup_steps >= 1 and train.warmup_steps >= steps:

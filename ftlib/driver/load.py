@@ -27,6 +27,10 @@ def load(file: str, overrides: Iterable[str], smoke: bool = False, whole: bool =
         from ftlib.registry import bases
 
         experiment = bases.resolved(experiment, whole)
+    if not experiment.method.trains:
+        from ftlib.driver.merge import looked_up
+
+        experiment = looked_up(experiment)
     _check_search(experiment)
     if experiment.sweep is not None and any(isinstance(told, Auto) for told in experiment.sweep.space.values()):
         from ftlib.driver.terminal import say

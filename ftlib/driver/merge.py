@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ftlib.config import ModelSection
-from ftlib.config.merging import OF_ADAPTERS, OF_MODELS, Merging
+from ftlib.config import Experiment, Merge, ModelSection
+from ftlib.config.merging import Merging
 from ftlib.driver.contenders import trial_of, weights_of
 from ftlib.errors import InputError, nearest
 from ftlib.files.atomic import replace_directory, write_json, write_text
 from ftlib.files.json_files import read_json
 from ftlib.models import adapter_files
 from ftlib.models.adapters.merge import merge
-from ftlib.models.adapters.start import adapter_fingerprint
 from ftlib.models.adapters.state import PEFT_CONFIG
 from ftlib.models.base import fingerprint, load_tokenizer, where
-from ftlib.models.merging.adapters import check_adapters, merge_adapters
-from ftlib.models.merging.streamed import check_alike, merge_weights
+from ftlib.models.merging.parts import Part, Parts
 from ftlib.registry import registry
 from ftlib.registry.bases import REGISTRY, base_of
 from ftlib.registry.card import CARD, card
@@ -29,30 +25,7 @@ from ftlib.registry.stored import manifest_in
 from ftlib.registry.version import Version
 from ftlib.run.layout import MANIFEST
 
-Kind = Literal["adapter", "model"]
-WORDS: dict[Kind, str] = {"adapter": "an adapter", "model": "a whole model"}
 KEPT = ("base", "experiment", "labels", "chat_template")  # of the first model's manifest: how it is loaded and asked
-
-
-@dataclass(frozen=True)
-class Part:
-    """A model that is merged: what the user calls it, its folder of weights, and what its manifest says; {} of a whole
-    model that has none."""
-
-    name: str
-    folder: Path
-    manifest: Mapping[str, Any]
-
-    @property
-    def kind(self) -> Kind:
-        return "adapter" if (self.folder / PEFT_CONFIG).is_file() else "model"
-
-    def facts(self, weight: float) -> dict[str, Any]:
-        """What the manifest of the merged model says of it."""
-        told = {key: self.manifest[key] for key in ("run", "trial", "name", "version") if key in self.manifest}
-        of = adapter_fingerprint(self.folder) if self.kind == "adapter" else fingerprint(self.folder)
-        called = f"{told['name']}@{told['version']}" if "version" in told else self.name
-        return {**told, "name": called, "weight": weight, "fingerprint": of}
 
 
 def part_of(name: str, trust: bool = False) -> Part:
@@ -93,6 +66,17 @@ def into_base(adapter: str, out: Path, trust: bool = False) -> None:
         merge(part.folder, base_of(part.manifest, adapter), out)
 
 
+def looked_up(experiment: Experiment) -> Experiment:
+    """An experiment of `method: {type: merge}` with the folder of each of its models. Raises InputError as
+    `part_of`."""
+    assert isinstance(experiment.method, Merge)
+    tree, trust = experiment.to_dict(), experiment.model.trust_remote_code
+    with registry.trusting(trust):
+        found = {name: part_of(model, trust).folder for name, model in experiment.method.models.items()}
+    tree["method"]["models"] = {name: str(folder) for name, folder in found.items()}
+    return Experiment.parse(tree)
+
+
 def merge_models(
     how: Merging, name: str | None = None, out: Path | None = None, gate: bool = True, trust: bool = False
 ) -> Version | Path:
@@ -123,95 +107,27 @@ class _Making:
     """One merge, checked before anything is written."""
 
     def __init__(self, how: Merging, trust: bool, gate: bool) -> None:
-        self.how, self.gate = how, gate
-        self.parts = [part_of(name, trust) for name in how.models]
-        self.base = part_of(how.base, trust) if how.base is not None else None
-        self.kind = self._kind()
-        self.folders = {name: part.folder for name, part in self._named()}
-        if self.kind == "adapter":
-            _check_bases(self.parts)
-            check_adapters(self.folders, how)
-        else:
-            check_alike(self.folders)
-
-    def _named(self) -> list[tuple[str, Part]]:
-        """The models and the base under names that differ: one model may be merged twice."""
-        all_parts = [*self.parts, *([self.base] if self.base is not None else [])]
-        names = [part.name for part in all_parts]
-        return [
-            (name if names.count(name) == 1 else f"{name} (model {place})", part)
-            for place, (name, part) in enumerate(zip(names, all_parts, strict=True), 1)
-        ]
-
-    def _kind(self) -> Kind:
-        first = self.parts[0]
-        for part in [*self.parts, *([self.base] if self.base is not None else [])]:
-            if part.kind != first.kind:
-                adapter = part if part.kind == "adapter" else first
-                raise InputError(
-                    f"{first.name} is {WORDS[first.kind]}, and {part.name} is {WORDS[part.kind]}: compute the adapter "
-                    f"into its base first (ftlib merge {adapter.name} OUT)."
-                )
-        known = OF_ADAPTERS if first.kind == "adapter" else OF_MODELS
-        if self.how.method not in known:
-            what = "adapters" if first.kind == "adapter" else "whole models"
-            raise InputError(f"--method {self.how.method} does not merge {what}: use one of {', '.join(known)}.")
-        return first.kind
+        base = part_of(how.base, trust) if how.base is not None else None
+        self.merged = Parts(how, [part_of(name, trust) for name in how.models], base)
+        self.gate = gate
 
     def make(self, folder: Path, name: str) -> dict[str, Any]:
         """Fills a folder with the weights and the card of a version of `name`; returns what its manifest says
         besides."""
-        weights, first = folder / self.kind, self.parts[0]
-        told = {key: first.manifest[key] for key in KEPT if key in first.manifest}
-        if self.kind == "adapter":
-            merge_adapters(self.folders, base_of(first.manifest, first.name), self.how, weights)
-        else:
-            merge_weights(self.folders, self.how, weights)
-            told = {**_untrained(first, name), **told}
-        write_json(folder / MANIFEST, {**told, "merge": self._facts()})
-        facts: dict[str, Any] = {"kind": self.kind, "gate": self._pass_gate(Version(name, 0, folder, True))}
+        kind, first = self.merged.kind, self.merged.parts[0]
+        untrained = {} if kind == "adapter" else _untrained(first, name)
+        told = {**untrained, **{key: first.manifest[key] for key in KEPT if key in first.manifest}}
+        own = ModelSection(name_or_path=str(first.folder))
+        self.merged.write(folder / kind, base_of(first.manifest, first.name) if kind == "adapter" else own)
+        write_json(folder / MANIFEST, {**told, "merge": self.merged.facts()})
+        facts: dict[str, Any] = {"kind": kind, "gate": self._pass_gate(Version(name, 0, folder, True))}
         write_text(folder / CARD, card(name, {**manifest_in(folder), **facts}, {}, {}))
         return facts
-
-    def _facts(self) -> dict[str, Any]:
-        parents = [part.facts(weight) for part, weight in zip(self.parts, self.how.weights, strict=True)]
-        base = {"base": self.base.facts(1.0)} if self.base is not None else {}
-        return {**self.how.facts(), "parents": parents, **base}
 
     def _pass_gate(self, staged: Version) -> dict[str, Any]:
         if not self.gate:
             return {"passed": None, "skipped": "--no-gate"}
         return pass_gate(staged, "the merged model").found
-
-
-def _check_bases(parts: Sequence[Part]) -> None:
-    """Raises InputError, naming both, for adapters whose bases differ by content, or are quantized otherwise."""
-    first = parts[0]
-    for other in parts[1:]:
-        ours, theirs = (_base(part) for part in (first, other))
-        if ours[:-1] != theirs[:-1]:
-            raise InputError(
-                f"{first.name} was trained on {_called(first)}, and {other.name} on {_called(other)}, which is another "
-                "model: adapters are merged on one base."
-            )
-        if ours[-1] != theirs[-1]:
-            raise InputError(
-                f"{first.name} was trained on a base with quantization {ours[-1] or 'null'}, and {other.name} with "
-                f"{theirs[-1] or 'null'}: adapters are merged on one base."
-            )
-
-
-def _base(part: Part) -> tuple[Any, ...]:
-    """What says that two bases are one: their content, or name and commit on the Hub; and the quantization."""
-    base, model = part.manifest["base"], (part.manifest.get("experiment") or {}).get("model") or {}
-    content = base.get("fingerprint")
-    return content, None if content else (base["name_or_path"], base.get("revision")), model.get("quantization")
-
-
-def _called(part: Part) -> str:
-    base = part.manifest["base"]
-    content = f" ({base['fingerprint'][:12]})" if base.get("fingerprint") else ""
-    return f"{base['name_or_path']}{content}"
 
 
 def _untrained(part: Part, name: str) -> dict[str, Any]:

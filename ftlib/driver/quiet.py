@@ -26,7 +26,13 @@ ENVIRONMENT = {
 }
 
 
-LOUD = ("DeepSpeed", "bitsandbytes", "optuna")  # loggers that bring handlers of their own
+LOUD = (  # loggers that bring handlers of their own
+    "DeepSpeed",
+    "bitsandbytes",
+    "optuna",
+    "torch.utils._pytree",
+    "torch.onnx._internal.exporter._registration",
+)
 SILENCE = logging.NullHandler()
 
 

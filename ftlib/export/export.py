@@ -11,10 +11,11 @@ from typing import Any
 from ftlib.errors import InputError
 from ftlib.export.formats import ADAPTERS, USES, Format, check_dtype, format_of
 from ftlib.export.gate import Trained, check_logits, check_reading
+from ftlib.export.layers import check_layers
 from ftlib.export.program import Program
 from ftlib.export.source import Source
 from ftlib.files.atomic import publish, write_json, write_text
-from ftlib.registry.agreement import free
+from ftlib.registry.agreement import free, short
 from ftlib.registry.card import CARD
 from ftlib.registry.staging import staging_in
 
@@ -63,7 +64,7 @@ def export(
     if out.exists() or out.is_symlink():
         raise InputError(f"{out} is there already: name a folder that is not, with -o.")
     format.check(source, dtype)
-    trained = trained or source.trained(lambda who, model: tasks.loaded(who, model, source))
+    trained = trained or source.trained(lambda who, model: tasks.loaded(who, model, source), to)
     with staging_in(out.absolute().parent) as staged:
         staged.mkdir()
         started = time.perf_counter()
@@ -94,6 +95,7 @@ def run(
     check_reading(trained.reading, program.reading(trained.texts), owner)
     limits = format.limits(trained, dtype)
     found = check_logits(trained, logits, limits, owner)
+    farthest = check_layers(trained.layers, program.layers(trained.layers), owner)
     done = tasks.check(program, owner)
     read = sum(len(ids) for ids in trained.probes)
     told = {
@@ -101,6 +103,7 @@ def run(
         "probes": trained.source,
         **found.to_json(),
         "limit": limits.apart,
+        "farthest_layer": None if farthest is None else short(farthest),
         "tokens_read_per_second": round(read / seconds, 1),
         "tasks": done,
     }
@@ -113,9 +116,10 @@ def sentences(found: dict[str, Any]) -> list[str]:
     """What the gate found, for a person."""
     effect = "" if found["effect"] is None else f"; the base is {found['effect']:.2g} apart"
     kept = "" if found["kept"] is None else f", {found['kept']:.0%} of the tune kept"
+    layer = "" if found["farthest_layer"] is None else f"; the farthest layer is {found['farthest_layer']:.2g} apart"
     lines = [
         f"gate: run by {found['program']} on {found['probes']}: logits {found['apart']:.2g} apart (at most "
-        f"{found['limit']:g}{effect}){kept}, {found['tokens']:.0%} of the likeliest tokens the same"
+        f"{found['limit']:g}{effect}){kept}, {found['tokens']:.0%} of the likeliest tokens the same{layer}"
     ]
     for name, task in found["tasks"].items():
         lines += [f"gate: {name}: {task}"] if isinstance(task, str) else [f"gate: {name}: {task['sentence']}"]

@@ -14,12 +14,13 @@ than the tune does, and falls where a format has lost a part of the tune (a half
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from ftlib.errors import FtlibError
+from ftlib.export.layers import Layers
 from ftlib.registry.agreement import Logits, Probes, apart, check_finite, short
 
 LEAST_KEPT, MOST_KEPT = 0.8, 1.25  # of the tune
@@ -45,7 +46,7 @@ class Trained:
     """What was trained. `untuned` are its base's logits, None where there is no base to compare with.
 
     `width` is how many numbers a position must have at least: the tokens of the tokenizer, or the classes. `tolerance`
-    is how far rounding in the dtype of training moves logits.
+    is how far rounding in the dtype of training moves logits. `layers` is what its linear layers make of a vector.
     """
 
     probes: Probes
@@ -56,6 +57,7 @@ class Trained:
     width: int
     tolerance: float
     reading: Reading
+    layers: Layers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,7 @@ class GgufModel(Format):
         if source.kind == "adapter":
             check_mergeable(source.weights)
         llama_cpp.python()
-        section = source.base if source.kind == "adapter" else source.candidate.own(source.weights)
-        Layout(load_config(section), source.owner)
+        layout_of(source)
         Vocabulary(source.candidate.tokenizer, source.owner)
 
     def write(self, source: Source, folder: Path, dtype: str | None) -> None:
@@ -66,13 +65,19 @@ class GgufModel(Format):
     def program(self, source: Source, folder: Path) -> LlamaCpp:
         """llama.cpp, on the one GGUF file of a folder."""
         (file,) = folder.glob("*.gguf")
-        return LlamaCpp(file, source.candidate.tokenizer)
+        return LlamaCpp(file, source.candidate.tokenizer, layout=layout_of(source))
 
     def limits(self, trained: Trained, dtype: str | None) -> Limits:
         return Limits(max(LIMITS[str(dtype)], trained.tolerance), rounds=dtype not in PLAIN)
 
 
 FORMATS = {"gguf": GgufModel()}
+
+
+def layout_of(source: Source) -> Layout:
+    """Raises InputError for a family that ftlib cannot write."""
+    section = source.base if source.kind == "adapter" else source.candidate.own(source.weights)
+    return Layout(load_config(section), source.owner)
 
 
 def write_file(merged: Path, file: Path, dtype: str, name: str) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, dequantize
 
 from ftlib.config import TaskSection
 from ftlib.errors import FtlibError
@@ -23,9 +23,12 @@ from ftlib.evaluation.results import Contender
 from ftlib.evaluation.task import Answer, Question
 from ftlib.export.environments import python_of
 from ftlib.export.gate import Reading
+from ftlib.export.gguf_family import Layout
+from ftlib.export.layers import Layers, signs
 from ftlib.registry.agreement import LAST, Logits, Probes
 
 WORKER = Path(__file__).with_name("llama_cpp_worker.py")
+EMBEDDING = "token_embd.weight"
 SECONDS = 3600.0  # that a request may take
 THREADS = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
@@ -40,12 +43,14 @@ class LlamaCpp:
     """A GGUF file, and where it is given a GGUF adapter on it. `tokenizer` writes the prompts of tasks, as ids.
 
     `template_file` is what llama.cpp is given as --chat-template-file, where the template is not in the model's file.
+    `layout` says which tensor of the file is which layer.
     """
 
     file: Path
     tokenizer: Any
     adapter: Path | None = None
     template_file: Path | None = None
+    layout: Layout | None = None
 
     @cached_property
     def name(self) -> str:
@@ -65,6 +70,21 @@ class LlamaCpp:
         if self.template_file is not None:
             template = self.template_file.read_text() if self.template_file.is_file() else None
         return Reading(template, told["tokens"], frozenset(told["ends"]), "output.weight" not in names)
+
+    def layers(self, names: Iterable[str]) -> Layers | None:
+        """Of the file's own matrices, in the order of transformers' rows. A tied output is the embedding."""
+        if self.layout is None:
+            return None
+        tensors = {tensor.name: tensor for tensor in GGUFReader(self.file).tensors}
+        found = {}
+        for name in names:
+            place = self.layout.name(f"{name}.weight")
+            tensor = tensors[place if place in tensors else EMBEDDING]
+            matrix = dequantize(tensor.data, tensor.tensor_type)
+            product = torch.from_numpy(matrix @ signs(matrix.shape[1]).numpy())
+            rows = self.layout.lay(f"{name}.weight", torch.arange(len(product)))
+            found[name] = torch.empty(len(product)).index_copy(0, rows, product)
+        return found
 
     def contender(self, name: str) -> Contender:
         def answer(task: TaskSection, questions: Sequence[Question]) -> list[Answer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ class OnnxRuntime:
 
     def reading(self, texts: Sequence[str]) -> Reading:
         return Reading(self.tokenizer.chat_template, tokens_of(self.tokenizer, list(texts)))
+
+    def layers(self, names: Iterable[str]) -> None:
+        """A graph has no layers."""
 
     def contender(self, name: str) -> None:
         """A classifier writes no answers."""
@@ -107,13 +110,13 @@ class _Logits(torch.nn.Module):
 
 def _export(model: Any, file: Path) -> None:
     """Rows and tokens are free in the graph."""
-    example = torch.ones(2, 7, dtype=torch.long)
+    example = tuple(torch.ones(2, 7, dtype=torch.long) for _ in range(2))  # one tensor twice would be one input
     free = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens", max=model.config.max_position_embeddings)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's words about its own names, and about axes that share one
         torch.onnx.export(
             _Logits(model).eval(),
-            (example, example),
+            example,
             str(file),
             input_names=["input_ids", "attention_mask"],
             output_names=["logits"],

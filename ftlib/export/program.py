@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from ftlib.evaluation.answers import ends_of
 from ftlib.evaluation.loaded import Loaded
 from ftlib.evaluation.results import Contender
 from ftlib.export.gate import Reading
+from ftlib.export.layers import Layers, layers_of
 from ftlib.export.source import tied, tokens_of
 from ftlib.models.adapter_files import tensors
 from ftlib.registry.agreement import Logits, Probes, logits_of
@@ -29,6 +30,11 @@ class Program(Protocol):
 
     def reading(self, texts: Sequence[str]) -> Reading:
         """How it reads text."""
+        ...
+
+    def layers(self, names: Iterable[str]) -> Layers | None:
+        """What these linear layers of the artifact make of one vector, as `layers.layers_of`; None where nobody can
+        see."""
         ...
 
     def contender(self, name: str) -> Contender | None:
@@ -51,6 +57,10 @@ class InTorch:
     def reading(self, texts: Sequence[str]) -> Reading:
         ends = ends_of(self.model, self.tokenizer)
         return Reading(self.tokenizer.chat_template, tokens_of(self.tokenizer, list(texts)), ends, self._tied())
+
+    def layers(self, names: Iterable[str]) -> Layers:
+        found: Layers = layers_of(self.model)
+        return found
 
     def contender(self, name: str) -> Contender | None:
         return Loaded(self.model, self.tokenizer, self.tokenizer.chat_template).contender(name, self.name)

@@ -16,8 +16,10 @@ from ftlib.config import ModelSection
 from ftlib.errors import DataError, FtlibError, InputError
 from ftlib.evaluation.answers import ends_of
 from ftlib.export.gate import Reading, Trained
+from ftlib.export.layers import layers_of
 from ftlib.models.adapters.merge import check_mergeable, merge
 from ftlib.models.base import where
+from ftlib.models.rounded import round_weights
 from ftlib.registry.agreement import QUANTIZED, TOLERANCE, Logits, Probes, beside_base, check_finite, free, logits_of
 from ftlib.registry.bases import base_of
 from ftlib.registry.card import CARD, base_on_hub, card
@@ -106,8 +108,9 @@ class Source:
         self.candidate.tokenizer.save_pretrained(folder)
         free()
 
-    def trained(self, also: Callable[[str, Any], None] = lambda who, model: None) -> Trained:
-        """What was trained, in logits. `also` gets the loaded base ("base") and the tuned model ("trained").
+    def trained(self, also: Callable[[str, Any], None] = lambda who, model: None, to: str = "") -> Trained:
+        """What was trained, in logits. `also` gets the loaded base ("base") and the tuned model ("trained"). Where it
+        was trained for the format `to` (`train.qat`), its weights are rounded, as they were in training.
 
         Raises FtlibError for weights that do not fit their base, and for logits that are no numbers.
         """
@@ -118,14 +121,18 @@ class Source:
         else:
             untuned = self._base_of_whole(probes, also)
             model = self.candidate.load()
+        qat = self.candidate.experiment.train.qat
+        if qat is not None and qat == to:
+            round_weights(model, qat)
         tuned = logits_of(model, probes)
         check_finite(tuned, self.owner)
         also("trained", model)
         width = tuned[0].shape[-1] if self.classifies else min(len(self.candidate.tokenizer), tuned[0].shape[-1])
-        reading, tolerance = self._reading(model, probes), self._tolerance(model.dtype)
+        reading, tolerance, layers = self._reading(model, probes), self._tolerance(model.dtype), layers_of(model)
         del model
         free()
-        return Trained(probes, f"{len(probes)} {told}", self.texts(probes), untuned, tuned, width, tolerance, reading)
+        named, texts = f"{len(probes)} {told}", self.texts(probes)
+        return Trained(probes, named, texts, untuned, tuned, width, tolerance, reading, layers)
 
     def texts(self, probes: Probes) -> list[str]:
         """What programs are asked to cut into tokens."""

@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoModelForCausalLM
 
 from ftlib.config import ModelSection
+from ftlib.config.train import Rounding
 from ftlib.errors import InputError
 from ftlib.export.formats import Format
 from ftlib.export.gate import Limits, Trained
@@ -22,16 +22,16 @@ from ftlib.export.program import InTorch, check_complete, version_of
 from ftlib.export.source import Source, check_writes
 from ftlib.models.adapters.merge import check_mergeable
 from ftlib.models.base import load_tokenizer
+from ftlib.models.rounded import torchao_config
 
-LIMITS = {"int8": 0.06, "fp8": 0.15, "int4": 0.4}
-GROUP = 32
+LIMITS: dict[Rounding, float] = {"int8": 0.06, "fp8": 0.15, "int4": 0.4}
 
 
 class TorchaoModel(Format):
     """A model's folder with quantized tensors in safetensors."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: Rounding) -> None:
+        self.name: Rounding = name
 
     def check(self, source: Source, dtype: str | None) -> None:
         check_writes(source, self.name)
@@ -45,7 +45,7 @@ class TorchaoModel(Format):
 
         plain = folder / ".merged"
         source.merged(plain)
-        config = TorchAoConfig(_config(self.name))
+        config = TorchAoConfig(torchao_config(self.name))
         model = AutoModelForCausalLM.from_pretrained(plain, quantization_config=config, dtype="auto")
         model.save_pretrained(folder)
         load_tokenizer(ModelSection(name_or_path=str(plain))).save_pretrained(folder)
@@ -60,17 +60,6 @@ class TorchaoModel(Format):
 
     def limits(self, trained: Trained, dtype: str | None) -> Limits:
         return Limits(max(LIMITS[self.name], trained.tolerance), rounds=True)
-
-
-def _config(name: str) -> Any:
-    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, IntxWeightOnlyConfig
-    from torchao.quantization.granularity import PerGroup
-
-    if name == "int8":
-        return Int8WeightOnlyConfig()
-    if name == "fp8":
-        return Float8WeightOnlyConfig()
-    return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP))
 
 
 FORMATS = {name: TorchaoModel(name) for name in LIMITS}

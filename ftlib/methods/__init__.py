@@ -17,6 +17,7 @@ METHODS: dict[str, str] = {
     "dpo": "ftlib.methods.dpo",
     "grpo": "ftlib.methods.grpo",
     "kto": "ftlib.methods.kto",
+    "merge": "ftlib.methods.merge",
     "orpo": "ftlib.methods.orpo",
     "pretrain": "ftlib.methods.pretrain",
     "reward": "ftlib.methods.reward",
@@ -28,6 +29,7 @@ METHODS: dict[str, str] = {
 CHECKS: dict[str, str] = {
     "distill": "ftlib.methods.distill",
     "grpo": "ftlib.methods.rewards",
+    "merge": "ftlib.methods.merge",
     "rloo": "ftlib.methods.rewards",
     "sft": "ftlib.methods.sft",
 }

@@ -12,7 +12,8 @@ from transformers.training_args import OptimizerNames
 
 from ftlib.config import Experiment
 from ftlib.errors import ConfigError, TrialError, nearest
-from ftlib.models.base import check_quantization, new_tokens
+from ftlib.models.base import bare_model, check_quantization, new_tokens
+from ftlib.models.rounded import check_rounding
 from ftlib.models.strategies import computes_in_bf16, strategy_of
 
 # Beginnings of `train.optim` -> the package behind it; what else ends in 8bit or 32bit is bitsandbytes'.
@@ -56,6 +57,8 @@ def check_arguments(experiment: Experiment) -> None:
     check_quantization(experiment.model)
     check_optimizer(experiment)
     check_tokens(experiment)
+    if experiment.train.qat is not None:
+        check_rounding(bare_model(experiment.model), experiment.train.qat)
 
 
 def check_tokens(experiment: Experiment) -> None:
@@ -150,6 +153,7 @@ def training_arguments(experiment: Experiment, output_dir: Path) -> dict[str, An
         "per_device_eval_batch_size": train.per_device_eval_batch_size,
         "gradient_accumulation_steps": train.gradient_accumulation_steps,
         "lr_scheduler_type": train.lr_scheduler_type,
+        "lr_scheduler_kwargs": train.schedule_arguments,
         "warmup_steps": train.warmup_steps,
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,

@@ -30,6 +30,8 @@ def trainer(
         max_length=experiment.data.max_length,
         packing=packing,
         eval_packing=False,
+        loss_type=getattr(experiment.method, "loss_type", "nll"),
+        router_aux_loss_coef=getattr(experiment.method, "router_aux_loss_coef", None),
         # Rows come tokenized, labelled and cut; only packing has something left to prepare.
         dataset_kwargs={"skip_prepare_dataset": not packing},
     )

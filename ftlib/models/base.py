@@ -30,6 +30,7 @@ from ftlib.files.json_files import read_json
 from ftlib.files.object_store import local_copy
 from ftlib.models import gguf
 from ftlib.models.adapter_files import tensors
+from ftlib.models.experts import packed_away, quantize_experts
 from ftlib.run.layout import LINEAGE, MANIFEST
 
 CLASSES: dict[str, Any] = {
@@ -157,6 +158,8 @@ def load_model(model: ModelSection, head: Head = "causal_lm", labels: Sequence[s
         )
     loaded.drawn = frozenset(found["missing_keys"])  # weights that the files lack
     keep_unpacked(loaded)
+    if model.quantize_moe_experts and model.quantization:
+        quantize_experts(loaded, model.quantization)
     return _with_rows_for_tokens(loaded, model, head)
 
 
@@ -219,7 +222,8 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """(all parameters, trainable parameters) of the whole model: tied weights once, four-bit weights unpacked, those
     that are spread over workers with all their parts."""
     parameters = list(model.parameters())
-    return sum(_count(param) for param in parameters), sum(_count(param) for param in parameters if param.requires_grad)
+    trained = sum(_count(param) for param in parameters if param.requires_grad)
+    return sum(_count(param) for param in parameters) + packed_away(model), trained
 
 
 def _count(parameter: torch.nn.Parameter) -> int:

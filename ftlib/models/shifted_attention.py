@@ -27,16 +27,14 @@ GROUP = "shifted_group"  # the attribute of an attention module: tokens of a gro
 def shift_attention(model: PreTrainedModel, group: int) -> None:
     """Gives a decoder shifted sparse attention in training, with groups of `group` tokens, an even number.
 
-    Raises ConfigError for a model whose attention does not go through transformers' interface, that looks both ways, or
-    that has an odd number of heads.
+    Of an odd number of heads, one more is not shifted. Raises ConfigError for a model whose attention does not go
+    through transformers' interface, or that looks both ways.
     """
-    heads = model.config.get_text_config().num_attention_heads
     layers = [part for part in model.modules() if getattr(part, "is_causal", False) and hasattr(part, "layer_idx")]
-    if not layers or not model.is_backend_compatible() or heads % 2:
-        reason = (
-            f"has {heads} heads, an odd number" if heads % 2 and layers else "is no decoder whose attention it knows"
+    if not layers or not model.is_backend_compatible():
+        raise ConfigError(
+            f"train.shifted_attention: {type(model).__name__} is no decoder whose attention is known: leave it out."
         )
-        raise ConfigError(f"train.shifted_attention: {type(model).__name__} {reason}: leave the key out.")
     for layer in layers:
         setattr(layer, GROUP, group)
     model.set_attn_implementation(SHIFTED)

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import set_seed
 
-from ftlib.config import Experiment, Lora
+from ftlib.config import Experiment, Lora, MethodSection
 from ftlib.config.packs import may_be_dora, shapes
 from ftlib.data import Prepared
 from ftlib.errors import FtlibError
@@ -120,6 +120,10 @@ class FrozenBase:
             raise CannotPack(f"{kind} has no head of linear layers named 'score' or 'classifier'")
         if not self.is_encoder and (key := attention_dropout(self.model)):
             raise CannotPack(f"{kind} drops weights of its attention: set model.config.{key}: 0.0")
+        if _router_loss(self.experiment.method, self.model):
+            raise CannotPack(
+                f"the router of {kind} has a loss of its own (method.router_aux_loss_coef: 0 leaves it out)"
+            )
         if self.drawn.beside_heads and reseeded:
             beside = self.drawn.beside_heads[0]
             raise CannotPack(f"its files lack {beside}, which each train.seed would draw anew")
@@ -351,3 +355,11 @@ def _padded(examples: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, 
         "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
         "labels": pad(labels, batch_first=True, padding_value=-100),
     }
+
+
+def _router_loss(method: MethodSection, model: Any) -> bool:
+    """Whether TRL adds the loss of a router of experts to this method's."""
+    config = model.config.get_text_config()
+    own = getattr(config, "router_aux_loss_coef", 0.0) if hasattr(config, "output_router_logits") else 0.0
+    told = getattr(method, "router_aux_loss_coef", 0.0)  # the other methods have none
+    return bool(own if told is None else told)

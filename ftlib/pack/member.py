@@ -95,6 +95,7 @@ class Member:
             self.tenant.optimizer,
             num_warmup_steps=math.ceil(steps * warmup) if warmup < 1 else int(warmup),
             num_training_steps=steps,
+            scheduler_specific_kwargs=self.train.schedule_arguments,
         )
         for _ in range(self.step):  # a schedule is a function of the step
             self.schedule.step()

@@ -96,6 +96,7 @@ def _short(experiment: Experiment, steps: int) -> Experiment:
     tree["train"] |= {
         "max_steps": steps,
         "lr_scheduler_type": "constant",
+        "lr_scheduler_kwargs": {},
         "warmup_steps": 0,
         "eval_strategy": "end",
         "evals_per_epoch": None,

@@ -116,6 +116,7 @@ def _do(name: str, due: Due, outcome: Outcome, listener: Listener) -> None:
         nonlocal record
         record = replace(record, places={**record.places, **places})
         folder.keep(name, record)
+        write_page(outcome, listener)
 
     winners = {other: found.places for other in plan.needs if _trained(plan, other) and (found := folder.record(other))}
     setting = Setting(listener, folder.files_of(name), dict(record.places), winners, folder.until, keep)
@@ -162,7 +163,7 @@ def write_page(outcome: Outcome, listener: Listener) -> Path:
         from ftlib.pipelines.shown import shown
         from ftlib.report.pipeline_page import write_pipeline_page
 
-        write_pipeline_page(shown(outcome), page)
+        write_pipeline_page(shown(outcome), page.parent)
     except Exception as error:
         listener.warn(f"the page is not written: {type(error).__name__}: {error}")
     return page

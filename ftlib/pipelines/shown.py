@@ -50,7 +50,8 @@ def _step(outcome: Outcome, name: str) -> ShownStep:
         record.seconds,
         record.figures,
         record.notes,
-        list(_links(record, plan.folder.page.parent)),
+        list(_links(record, plan.folder.path)),
+        record.places.get("run", ""),
     )
 
 

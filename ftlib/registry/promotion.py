@@ -117,6 +117,12 @@ class _Promotion:
             facts["evaluation"] = dict(self.evaluation)
         if merging:
             self._merge(staged)
+        qat = (staged.manifest["experiment"].get("train") or {}).get("qat")
+        if qat is not None:
+            self.say(
+                f"warning: it was trained and measured with weights rounded to {qat} (train.qat), and 'ftlib serve' "
+                f"rounds none: 'ftlib export ... --to {qat}' makes what was measured"
+            )
         facts["gate"] = self._gate(staged)
         if merging:
             shutil.rmtree(staged.path / "adapter")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -136,12 +137,22 @@ def archive(name: str, job: str, storage: str, weights: str) -> None:
     start_ray()
     node = ray.get_runtime_context().get_node_id()
     target = logs_folder() / f"ftlib-{job}.tar"
+    _removed_with_this_process(target)
     try:
         told = write_archive(opened, target, weights)
         print(READY + json.dumps({"node": node, "file": target.name, **told}), flush=True)
         time.sleep(KEPT)
     finally:
         target.unlink(missing_ok=True)
+
+
+def _removed_with_this_process(file: Path) -> None:
+    """Has a process of its own remove the file when this one is gone, however it went: Ray kills a job that it stops
+    after three seconds, and what the job has started too. So nobody of the job's family waits."""
+    waits = 'trap "" TERM INT HUP; while kill -0 "$0" 2>/dev/null; do sleep 1; done; rm -f "$1"'
+    command = ["sh", "-c", f"({waits}) &", str(os.getpid()), str(file)]
+    none = subprocess.DEVNULL
+    subprocess.run(command, check=True, start_new_session=True, stdin=none, stdout=none, stderr=none)
 
 
 def _whole(place: str) -> Run:

@@ -1,11 +1,12 @@
 """The server of `ftlib ui`: a page for all runs of a folder, that people on this machine look at while they run.
 
     GET  /                         the page                       GET /plotly.js   what draws its charts
-    GET  /api/runs                 each run in a line
+    GET  /api/runs                 each run in a line, each pipeline with its steps
     GET  /api/runs/NAME            one run
     GET  /api/beside?a=A&b=B       two
     POST /api/runs/NAME/ask        a command for its driver: {"do": "stop", "trial": "003", "changes": []}
     GET  /runs/NAME/report.html    its report
+    GET  /pipelines/NAME/STEP/card the card of the version that a step has made
 
 The page asks every two seconds, and hears 304 where nothing has changed. `door` lets people in. A report can be
 another's, with scripts of its own: it is shown in a sandbox, where it is of no site and can ask nothing.
@@ -23,7 +24,7 @@ from typing import Any, get_args
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ftlib.config.loader import parse_override
@@ -32,6 +33,7 @@ from ftlib.files.json_files import parse_json
 from ftlib.files.paths import below
 from ftlib.report.door import body_of
 from ftlib.report.live_beside import beside
+from ftlib.report.live_pipelines import card_of
 from ftlib.report.live_run import details
 from ftlib.report.live_runs import Runs
 from ftlib.report.loopback import LOOPBACK, OF_PAGE, behind_a_door, check_json
@@ -55,12 +57,13 @@ def served(
     api_key: str | None = None,
     http: Any = "auto",
     url: str | None = None,
+    pipelines: Path | None = None,
 ) -> AbstractContextManager[str]:
     """Within, the page is at the URL that this gives, as `behind_a_door` has it. `url` is where the runs are, if the
-    folder is a copy. Raises InputError for a folder that is none, and as that does."""
+    folder is a copy; `pipelines` as `Runs` has it. Raises InputError for a folder that is none, and as that does."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: 'ftlib ui FOLDER' shows the runs in a folder.")
-    return behind_a_door("ftlib ui", routes_of(Runs(folder, url)), host, port, api_key, http)
+    return behind_a_door("ftlib ui", routes_of(Runs(folder, url, pipelines)), host, port, api_key, http)
 
 
 def routes_of(runs: Runs) -> list[Route]:
@@ -73,6 +76,7 @@ def routes_of(runs: Runs) -> list[Route]:
         Route("/api/beside", lambda request: _told(request, runs.look(_two(runs, request), beside))),
         Route("/api/runs/{name}/ask", _asking(runs), methods=["POST"]),
         Route("/runs/{name}/report.html", lambda request: _report(_run(runs, request).path)),
+        Route("/pipelines/{name}/{step}/card", lambda request: _card(runs, **request.path_params)),
     ]
 
 
@@ -117,6 +121,10 @@ def _report(run: Path) -> Response:
     if not file.is_file() or file.stat().st_size > REPORT_BYTES:
         raise InputError(f"{run} has no {REPORT}: 'ftlib report {run}' writes it.")
     return HTMLResponse(file.read_bytes(), headers={"content-security-policy": OF_REPORT})
+
+
+def _card(runs: Runs, name: str, step: str) -> Response:
+    return PlainTextResponse(card_of(runs.pipelines, name, step))
 
 
 def _asking(runs: Runs) -> Callable[[Request], Any]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ftlib.errors import FtlibError, InputError, nearest
 from ftlib.files.paths import below, why_no_name
+from ftlib.report.live_pipelines import pipelines_of
 from ftlib.report.words import number
 from ftlib.run.cost import SESSION
 from ftlib.run.directory import ENDED, Run, Trial
@@ -39,6 +40,7 @@ from ftlib.run.plain_text import one_line
 from ftlib.run.storage_copy import FRESH, is_fresh, source_of
 from ftlib.run.watch import worked
 
+PIPELINES = "pipelines"  # as `storage` of a pipeline says, unless another folder is given
 OF_RUN, OF_TRIAL = (RESOLVED, EVENTS, EVALUATION, REPORT), (PARAMS, STATUS, LINEAGE, METRICS)
 REST = 10  # a run that takes a second to read is read again after so many: a tenth of a core, however large it is
 KEPT = 5000  # answers that are kept, a few kilobytes each
@@ -96,10 +98,12 @@ class Look:
 
 
 class Runs:
-    """The runs of a folder, or of a URL of which the folder is a copy. Several threads may ask."""
+    """The runs of a folder, or of a URL of which the folder is a copy. Several threads may ask. `pipelines` is the
+    folder of pipelines, unless it is the one beside the runs."""
 
-    def __init__(self, folder: Path, url: str | None = None) -> None:
+    def __init__(self, folder: Path, url: str | None = None, pipelines: Path | None = None) -> None:
         self.folder, self.url = folder.absolute(), url
+        self.pipelines = (pipelines or self.folder.parent / PIPELINES).absolute()
         self._looks: dict[tuple[Any, ...], Look] = {}
         self._lock = threading.Lock()
 
@@ -118,11 +122,13 @@ class Runs:
         raise InputError(f"{self.folder} has no run '{one_line(name)[:80]}'.{nearest(name[:200], self.names())}")
 
     def overview(self) -> bytes:
-        """JSON: the folder, and a summary of each run."""
+        """JSON: the folder, a summary of each run, and the pipelines with their steps."""
         told = [self._of_one(name) for name in self.names()]
-        return b'{"folder":%s,"runs":[%s]}' % (
+        pipelines = [] if self.url is not None else pipelines_of(self.pipelines, self.folder)
+        return b'{"folder":%s,"runs":[%s],"pipelines":%s}' % (
             json.dumps(one_line(self.url or str(self.folder))).encode(),
             b",".join(told),
+            json.dumps(pipelines, allow_nan=False).encode(),
         )
 
     def look(self, runs: list[Run], tell: Callable[..., Told]) -> bytes:

@@ -3,7 +3,7 @@
 const chosen = new Set(); // names of runs, at most two
 let sought = ""; // what names of runs must hold
 
-function showRuns({ folder, runs }) {
+function showRuns({ folder, runs, pipelines }) {
   document.title = `Runs in ${folder}`;
   const running = runs.filter((run) => run.state === "running");
   const found = runs.filter((run) => run.name.toLowerCase().includes(sought.toLowerCase()));
@@ -14,6 +14,7 @@ function showRuns({ folder, runs }) {
       "Running now",
       running.length ? h("div", { class: "now" }, running.map(card)) : lead("Nothing runs."),
     ),
+    pipelines.length > 0 && section("pipelines", "Pipelines", pipelines.map(pipeline)),
     section(
       "all",
       "All runs",
@@ -35,6 +36,49 @@ function card(run) {
     h("p", {}, bestOf(run)),
   );
 }
+
+function pipeline(one) {
+  if (one.damaged)
+    return h("article", { id: `pipeline-${one.name}` }, h("h3", {}, one.name), h("p", { class: "wrong" }, one.damaged));
+  return h(
+    "article",
+    { id: `pipeline-${one.name}` },
+    h("h3", {}, one.title),
+    h("p", { class: "run" }, one.path),
+    h("p", { class: "standing" }, [one.verdict, ...one.facts].join(" · ")),
+    table(
+      `steps-${one.name}`,
+      `The steps of ${one.title}, in their order`,
+      ["Step", "State", "Does", "Came to", "Began", "Took"],
+      [],
+      one.steps.map((step) => stepRow(one.name, step)),
+    ),
+  );
+}
+
+function stepRow(name, step) {
+  const began = step.began == null ? "" : day(step.began);
+  const seconds = step.state === "running" ? Date.now() / 1000 - step.began : step.seconds;
+  return h(
+    "tr",
+    { id: `step-${name}-${step.name}` },
+    h("th", { scope: "row" }, step.name),
+    h("td", {}, state(step.state), step.why && h("span", { class: "why", title: step.why }, step.why)),
+    h("td", {}, step.what),
+    h("td", {}, h("span", { class: "places" }, places(name, step))),
+    h("td", {}, began),
+    h("td", {}, began && duration(seconds)),
+  );
+}
+
+/** Where a person finds what a step came to: the card of its version, its run, its endpoint. */
+const places = (name, step) => [
+  step.card
+    ? h("a", { href: `pipelines/${api(name, step.name)}/card`, target: "_blank" }, step.made)
+    : step.made && !step.run && h("span", {}, step.made),
+  step.run && h("a", { href: link("run", step.run) }, step.card ? step.run : step.made || step.run),
+  step.urls.map((url) => h("a", { href: url, target: "_blank", rel: "noreferrer" }, url)),
+];
 
 function tools(runs) {
   const both = runs.map((run) => run.name).filter((name) => chosen.has(name));

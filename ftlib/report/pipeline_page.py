@@ -7,23 +7,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ftlib.files.atomic import write_text
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+
+from ftlib.files.atomic import write_json, write_text
+from ftlib.files.json_files import damaged, read_json
 from ftlib.report.template import style, template
 from ftlib.report.words import count, duration, number
+from ftlib.run.pipelines import PAGE, SHOWN
 from ftlib.run.plain_text import one_line
 
 WIDTH, HEIGHT, ACROSS, DOWN = 168, 50, 56, 22  # of a box of the graph, and between two, in pixels
 LONGEST = 20  # characters of a name in a box
+SAID = {
+    "running": "is under way",
+    "failed": "failed",
+    "interrupted": "was interrupted",
+    "broken off": "was broken off",
+}
 SIGNS = {"done": "✓", "unchanged": "✓", "running": "…", "failed": "✕", "interrupted": "‖"}
 
 
 @dataclass(frozen=True)
 class ShownStep:
     """A step as the page has it. `state` is a word; `why` says more of it. `links` are words and places, relative to
-    the page. `began` is in seconds since the epoch, None where it was never begun."""
+    the page; `run` is the directory of its run. `began` is in seconds since the epoch, None where it was never
+    begun."""
 
     name: str
     what: str
@@ -31,11 +42,12 @@ class ShownStep:
     state: str
     why: str = ""
     made: str = ""
-    began: float | None = None
-    seconds: float = 0.0
+    began: FiniteFloat | None = None
+    seconds: FiniteFloat = 0.0
     figures: dict[str, float | int | str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     links: Sequence[tuple[str, str]] = ()
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,9 +71,22 @@ class Box:
     told: str
 
 
-def write_pipeline_page(shown: ShownPipeline, out: Path) -> None:
-    """Writes the page. Raises StorageError where that is not possible."""
-    write_text(out, page(shown))
+def write_pipeline_page(shown: ShownPipeline, folder: Path) -> None:
+    """Writes the page, and what it shows, into the pipeline's directory. Raises StorageError where that is not
+    possible."""
+    write_text(folder / PAGE, page(shown))
+    write_json(folder / SHOWN, asdict(shown))
+
+
+def read_shown(folder: Path) -> ShownPipeline | None:
+    """What the page of a pipeline shows; None where there is none. Raises FtlibError for a damaged file."""
+    told = read_json(folder / SHOWN, dict)
+    if told is None:
+        return None
+    try:
+        return TypeAdapter(ShownPipeline).validate_python(told)
+    except ValidationError:
+        raise damaged(folder / SHOWN, "it shows no pipeline") from None
 
 
 def page(shown: ShownPipeline) -> str:
@@ -70,7 +95,7 @@ def page(shown: ShownPipeline) -> str:
     return template("pipeline.html").render(
         name=shown.name,
         path=shown.path,
-        verdict=_verdict(shown.steps),
+        verdict=verdict(shown.steps),
         facts=[*shown.facts, f"written {_moment(time.time())}"],
         boxes=boxes,
         lines=list(_lines(boxes)),
@@ -81,9 +106,10 @@ def page(shown: ShownPipeline) -> str:
     )
 
 
-def _verdict(steps: Sequence[ShownStep]) -> str:
+def verdict(steps: Sequence[ShownStep]) -> str:
+    """Where it stands, in a line: `sft is under way`, `All 3 steps are done`."""
     states = [step.state for step in steps]
-    for state, told in (("running", "is under way"), ("failed", "failed"), ("interrupted", "was interrupted")):
+    for state, told in SAID.items():
         names = [step.name for step in steps if step.state == state]
         if names:
             return f"{' and '.join(names)} {told}"

@@ -3,6 +3,7 @@
     <storage>/<name>/
       pipeline.yaml      the pipeline as its author wrote it, of the last time that it was done
       pipeline.html      all of it as a page
+      shown.json         what the page shows, for `ftlib ui`
       round.json         until when the sampled requests count, which are rows of `log:` sources
       contents.json      the hashes of large files, by their size and time
       steps/<step>.json  what a step came to: its state, what it depended on, its result
@@ -24,11 +25,12 @@ from typing import Any, Literal, get_args
 from ftlib.errors import FtlibError
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import damaged, read_json
-from ftlib.files.locks import lock
+from ftlib.files.locks import hold, lock
 from ftlib.run.layout import LOCK
 
 PIPELINE = "pipeline.yaml"
 PAGE = "pipeline.html"
+SHOWN = "shown.json"
 ROUND = "round.json"
 CONTENTS = "contents.json"
 STEPS = "steps"
@@ -101,6 +103,18 @@ class PipelineFolder:
     def begin_round(self, until: float) -> None:
         """Takes the requests that were sampled until a time."""
         write_json(self.path / ROUND, {"until": until})
+
+    @property
+    def worked_on(self) -> bool:
+        """Whether a process of this machine works on the pipeline. Makes no file."""
+        try:
+            with (self.path / LOCK).open("rb") as file:
+                hold(file, wait=False)
+        except BlockingIOError:
+            return True
+        except OSError:  # nobody has begun, or there are no locks here
+            pass
+        return False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

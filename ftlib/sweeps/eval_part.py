@@ -107,6 +107,8 @@ def _evaluations_and_training(experiment: Experiment, data: DataReport, marks: i
     gradients."""
     train, (steps, tokens) = experiment.train, steps_and_tokens(experiment, data)
     times = 1
+    if not experiment.method.trains:
+        return times, 0
     if train.eval_strategy == "steps":
         times = math.ceil(steps / (train.eval_steps or 1))
     elif train.eval_strategy == "epoch":

@@ -53,6 +53,8 @@ def why_never_stopped(experiment: Experiment, data: DataReport) -> str | None:
     scheduler = experiment.sweep.scheduler if experiment.sweep is not None else None
     if not isinstance(scheduler, Asha):
         return None
+    if not experiment.method.trains:
+        return "no trial is stopped early: a merge is evaluated once, at its end"
     rows = experiment.sweep.eval_rows if experiment.sweep is not None else "auto"
     compared = min(rows, data.eval_rows) if isinstance(rows, int) else data.eval_rows
     if compared < scheduler.min_eval_rows:

@@ -28,6 +28,8 @@ GRACE = 20  # optimizer steps that every trial makes before one is stopped, by d
 
 def steps_and_tokens(experiment: Experiment, data: DataReport) -> tuple[int, int]:
     """(optimizer steps, non-padding tokens) of one trial, counted as transformers' Trainer counts steps."""
+    if not experiment.method.trains:
+        return 0, 0
     train, an_epoch = experiment.train, steps_an_epoch(experiment, data)
     steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * an_epoch))
     return steps, int(steps / an_epoch * data.train_tokens)
@@ -85,6 +87,8 @@ class Estimate:
     def summary(self) -> str:
         share = self.trainable_parameters / max(self.total_parameters, 1)
         memory = f"{self.memory_gib:.1f} GiB" if self.memory_gib >= 1 else f"{self.memory_gib * 1024:.0f} MiB"
+        if not self.steps:
+            return f"parameters: {self.total_parameters:,}\na trial:    merges and is evaluated; nothing is trained"
         return (
             f"parameters: {self.total_parameters:,}, of which {self.trainable_parameters:,} ({share:.2%}) are trained\n"
             f"a trial:    {self.steps:,} optimizer steps over about {self.tokens:,} tokens\n"
@@ -114,13 +118,23 @@ def estimate(experiment: Experiment, data: DataReport) -> Estimate:
     activations = 17 * width * tokens_held * getattr(config, "hidden_size", 0) * layers
     logits = 4 * tokens_held * getattr(config, "vocab_size", 0)
     frozen_width = QUANTIZED.get(experiment.model.quantization or "", width)
-    states = {"weights": (total - trained) * frozen_width + trained * width, "gradients": trained * width}
+    plain = _left_plain(experiment, shape)
+    weights = (total - trained - plain) * frozen_width + plain * BYTES["float32"] + trained * width
+    states = {"weights": weights, "gradients": trained * width}
     states["moments"] = trained * 8  # AdamW's two, in 32 bits
     workers = experiment.scale.num_workers
     held = sum(size / (workers if name in _sharded(experiment) else 1) for name, size in states.items())
     return Estimate(
         total, trained, steps, tokens, (held + activations + logits) / 2**30, total - _looked_up(experiment, config)
     )
+
+
+def _left_plain(experiment: Experiment, shape: Any) -> int:
+    """The experts of a mixture that quantization leaves as they are; PEFT then makes them float32."""
+    model = experiment.model
+    if model.quantization is None or model.quantize_moe_experts:
+        return 0
+    return sum(int(part.numel()) for part in shape.parameters() if part.ndim > 2)
 
 
 def _looked_up(experiment: Experiment, config: Any) -> int:

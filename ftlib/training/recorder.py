@@ -114,7 +114,7 @@ class Record:
             "epoch": round(epoch, 4),
             "tokens": tokens,
             "seconds": self._gone(),
-            "progress": round(step / max(last_step, 1), 4),
+            "progress": round(step / last_step, 4) if last_step else 1.0,  # of what trains nothing
             **values,
             **self.machine.row(tokens, trained="loss" in values),
         }

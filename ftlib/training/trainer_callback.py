@@ -37,7 +37,10 @@ STATE_FILES = (
     *SHARDED_STATE_FILES,
 )
 # Counters of the trainer for which a row has its own.
-OURS = ("epoch", "num_input_tokens_seen", "num_tokens", "eval_num_tokens", "train_runtime", "train_tokens_per_second")
+OURS = (
+    *("epoch", "num_input_tokens_seen", "num_tokens", "eval_num_tokens"),
+    *("train_runtime", "train_tokens_per_second", "eval_model_preparation_time"),
+)
 
 
 class TrialCallback(TrainerCallback):

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    set_seed,
-)
 
-from ftlib import methods
 from ftlib.config import Experiment, Lora
-from ftlib.data import Prepared, load_prepared, prepare
 from ftlib.errors import TrialError
-from ftlib.evaluation.trial_tasks import TrialTask, trial_tasks
 from ftlib.files.json_files import append_row
 from ftlib.models.adapter_files import check_tensors
-from ftlib.models.adapters.build import add_adapter, calibration, kept_precision, make_optimizer
-from ftlib.models.adapters.state import state_callbacks
-from ftlib.models.base import load_model, load_tokenizer
-from ftlib.models.shifted_attention import shift_attention
 from ftlib.models.strategies import strategy_of
-from ftlib.run.context import EvalPart, Setting
-from ftlib.run.directory import ALL_ROWS, ENDED, Run, Trial
+from ftlib.run.context import Setting
+from ftlib.run.directory import ALL_ROWS, ENDED, Run
 from ftlib.run.layout import BASE, FIRST
 from ftlib.run.trial_transfer import download, upload
-from ftlib.training.by_depth import Unfreezing, lower_rates
+from ftlib.training.build import build, numbers
+from ftlib.training.merge import run_merge
 from ftlib.training.recorder import Record, Report, closing_evaluation, copy_checkpoint
-from ftlib.training.text_bits import check_same_texts
-from ftlib.training.trainer_callback import OURS, TrialCallback
+from ftlib.training.trainer_callback import TrialCallback
 
 
 def run_trial(
@@ -56,10 +40,13 @@ def run_trial(
     if done and not donor:  # the driver died after the trial's last report and before it noted the end
         report({**done, "finished": True})
         return
+    if not experiment.method.trains:
+        run_merge(experiment, setting, trial, report)
+        return
     if donor and donor != trial_id:
         download(setting, donor)
         copy_checkpoint(Run(Path(setting.run)).trial(donor), trial)
-    trainer, data = _build(experiment, setting, trial)
+    trainer, data = build(experiment, setting, trial)
     trainer.evaluated_on(setting.part)
     journal = TrialCallback(trainer, trial, data, experiment, setting, report)
     trainer.add_callback(journal)
@@ -89,14 +76,14 @@ def run_baseline(setting: Setting) -> None:
         # transformers evaluates no quantized model without an adapter; a fresh LoRA computes what its base does.
         neutral = Lora(type="lora", r=1) if experiment.model.quantization else None
         experiment = experiment.model_copy(update={"adapter": neutral, "sweep": None})
-        trainer, data = _build(experiment, setting, trial)
+        trainer, data = build(experiment, setting, trial)
         strategy_of(experiment).prepare_evaluation(trainer)
         started = time.perf_counter()
         record = Record(trial, experiment, setting, data)
-        metrics = record.with_bits(_numbers(trainer), None)
+        metrics = record.with_bits(numbers(trainer), None)
         if not setting.part.whole:
             trainer.evaluated_on(setting.part)
-            metrics = {**record.with_bits(_numbers(trainer), setting.part.rows), ALL_ROWS: metrics}
+            metrics = {**record.with_bits(numbers(trainer), setting.part.rows), ALL_ROWS: metrics}
         row = {
             "step": 0,
             "epoch": 0.0,
@@ -111,94 +98,6 @@ def run_baseline(setting: Setting) -> None:
     except Exception as error:
         trial.set_state("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
     upload(setting, BASE)
-
-
-def _numbers(trainer: Trainer) -> dict[str, Any]:
-    return {key: value for key, value in trainer.evaluate().items() if key not in OURS}
-
-
-@cache
-def _imported(method: str) -> ModuleType:
-    """A method's module. What the libraries have made by then stays for good, and is no more looked at by collections:
-    accelerate and this file collect with each trial, which took 0.8 s of one on a small model."""
-    module = methods.load(method)
-    gc.collect()
-    gc.freeze()
-    return module
-
-
-def _build(experiment: Experiment, setting: Setting, trial: Trial) -> tuple[Trainer, Prepared]:
-    """The trainer and its data. `trainer.evaluated_on(part)` sets the rows that it is evaluated on; these are all."""
-    method = _imported(experiment.method.type)
-    gc.collect()  # an actor that is used again still holds the last trial's cycles
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    tokenizer = load_tokenizer(experiment.model, experiment.method.head)
-    data = _data(experiment, setting, tokenizer)
-    if data.chat_template:
-        tokenizer.chat_template = data.chat_template  # saved with the weights, so that serving uses the same
-    set_seed(experiment.train.seed)  # before the model: random weights and adapters are drawn from it
-    strategy = strategy_of(experiment)
-    strategy.before_loading()
-    head = experiment.method.head
-    base = load_model(experiment.model, head, data.report.labels)
-    base.config.get_text_config().pad_token_id = tokenizer.pad_token_id  # where a classifier finds a text's end
-    if experiment.train.shifted_attention is not None:
-        shift_attention(base, experiment.train.shifted_attention)
-    batches = calibration(data.train, tokenizer.pad_token_id)
-    model = add_adapter(base, experiment.adapter, head, batches)
-    if experiment.train.activation_checkpointing and isinstance(model, PeftModel):
-        model.enable_input_require_grads()
-    staging = trial.path / ".staging"
-    with kept_precision(model):
-        trainer = method.trainer(experiment, model, tokenizer, data, staging)
-    trainer.metric = setting.metric
-    tasks = trial_tasks(experiment, setting.metric, setting.judged_by, tokenizer, data.chat_template)
-    trainer.optimizer = make_optimizer(experiment, model) or trainer.optimizer
-    if experiment.train.layer_lr_decay < 1:
-        lower_rates(trainer, experiment.train.layer_lr_decay)
-    if experiment.train.unfreeze_steps is not None:
-        trainer.add_callback(Unfreezing(model, experiment.train.unfreeze_steps))
-    for callback in state_callbacks(experiment.adapter, model, trial.checkpoint):
-        trainer.add_callback(callback)
-    strategy.prepare(trainer)
-    trainer.remove_callback(PrinterCallback)  # it prints what `metrics.jsonl` keeps
-    whole = trainer.eval_dataset
-
-    def evaluated_on(part: EvalPart) -> None:
-        asked = [task.on(part.questions if task.metric == setting.metric else None) for task in tasks]
-        trainer.more = partial(_answered, asked) if asked else None
-        rows = part.rows if whole is not None else None
-        # The answers that an on-policy student is evaluated on may be fewer than the prompts that are held out.
-        trainer.eval_dataset = whole if rows is None else whole.select([row for row in rows if row < len(whole)])
-
-    evaluated_on(EvalPart())
-    trainer.evaluated_on = evaluated_on
-    return trainer, data
-
-
-def _answered(tasks: list[TrialTask], model: Any) -> dict[str, Any]:
-    """The numbers of all tasks, done one after the other."""
-    return {name: value for task in tasks for name, value in task.numbers(model).items()}
-
-
-def _data(experiment: Experiment, setting: Setting, tokenizer: Any) -> Prepared:
-    """The run's prepared data; a point that changes what the tokens depend on prepares its own, once a content."""
-
-    def basis(point: Experiment) -> Any:
-        model = point.model
-        tokens = model.name_or_path, model.gguf_file, model.tokenizer, model.special_tokens
-        return point.data.model_dump(exclude={"packing"}), tokens
-
-    shared = load_prepared(Path(setting.data))
-    if basis(experiment) == basis(setting.experiment()):
-        return shared
-    own = prepare(experiment.data, experiment.method.rows, tokenizer)
-    if basis(experiment)[1] != basis(setting.experiment())[1]:
-        check_same_texts(own.eval, tokenizer, shared.eval, load_tokenizer(setting.experiment().model))
-    elif own.eval.to_dict() != shared.eval.to_dict():
-        raise TrialError("it would be evaluated on other rows than the other trials: make a run of its own.")
-    return own
 
 
 def _out_of_memory(experiment: Experiment) -> str:

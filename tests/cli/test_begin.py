@@ -73,6 +73,8 @@ def test_a_drawn_up_experiment_passes_check(name: str, here: Path, base: Path) -
     assert f"{len(values)} rows, {format_name}" in output
     experiment = Experiment.load(f"{name}.yaml")
     assert (experiment.data.format, experiment.method.type, experiment.data.columns) == (format_name, method, columns)
+    assert experiment.sweep is not None
+    assert experiment.sweep.prior == "auto"
     text = Path(f"{name}.yaml").read_text()
     assert len(text.splitlines()) <= 30
     if name in CHECKED:

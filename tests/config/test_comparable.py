@@ -20,7 +20,7 @@ from tests.config.test_compat import GRPO, LORA, whole
 KEEPS = {
     # how the same base computes
     *("model.dtype", "model.quantization", "model.attn_implementation", "model.init", "model.config"),
-    "model.trust_remote_code",
+    *("model.trust_remote_code", "model.quantize_moe_experts"),
     # training rows only
     *("data.packing", "data.replay", "data.replay.train", "data.replay.fraction", "data.replay.format"),
     *("data.replay.columns", "data.replay.hub_config", "data.replay.hub_split"),
@@ -32,7 +32,9 @@ KEEPS = {
     *("train.tf32", "train.activation_checkpointing", "train.neftune_noise_alpha", "train.logging_steps"),
     *("train.eval_strategy", "train.eval_steps", "train.evals_per_epoch", "train.save_steps", "train.seed"),
     *("train.early_stopping_patience", "train.early_stopping_threshold", "train.dataloader_num_workers"),
-    *("train.layer_lr_decay", "train.unfreeze_steps", "train.shifted_attention"),
+    *("train.lr_scheduler_kwargs", "SFT.loss_type", "SFT.router_aux_loss_coef", "Pretrain.router_aux_loss_coef"),
+    *("train.layer_lr_decay", "train.unfreeze_steps", "train.shifted_attention", "train.qat"),
+    *("Merge.merge_method", "Merge.weights", "Merge.normalize", "Merge.density"),
     *("SFT.ewc", "SFT.ewc.weight", "SFT.ewc.data", "SFT.ewc.rows"),
     # the method's, where they are in training alone
     *("Classify.freeze", "DPO.precompute_ref_log_probs", "KTO.precompute_ref_log_probs"),
@@ -101,6 +103,8 @@ def test_a_space_over_a_key_that_changes_the_evaluation_is_refused(path: str) ->
     tree = whole({"sweep": {"space": {path: [1, 2]}}})
     if path.startswith("method."):
         tree["method"] = {"type": "distill", "teacher": "t"}
+    if path == "method.models":
+        tree["method"] = {"type": "merge", "models": {"a": "x", "b": "y"}}
     with pytest.raises(ConfigError) as error:
         Experiment.parse(tree)
     message = str(error.value)

@@ -13,12 +13,27 @@ from ftlib.errors import ConfigError
 LORA = {"type": "lora"}
 GRPO = {"type": "grpo", "rewards": [{"function": "length", "arguments": {"target": 8}}], "num_generations": 4}
 DISTILL = {"type": "distill", "teacher": "a-teacher"}
+FEW = {"quantization": "nf4", "quantize_moe_experts": True}
 HELD = {"type": "sft", "ewc": {"weight": 1.0, "data": "old.jsonl"}}
 NF4 = {"quantization": "nf4"}
 SPACE = {"space": {"train.learning_rate": [1e-3, 1e-4]}}
 
 # What breaks exactly one rule, and the key that it is told to change.
+MERGE = {"type": "merge", "models": {"a": "x", "b": "y"}}
+MERGED = {"space": {"method.weights.a": [0.2, 0.4]}}
 BROKEN: list[tuple[str, dict[str, Any]]] = [
+    ("adapter", {"method": MERGE, "adapter": LORA}),
+    ("model.quantization", {"method": MERGE, "model": NF4}),
+    ("model.init", {"method": MERGE, "model": {"init": "random"}}),
+    ("scale.strategy", {"method": MERGE, "scale": {"strategy": "ddp", "num_workers": 2}}),
+    ("sweep.scheduler", {"method": MERGE, "sweep": {**MERGED, "scheduler": {"type": "median"}}}),
+    ("data.eval_split", {"method": MERGE, "data": {"eval_split": 0}}),
+    ("train.qat", {"train": {"qat": "int4"}, "adapter": {"type": "ia3"}}),
+    ("train.qat", {"train": {"qat": "int4"}, "adapter": LORA, "model": NF4}),
+    ("train.qat", {"train": {"qat": "int4"}, "method": {"type": "reward"}}),
+    ("train.qat", {"train": {"qat": "int4"}, "method": {"type": "kto"}}),
+    ("train.qat", {"train": {"qat": "int4"}, "method": HELD}),
+    ("train.qat", {"train": {"qat": "int4"}, "scale": {"strategy": "fsdp", "num_workers": 2}}),
     ("adapter", {"model": {"init": "random"}, "adapter": LORA}),
     ("model.quantization", {"model": {"quantization": "nf4"}}),
     ("model.quantization", {"model": {"quantization": "int8"}, "adapter": {"type": "layers"}}),
@@ -77,6 +92,9 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     ("method.ewc", {"method": HELD, "adapter": LORA, "model": NF4}),
     ("method.ewc", {"method": HELD, "scale": {"strategy": "fsdp", "num_workers": 2}}),
     ("adapter", {"method": {**DISTILL, "kind": "mutual"}, "adapter": LORA}),
+    ("adapter.modules_to_save", {"adapter": {**LORA, "modules_to_save": ["x"]}, "train": {"layer_lr_decay": 0.9}}),
+    ("model.quantize_moe_experts", {"adapter": {**LORA, "target_parameters": ["x"]}, "model": FEW}),
+    ("scale.strategy", {"adapter": LORA, "model": FEW, "scale": {"strategy": "deepspeed", "stage": 3}}),
     ("scale.strategy", {"method": {**DISTILL, "kind": "mutual"}, "scale": {"strategy": "ddp", "num_workers": 2}}),
     ("method.kind", {"method": {**DISTILL, "kind": "mutual"}, "train": {"unfreeze_steps": 5}}),
 ]

@@ -34,6 +34,8 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"adapter": {"use_dora": True}, "model": {"quantization": "nf4"}}, "DoRA needs the norms"),
     ({"adapter": {"lora_fa": True}, "scale": {"resources_per_worker": {"GPU": 1}}}, "on CPUs alone"),
     ({"adapter": {"init_lora_weights": "pissa"}}, "a B of zeros"),
+    ({"adapter": {"modules_to_save": ["embed_tokens"]}}, "no whole modules"),
+    ({"method": {"type": "sft", "loss_type": "dft"}}, "method.loss_type: nll"),
     (
         {"method": {"type": "grpo", "rewards": [{"function": "length", "arguments": {"target": 9}}]}},
         "no loss for packs",
@@ -44,6 +46,15 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"train": {"optim": "adafactor"}}, "adamw_torch"),
     ({"train": {"neftune_noise_alpha": 5.0}}, "neftune_noise_alpha"),
     ({"train": {"unfreeze_steps": 5}}, "unfreeze_steps: null"),
+    ({"train": {"qat": "int8"}}, "train.qat: null"),
+    (
+        {
+            "adapter": None,
+            "method": {"type": "merge", "models": {"a": "x", "b": "y"}},
+            "sweep": {"space": {"method.weights.a": [0.2, 0.4]}},
+        },
+        "no training to share",
+    ),
     ({"train": {"shifted_attention": 8}}, "shifted_attention: null"),
     ({"method": {"type": "sft", "ewc": {"weight": 1.0, "data": "old.jsonl"}}}, "method.ewc: null"),
     ({"train": {"bf16": True}}, "dtype: bfloat16"),

@@ -53,6 +53,9 @@ def test_axolotls_batch_is_of_all_gpus(tmp_path: Path) -> None:
     two_a_row = AXOLOTL | {"context_parallel_size": 2}  # 8 GPUs, 4 rows at once: as many rows a step as there
     assert settings(of(tmp_path, two_a_row, 8), *paths) == [2, 2, 8, "ddp"]
     assert "--gpus says how many" in why(of(tmp_path, two_a_row))["context_parallel_size"]
+    one_batch = two_a_row | {"gradient_accumulation_steps": 1, "micro_batch_size": 1}
+    assert settings(of(tmp_path, one_batch, 8), *paths) == [1, 1, 4, "ddp"]
+    assert "one GPU would compute all" in why(of(tmp_path, one_batch, 2))["context_parallel_size"]
     older = {key: value for key, value in AXOLOTL.items() if key != "gradient_accumulation_steps"} | {"batch_size": 6}
     assert of(tmp_path, older).at("train.gradient_accumulation_steps") == 3
 
@@ -76,7 +79,8 @@ TURNS = {"field_messages": "conversations", "message_property_mappings": {"role"
     ("member", "more", "format_name", "columns", "template"),
     [
         ({"type": "alpaca"}, {}, "stanford", None, "alpaca"),
-        ({"type": "chat_template"}, {}, "messages", None, "tokenizer"),
+        ({"type": "alpaca:chat"}, {}, "stanford", None, "alpaca_chat"),
+        ({"type": "chat_template", "drop_system_message": True}, {}, "messages", None, "tokenizer"),
         ({"type": "chat_template", **TURNS}, {"chat_template": "llama3"}, "sharegpt", None, "llama3"),
         ({"type": "chat_template", "field_messages": "talk"}, {"chat_template": "phi_35"}, "messages",
          {"messages": "talk"}, "tokenizer"),
@@ -101,7 +105,7 @@ def test_axolotls_types_of_data_sets(
 @pytest.mark.parametrize(
     ("datasets", "says"),
     [
-        ([{"path": "x", "type": "alpaca:chat"}], "the prompt of type 'alpaca:chat' is Axolotl's own text"),
+        ([{"path": "x", "type": "alpaca:phi"}], "the prompt of type 'alpaca:phi' is Axolotl's own text"),
         ([{"path": "x", "type": "input_output"}], "the prompt of type 'input_output'"),
         ([{"path": "x", "type": {"format": "[INST] {instruction}"}}], "its prompt is a text of your own"),
         ([{"path": "x", "type": "alpaca"}, {"path": "y", "type": "chat_template"}], "they are written by 2 templates"),
@@ -122,6 +126,50 @@ def test_axolotls_methods(tmp_path: Path) -> None:
     assert settings(found, "method.beta", "method.simpo_gamma", "method.cpo_alpha") == [0.1, 1.0, 1.0]
     assert of(tmp_path, AXOLOTL | pairs | {"rl": "ipo"}).at("method.loss_type") == "ipo"
     assert "no 'ebft'" in why(of(tmp_path, AXOLOTL | pairs | {"rl": "ebft"}))["rl"]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"adapter": "lora", "lora_modules_to_save": ["lm_head"], "peft_ensure_weight_tying": True},
+         {"adapter.modules_to_save": ["lm_head"], "adapter.ensure_weight_tying": True}),
+        ({"adapter": "lora", "lora_target_parameters": ["experts.down_proj"]},
+         {"adapter.target_parameters": ["experts.down_proj"]}),
+        ({"lora_modules_to_save": ["lm_head"]}, {"adapter": None}),
+        ({"adapter": "qlora", "load_in_4bit": True, "quantize_moe_experts": True},
+         {"model.quantization": "nf4", "model.quantize_moe_experts": True}),
+        ({"adapter": "qlora", "quantize_moe_experts": True, "fsdp_config": {"fsdp_version": 2}},
+         {"model.quantize_moe_experts": True, "scale.strategy": "ddp"}),
+        ({"cosine_min_lr_ratio": 0.1, "lr_scheduler": "cosine"},
+         {"train.lr_scheduler_type": "cosine_with_min_lr", "train.lr_scheduler_kwargs": {"min_lr_rate": 0.1}}),
+        ({"lr_scheduler": "cosine", "cosine_min_lr_ratio": 0.1}, {"train.lr_scheduler_type": "cosine_with_min_lr"}),
+        ({"lr_scheduler": "linear", "cosine_min_lr_ratio": 0.1}, {"train.lr_scheduler_type": "linear"}),
+        ({"eta_min": 7e-7}, {"train.lr_scheduler_type": "cosine", "train.lr_scheduler_kwargs": None}),
+        ({"unfrozen_parameters": ["^lm_head.weight$", "model.layers.4[4-9]+.mlp"]},
+         {"adapter": {"type": "layers", "parameters": [r"^lm_head\.weight$", r"model\.layers\.4[4-9]+\.mlp"]}}),
+        ({"model_config": {"output_router_logits": True}}, {"method.router_aux_loss_coef": None, "model.config": None}),
+        ({"val_set_size": 0.1}, {"method.router_aux_loss_coef": 0}),  # TRL adds it of itself, Axolotl does not
+        ({"dataset_exact_deduplication": True}, {"data.deduplicate": True}),
+        ({"streaming": True, "streaming_multipack_buffer_size": 100, "max_steps": 9}, {"train.max_steps": 9}),
+    ],
+)  # fmt: skip
+def test_axolotls_ways(more: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    found = of(tmp_path, AXOLOTL | more, 2)
+    assert {path: found.at(path) for path in expected} == expected
+    assert why(found) == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "key", "says"),
+    [
+        ({"unfrozen_parameters": ["model.embed_tokens.weight$[:32000]"]}, "unfrozen_parameters", "as a whole"),
+        ({"lr_quadratic_warmup": True}, "lr_quadratic_warmup", "rises in a line"),
+        ({"adapter": "qlora", "quantize_moe_experts": True, "lora_target_parameters": ["experts.down_proj"]},
+         "quantize_moe_experts", "does not take its B A off"),
+    ],
+)  # fmt: skip
+def test_what_axolotl_does_otherwise_is_refused(more: dict[str, Any], key: str, says: str, tmp_path: Path) -> None:
+    assert says in why(of(tmp_path, AXOLOTL | more))[key]
 
 
 def test_llama_factorys_defaults_and_its_own_data(tmp_path: Path) -> None:
@@ -166,6 +214,13 @@ def test_llama_factorys_dataset_info_is_read(tmp_path: Path) -> None:
         ({"stage": "dpo", "dataset": "dpo_en_demo", "pref_ftx": 0.5},
          {"method.loss_type": ["sigmoid", "sft"], "method.loss_weights": [1.0, 0.5]}),
         ({"quantization_bit": 4}, {"model.quantization": "nf4"}),
+        ({"additional_target": "embed_tokens,lm_head"}, {"adapter.modules_to_save": ["embed_tokens", "lm_head"]}),
+        ({"use_dft_loss": True}, {"method.loss_type": "dft", "method.router_aux_loss_coef": 0}),
+        ({"moe_aux_loss_coef": 0.01}, {"method.router_aux_loss_coef": 0.01}),
+        ({"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": '{"min_lr": 1e-6}'},
+         {"train.lr_scheduler_kwargs": {"min_lr": 1e-6}}),
+        ({"use_distributed_optimizer": True, "mixed_precision": "bf16_mixed", "pipeline_model_parallel_size": 2},
+         {"train.bf16": True, "train.gradient_accumulation_steps": 4}),
         ({"finetuning_type": "freeze", "freeze_trainable_layers": 3}, {"adapter": {"type": "layers", "num_layers": 3}}),
         ({"finetuning_type": "full", "use_galore": True, "galore_rank": 64, "galore_target": "all"},
          {"train.optim": "galore_adamw", "train.optim_target_modules": "all-linear"}),

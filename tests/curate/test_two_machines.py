@@ -31,7 +31,7 @@ def test_a_machine_that_dies_changes_nothing(tmp_path: Path, monkeypatch: pytest
         process = cluster.start("data", "build", tmp_path / "r.yaml", *settings, FTLIB_REGISTRY=str(tmp_path / "two"))
         wait_until(lambda: len(list((tmp_path / "two").rglob("*.parquet"))) >= FILES, process)
         cluster.kill(cluster.nodes[0])
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
     told = json.loads((tmp_path / "two" / ".data" / "two" / "1" / "manifest.json").read_text())
     assert told["hash"] == alone.hash

@@ -112,3 +112,27 @@ def test_a_group_that_is_not_there_is_refused(write, tokenizer) -> None:
         section("x.jsonl", group="document", eval="y.jsonl")
     with pytest.raises(ValidationError, match="and eval_split is 0: leave group out"):
         section("x.jsonl", group="document", eval_split=0)
+
+
+def test_rows_equal_to_an_earlier_one_are_left_out(write, tokenizer) -> None:
+    rows = [{"prompt": f"{n}?", "completion": "a"} for n in (1, 2, 1, 3)] + [{"prompt": "2?", "completion": "b"}]
+    path, held = write("x.jsonl", rows), write("y.jsonl", [rows[1], {"prompt": "9?", "completion": "a"}])
+    settings: dict[str, Any] = {"eval": str(held), "template": "chatml"}
+    report = prepare(section(path, deduplicate=True, **settings), "answers", tokenizer).report
+    assert (report.train_rows, report.eval_rows) == (4, 1)
+    assert "data.deduplicate leaves out 2 rows that are equal to an earlier one." in report.summary()
+    assert prepare(section(path, **settings), "answers", tokenizer).report.train_rows == 5
+    with pytest.raises(DataError, match="every evaluation row stands in the training rows too"):
+        prepare(section(path, eval=str(write("z.jsonl", rows[:1])), deduplicate=True), "answers", tokenizer)
+
+
+def test_a_system_turn_is_dropped_where_it_is_asked(write, tokenizer) -> None:
+    said = [{"role": role, "content": text} for role, text in (("system", "Be."), ("user", "q"), ("assistant", "a"))]
+    silent = {"role": "assistant", "content": "no", "weight": 0}
+    rows = [{"messages": said}, {"messages": [*said[:2], silent, said[1], said[2]]}, {"messages": said[1:]}]
+    path = write("x.jsonl", rows)
+    dropped = prepare(section(path, drop_system_message=True, eval_split=0, template="chatml"), "answers", tokenizer)
+    assert "Be." not in "".join(tokenizer.decode(row["input_ids"]) for row in dropped.train)
+    plain = write("y.jsonl", [{"messages": row["messages"][row["messages"][0]["role"] == "system" :]} for row in rows])
+    expected = prepare(section(plain, eval_split=0, template="chatml"), "answers", tokenizer)
+    assert dropped.train.to_list() == expected.train.to_list()

@@ -8,7 +8,16 @@ import pytest
 
 from ftlib.data.formats import BadRow, normalize
 from ftlib.data.render import render
-from ftlib.data.templates import ALPACA, CHATML, STOPS, own_template, template_for, template_name, use_template
+from ftlib.data.templates import (
+    ALPACA,
+    ALPACA_CHAT,
+    CHATML,
+    STOPS,
+    own_template,
+    template_for,
+    template_name,
+    use_template,
+)
 from ftlib.errors import DataError
 
 from .conftest import make_tokenizer, section
@@ -55,6 +64,18 @@ def test_which_template(tokenizer, asked, own, multi_turn, template) -> None:
 def test_a_tokenizer_without_a_template_cannot_be_asked_for_it(tokenizer) -> None:
     with pytest.raises(DataError, match=r"data.template: 'tokenizer' needs .* choose auto, alpaca or chatml"):
         template_for(section("x", template="tokenizer"), tokenizer, multi_turn=False)
+
+
+@pytest.mark.parametrize(("more", "input_", "line"), [(", paired with an input that provides further context", "1, 2",
+                                                      "\n1, 2"), ("", "", "")])  # fmt: skip
+def test_alpaca_chat_is_axolotls(more: str, input_: str, line: str, tokenizer) -> None:
+    record = normalize("stanford", {"instruction": "Add.", "input": input_, "output": "3"})
+    passage = render(record, tokenizer, ALPACA_CHAT)
+    assert passage.text == (
+        f"SYSTEM: Below is an instruction that describes a task{more}. Write a response that appropriately completes "
+        f"the request.\nUSER: Add.{line}\nASSISTANT:3{tokenizer.eos_token}"
+    )
+    assert [passage.text[start:end] for start, end in passage.spans] == [f"3{tokenizer.eos_token}"]
 
 
 def test_alpacas_prompt_is_stanfords(tokenizer) -> None:

@@ -37,7 +37,7 @@ def test_a_trial_and_a_version_are_exported_alike(trial: Path, tmp_path: Path) -
 def test_the_task_alone_refuses_what_the_probes_let_through(
     trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a gate that is blind to logits: an artifact that has lost the tune cannot do its task."""
+    """With a gate that is blind to logits and layers: an artifact that has lost the tune cannot do its task."""
     write = PeftFolder.write
 
     def lose(self: PeftFolder, source: Source, folder: Path, dtype: str | None) -> None:
@@ -49,6 +49,7 @@ def test_the_task_alone_refuses_what_the_probes_let_through(
 
     monkeypatch.setattr(PeftFolder, "write", lose)
     monkeypatch.setattr("ftlib.export.export.check_logits", lambda *given: _Blind())
+    monkeypatch.setattr("ftlib.export.export.check_layers", lambda *given: None)
     with pytest.raises(FtlibError, match=r"has lost the tune: on colours its token_f1 is"):
         export_winner(str(trial), "peft", tmp_path / "it", lambda _: None, rows=20)
 

@@ -18,7 +18,8 @@ from ftlib.files.atomic import write_json
 from ftlib.files.json_files import read_json
 from ftlib.models.base import identity, load_model, load_tokenizer
 from ftlib.registry import registry
-from tests.conftest import ftlib
+from ftlib.run.leaderboard import leaderboard
+from tests.conftest import ftlib, only_run, write_experiment
 from tests.models.test_merging import close, deltas, drawn, model
 
 
@@ -110,8 +111,8 @@ def test_what_cannot_be_merged_is_refused_by_name(base: Path, pair: tuple[Path, 
         ((a, moved, "--method", "linear", *to), f"{a} was trained on {base} ("),
         ((a, tmp_path / "nf4" / "adapter", "--method", "linear", *to), "with quantization null, and"),
         ((a, base, "--method", "linear", *to), f"{base} is a whole model: compute the adapter into its base first"),
-        ((a, b, "--method", "slerp", *to), "--method slerp does not merge adapters: use one of linear, svd"),
-        ((base, base, "--method", "ties", *to), "--method ties does not merge whole models: use one of linear, slerp"),
+        ((a, b, "--method", "slerp", *to), "method slerp does not merge adapters: use one of linear, svd"),
+        ((base, base, "--method", "ties", *to), "method ties does not merge whole models: use one of linear, slerp"),
         ((a, b, "--method", "ties", *to), "needs one rank, and there are 4"),
         ((a, b, "--method", "linear"), "say where the merged model goes"),
         ((a, b, "--method", "linear", "--as", "x", *to), "say where the merged model goes"),
@@ -129,3 +130,31 @@ def test_what_cannot_be_merged_is_refused_by_name(base: Path, pair: tuple[Path, 
         status, output = ftlib("merge", *words)
         assert (status, reason in output) == (2, True), (words, output)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.matrix
+def test_a_sweep_finds_how_to_merge(
+    pair: tuple[Path, Path], tree: dict[str, Any], tmp_path: Path, ray_local: None
+) -> None:
+    """From names to a leaderboard, a report and a version with its parents."""
+    tree["method"] = {"type": "merge", "models": {"one": str(pair[0].parent / "adapter"), "other": str(pair[1])}}
+    ways = [{"merge_method": "linear"}, {"merge_method": "ties_svd", "density": [0.2, 0.8]}]
+    space = {"method": ways, "method.weights.one": {"min": -1, "max": 1}}
+    tree |= {"adapter": None, "train": {}, "sweep": {"space": space, "num_samples": 3, "baseline": False}}
+    file = write_experiment(tmp_path / "merging.yaml", tree)
+    status, output = ftlib("check", file)
+    assert status == 0, output
+    assert "a trial:    merges and is evaluated" in output
+    status, output = ftlib("sweep", file)
+    assert status == 0, output
+    run = only_run(tree["storage"])
+    rows = leaderboard(run).rows
+    assert [row.state for row in rows] == ["finished"] * 3
+    assert {row.params.get("method.merge_method") for row in rows} <= {"linear", "ties_svd", None}
+    assert (run.path / "report.html").is_file()
+    status, output = ftlib("promote", run.path, "--as", "swept-merge")
+    assert status == 0, output
+    version = registry.resolve("swept-merge")
+    assert [parent["name"] for parent in version.manifest["merge"]["parents"]] == ["one", "other"]
+    assert version.manifest["gate"]["passed"] is True
+    assert "merged with ftlib of 2 models" in (version.path / "README.md").read_text()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ftlib.errors import FtlibError, InputError
 from ftlib.export.export import export
@@ -23,58 +23,20 @@ from ftlib.models.base import bare_model
 from ftlib.registry.agreement import logits_of
 
 from .conftest import Written, ran
-
-MODEL, ADAPTER = "model.safetensors", "adapter_model.safetensors"
-MERGED_LAYER = "model.layers.1.self_attn.q_proj.weight"
-
-
-def change(folder: Path, file: str, spoil: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    parts = load_file(folder / file)
-    spoil(parts)
-    save_file({name: part.contiguous() for name, part in parts.items()}, folder / file, metadata={"format": "pt"})
-
-
-def transpose(parts: dict[str, torch.Tensor]) -> None:
-    parts[MERGED_LAYER] = parts[MERGED_LAYER].T
-
-
-def transpose_pair(parts: dict[str, torch.Tensor]) -> None:
-    """A and B of a square layer in each other's place."""
-    layer = f"base_model.model.{MERGED_LAYER.removesuffix('.weight')}"
-    down, up = f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
-    parts[down], parts[up] = parts[up].T, parts[down].T
-
-
-def untie(parts: dict[str, torch.Tensor]) -> None:
-    parts["lm_head.weight"] = parts["model.embed_tokens.weight"].clone()
-
-
-def lose_template(folder: Path) -> None:
-    (folder / "chat_template.jinja").unlink()
-
-
-def lose_alpha(folder: Path) -> None:
-    config = read_json(folder / "adapter_config.json")
-    write_json(folder / "adapter_config.json", config | {"lora_alpha": config["r"]})
-
-
-def merge_without_alpha(base: Path) -> Callable[[dict[str, torch.Tensor]], None]:
-    """A third of what was added: alpha over rank is 3."""
-
-    def spoil(parts: dict[str, torch.Tensor]) -> None:
-        before = load_file(base / MODEL)
-        parts.update({name: before[name] + (part - before[name]) / 3 for name, part in parts.items()})
-
-    return spoil
-
-
-def scale_without_alpha(parts: dict[str, torch.Tensor]) -> None:
-    parts.update({name: part / 3 for name, part in parts.items() if "lora_B" in name})
-
-
-def lose_tune(folder: Path) -> None:
-    """A merge that adds nothing: the base's weights."""
-    change(folder, ADAPTER, lambda parts: parts.update({n: p * 0 for n, p in parts.items() if "lora_B" in n}))
+from .faults import (
+    ADAPTER,
+    MERGED_LAYER,
+    MODEL,
+    change,
+    lose_alpha,
+    lose_template,
+    lose_tune,
+    merge_without_alpha,
+    scale_without_alpha,
+    transpose,
+    transpose_pair,
+    untie,
+)
 
 
 @pytest.mark.parametrize("to", ["merged", "peft", "vllm"])

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from ftlib.errors import FtlibError, InputError
+from ftlib.export.formats import format_of
 from ftlib.export.gate import Trained
 from ftlib.export.gguf_family import Layout, llama3_factors, paired
 from ftlib.export.gguf_model import convert
@@ -23,6 +24,7 @@ from ftlib.export.source import Source
 from ftlib.registry.agreement import logits_of
 
 from .conftest import Written, ran
+from .faults import Spoiled, merge_without_alpha, transpose
 
 LAYER = "blk.1.attn_q.weight"
 
@@ -88,6 +90,14 @@ def unpaired(name: str, data: Any) -> list[Any]:
     return [(name, data.reshape(heads, len(data) // heads // 2, 2, -1).swapaxes(1, 2).reshape(data.shape))]
 
 
+def swapped(name: str, data: Any) -> list[Any]:
+    """A and B of a square layer in each other's place."""
+    if not name.startswith(LAYER):
+        return [(name, data)]
+    other = {"lora_a": "lora_b", "lora_b": "lora_a"}[name.rpartition(".")[2]]
+    return [(f"{LAYER}.{other}", np.ascontiguousarray(data.T))]
+
+
 def untied(name: str, data: Any) -> list[Any]:
     return [(name, data), ("output.weight", data)] if name == "token_embd.weight" else [(name, data)]
 
@@ -104,6 +114,8 @@ def untied(name: str, data: Any) -> list[Any]:
         ("gguf-adapter", lambda folder: (folder / "chat_template.jinja").unlink(), "lost the chat template"),
         ("ollama", lambda folder: (folder / "Modelfile").write_text("FROM ./colours-1.f32.gguf\n"),
          "its Modelfile has lost the chat template, the stop token"),
+        ("gguf-adapter", lambda folder: rewritten(folder, swapped), "not what was trained"),
+        ("ollama", lambda folder: rewritten(folder, untied), "were tied in training, and are two matrices now"),
     ],
 )  # fmt: skip
 def test_each_planted_fault_is_refused(
@@ -114,6 +126,24 @@ def test_each_planted_fault_is_refused(
     fault(folder)
     with pytest.raises(FtlibError, match=reason):
         ran(to, source, folder, trained, dtype)
+
+
+@pytest.mark.usefixtures("needs_llama_cpp")
+@pytest.mark.parametrize("to", ["gguf", "ollama"])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (transpose, r"its layer model\.layers\.1\.self_attn\.q_proj is 1\.\d+ of its size"),
+        ("alpha", r"\d\d% of the tune"),
+    ],
+)
+def test_a_planted_fault_is_told_from_rounding_to_four_bits(
+    to: str, fault: Any, reason: str, source: Source, trained: Trained, base: Path, tmp_path: Path
+) -> None:
+    spoil = merge_without_alpha(base) if fault == "alpha" else fault
+    format_of(to).write(Spoiled(source.candidate, source.name, spoil), tmp_path, "q4_k_m")
+    with pytest.raises(FtlibError, match=reason):
+        ran(to, source, tmp_path, trained, "q4_k_m")
 
 
 @pytest.mark.usefixtures("needs_llama_cpp")

@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ftlib.errors import FtlibError
 from ftlib.export.formats import format_of
 from ftlib.export.gate import Trained
 from ftlib.export.source import Source
+from ftlib.registry.gate import Candidate
+from ftlib.registry.version import Version
+from ftlib.run.directory import Run
+from tests.training.test_trial import setting, train
 
 from .conftest import ran
+from .faults import MODEL, Spoiled, merge_without_alpha, transpose
 
 pytest.importorskip("torchao", reason="pip install 'ftlib[quantize]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # torchao 0.18 warns of torch 2.13's own names
@@ -31,16 +37,47 @@ def test_rounding_alone_is_between(to: str, apart: float, source: Source, traine
         ran(to, source, tmp_path, trained)
 
 
-def test_a_transposed_matrix_is_refused(source: Source, trained: Trained, tmp_path: Path) -> None:
-    from safetensors import safe_open
+@pytest.mark.parametrize(
+    ("to", "fault", "reason"),
+    [
+        ("int8", transpose, "not what was trained"),
+        ("int4", transpose, r"its layer model\.layers\.1\.self_attn\.q_proj is 1\.\d+ of its size apart"),
+        ("fp8", transpose, "not what was trained"),
+        ("int8", "alpha", r"\d\d% of the tune"),
+        ("int4", "alpha", r"\d\d% of the tune"),
+        ("fp8", "alpha", r"\d\d% of the tune"),
+    ],
+)
+def test_a_planted_fault_is_told_from_rounding(
+    to: str, fault: Any, reason: str, source: Source, trained: Trained, tmp_path: Path, base: Path
+) -> None:
+    spoil = merge_without_alpha(base) if fault == "alpha" else fault
+    format_of(to).write(Spoiled(source.candidate, source.name, spoil), tmp_path, None)
+    with pytest.raises(FtlibError, match=reason):
+        ran(to, source, tmp_path, trained)
 
+
+def test_untied_embeddings_are_refused(source: Source, trained: Trained, tmp_path: Path) -> None:
     format_of("int8").write(source, tmp_path, None)
-    file = tmp_path / "model.safetensors"
-    with safe_open(file, framework="pt") as opened:
+    with safe_open(tmp_path / MODEL, framework="pt") as opened:
         told = opened.metadata()
-    parts = load_file(file)
-    name = "model.layers.0.self_attn.o_proj._weight_qdata"
-    parts[name] = parts[name].T.contiguous()
-    save_file(parts, file, metadata=told)
-    with pytest.raises(FtlibError, match="not what was trained"):
+    parts = load_file(tmp_path / MODEL)
+    parts["lm_head.weight"] = parts["model.embed_tokens.weight"].clone()
+    save_file(parts, tmp_path / MODEL, metadata=told)
+    with pytest.raises(FtlibError, match="were tied in training, and are two matrices now"):
         ran("int8", source, tmp_path, trained)
+
+
+def test_an_export_is_what_was_trained_for_its_bits(tree: dict[str, Any], tmp_path: Path) -> None:
+    """With `train.qat`, rounding is a part of what was trained: nothing is left between it and the export."""
+    tree["train"] |= {"qat": "int4", "max_steps": 3}
+    done = setting(tree, tmp_path)
+    train(done)
+    folder = Run(Path(done.run)).trial("000").path
+    source = Source(Candidate(Version("rounded", 1, folder), "rounded@1"), "rounded-1")
+    (tmp_path / "out").mkdir()
+    format_of("int4").write(source, tmp_path / "out", None)
+    found: Any = ran("int4", source, tmp_path / "out", source.trained(to="int4"))
+    assert found["apart"] < 1e-5
+    found = ran("int4", source, tmp_path / "out", source.trained())
+    assert found["apart"] > 1e-3

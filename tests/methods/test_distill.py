@@ -22,7 +22,7 @@ from ftlib.methods.distillation import completions
 from ftlib.methods.distillation.losses import angle_loss, distance_loss, feature_distance, softened_kl, with_rest
 from ftlib.methods.teacher import Teacher, cached
 from ftlib.run.directory import Run, Trial
-from ftlib.training.trial import _build
+from ftlib.training.build import build
 from tests.support import ranks
 from tests.training.test_trial import cut_at_the_second_report, equal, losses, setting, train, weights
 
@@ -158,7 +158,7 @@ def test_hidden_states_and_relations_are_their_formulas() -> None:
 def built(tree: dict[str, Any], tmp_path: Path) -> Any:
     """The trainer of an experiment, before its first step."""
     done = setting(tree, tmp_path)
-    return _build(Experiment.parse(tree), done, Run(Path(done.run)).trial("000"))[0]
+    return build(Experiment.parse(tree), done, Run(Path(done.run)).trial("000"))[0]
 
 
 def gradients(trainer: Any, sizes: list[int]) -> dict[str, torch.Tensor]:
@@ -545,7 +545,7 @@ def test_a_server_teaches(
     server.replies = [429, 503]
     remote["data"]["eval_split"] = 0.2
     done = setting(remote, tmp_path)
-    trainer = _build(Experiment.parse(remote), done, Run(Path(done.run)).trial("000"))[0]
+    trainer = build(Experiment.parse(remote), done, Run(Path(done.run)).trial("000"))[0]
     texts = [trainer.processing_class.decode(row["input_ids"]) for row in trainer.train_dataset]
     assert all(text.rstrip().removesuffix("<|end|>").endswith("!") for text in texts)
     assert [body["model"] for body in server.asked] == ["gpt"] * len(server.asked)

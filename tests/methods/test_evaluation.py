@@ -10,7 +10,7 @@ import torch
 
 from ftlib.config import Experiment
 from ftlib.run.directory import Run
-from ftlib.training.trial import _build
+from ftlib.training.build import build
 from tests.training.test_trial import losses, setting, train
 
 from ..conftest import write_jsonl
@@ -50,7 +50,7 @@ def uneven(tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 def trainer_of(tree: dict[str, Any], folder: Path, batch: int) -> Any:
     tree["train"]["per_device_eval_batch_size"] = batch
     done = setting(tree, folder)
-    made, _ = _build(Experiment.parse(tree), done, Run(Path(done.run)).trial("000"))
+    made, _ = build(Experiment.parse(tree), done, Run(Path(done.run)).trial("000"))
     with torch.no_grad():  # a fresh adapter changes nothing: a preference would be compared with itself
         for number, (name, part) in enumerate(made.model.named_parameters()):
             if "lora_B" in name:

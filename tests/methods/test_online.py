@@ -12,7 +12,7 @@ from ftlib.errors import ConfigError
 from ftlib.methods import check
 from ftlib.methods.rewards import exact_match, length, regex
 from ftlib.run.directory import Run
-from ftlib.training.trial import _build
+from ftlib.training.build import build
 from tests.training.test_trial import setting, train
 
 
@@ -72,7 +72,7 @@ def test_an_evaluations_reward_is_the_mean_over_its_completions(online: dict[str
     online["method"]["rewards"] = [{"function": f"{tmp_path}/mine.py:size", "weight": 2.0}]
     online["train"]["per_device_eval_batch_size"] = 12
     done = setting(online, tmp_path, metric="eval_reward", mode="max")
-    trainer, data = _build(Experiment.parse(online), done, Run(Path(done.run)).trial("000"))
+    trainer, data = build(Experiment.parse(online), done, Run(Path(done.run)).trial("000"))
     found = trainer.evaluate()
     rewards = [float(line) for line in told.read_text().split()]
     assert len(rewards) == 4 * len(data.eval) == 64

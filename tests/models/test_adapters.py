@@ -48,6 +48,7 @@ ADAPTERS: dict[str, Any] = {
         "rank_pattern": {"q_proj": 8},
         "alpha_pattern": {"v_proj": 4},
     },
+    "modules": {"type": "lora", "r": 4, "modules_to_save": ["embed_tokens", "lm_head"]},
     "adalora": {"type": "adalora", "init_r": 6, "target_r": 3, "deltaT": 2},
     "ia3": {"type": "ia3"},
     "vera": {"type": "vera", "r": 16},
@@ -67,12 +68,13 @@ ADAPTERS: dict[str, Any] = {
     "fusion": {"type": "fusion"},  # of two that are made for it
     "bitfit": {"type": "bitfit"},
     "layers": {"type": "layers", "num_layers": 1},
+    "layers, named": {"type": "layers", "parameters": [r"model\.layers\.1\.mlp", "model.norm"]},
     "layers+head": {"type": "layers", "num_layers": 1, "train_head": True},
     "full": None,
 }
 # Trained on a plain base alone: they compute from its matrices, or train them. What each run said is in compat.py.
 PLAIN_ONLY = ("orthogonal", "olora", "pissa", "pissa_niter_4", "corda", "mica", "pissa-rslora")
-PLAIN_ONLY += ("bitfit", "layers", "layers+head", "full")
+PLAIN_ONLY += ("bitfit", "layers", "layers, named", "layers+head", "full")
 ALL = [
     (name, quantization)
     for name in ADAPTERS
@@ -82,7 +84,7 @@ ALL = [
 ]
 QUICK = [  # every type once, every quantization, and the LoRA that starts from its base
     *((name, None) for name in ("dora", "pissa-rslora", "adalora", "vera", "boft", "prefix", "p_tuning")),
-    *((name, None) for name in ("bitfit", "layers", "fusion")),
+    *((name, None) for name in ("bitfit", "layers", "fusion", "modules")),
     *((name, "nf4") for name in ("loftq", "ia3", "oft", "prompt", "bottleneck")),
     ("lora", "int8"),
 ]
@@ -156,12 +158,14 @@ def all_come_back(cases: list[tuple[str, str | None]], tree: dict[str, Any], tmp
     assert not wrong
 
 
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings=:UserWarning")  # `modules` unties them
 def test_what_was_trained_is_what_comes_back(tree: dict[str, Any], tmp_path: Path) -> None:
     assert {(ADAPTERS[name] or {}).get("type") for name, _ in QUICK} == {*BUILDERS}
     all_come_back(QUICK, tree, tmp_path)
 
 
 @pytest.mark.matrix
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings=:UserWarning")
 def test_what_was_trained_is_what_comes_back_for_every_combination(tree: dict[str, Any], tmp_path: Path) -> None:
     all_come_back(ALL, tree, tmp_path)
 
@@ -207,6 +211,15 @@ def test_a_shape_counts_as_the_model_does(name: str, tree: dict[str, Any]) -> No
     experiment = Experiment.parse(with_adapter(tree, name))
     shape = empty_model(experiment.model, experiment.adapter)
     assert count_parameters(shape) == pytest.approx(count_parameters(adapted(tree)), rel=5e-3)  # AdaLoRA's counters
+
+
+def test_the_weights_that_are_named_are_trained_and_no_others(tree: dict[str, Any]) -> None:
+    names = {name for name, part in adapted(with_adapter(tree, "layers, named")).named_parameters()
+             if part.requires_grad}  # fmt: skip
+    assert names == {f"model.layers.1.mlp.{one}_proj.weight" for one in ("gate", "up", "down")} | {"model.norm.weight"}
+    tree["adapter"]["parameters"] = ["layers.1"]
+    with pytest.raises(ConfigError, match=r"adapter.parameters: no weight's name begins as 'layers.1'. Names here:"):
+        adapted(tree)
 
 
 def test_four_bit_weights_are_counted_one_by_one(tree: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -117,13 +117,19 @@ def pair(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     }
 
 
+@pytest.fixture(scope="module")
+def added(base: Path, pair: dict[str, Path]) -> list[Deltas]:
+    """What each of them adds."""
+    return [deltas(base, folder) for folder in pair.values()]
+
+
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [0.7, -0.4], [2.0, 0.0]])
 def test_linear_is_the_sum_of_what_adapters_compute(
-    weights: list[float], base: Path, pair: dict[str, Path], tmp_path: Path
+    weights: list[float], base: Path, pair: dict[str, Path], added: list[Deltas], tmp_path: Path
 ) -> None:
     how = merging(2, "linear", weights=weights)
     merge_adapters(pair, ModelSection(name_or_path=str(base)), how, tmp_path / "out")
-    one, other = (deltas(base, folder) for folder in pair.values())
+    one, other = added
     assert close(
         deltas(base, tmp_path / "out"), {name: weights[0] * one[name] + weights[1] * other[name] for name in one}
     )
@@ -146,17 +152,31 @@ def test_svd_is_the_nearest_of_the_largest_rank(base: Path, tmp_path: Path) -> N
     assert close(deltas(base, tmp_path / "out"), deltas(base, a))
 
 
+@pytest.fixture(scope="module")
+def alike(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two adapters of one rank."""
+    folder = tmp_path_factory.mktemp("alike")
+    return {name: drawn(base, folder / name, seed) for seed, name in enumerate("ab")}
+
+
+@pytest.fixture(scope="module")
+def by_hand(base: Path, alike: dict[str, Path]) -> Any:
+    """Both on their base, by PEFT."""
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), alike["a"], adapter_name="a")
+    loaded.load_adapter(alike["b"], adapter_name="b")
+    return loaded
+
+
 @pytest.mark.parametrize("method", [name for name in OF_ADAPTERS if name not in ("linear", "svd")])
-def test_every_method_of_pefts_gives_what_peft_gives(method: str, base: Path, tmp_path: Path) -> None:
-    pair = {name: drawn(base, tmp_path / name, seed) for seed, name in enumerate("ab")}
+def test_every_method_of_pefts_gives_what_peft_gives(
+    method: str, base: Path, alike: dict[str, Path], by_hand: Any, tmp_path: Path
+) -> None:
     how = merging(2, method, density=0.4, weights=[0.6, 0.4], **({"seed": 3} if "dare" in method else {}))
-    merge_adapters(pair, ModelSection(name_or_path=str(base)), how, tmp_path / "out")
-    by_hand = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), pair["a"], adapter_name="a")
-    by_hand.load_adapter(pair["b"], adapter_name="b")
+    merge_adapters(alike, ModelSection(name_or_path=str(base)), how, tmp_path / "out")
     torch.manual_seed(3)
-    by_hand.add_weighted_adapter(["a", "b"], [0.6, 0.4], "c", method, density=0.4, svd_full_matrices=False)
-    by_hand.save_pretrained(tmp_path / "peft", selected_adapters=["c"])
-    ours, theirs = (load_file(tmp_path / part / "adapter_model.safetensors") for part in ("out", "peft/c"))
+    by_hand.add_weighted_adapter(["a", "b"], [0.6, 0.4], method, method, density=0.4, svd_full_matrices=False)
+    theirs = get_peft_model_state_dict(by_hand, adapter_name=method, save_embedding_layers=False)
+    ours = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -165,14 +185,14 @@ def test_every_method_of_pefts_gives_what_peft_gives(method: str, base: Path, tm
     ("keys", "method", "reason"),
     [
         ({"use_dora": True}, "linear", r"b is no plain LoRA adapter \(it is a DoRA adapter\)"),
-        ({"r": 8}, "ties", r"--method ties needs one rank, and there are 4 \(a\), 8 \(b\): use linear or ties_svd"),
+        ({"r": 8}, "ties", r"method ties needs one rank, and there are 4 \(a\), 8 \(b\): use linear or ties_svd"),
         ({"rank_pattern": {"q_proj": 2}}, "dare_linear", r"4 \(a\), 2 and 4 \(b\)"),
     ],
 )
 def test_adapters_that_a_method_cannot_merge(
-    keys: dict[str, Any], method: str, reason: str, base: Path, tmp_path: Path
+    keys: dict[str, Any], method: str, reason: str, base: Path, alike: dict[str, Path], tmp_path: Path
 ) -> None:
-    pair = {"a": drawn(base, tmp_path / "a", 1), "b": drawn(base, tmp_path / "b", 2, **keys)}
+    pair = {"a": alike["a"], "b": drawn(base, tmp_path / "b", 2, **keys)}
     with pytest.raises(InputError, match=reason):
         merge_adapters(pair, ModelSection(name_or_path=str(base)), merging(2, method), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -186,10 +206,15 @@ def in_memory(models: list[Path], combine: Callable[[list[Tensor]], Tensor]) -> 
     return {name: combine([state[name].double() for state in states]).to(states[0][name].dtype) for name in states[0]}
 
 
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
+def three(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("three")
+    return [model(base, folder / name, seed, request.param) for seed, name in enumerate(("a", "b", "c"))]
+
+
 @pytest.mark.parametrize("method", ["linear", "slerp", "task_arithmetic"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_streamed_is_in_memory(method: str, dtype: torch.dtype, base: Path, tmp_path: Path) -> None:
-    folders = [model(base, tmp_path / name, seed, dtype) for seed, name in enumerate(("a", "b", "c"))]
+def test_streamed_is_in_memory(method: str, three: list[Path], tmp_path: Path) -> None:
+    folders, dtype = three, next(iter(load_file(three[0] / "model.safetensors").values())).dtype
     asked: dict[str, Path] = dict(zip(("a", "b", "base"), folders, strict=True))
     keys = {"base": "base"} if method == "task_arithmetic" else {}
     if not keys:
@@ -265,5 +290,5 @@ def test_models_of_another_kind_are_refused(
 
 
 def test_weights_that_scale_a_whole_model_are_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--weights add up to 1.5"):
+    with pytest.raises(InputError, match="the weights add up to 1.5"):
         merge_weights({"a": base, "b": base}, merging(2, "linear", weights=[1, 0.5]), tmp_path / "out")

@@ -65,12 +65,12 @@ def experiment(trial: str, scale: str, base: Path, folder: Path) -> Experiment:
     workers = 1 if scale == "single" else 2
     train = {
         "learning_rate": 1e-3,
-        "max_steps": 20,
+        "max_steps": 12,
         "per_device_train_batch_size": BATCH // workers,
         "per_device_eval_batch_size": 8 if workers == 1 else 5,  # of 17 rows: two workers cannot share them evenly
         "logging_steps": 1,
         "eval_strategy": "steps",
-        "eval_steps": 10,
+        "eval_steps": 6,
     }
     return Experiment.parse(
         {
@@ -131,7 +131,7 @@ def test_a_strategy_computes_what_one_worker_does(trial: str, scale: str, traine
     assert not errors(notes)
     spread, notes = trained(trial, scale)
     assert not errors(notes)
-    assert len(losses(spread)) == 20
+    assert len(losses(spread)) == 12
     assert losses(spread) == pytest.approx(losses(alone), rel=1e-4)
     assert evaluated(spread) == pytest.approx(evaluated(alone), rel=2e-4, abs=1e-5)
     torch.testing.assert_close(weights(spread), weights(alone), rtol=1e-3, atol=1e-4)
@@ -157,7 +157,7 @@ def test_cut_and_resumed_is_uncut(
 ) -> None:
     cut = ranks.setting(experiment(trial, scale, base, tmp_path), tmp_path)
     assert all(note["stopped"] for note in ranks.train(cut, stop_at=1))
-    assert len(losses(cut)) == 10
+    assert len(losses(cut)) == 6
     assert not errors(ranks.train(cut))
     whole, _ = trained(trial, scale)
     assert losses(cut) == pytest.approx(losses(whole), rel=1e-6)

@@ -18,7 +18,8 @@ from ..conftest import rows, write_jsonl
 from ..methods.conftest import labelled, pairs
 from .conftest import losses, pack_of, train, trial
 
-STEPS, SOME = 50, 24  # of SFT always; of the others in `make test-all`, and some in `make test`
+# Of SFT always; of the others in `make test-all`, and some in `make test`: in each point's second epoch.
+STEPS, SOME = 50, 16
 PAIRS, JUDGED = "pairs", "judged"
 OPENING = "The stone is red. The lamp is blue. The horse is pink. "  # of every row: it is computed once a batch
 LETTERS = "ABCDEFGHJKLMNOPQRSUVXYZ"  # that the tokenizer has no merges for: 31 of them and an end are half a block
@@ -62,6 +63,8 @@ POINTS: list[dict[str, Any]] = [
         "train.per_device_train_batch_size": 5,
         "train.weight_decay": 0.1,
         "train.layer_lr_decay": 0.5,
+        "train.lr_scheduler_type": "cosine_with_min_lr",
+        "train.lr_scheduler_kwargs": {"min_lr": 3e-4},
     },
     {"adapter.r": 4, "train.gradient_accumulation_steps": 3, "train.warmup_steps": 0.2, "train.max_grad_norm": 0.05},
 ]

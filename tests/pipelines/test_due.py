@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FTLIB_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FTLIB_REGISTRY", raising=False)
     monkeypatch.chdir(tmp_path)
-    write_jsonl(tmp_path / "t.jsonl", [{"messages": [*ASKED, {"role": "assistant", "content": "Go."}]}])
+    write_jsonl(tmp_path / "t.jsonl", [{"prompt": "Where now?", "completion": "Go.", "kind": "way"}])
     Path("r.yaml").write_text(json.dumps({"name": "t", "from": ["t.jsonl", "log:support"]}))
     Path("p.yaml").write_text(json.dumps({"name": "p", "steps": {"data": {"build": "r.yaml"}}, "when": "age > 7"}))
     return tmp_path
@@ -76,9 +76,29 @@ def test_what_was_asked_becomes_rows_when_it_is_due() -> None:
     assert "\ndata: requests until 20" in said
     assert "data:t@2" in said
     status, said = ftlib("data", "show", "t", "--rows", 5)
-    assert json.loads(said.splitlines()[-1])["messages"][0]["content"] == "My mail is [email]. What now?"
-    assert json.loads(said.splitlines()[-1])["_from"] == "log:support r1"
+    ours, theirs = (json.loads(line) for line in said.splitlines()[-2:])
+    assert theirs["messages"][0]["content"] == "My mail is [email]. What now?"
+    assert theirs["_from"] == "log:support r1"
+    assert (ours["messages"][1]["content"], ours["kind"], "prompt" in ours) == ("Go.", "way", False)  # a chat too
     assert "data: nothing has changed" in ftlib("pipeline", "p.yaml")[1]
+
+
+def test_who_watches_stays_until_a_ctrl_c(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Path("p.yaml").read_text().replace("> 7", ">= 0")
+    acts = iter([lambda: Path("p.yaml").write_text("name: ["), lambda: Path("p.yaml").write_text(whole)])
+
+    def sleep(seconds: float) -> None:
+        act = next(acts, None)
+        if act is None:
+            raise KeyboardInterrupt
+        act()
+
+    monkeypatch.setattr("ftlib.cli.pipelines.time.sleep", sleep)
+    status, said = ftlib("pipeline", "p.yaml", "--watch", "--every", "1h")
+    assert status == 0, said
+    told = said.partition("warning: p.yaml")[2]
+    assert "due: age >= 0 (age 0)" in told  # it has looked again
+    assert told.rstrip().endswith("pipeline.html")
 
 
 def test_rows_count_from_when_the_data_was_last_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

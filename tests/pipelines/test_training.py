@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import ftlib as library
+from ftlib.report.pipeline_page import read_shown
 from tests.conftest import ftlib, rows, write_jsonl
 
 EXPERIMENT: dict[str, Any] = {
@@ -56,6 +57,12 @@ def test_from_rows_to_a_promoted_winner_and_on_after_a_kill(folder: Path) -> Non
     assert "base token_f1" in kept["judge"]["figures"]
     page = (folder / "pipelines/p/pipeline.html").read_text()
     assert f'href="../../runs/{run.name}/report.html"' in page
+    shown = read_shown(folder / "pipelines/p")  # as `ftlib ui` reads it
+    assert shown is not None
+    assert {step.name: (step.made, step.run) for step in shown.steps} == {
+        "data": ("data:colours@1", ""), "sft": ("registry:first@1", str(run)), "judge": ("", ""),
+        "release": ("registry:colours@1", str(run)),
+    }  # fmt: skip
     assert library.pipeline("p.yaml") == dict.fromkeys(("data", "sft", "judge", "release"), "unchanged")
 
     for name in ("sft", "release"):  # as a kill leaves them that came after all was done, and before it was written

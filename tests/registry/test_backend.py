@@ -262,7 +262,7 @@ def test_a_lock_that_was_left_behind_is_taken_over(url: str, run: Run, monkeypat
     left = Lease(where).__enter__()  # its process died
     started = time.monotonic()
     registry.register(run, trained(run), "support")
-    assert 1.0 < time.monotonic() - started < 20
+    assert 1.0 < time.monotonic() - started < 50
     with pytest.raises(FtlibError, match="another process took .* over"):
         left.check()
     monkeypatch.setattr(lease, "HOLDS", 60.0)

@@ -53,12 +53,12 @@ def test_submit_follow_pull(cluster: TokenCluster, client: Client, tree: dict[st
     assert run.trials()[0].manifest["base"]["name_or_path"] == str(base)  # serves here as it would there
     assert not list(run.path.glob("trials/*/checkpoint"))
     # The job that packed it is stopped, and takes it away as it ends.
-    wait_until(lambda: not list(cluster.temp.rglob("ftlib-*.tar")), seconds=30)
+    wait_until(lambda: not list(cluster.temp.rglob("ftlib-*.tar")))
     assert f"{job}-pull" not in client("jobs")[1]
 
 
 def test_stop_and_resume_with_a_secret(cluster: TokenCluster, client: Client, tree: dict[str, Any]) -> None:
-    tree["train"].update(num_train_epochs=20, eval_strategy="steps", eval_steps=8)
+    tree["train"].update(num_train_epochs=30, eval_strategy="steps", eval_steps=8)
     tree["track"]["wandb"] = {"project": "x"}
     file = sweep_file(tree, client.home, pack="off", max_concurrent_trials=1)
     secrets = {"WANDB_API_KEY": PLANTED, "WANDB_BASE_URL": "http://127.0.0.1:9"}
@@ -71,7 +71,7 @@ def test_stop_and_resume_with_a_secret(cluster: TokenCluster, client: Client, tr
     shown = "".join(" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
     status, output = client("stop", job)
     assert status == 0, output
-    assert [trial.state for trial in run.trials() if trial.state in ENDED] == []
+    assert {trial.state for trial in run.trials()} - set(ENDED) == {"preempted"}  # the first may have ended by then
     log = client("logs", job)[1]
     assert "interrupted with" in log
     assert "W&B cannot be reached" in log  # so the driver has the key
@@ -79,8 +79,9 @@ def test_stop_and_resume_with_a_secret(cluster: TokenCluster, client: Client, tr
     status, resumed = client("submit", file, "--resume", job, "--follow", *named, **secrets)
     assert status == 0, resumed
     assert [trial.state for trial in run.trials()] == ["finished"] * 2
-    steps = [row["step"] for row in run.trials()[0].metrics() if "loss" in row]
-    assert steps == sorted(set(steps))
+    for trial in run.trials():
+        steps = [row["step"] for row in trial.metrics() if "loss" in row]
+        assert steps == sorted(set(steps))
     assert [event["event"] for event in run.events()].count("resumed") == 1
 
     listing = read(f"{cluster.address}/api/jobs/", cluster.token)

@@ -20,6 +20,7 @@ def test_the_code_in_it_runs_without_an_installed_ftlib(tree: dict[str, Any], tm
     make_parcel(Experiment.parse(tree).anchored(), "name: colours\n").write(tmp_path / "p.zip")
     with zipfile.ZipFile(tmp_path / "p.zip") as archive:
         archive.extractall(tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("__pycache__"))
     program = (
         "import json, pathlib, ftlib, ftlib.remote.entrypoint, serve; from ftlib.run.context import versions;"
         "from ftlib.config import Experiment; from ftlib.data.read import find_source;"
@@ -35,7 +36,6 @@ def test_the_code_in_it_runs_without_an_installed_ftlib(tree: dict[str, Any], tm
     told = json.loads((tmp_path / "out" / "parcel.json").read_text())
     assert told["versions"] == versions()
     assert set(told["inputs"].values()) == {tree["model"]["name_or_path"], tree["data"]["train"]}
-    assert not list((tmp_path / "out").rglob("__pycache__"))
 
 
 def test_the_same_content_makes_the_same_bytes(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_the_command_ends_with_the_sum(tmp_path: Path) -> None:
         side = "left" if shown["left"].startswith("new") else "right"
         client.post("/api/vote", json={"voter": "ana", "pair": shown["pair"], "side": side})
     running.send_signal(signal.SIGTERM)  # a job of a shell may ignore Ctrl-C
-    said, _ = running.communicate(timeout=60)
+    said, _ = running.communicate(timeout=300)
     assert running.returncode == 0
     assert "new against old: wins 100.0 % (20.7 to 100.0) of those decided: 1 win, 0 losses, 0 ties in 1 pair" in said
     assert json.loads(out.read_text())["choice"] == "b"

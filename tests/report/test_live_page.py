@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,18 +16,21 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from ftlib.errors import InputError
-from ftlib.files.atomic import write_json
+from ftlib.files.atomic import write_json, write_text
 from ftlib.files.json_files import append_row
 from ftlib.files.locks import lock
+from ftlib.registry import data_versions
 from ftlib.report import live_page, live_runs
 from ftlib.report.live_page import served
 from ftlib.report.live_runs import Runs, summary
+from ftlib.report.pipeline_page import ShownPipeline, ShownStep, write_pipeline_page
 from ftlib.run import commands, layout
 from ftlib.run.directory import Run
+from ftlib.run.pipelines import SHOWN
 from serve.front.connection import Connection
 from tests.conftest import ftlib
 from tests.report.browser import chromium
-from tests.report.runs import add_trial, evaluate, event, make_run
+from tests.report.runs import ZERO, add_trial, evaluate, event, make_run
 
 CODE = "document.title='owned'"
 EVIL = f'</script><script>{CODE}</script><img src=x onerror="{CODE}">'
@@ -59,7 +63,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """`tickets` is over, `support` runs, one run is damaged, and one is not to be trusted."""
-    folder = tmp_path_factory.mktemp("ui")
+    folder = tmp_path_factory.mktemp("ui") / "runs"
+    folder.mkdir()
     tickets = named(make_run(folder, 3), "tickets")
     evaluate(tickets, "000", "001", rows=9)
     (tickets.path / layout.REPORT).write_text(REPORT)
@@ -67,7 +72,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     damaged = named(make_run(folder, 2, name="damaged"), "damaged")
     (damaged.trial("001").path / layout.STATUS).write_text("{")
     evil(folder)
-    with lock(support.path / layout.LOCK), served(folder, http=Connection) as url:
+    pipelines(folder.parent / "pipelines", support)
+    at_work = lock(folder.parent / "pipelines" / "manual" / layout.LOCK)
+    with lock(support.path / layout.LOCK), at_work, served(folder, http=Connection) as url:
         yield World(folder, url)
 
 
@@ -92,6 +99,21 @@ def evil(folder: Path) -> Run:
         write_json(trial.path / layout.STATUS, {"state": trial.state, "reason": EVIL})
     append_row(run.path / layout.EVENTS, event(999, EVIL, why=EVIL))
     return run
+
+
+def pipelines(folder: Path, run: Run) -> None:
+    """`manual` trains `support`; `gone` was killed; one is damaged, and one is not to be trusted."""
+    steps = [
+        ShownStep("data", "build data.yaml", [], "unchanged", made="data:manual@1", began=ZERO, seconds=9.0),
+        ShownStep("sft", "sweep sft.yaml", ["data"], "running", began=ZERO, run=str(run.path)),
+        ShownStep("release", "promote sft", ["sft"], "not looked at"),
+    ]
+    write_pipeline_page(ShownPipeline("manual", "manual", steps, ["done again when age > 7"]), folder / "manual")
+    write_pipeline_page(ShownPipeline("gone", "gone", steps[1:2]), folder / "gone")
+    links = [(EVIL, f"javascript:{CODE}"), ("page", "http://127.0.0.1:9/v1")]
+    steps = [ShownStep(EVIL, EVIL, [], "failed", EVIL, made=f"data:../{EVIL}", links=links, run="/etc/passwd")]
+    write_pipeline_page(ShownPipeline(EVIL, EVIL, steps), folder / EVIL.replace("/", "_"))
+    write_text(folder / "damaged" / SHOWN, '{"name": "damaged", "path": "", "steps": [{"name": 3}]}')
 
 
 def row(step: int, loss: float) -> dict[str, Any]:
@@ -130,6 +152,22 @@ def test_runs_are_listed_with_their_states(page: Page, world: World) -> None:
     page.get_by_label("Find").fill("tick")
     expect(page.locator("#all tbody tr")).to_have_count(1)
     page.get_by_label("Find").fill("")
+
+
+def test_pipelines_are_listed_with_their_steps(page: Page, world: World) -> None:
+    manual = page.locator("#pipeline-manual")
+    expect(manual).to_contain_text("sft is under way · done again when age > 7")
+    expect(manual.locator("tbody tr")).to_have_text([re.compile("^data.*unchanged"), re.compile("^sft.*running"),
+                                                     re.compile("^release.*not looked at")])  # fmt: skip
+    expect(manual.get_by_role("link", name="data:manual@1")).to_have_attribute("href", "pipelines/manual/data/card")
+    expect(page.locator("#pipeline-gone")).to_contain_text("sft was broken off")
+    expect(page.locator("#pipeline-damaged")).to_contain_text("shown.json is damaged (it shows no pipeline)")
+    places = [
+        link.get_attribute("href") for link in page.locator("#pipelines article", has_text="<img").locator("a").all()
+    ]
+    assert [place for place in places if not place.startswith("pipelines/")] == ["http://127.0.0.1:9/v1"]
+    manual.get_by_role("link", name="support").click()
+    expect(page.locator("#leaderboard")).to_be_visible()
 
 
 def test_curves_appear_while_a_trial_trains(page: Page, world: World) -> None:
@@ -301,6 +339,15 @@ def test_no_path_leaves_the_folder(path: str, client: httpx.Client, world: World
     assert answer.status_code == 404
     assert "secret" not in answer.text
     assert "linked" not in {run["name"] for run in client.get("/api/runs").json()["runs"]}
+
+
+def test_the_card_of_a_step_is_that_of_its_version(client: httpx.Client) -> None:
+    assert client.get("/pipelines/manual/data/card").status_code == 404
+    data_versions.register("manual", lambda folder: {"data": {}}, lambda told: "<b>the card</b>")
+    card = client.get("/pipelines/manual/data/card")
+    assert (card.text, card.headers["content-type"]) == ("<b>the card</b>", "text/plain; charset=utf-8")
+    for path in ("manual/sft", "manual/none", "none/data", "..%2fpipelines%2fmanual/data", "damaged/data"):
+        assert client.get(f"/pipelines/{path}/card").status_code in (404, 500), path
 
 
 def test_what_has_not_changed_is_not_sent_again(client: httpx.Client, world: World) -> None:

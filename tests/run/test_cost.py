@@ -15,7 +15,7 @@ from ftlib.errors import ConfigError
 from ftlib.files.atomic import write_json
 from ftlib.files.json_files import append_row
 from ftlib.run.context import Setting
-from ftlib.run.cost import expected, spent
+from ftlib.run.cost import Spent, expected, spent
 from ftlib.run.directory import Run
 from ftlib.run.leaderboard import leaderboard
 from ftlib.run.leaderboard_text import to_csv
@@ -148,15 +148,25 @@ def test_a_budget_is_of_hours_or_of_money(
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_sweep_whose_budget_is_spent_ends_with_its_leaderboard(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_a_sweep_whose_budget_is_spent_ends_with_its_leaderboard(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing counts before the first trial has learned something, however long that takes."""
+
+    def counted(run: Run, *about: Any, **more: Any) -> Spent:
+        learned = any(trial.checkpoint is not None for trial in run.trials()[:1])
+        return spent(run, *about, **more) if learned else Spent()
+
+    monkeypatch.setattr("ftlib.sweeps.budget.spent", counted)
+    monkeypatch.setattr("ftlib.sweeps.budget.COUNT_SECONDS", 0.2)
     tree["train"].update(num_train_epochs=100000, eval_strategy="steps", eval_steps=2)
     tree["scale"] = {"price_per_hour": 3600.0}
-    tree["budget"] = {"max_cost": 20}
+    tree["budget"] = {"max_cost": 2}
     space = {"train.learning_rate": {"min": 1e-3, "max": 1e-2, "log": True}}
     tree["sweep"] = {"space": space, "num_samples": 9, "scheduler": {"type": "none"}, "pack": 2, "baseline": False}
     status, output = ftlib("sweep", write_experiment(tmp_path / "x.yaml", tree))
     assert status == 0, output
-    assert "the sweep ended early: budget.max_cost: 20 is spent" in output
+    assert "the sweep ended early: budget.max_cost: 2 is spent" in output
     assert "of it the winner's" in output
     (path,) = Path(tree["storage"]).iterdir()
     assert "budget_over" in [event["event"] for event in Run(path).events()]

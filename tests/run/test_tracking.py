@@ -18,7 +18,7 @@ from ftlib.run.tracking import following, wandb_id, wandb_mode
 
 def wandb_records(path: Path) -> list[Any]:
     """The records of a finished W&B run: its process writes the last of them just after `finish` has returned."""
-    for _ in range(100):
+    for _ in range(1000):
         records = _records(path)
         if any(record.HasField("exit") for record in records):
             return records

@@ -281,8 +281,8 @@ def test_one_request_is_no_flood(world: World, path: str, fields: dict[str, Any]
         assert answer.status_code == status
         assert not leaks(world, answer.text)
         assert len(answer.text) < 2000
-    assert time.monotonic() - began < 10
-    assert httpx.get(f"{world.url}/health", timeout=5).status_code == 200
+    assert time.monotonic() - began < 60
+    assert httpx.get(f"{world.url}/health", timeout=60).status_code == 200
 
 
 def test_a_body_is_not_read_before_the_key_is(world: World) -> None:

@@ -99,7 +99,7 @@ def test_a_deploy_over_a_running_endpoint_drops_no_request(world: World, monkeyp
     now = {"names": list(world.served), "api_key": KEY, "replicas": ENGINE, "logs": {"sample": 1.0}, "base": True}
     now["keys"] = str(world.home / "keys.json")
     long = world.client().completions.create(
-        model="support", prompt="x", max_tokens=3000, temperature=0, stream=True, timeout=120
+        model="support", prompt="x", max_tokens=2000, temperature=0, stream=True, timeout=120
     )
     next(iter(long))
     with traffic(world, "support", clients=4) as (versions, failures):

@@ -51,7 +51,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(work, 60))
 
 
-async def idle(engine: Engine, within: float = 5) -> None:
+async def idle(engine: Engine, within: float = 60) -> None:
     deadline = time.monotonic() + within
     while engine.stats()["rows"] or engine.stats()["waiting"]:
         assert time.monotonic() < deadline, engine.stats()

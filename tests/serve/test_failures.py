@@ -184,7 +184,7 @@ def test_what_was_begun_has_its_time_to_end(monkeypatch):
     monkeypatch.setattr(app.serve, "get_app_handle", lambda name: Leaving(1))
     began = time.monotonic()
     assert app.drain(0.3) == 1
-    assert 0.3 <= time.monotonic() - began < 5
+    assert 0.3 <= time.monotonic() - began < 60
 
 
 def test_no_port_no_key_no_name(monkeypatch, tmp_path):

@@ -206,12 +206,13 @@ def test_tokens_join_to_the_answer_and_carry_their_bytes(client: openai.OpenAI, 
 def test_who_hangs_up_is_no_error_of_ours(world: World, client: openai.OpenAI) -> None:
     body = {"model": "support", "prompt": "x", "max_tokens": 3900, "temperature": 0}
 
-    def named(id: str) -> httpx.Client:
-        return httpx.Client(base_url=world.url, headers={**HEADERS, "x-request-id": id}, timeout=1)
+    def named(id: str, seconds: float) -> httpx.Client:
+        return httpx.Client(base_url=world.url, headers={**HEADERS, "x-request-id": id}, timeout=seconds)
 
-    with named("gone-whole") as http, pytest.raises(httpx.ReadTimeout):
+    with named("gone-whole", 1) as http, pytest.raises(httpx.ReadTimeout):
         http.post("/v1/completions", json=body)
-    with named("gone-stream") as http, http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
+    streamed = {**body, "stream": True}
+    with named("gone-stream", 60) as http, http.stream("POST", "/v1/completions", json=streamed) as answer:
         next(answer.iter_lines())
     address = urlsplit(world.url)
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\nx-request-id: gone-body\r\n"

@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from playwright.sync_api import Browser, Error, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from .browser import BROWSERS, NoBrowser
+from tests.report.browser import chromium
+
 from .conftest import KEY, World
 
 PROMPT = "the quick brown"
@@ -20,21 +21,10 @@ EVIL = "<img src=x onerror=\"document.title='owned'\">"
 SIDES = ("left", "right")
 
 
-@pytest.fixture(scope="module", params=BROWSERS)
-def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    try:
-        path, environment = BROWSERS[request.param]()
-    except NoBrowser as error:
-        pytest.skip(f"no browser: {error}")
-    with sync_playwright() as playwright:
-        try:
-            launched = playwright.chromium.launch(
-                executable_path=path, env=environment, args=["--no-sandbox", "--disable-gpu"]
-            )
-        except Error as error:
-            pytest.skip(f"no browser: {path} does not start ({str(error).splitlines()[0]})")
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -74,7 +64,7 @@ def ask(page: Page, left: str, right: str, kind: str = "text", prompt: str = PRO
 def texts(page: Page) -> list[str]:
     """Both answers, once both are whole."""
     for side in SIDES:
-        expect(page.locator(f"#note-{side}")).to_have_text(re.compile("ended by length"), timeout=30_000)
+        expect(page.locator(f"#note-{side}")).to_have_text(re.compile("ended by length"))
     return [page.locator(f"#text-{side}").evaluate("element => element.textContent") for side in SIDES]
 
 
@@ -91,7 +81,7 @@ def test_two_adapters_answer_side_by_side(opened: Page, client: openai.OpenAI) -
         client.completions.create(model=name, **plain).choices[0].text for name in ("support", "bare")
     ]
     live = opened.locator("#live").get_by_role("cell", name="support@2", exact=True)
-    expect(live).to_have_count(1, timeout=5000)
+    expect(live).to_have_count(1)
     chat = {"messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "max_tokens": 9}
     ask(opened, "support@1", "full.model", "chat", tokens=9)
     expect(opened.locator("#title-left")).to_have_text("support@1")
@@ -141,7 +131,7 @@ def test_a_wrong_key_is_told_and_the_right_one_kept_for_the_tab_only(page: Page,
 def test_a_refusal_is_shown_in_its_sentence(opened: Page) -> None:
     ask(opened, "bare", "support", "chat", prompt="x")
     expect(opened.locator("#note-left")).to_have_text(re.compile("bare@1 has no chat template"))
-    expect(opened.locator("#note-right")).to_have_text(re.compile("support@2: 24 tokens"), timeout=30_000)
+    expect(opened.locator("#note-right")).to_have_text(re.compile("support@2: 24 tokens"))
 
 
 def test_what_the_endpoint_says_is_never_markup(opened: Page) -> None:
@@ -152,7 +142,7 @@ def test_what_the_endpoint_says_is_never_markup(opened: Page) -> None:
     opened.route("**/v1/models", lambda route: _tell(route, {"data": [{"id": EVIL, "root": EVIL, "canary": EVIL}]}))
     opened.route("**/v1/live", lambda route: _tell(route, {"window": 60, "versions": {EVIL: {"requests": EVIL}}}))
     opened.route("**/v1/completions", lambda route: route.fulfill(content_type="text/event-stream", body=_events(EVIL)))
-    expect(opened.locator("#names td").first).to_have_text(EVIL, timeout=5000)
+    expect(opened.locator("#names td").first).to_have_text(EVIL)
     ask(opened, EVIL, EVIL)
     expect(opened.locator("#text-right")).to_have_text(EVIL)
     assert opened.locator("img").count() == 0
@@ -162,7 +152,7 @@ def test_what_the_endpoint_says_is_never_markup(opened: Page) -> None:
 def test_a_canary_has_its_row_and_can_be_chosen(opened: Page) -> None:
     told = {"id": "support", "root": "support@2", "canary": "support@3", "canary_share": 0.05}
     opened.route("**/v1/models", lambda route: _tell(route, {"data": [told]}))
-    expect(opened.locator("#names tr")).to_have_count(1, timeout=5000)
+    expect(opened.locator("#names tr")).to_have_count(1)
     assert opened.locator("#names").inner_text().split() == ["support", "support@2", "support@3", "5", "%"]
     assert choice(opened, "Left").locator("option").all_text_contents() == ["support", "support@2", "support@3"]
 

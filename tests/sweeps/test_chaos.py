@@ -139,7 +139,7 @@ def solo(tree: dict[str, Any], tmp_path: Path, rounds: int, seed: int, epochs: i
 
 
 def test_a_packed_sweep_loses_nothing_with_its_machines(tree: dict[str, Any], tmp_path: Path) -> None:
-    packed(tree, tmp_path, rounds=2, seed=1, epochs=8, trials=16)
+    packed(tree, tmp_path, rounds=2, seed=1, epochs=8, trials=10)
 
 
 @pytest.mark.matrix

@@ -33,7 +33,7 @@ def interrupt_when(folder: Path, pattern: str) -> threading.Thread:
     """Ctrl-C for this process, once a file is there."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and not list(folder.glob(pattern)):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
@@ -98,6 +98,11 @@ def test_a_run_goes_on_with_the_engine_that_it_began_with(tmp_path: Path) -> Non
         ({"adapter": {"type": "ia3"}}, "only LoRA adapters share their base's products: use adapter.type: lora", False),
         ({"scale": {"resources_per_worker": {"GPU": 1}}}, "on a GPU, the engine of packs is for several trials", False),
         ({"sweep": {"space": SPACE, "pack": "off"}}, "sweep.pack: off", False),
+        (
+            {"sweep": {"space": SPACE}, "adapter": {"type": "lora", "init_lora_weights": "olora"}},
+            "slots begin with a B of zeros: use init_lora_weights: true or gaussian",
+            True,
+        ),
         ({"sweep": {"space": SPACE}, "data": {"packing": True}}, "a pack computes no padding anyway: use", True),
     ],
 )

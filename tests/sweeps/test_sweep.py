@@ -8,15 +8,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 
+from ftlib.files.json_files import read_json
 from ftlib.run.directory import ENDED, Run, Trial
+from ftlib.run.layout import PLACE
 from tests.conftest import foreign, ftlib, only_run, rows, write_experiment, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -84,20 +86,6 @@ def test_when_all_fail_the_exit_status_says_so(tree: dict[str, Any], tmp_path: P
     assert status == 2
 
 
-def test_asha_stops_trials_at_a_rung(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["train"]["num_train_epochs"] = 3
-    space = {"train.learning_rate": [1e-2, 1e-7, 1e-8, 1e-9, 2e-2, 1e-10]}
-    asha = {"search": {"type": "grid"}, "scheduler": {"type": "asha"}}
-    status, _, run = sweep(tree, tmp_path, space, **asha, max_concurrent_trials=1)
-    assert status == 0
-    states = [trial.state for trial in run.trials()]
-    assert states.count("stopped") >= 2
-    assert "finished" in states
-    stopped = next(trial for trial in run.trials() if trial.state == "stopped")
-    assert stopped.metrics()[-1]["progress"] < 0.5
-    assert stopped.weights is not None  # a stopped trial can still be promoted
-
-
 def test_pbt_copies_the_better_trials_weights(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["train"].update(num_train_epochs=3, lr_scheduler_type="constant")
     scheduler = {"type": "pbt", "checks": 2, "quantile_fraction": 0.5, "resample_probability": 0.0, "synch": True}
@@ -117,24 +105,10 @@ def test_pbt_copies_the_better_trials_weights(tree: dict[str, Any], tmp_path: Pa
 
 
 def test_a_killed_worker_costs_no_trial(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["train"].update(num_train_epochs=20, eval_strategy="steps", eval_steps=8)
-    killed: list[int] = []
-
-    def kill_one() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not killed:
-            time.sleep(0.2)
-            checkpoints = list(Path(tree["storage"]).glob("*/trials/000/checkpoint"))
-            workers = [process for process in psutil.process_iter(["cmdline"]) if _is_trial(process)]
-            if checkpoints and workers:
-                workers[0].kill()
-                killed.append(workers[0].pid)
-
-    thread = threading.Thread(target=kill_one)
-    thread.start()
-    status, output, run = sweep(tree, tmp_path, num_samples=1, scheduler={"type": "none"}, pack="off")
-    thread.join()
-    assert killed
+    tree["train"].update(num_train_epochs=10, eval_strategy="steps", eval_steps=8)
+    with one_killed(tree["storage"]) as killed:
+        status, output, run = sweep(tree, tmp_path, num_samples=1, scheduler={"type": "none"}, pack="off")
+    assert killed, output
     assert status == 0, output
     assert [trial.state for trial in run.trials()] == ["finished"]
     assert [event["event"] for event in run.events()].count("trial_started") == 2
@@ -142,15 +116,33 @@ def test_a_killed_worker_costs_no_trial(tree: dict[str, Any], tmp_path: Path) ->
     assert steps == sorted(set(steps))  # no step is there twice
 
 
-def _is_trial(process: psutil.Process) -> bool:
-    ours = {os.getpid()} & {parent.pid for parent in process.parents()}
-    return bool(ours) and any("ray::" in part and "train" in part for part in process.info["cmdline"] or [])
+@contextmanager
+def one_killed(storage: Any) -> Iterator[list[int]]:
+    """Within, the process of the first trial that has a checkpoint is killed; gives its number, once it is."""
+    killed, over = list[int](), threading.Event()
+
+    def kill_one() -> None:
+        while not killed and not over.wait(0.05):
+            for checkpoint in list(Path(storage).glob("*/trials/*/checkpoint"))[:1]:
+                place = read_json(checkpoint.parent / PLACE)
+                if place is not None:
+                    os.kill(place["pid"], signal.SIGKILL)
+                    killed.append(place["pid"])
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
 
 
 def start(tree: dict[str, Any], tmp_path: Path, **section: Any) -> subprocess.Popen[str]:
-    """A sweep in a process (and a Ray) of its own; one trial at a time, since each at once costs a process its
-    imports."""
-    usual = {"space": LEARNING_RATES, "scheduler": {"type": "none"}, "pack": "off", "max_concurrent_trials": 1}
+    """A sweep in a process (and a Ray) of its own; one trial at a time and no base, since each at once costs a process
+    its imports."""
+    usual = {"space": LEARNING_RATES, "scheduler": {"type": "none"}, "pack": "off", "max_concurrent_trials": 1,
+             "baseline": False}  # fmt: skip
     tree = {**tree, "sweep": {**usual, **section}}
     path = write_experiment(tmp_path / "x.yaml", tree)
     return subprocess.Popen(
@@ -181,7 +173,7 @@ def wait_for(storage: str, count: int, process: subprocess.Popen[str], of: Calla
 
 
 def test_kill_9_and_resume_repeats_nothing_that_is_finished(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["train"]["num_train_epochs"] = 6
+    tree["train"]["num_train_epochs"] = 3
     process = start(tree, tmp_path, num_samples=4, search={"type": "optuna", "n_startup_trials": 2})
     run = wait_for(tree["storage"], 2, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -198,7 +190,7 @@ def test_kill_9_and_resume_repeats_nothing_that_is_finished(tree: dict[str, Any]
     events = run.events()
     resumed = [event["event"] for event in events].index("resumed")
     assert not finished.keys() & {event.get("trial") for event in events[resumed:] if event["event"] == "trial_started"}
-    assert len((run.path / "leaderboard.csv").read_text().splitlines()) == 1 + 1 + 4
+    assert len((run.path / "leaderboard.csv").read_text().splitlines()) == 1 + 4
 
     status, output = ftlib("sweep", run.path, "--add-trials", 1)  # to a run that has ended
     assert status == 0, output
@@ -209,17 +201,17 @@ def test_sigterm_is_a_ctrl_c_and_nothing_is_trained_twice(
     tree: dict[str, Any], tmp_path: Path, ftlib_home: Path
 ) -> None:
     """A Ctrl-C in a pack: tests/sweeps/test_packed.py."""
-    tree["train"].update(num_train_epochs=24, logging_steps=8)
+    tree["train"].update(logging_steps=8)
     tree["track"] = {"wandb": {"mode": "offline"}}
     data = write_jsonl(tmp_path / "colours.jsonl", rows(81))
     tree["data"]["train"] = str(data)
-    process = start(tree, tmp_path, num_samples=2, max_concurrent_trials=1)
+    process = start(tree, tmp_path, space={"train.num_train_epochs": [1, 24]}, search={"type": "grid"})
     run = wait_for(tree["storage"], 1, process)
     while run.trials()[-1].id != "001" or not run.trials()[-1].metrics():
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 130, output
     assert output.splitlines()[-1].strip() == f"ftlib resume {run.path}"
     assert foreign(output) == []

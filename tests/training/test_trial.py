@@ -94,7 +94,21 @@ def _prepared(setting: Setting) -> Any:
     return load_prepared(Path(setting.data))
 
 
-def test_ours_is_trl_called_by_hand(tree: dict[str, Any], tmp_path: Path, base: Path) -> None:
+@pytest.mark.parametrize(
+    ("lora", "schedule", "loss"),
+    [
+        ({}, {"lr_scheduler_type": "cosine"}, "nll"),
+        (
+            {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+            {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 4e-3}},
+            "dft",
+        ),
+    ],
+    ids=["lora", "modules_to_save"],
+)
+def test_ours_is_trl_called_by_hand(
+    lora: dict[str, Any], schedule: dict[str, Any], loss: str, tree: dict[str, Any], tmp_path: Path, base: Path
+) -> None:
     """The same rows through TRL's own tokenization, masking and trainer: the same losses and the same weights."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -102,6 +116,9 @@ def test_ours_is_trl_called_by_hand(tree: dict[str, Any], tmp_path: Path, base: 
     from trl import SFTConfig, SFTTrainer
 
     tree["data"].update(eval=str(tree["data"]["train"]))
+    tree["method"]["loss_type"] = loss
+    tree["adapter"] |= lora
+    tree["train"] |= schedule
     done = setting(tree, tmp_path)
     train(done)
     messages = [
@@ -118,7 +135,9 @@ def test_ours_is_trl_called_by_hand(tree: dict[str, Any], tmp_path: Path, base: 
             learning_rate=1e-2,
             num_train_epochs=1,
             per_device_train_batch_size=8,
-            lr_scheduler_type="cosine",
+            **schedule,
+            optim="adamw_torch",
+            loss_type=loss,
             logging_steps=2,
             max_length=64,
             bf16=False,
@@ -131,7 +150,7 @@ def test_ours_is_trl_called_by_hand(tree: dict[str, Any], tmp_path: Path, base: 
         ),
         train_dataset=Dataset.from_list(messages),
         processing_class=AutoTokenizer.from_pretrained(base),
-        peft_config=LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear"),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear", **lora),
     )
     trainer.train()
     theirs = [(row["step"], row["loss"]) for row in trainer.state.log_history if "loss" in row]

@@ -84,6 +84,16 @@ class Lora(_Begun):
     """The learning rate of B divided by that of A (LoRA+, arXiv:2402.12354). null gives both the same rate."""
     lora_fa: bool = False
     """Train only B. A stays as it is drawn (LoRA-FA, arXiv:2308.03303)."""
+    modules_to_save: list[str] = Field(default_factory=list)
+    """Modules that are trained whole, and saved with the adapter, by the last parts of their names: [embed_tokens,
+    lm_head] for new tokens. A module and its copy take memory for all its weights. Such an adapter is served alone, and
+    not in a bank."""
+    ensure_weight_tying: bool = False
+    """Where the base has one matrix for its embeddings and its output layer: train one copy of it, for both. false, as
+    in PEFT, trains a copy for each module that modules_to_save names."""
+    target_parameters: list[str] = Field(default_factory=list)
+    """Weights that stand in no linear layer and get an A and a B too, by the last parts of their names:
+    [mlp.experts.gate_up_proj, mlp.experts.down_proj] are the experts of a mixture. They take no lora_dropout."""
 
     @model_validator(mode="after")
     def _variants_fit(self) -> Lora:
@@ -104,6 +114,17 @@ class Lora(_Begun):
             raise ValueError(
                 f"use_dora measures the base's weights, which init_lora_weights '{self.init_lora_weights}' changes or "
                 "replaces: use init_lora_weights: true or use_dora: false"
+            )
+        if (self.modules_to_save or self.target_parameters) and self.lora_fa:
+            raise ValueError("lora_fa updates pairs of A and B of linear layers: drop modules_to_save, or lora_fa")
+        if self.ensure_weight_tying and not self.modules_to_save:
+            raise ValueError("ensure_weight_tying is about modules_to_save, which names none: drop it")
+        if self.target_parameters and (
+            self.lora_dropout or self.use_dora or self.init_lora_weights not in (True, False)
+        ):
+            raise ValueError(
+                "target_parameters adds B A to a weight itself, so nothing can be dropped before: use lora_dropout: "
+                "0.0, use_dora: false and init_lora_weights: true"
             )
         ranks = (self.r, *self.rank_pattern.values())
         if self.init_lora_weights == "orthogonal" and any(rank % 2 for rank in ranks):

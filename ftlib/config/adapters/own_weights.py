@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from ftlib.config.adapters.base import Adapter
 
@@ -38,6 +39,25 @@ class Layers(_Part):
     model."""
     num_layers: int = Field(default=2, ge=1)
     """The number of layers that are trained, counted from the end."""
+    parameters: list[str] = Field(default_factory=list)
+    """Train these weights, and not the last layers: regular expressions over the names of weights, from their
+    beginning. [model.layers.3[01], lm_head] are two layers and the output layer."""
     train_head: bool = False
     """Train the output layer too. In some models it is also the input embedding. The head of a classifier is always
     trained."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_expressions(cls, parameters: list[str]) -> list[str]:
+        for pattern in parameters:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
+        return parameters
+
+    @model_validator(mode="after")
+    def _layers_or_parameters(self) -> Layers:
+        if self.parameters and self.model_fields_set & {"num_layers", "train_head"}:
+            raise ValueError("parameters names all that is trained: drop num_layers and train_head")
+        return self

@@ -25,6 +25,7 @@ OURS: dict[str, str] = {
     "sdp_attention": "model.attn_implementation: sdpa",
     "eager_attention": "model.attn_implementation: eager",
     "reinit_weights": "model.init: random",
+    "quantize_moe_experts": "model.quantize_moe_experts",
     "trust_remote_code": "model.trust_remote_code",
     "special_tokens": "model.special_tokens",
     "tokens": "model.special_tokens.tokens",
@@ -67,6 +68,10 @@ OURS: dict[str, str] = {
     "peft_init_lora_weights": "adapter.init_lora_weights",
     "loraplus_lr_ratio": "adapter.lora_plus_ratio",
     "lora_model_dir": "adapter.from",
+    "lora_modules_to_save": "adapter.modules_to_save",
+    "lora_target_parameters": "adapter.target_parameters",
+    "peft_ensure_weight_tying": "adapter.ensure_weight_tying",
+    "unfrozen_parameters": "adapter.parameters (of type: layers)",
     # data
     "datasets": "data.train (a list of {path, weight, format, columns})",
     "pretraining_dataset": "data.train (with method.type: pretrain)",
@@ -77,6 +82,7 @@ OURS: dict[str, str] = {
     "excess_length_strategy": "data.long_rows (cut, drop or error)",
     "train_on_inputs": "data.train_on_prompt",
     "sample_packing": "data.packing",
+    "dataset_exact_deduplication": "data.deduplicate",
     "default_system_message": "a system turn in each row",
     # train
     "micro_batch_size": "train.per_device_train_batch_size",
@@ -87,6 +93,9 @@ OURS: dict[str, str] = {
     "max_steps": "train.max_steps",
     "learning_rate": "train.learning_rate",
     "lr_scheduler": "train.lr_scheduler_type",
+    "lr_scheduler_kwargs": "train.lr_scheduler_kwargs",
+    "cosine_min_lr_ratio": "train.lr_scheduler_kwargs: {min_lr_rate: ...} (of lr_scheduler_type: cosine_with_min_lr)",
+    "eta_min": "train.lr_scheduler_kwargs: {min_lr: ...} (of lr_scheduler_type: cosine_with_min_lr)",
     "warmup_steps": "train.warmup_steps",
     "warmup_ratio": "train.warmup_steps (below 1 it is a ratio)",
     "weight_decay": "train.weight_decay",
@@ -180,6 +189,9 @@ HARMLESS: dict[str, str] = {
         "wandb_run_id wandb_watch mlflow_run_name hf_mlflow_log_artifacts"
     ),
     "rows that cannot be used are named; data.on_bad_row: skip leaves them out": "min_sample_len",
+    "rows are read whole, in an order that train.seed draws": (
+        "streaming streaming_multipack_buffer_size pretrain_multipack_buffer_size"
+    ),
     "the untuned base is evaluated before a sweep's trials (sweep.baseline)": "do_causal_lm_eval",
 }
 
@@ -196,8 +208,8 @@ ABSENT: dict[str, str] = {
         "liger_rms_norm_gated liger_rope liger_swiglu liger_use_token_scaling cut_cross_entropy chunked_cross_entropy "
         "chunked_cross_entropy_num_chunks large_head_attention lora_embedding_kernel lora_mlp_kernel lora_o_kernel "
         "lora_qkv_kernel dpo_use_liger_kernel fused_attn_kernel tiled_mlp tiled_mlp_num_shards "
-        "tiled_mlp_use_original_mlp use_kernels use_scattermoe use_sonicmoe use_dsv4_kernels use_glm_dsa_kernels "
-        "flex_attention flex_attn_compile_kwargs sage_attention sdpa_varlen "
+        "tiled_mlp_use_original_mlp use_kernels moe_bnb_fast use_scattermoe use_sonicmoe use_dsv4_kernels "
+        "use_glm_dsa_kernels flex_attention flex_attn_compile_kwargs sage_attention sdpa_varlen "
         "flash_attn_d512 pretrain_multipack_attn torch_compile torch_compile_backend torch_compile_mode "
         "torch_compile_options deepcompile flash_optimum torchdistx_path"
     ),
@@ -237,9 +249,10 @@ REFUSED: dict[str, str] = {
     "weights of 8 or fewer bits are frozen ones (model.quantization: nf4 or int8)": (
         "fp8 fp8_enable_fsdp_float8_all_gather gptq gptq_model_v1 gptq_groupsize gptq_disable_exllama "
         "bnb_config_kwargs model_quantization_config model_quantization_config_kwargs nonexpert_quantization "
-        "quantize_moe_experts moe_bnb_fast gemma4_fp8_nonexpert gemma4_nf4_nonexpert nvfp4_merge_aware "
-        "nvfp4_merge_aware_start_step qat peft llmcompressor use_onebitllms"
+        "gemma4_fp8_nonexpert gemma4_nf4_nonexpert nvfp4_merge_aware nvfp4_merge_aware_start_step peft "
+        "llmcompressor use_onebitllms"
     ),
+    "train.qat rounds weights alone, int4 in groups of 32, and no activations: set it where that is meant": "qat",
     "float16 needs a scaler of gradients; use train.bf16, or model.dtype: float32": "fp16",
     "a model is split by parameters (scale.strategy: fsdp or deepspeed), not by tensors or sequences": (
         "tensor_parallel_size context_parallel_size context_parapllel_size sequence_parallel_degree heads_k_stride "
@@ -248,25 +261,24 @@ REFUSED: dict[str, str] = {
     "experts are computed as the model's code does, in the dtype of the model": (
         "dense_mixer dsv4_bf16_all dsv4_fp4_grouped_mode dsv4_fp8_lora_kernel dsv4_fp8_nonexpert_mode"
     ),
-    "an adapter trains its own weights alone; use adapter: null where embeddings or heads must be trained": (
-        "lora_modules_to_save lora_target_parameters peft_trainable_token_indices fix_untrained_tokens "
-        "peft_ensure_weight_tying embedding_lr embedding_lr_scale loraplus_lr_embedding"
+    "embeddings are trained as a whole (adapter.modules_to_save: [embed_tokens]), and not some rows of them": (
+        "peft_trainable_token_indices fix_untrained_tokens"
     ),
     "a LoRA stands on all layers that adapter.target_modules matches (a list, or a regular expression over names)": (
         "peft_layers_to_transform peft_layers_pattern peft_layer_replication lora_fan_in_fan_out"
     ),
-    "part of a model is trained with adapter: {type: layers} (the last ones) or {type: bitfit}": (
-        "unfrozen_parameters spectrum_top_fraction spectrum_model_name lisa_n_layers lisa_step_interval "
-        "lisa_layers_attribute"
+    "the weights that are trained are the same in all steps (adapter: {type: layers} names them)": (
+        "spectrum_top_fraction spectrum_model_name lisa_n_layers lisa_step_interval lisa_layers_attribute"
     ),
     "LoRA is not merged and begun again during training (ReLoRA, MoRA)": (
         "relora relora_prune_ratio relora_prune_method relora_cpu_offload jagged_restart_steps "
         "jagged_restart_warmup_steps jagged_restart_anneal_steps mora merge_method"
     ),
-    "one learning rate is for all weights, and a schedule takes no further argument (train.lr_scheduler_type)": (
-        "lr_groups lr_scheduler_kwargs lr_quadratic_warmup lr_div_factor cosine_min_lr_ratio cosine_constant_lr_ratio "
-        "eta_min"
+    "the schedule is one of transformers' (train.lr_scheduler_type), after a warmup in a line": (
+        "lr_quadratic_warmup lr_div_factor cosine_constant_lr_ratio"
     ),
+    "rows are met in an order that train.seed draws, not in that of the file": "curriculum_sampling",
+    "one learning rate is for all weights": "lr_groups embedding_lr embedding_lr_scale loraplus_lr_embedding",
     "AdamW has two betas and one epsilon (train.adam_beta1, adam_beta2, adam_epsilon)": "adam_beta3 adam_epsilon2",
     "the optimizer is one of transformers' (train.optim)": (
         "dion_lr dion_momentum dion_rank_fraction dion_rank_multiple_of grokfast_alpha grokfast_lamb "
@@ -279,19 +291,15 @@ REFUSED: dict[str, str] = {
         "kd_beta kd_normalize_topk kd_online_server kd_online_timeout kd_temperature_min"
     ),
     "attention is the model's own, over the whole row": "s2_attention",
-    "losses are those of method.type": (
-        "use_eaft eaft_alpha eaft_k process_reward_model ebft diffusion curriculum_sampling"
-    ),
+    "losses are those of method.type": "use_eaft eaft_alpha eaft_k process_reward_model ebft diffusion",
     "tools and thoughts are written by the tokenizer's own template (data.template: tokenizer)": (
         "chat_template_jinja chat_template_kwargs eot_tokens role_boundaries added_tokens_overrides "
         "tokenizer_use_mistral_common"
     ),
     "the model's code is transformers'": "overrides_of_model_kwargs processor_kwargs",
     "rows are read whole before training, so data sets must fit on the disk": (
-        "streaming streaming_multipack_buffer_size pretrain_multipack_buffer_size pretraining_sample_concatenation "
-        "sample_packing_streaming"
+        "pretraining_sample_concatenation sample_packing_streaming"
     ),
-    "equal rows are counted by 'ftlib check', not removed": "dataset_exact_deduplication",
     "a row that is longer than data.max_length is cut, for prompts and answers together": (
         "max_prompt_len eval_sequence_len use_pose pose_max_context_len pose_num_chunks pose_split_on_token_ids"
     ),

@@ -33,6 +33,9 @@ OURS: dict[str, str] = {
     "lora_alpha": "adapter.lora_alpha",
     "lora_dropout": "adapter.lora_dropout",
     "lora_target": "adapter.target_modules (all: all-linear)",
+    "additional_target": "adapter.modules_to_save",
+    "use_dft_loss": "method.loss_type: dft (of type: sft)",
+    "moe_aux_loss_coef": "method.router_aux_loss_coef (of type: sft or pretrain)",
     "loraplus_lr_ratio": "adapter.lora_plus_ratio",
     "use_rslora": "adapter.use_rslora",
     "use_dora": "adapter.use_dora",
@@ -123,6 +126,11 @@ HARMLESS: dict[str, str] = {
 
 # Here they are not; without them the same is learned.
 ABSENT: dict[str, str] = {
+    "how Megatron keeps its optimizer, sends, fuses and recomputes changes nothing that is learned": (
+        "use_distributed_optimizer overlap_grad_reduce overlap_param_gather apply_rope_fusion bias_activation_fusion "
+        "moe_grouped_gemm moe_token_dispatcher_type recompute_granularity sequence_parallel cp_mode "
+        "use_packed_sequences export_hf_on_finish"
+    ),
     "it exists for CUDA alone, and changes no number": (
         "enable_liger_kernel use_unsloth use_unsloth_gc block_diag_attn use_kt kt_config kt_cpu_activation "
         "kt_weight_path kt_non_expert_weight_path kt_expert_checkpoint_path kt_use_lora_experts kt_lora_expert_num "
@@ -154,12 +162,8 @@ REFUSED: dict[str, str] = {
     ),
     "DPO is computed as TRL does, with what method has": "pref_bco_weight ld_alpha",
     "attention is the model's own, over the whole row": "shift_attn",
-    "losses are those of method.type": (
-        "use_dft_loss use_asft_loss asft_alpha use_eaft_loss eaft_alpha moe_aux_loss_coef"
-    ),
-    "an adapter trains its own weights alone; use adapter: null where embeddings or heads must be trained": (
-        "additional_target loraplus_lr_embedding"
-    ),
+    "losses are those of method.type": "use_asft_loss asft_alpha use_eaft_loss eaft_alpha",
+    "one learning rate is for all weights": "loraplus_lr_embedding",
     "of a model the last layers are trained, or all (adapter: {type: layers}, or null)": (
         "freeze_trainable_modules freeze_extra_modules use_llama_pro mixture_of_depths"
     ),
@@ -169,11 +173,8 @@ REFUSED: dict[str, str] = {
     ),
     "a model is split by parameters (scale.strategy: fsdp or deepspeed), not by tensors, sequences or experts": (
         "use_mca use_megatron_bridge megatron_bridge_args use_hyper_parallel hyper_parallel_args "
-        "hyper_parallel_cp_size "
-        "pipeline_model_parallel_size tensor_model_parallel_size expert_model_parallel_size sequence_parallel cp_size "
-        "cp_mode context_parallel_size use_distributed_optimizer overlap_grad_reduce overlap_param_gather "
-        "apply_rope_fusion bias_activation_fusion moe_grouped_gemm moe_token_dispatcher_type recompute_granularity "
-        "use_packed_sequences export_hf_on_finish"
+        "hyper_parallel_cp_size pipeline_model_parallel_size tensor_model_parallel_size expert_model_parallel_size "
+        "cp_size context_parallel_size"
     ),
     "weights of 8 or fewer bits are frozen ones (model.quantization: nf4 or int8)": (
         "fp8 fp8_backend fp8_enable_fsdp_float8_all_gather export_quantization_bit export_quantization_dataset "

@@ -20,6 +20,9 @@ OURS: dict[str, str] = {
     "alpha": "adapter.lora_alpha",
     "dropout": "adapter.lora_dropout",
     "lora_target_modules": "adapter.target_modules",
+    "lora_modules_to_save": "adapter.modules_to_save",
+    "lora_target_parameters": "adapter.target_parameters",
+    "router_aux_loss_coef": "method.router_aux_loss_coef (of type: sft or pretrain)",
     "dataset_name": "data.train",
     "dataset_config": "data.hub_config",
     "dataset_train_split": "data.hub_split",
@@ -38,6 +41,7 @@ OURS: dict[str, str] = {
     "per_gpu_train_batch_size": "train.per_device_train_batch_size",
     "warmup_ratio": "train.warmup_steps (below 1 it is a ratio)",
     "lr_scheduler": "train.lr_scheduler_type",
+    "lr_scheduler_kwargs": "train.lr_scheduler_kwargs",
     "optimizer": "train.optim",
     "label_smoothing_factor": "method.label_smoothing",
     "gradient_checkpointing": "train.activation_checkpointing",
@@ -130,11 +134,6 @@ REFUSED: dict[str, str] = {
     "a model is split by parameters (scale.strategy: fsdp or deepspeed), not by tensors or sequences": (
         "parallelism_config"
     ),
-    "a schedule takes no further argument (train.lr_scheduler_type)": "lr_scheduler_kwargs",
-    "an adapter trains its own weights alone; use adapter: null where embeddings or heads must be trained": (
-        "lora_modules_to_save lora_target_parameters"
-    ),
-    "losses have no part for a router of experts": "router_aux_loss_coef",
     "DPO is computed as TRL does, with what method has": (
         "ld_alpha f_alpha_divergence_coef use_weighting discopop_tau sync_ref_model ref_model_mixup_alpha "
         "ref_model_sync_steps"

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ftlib.config.methods.base import SHARES, Better, Head, Method, Rows
 from ftlib.config.methods.distillation import Distill
+from ftlib.config.methods.merging import Merge
 from ftlib.config.methods.online import GRPO, RLOO, RewardFunction
 from ftlib.config.methods.preference import DPO, KTO, ORPO, DPOLoss, Reward, SimPO
 from ftlib.config.methods.supervised import SFT, Classify, Pretrain
@@ -30,6 +31,7 @@ __all__ = [
     "DPOLoss",
     "Distill",
     "Head",
+    "Merge",
     "Method",
     "MethodSection",
     "Pretrain",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 MethodSection = Annotated[
-    SFT | Pretrain | Classify | DPO | KTO | ORPO | SimPO | Reward | GRPO | RLOO | Distill, Field(discriminator="type")
+    SFT | Pretrain | Classify | DPO | KTO | ORPO | SimPO | Reward | GRPO | RLOO | Distill | Merge,
+    Field(discriminator="type"),
 ]
 """The union of all of them."""

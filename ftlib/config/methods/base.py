@@ -47,6 +47,11 @@ class Method(Section):
         return {}
 
     @property
+    def trains(self) -> bool:
+        """Whether a trial makes optimizer steps."""
+        return True
+
+    @property
     def has_zero_shot(self) -> bool:
         """Whether an evaluation of the untuned base says something. It says nothing of a random head, and nothing where
         the base would be compared with itself."""

@@ -25,20 +25,31 @@ class EWC(Section):
     """How many old rows are looked at, from the beginning of the file. Each takes a forward and a backward pass."""
 
 
-class SFT(Method):
-    """Supervised fine-tuning on instructions, chats or plain text."""
+class _Language(Method):
+    """What the methods that learn tokens share."""
 
-    type: Literal["sft"]
-    """Supervised fine-tuning: the model learns the answers in instructions and chats, or plain text."""
-    ewc: EWC | None = None
-    """Hold weights that old rows need near those of the base (EWC, arXiv:1612.00796). null holds none."""
+    router_aux_loss_coef: float | None = Field(default=None, ge=0)
+    """The weight of the loss that keeps the experts of a mixture equally busy. null is TRL's choice, the one in the
+    model's config. 0 leaves that loss out. Other models have no such loss, and take null or 0."""
 
     @property
     def metrics(self) -> dict[str, Better]:
         return TEXTS
 
 
-class Pretrain(Method):
+class SFT(_Language):
+    """Supervised fine-tuning on instructions, chats or plain text."""
+
+    type: Literal["sft"]
+    """Supervised fine-tuning: the model learns the answers in instructions and chats, or plain text."""
+    loss_type: Literal["nll", "dft"] = "nll"
+    """nll is the negative log-likelihood of the answers. dft (dynamic fine-tuning, arXiv:2508.05629) weighs each token
+    by its probability, so that rare tokens pull less. eval_loss is nll in both."""
+    ewc: EWC | None = None
+    """Hold weights that old rows need near those of the base (EWC, arXiv:1612.00796). null holds none."""
+
+
+class Pretrain(_Language):
     """Continued, or first, pretraining on raw text."""
 
     type: Literal["pretrain"]
@@ -48,10 +59,6 @@ class Pretrain(Method):
     @property
     def rows(self) -> Rows:
         return "text"
-
-    @property
-    def metrics(self) -> dict[str, Better]:
-        return TEXTS
 
 
 def _kind_of_weights(value: Any) -> str:

@@ -54,6 +54,7 @@ from ftlib.config import (
 from ftlib.errors import ConfigError, nearest
 from ftlib.models.adapters.bottleneck import BottleneckConfig
 from ftlib.models.adapters.fusion import finished, load_finished
+from ftlib.models.adapters.named import check_experts, check_named, matching
 from ftlib.models.adapters.start import load_start
 from ftlib.models.adapters.state import remember_start
 from ftlib.models.base import bare_model
@@ -99,6 +100,7 @@ def add_adapter(
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     with _explained(model, adapter), nullcontext() if quantized else without_bitsandbytes():
         adapted = BUILDERS[adapter.type](model, adapter, TASKS[head], batches)
+    check_experts(adapted, adapter)
     if adapter.moves_base:
         remember_start(adapted)
     return adapted
@@ -185,6 +187,8 @@ def _by_peft(config: type[PeftConfig]) -> Callable[..., Any]:
 
 def _lora(model: Any, adapter: Lora, task: TaskType, batches: Sequence[Batch]) -> Any:
     keys = _keys(adapter, "from", "lora_plus_ratio", "lora_fa", "init_lora_weights")
+    check_named(model, adapter)
+    keys |= {key: keys[key] or None for key in ("modules_to_save", "target_parameters")}
     if adapter.layers_to_transform is not None and adapter.target_modules == "all-linear":
         keys["target_modules"] = _linear_names(model)  # PEFT takes layers' numbers with names alone
     config = LoraConfig(task_type=task, **keys)
@@ -302,6 +306,8 @@ def _bitfit(model: Any, adapter: Any, task: TaskType, batches: Sequence[Batch]) 
 
 
 def _layers(model: Any, adapter: Layers, task: TaskType, batches: Sequence[Batch]) -> Any:
+    if adapter.parameters:
+        return _train_only(model, [*matching(model, adapter.parameters), *_classifier(model, task)])
     stack = _layer_stack(model)
     if adapter.num_layers > len(stack):
         raise ValueError(f"num_layers is {adapter.num_layers}, but the model has {len(stack)}: use at most that")

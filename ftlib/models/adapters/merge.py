@@ -17,6 +17,7 @@ from ftlib.files.json_files import read_json
 from ftlib.models.adapter_files import check_tensors
 from ftlib.models.adapters.state import PEFT_CONFIG, PEFT_WEIGHTS
 from ftlib.models.base import load_model, load_tokenizer
+from ftlib.models.experts import plain_experts
 from ftlib.run.layout import MANIFEST
 
 MERGEABLE = ("LORA", "ADALORA", "IA3", "VERA", "OFT", "BOFT")
@@ -46,6 +47,7 @@ def merge(adapter: Path, base: ModelSection, target: Path, dtype: str | None = N
     model = load_model(base.model_copy(update=wide), head, labels)
     if base.quantization is not None:
         model = model.dequantize()
+        plain_experts(model)
         model.is_loaded_in_4bit = model.is_loaded_in_8bit = False  # IA3 goes by it
     try:
         merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)

@@ -24,6 +24,7 @@ from ftlib.run.layout import MANIFEST
 SHAPE = (
     *("r", "lora_alpha", "target_modules", "layers_to_transform"),
     *("rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
+    *("modules_to_save", "ensure_weight_tying", "target_parameters"),
 )
 CLASSIFIES = {"SEQ_CLS": "sorts texts", "CAUSAL_LM": "writes text"}
 
@@ -39,7 +40,8 @@ def begun(experiment: Experiment, folder: Path, owner: str) -> Experiment:
     config = read_json(folder / PEFT_CONFIG) if (folder / PEFT_WEIGHTS).is_file() else None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ConfigError(f"adapter.from: {owner} is no LoRA adapter, and only LoRA is trained further as it is.")
-    shape = {key: config[key] for key in SHAPE if config.get(key) is not None}
+    heads = ("modules_to_save",) if config.get("task_type") == "SEQ_CLS" else ()  # PEFT names a classifier's there
+    shape = {key: config[key] for key in SHAPE if config.get(key) is not None and key not in heads}
     for key, value in shape.items():
         if key in adapter.model_fields_set and _differs(getattr(adapter, key), value):
             said = ", ".join(sorted({name.rpartition(".")[2] for name in value})) if isinstance(value, list) else value

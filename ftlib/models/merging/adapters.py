@@ -70,7 +70,7 @@ def check_adapters(adapters: Mapping[str, Path], how: Merging) -> None:
     if not how.method.endswith(ANY_RANK[1]) and how.method != ANY_RANK[0] and len(set().union(*ranks.values())) > 1:
         listed = _listed({name: " and ".join(map(str, sorted(found))) for name, found in ranks.items()})
         other = f"{how.method}_svd" if how.method.startswith(PRUNING) else "svd"
-        raise InputError(f"--method {how.method} needs one rank, and there are {listed}: use linear or {other}.")
+        raise InputError(f"method {how.method} needs one rank, and there are {listed}: use linear or {other}.")
 
 
 def _listed(told: Mapping[str, Any]) -> str:

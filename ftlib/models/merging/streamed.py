@@ -37,7 +37,9 @@ def merge_weights(models: Mapping[str, Path], how: Merging, target: Path) -> Non
     """
     if how.method == "linear" and not how.adds_up_to_one:
         total = sum(how.weights)
-        raise InputError(f"--weights add up to {total:g}, which scales the whole model: give weights that add up to 1.")
+        raise InputError(
+            f"the weights add up to {total:g}, which scales the whole model: give weights that add up to 1."
+        )
     check_alike(models)
     with ExitStack() as stack:
         opened = [_Tensors(folder, stack) for folder in models.values()]
