@@ -28,7 +28,7 @@ from ftlib.errors import ConfigError
         ("method", {"type": "dpo", "loss_type": "simpo"}, "'simpo' is a method of its own: use method: {type: simpo}"),
         ("adapter", "lora", "must be a section: write adapter: {type: lora}"),
         ("lora_modules_to_save", [], "Here it is called adapter.modules_to_save"),
-        ("qat", [], "ftlib does not have it: weights of 8 or fewer bits are frozen ones"),
+        ("qat", [], "ftlib does not have it: train.qat rounds weights alone"),
         ("group_by_length", True, "Leave it out: it is a matter of speed alone"),
         ("simpo", 1, "Here it is called method: {type: simpo}"),
         ("dataloader_num_workers", 4, "Did you mean 'train.dataloader_num_workers'?"),
