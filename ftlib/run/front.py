@@ -6,12 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Point = Sequence[float]  # a number for each metric, lower being better
+DIGITS = 9  # that are compared: two means of the same scores, added in another order, differ in the sixteenth
 
 
 def dominates(one: Point, other: Point) -> bool:
     """Whether `one` is worse in nothing and better in something."""
-    pairs = list(zip(one, other, strict=True))
+    pairs = list(zip(_compared(one), _compared(other), strict=True))
     return all(mine <= theirs for mine, theirs in pairs) and any(mine < theirs for mine, theirs in pairs)
+
+
+def _compared(point: Point) -> list[float]:
+    return [float(f"{number:.{DIGITS}g}") for number in point]
 
 
 def layers(points: Sequence[Point]) -> list[int]:

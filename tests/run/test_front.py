@@ -48,6 +48,12 @@ def a_run(folder: Path, **sweep: Any) -> Run:
     return run
 
 
+def test_a_last_bit_is_no_lead() -> None:
+    """SmolLM2 with ranks 16 and 4: the mean of the same sixteen scores, added in another order."""
+    assert dominates((-0.4791666666666666, 407_040), (-0.4791666666666667, 1_628_160))
+    assert layers([(-0.4791666666666667, 1_628_160), (-0.4791666666666666, 407_040)]) == [1, 0]
+
+
 def test_layers_of_points() -> None:
     assert dominates((1, 2), (1, 3))
     assert not dominates((1, 2), (1, 2))
