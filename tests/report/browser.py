@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from tests.serve.browser import BROWSERS, NoBrowser
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Skips the test where there is none."""
+def chromium(names: Iterable[str] = BROWSERS) -> Iterator[Browser]:
+    """The first of these browsers that starts. Skips the test where none does."""
     why = "no browser"
     with sync_playwright() as playwright:
-        for find in BROWSERS.values():
+        for name in names:
             try:
-                path, environment = find()
+                path, environment = BROWSERS[name]()
                 options = ["--no-sandbox", "--disable-gpu"]
                 launched = playwright.chromium.launch(executable_path=path, env=environment, args=options)
             except (NoBrowser, Error) as error:

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.report.browser import chromium
 
+from .browser import BROWSERS
 from .conftest import KEY, World
 
 PROMPT = "the quick brown"
@@ -21,9 +22,10 @@ EVIL = "<img src=x onerror=\"document.title='owned'\">"
 SIDES = ("left", "right")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
+@pytest.fixture(scope="module", params=BROWSERS)
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Both of them: a newer one warns of what an older one lets pass."""
+    with chromium([request.param]) as launched:
         yield launched
 
 
