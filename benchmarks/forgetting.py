@@ -18,14 +18,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import one_trial
+
 from ftlib.config import Experiment, ModelSection
-from ftlib.data import prepare
 from ftlib.models.base import load_model, load_tokenizer, where
 from ftlib.registry.agreement import beside_base
 from ftlib.registry.answer_loss import loss_on, read_rows
-from ftlib.run.context import Setting
-from ftlib.run.directory import Run
-from ftlib.training.trial import run_trial
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "experiments" / "data"
@@ -94,15 +92,7 @@ def experiment(options: Any, files: dict[str, str], how: str) -> Experiment:
 
 def trained(options: Any, files: dict[str, str], how: str, folder: Path) -> Path:
     """The trial's weights."""
-    asked = experiment(options, files, how)
-    data = prepare(asked.data, "answers", load_tokenizer(asked.model))
-    run = Run.create(folder, "run", "", {"experiment": asked.to_dict()})
-    run.trial("000").path.mkdir()
-    setting = Setting(run=str(run.path), data=str(data.path), resolved=asked.to_dict(), metric=asked.objective[0])
-    run_trial(setting, "000", {}, lambda report: None)
-    weights = run.trial("000").weights
-    assert weights is not None
-    return weights
+    return one_trial.trained(experiment(options, files, how), folder)
 
 
 def measured(options: Any, files: dict[str, str], weights: Path | None) -> list[str]:

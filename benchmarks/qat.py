@@ -15,18 +15,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import one_trial
 from forgetting import SMOLLM, cut, experiment
 from transformers import AutoModelForCausalLM, TorchAoConfig
 
 from ftlib.config import Experiment
-from ftlib.data import prepare
 from ftlib.models.adapters.merge import merge
 from ftlib.models.base import load_tokenizer
 from ftlib.models.rounded import torchao_config
 from ftlib.registry.answer_loss import loss_on, read_rows
-from ftlib.run.context import Setting
-from ftlib.run.directory import Run
-from ftlib.training.trial import run_trial
 
 RATES = {"lora": 5e-4, "full": 5e-5}
 
@@ -56,13 +53,7 @@ def main() -> None:
 
 def trained(asked: Experiment, folder: Path) -> Path:
     """The folder of the whole model that a trial leaves."""
-    data = prepare(asked.data, "answers", load_tokenizer(asked.model))
-    run = Run.create(folder, "run", "", {"experiment": asked.to_dict()})
-    run.trial("000").path.mkdir()
-    setting = Setting(run=str(run.path), data=str(data.path), resolved=asked.to_dict(), metric=asked.objective[0])
-    run_trial(setting, "000", {}, lambda report: None)
-    weights = run.trial("000").weights
-    assert weights is not None
+    weights = one_trial.trained(asked, folder)
     if asked.adapter is None:
         return weights
     merge(weights, asked.model, folder / "merged")

@@ -16,11 +16,11 @@ from weakref import WeakKeyDictionary
 from ftlib.config.data import DataSection
 from ftlib.errors import DataError
 
-# Taori et al. 2023, Stanford Alpaca. A system turn at the start takes the place of the preamble. The preamble speaks of
-# an input where the first instruction has one under its heading (data.format: stanford).
-ALPACA = r"""
+# How both begin. A system turn at the start takes the place of the preamble. It speaks of an input where the first
+# instruction has one under its heading (data.format: stanford).
+_PREAMBLE = r"""
 {%- if messages[0]['role'] != 'system' -%}
-{{- 'Below is an instruction that describes a task' -}}
+{{- '<begins>Below is an instruction that describes a task' -}}
 {%- if '\n\n### Input:\n' in messages[0]['content'] -%}
 {{- ', paired with an input that provides further context' -}}
 {%- endif -%}
@@ -28,6 +28,12 @@ ALPACA = r"""
 {%- endif -%}
 {%- for message in messages -%}
 {%- if message['role'] == 'user' -%}
+""".strip()
+
+# Taori et al. 2023, Stanford Alpaca.
+ALPACA = (
+    _PREAMBLE.replace("<begins>", "")
+    + r"""
 {{- '\n\n### Instruction:\n' + message['content'] -}}
 {%- elif message['role'] == 'assistant' -%}
 {{- '\n\n### Response:\n' + message['content'] + eos_token -}}
@@ -37,20 +43,13 @@ ALPACA = r"""
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '\n\n### Response:\n' -}}
-{%- endif -%}
-""".strip()
+{%- endif -%}"""
+)
 
 # The same texts between USER: and ASSISTANT:, as Axolotl writes them (its prompt style "chat").
-ALPACA_CHAT = r"""
-{%- if messages[0]['role'] != 'system' -%}
-{{- 'SYSTEM: Below is an instruction that describes a task' -}}
-{%- if '\n\n### Input:\n' in messages[0]['content'] -%}
-{{- ', paired with an input that provides further context' -}}
-{%- endif -%}
-{{- '. Write a response that appropriately completes the request.' -}}
-{%- endif -%}
-{%- for message in messages -%}
-{%- if message['role'] == 'user' -%}
+ALPACA_CHAT = (
+    _PREAMBLE.replace("<begins>", "SYSTEM: ")
+    + r"""
 {{- '\nUSER: ' + message['content'].replace('\n\n### Input:\n', '\n') -}}
 {%- elif message['role'] == 'assistant' -%}
 {{- '\nASSISTANT:' + message['content'] + eos_token -}}
@@ -60,8 +59,8 @@ ALPACA_CHAT = r"""
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '\nASSISTANT:' -}}
-{%- endif -%}
-""".strip()
+{%- endif -%}"""
+)
 
 # OpenAI's ChatML. `<|im_end|>` may be ordinary text to the tokenizer, so the token that ends a sequence follows it.
 # Tools, calls and thoughts are written as Nous Research's Hermes and Qwen write them.
