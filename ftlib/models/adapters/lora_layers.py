@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from peft.tuners.lora import LoraLayer
@@ -11,6 +12,7 @@ from peft.utils.other import get_pattern_key
 
 from ftlib.config import Head, Lora, ModelSection
 from ftlib.models.adapters.build import empty_model
+from ftlib.models.base import where
 
 _named: dict[str, list[str]] = {}  # by model, head and choice; a process asks before it has loaded the model, and after
 
@@ -23,7 +25,9 @@ class LoraLayers:
 
     def names(self, adapter: Lora) -> list[str]:
         """The adapted layers' names in the model, in its order."""
-        key = repr((self.model, self.head, adapter.target_modules, adapter.layers_to_transform))
+        shaped = Path(where(self.model)) / "config.json"  # a folder may hold another model by now
+        changed = shaped.stat().st_mtime_ns if shaped.is_file() else None
+        key = repr((self.model, changed, self.head, adapter.target_modules, adapter.layers_to_transform))
         if key not in _named:
             shape = empty_model(self.model, adapter, self.head)
             modules = shape.get_base_model().named_modules()
